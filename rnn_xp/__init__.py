@@ -1,1 +1,33 @@
-"""Recurrent networks with explicit, proven backpropagation through time on any Array API library."""
+"""Recurrent networks with explicit, proven backpropagation through time on any Array API library.
+
+>>> import rnn_xp as rx
+>>> rx.num_windows(8327, seq_length=10)
+8317
+"""
+
+from rnn_xp import datasets, optim, testing
+from rnn_xp.backend import Backend, BackendError, backends, get_backend
+from rnn_xp.cells import RNNState
+from rnn_xp.network import Network
+from rnn_xp.trainer import DivergenceError, FitResult, fit
+from rnn_xp.windows import make_windows, num_windows
+
+__all__ = [
+    "Backend",
+    "BackendError",
+    "DivergenceError",
+    "FitResult",
+    "Network",
+    "RNNState",
+    "__version__",
+    "backends",
+    "datasets",
+    "fit",
+    "get_backend",
+    "make_windows",
+    "num_windows",
+    "optim",
+    "testing",
+]
+
+__version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Aliases and dimension letters that every module shares.
+"""Aliases, protocols and dimension letters that every module shares.
 
 Dimension letters, the same everywhere in code, docstrings and error messages::
 
@@ -12,9 +12,10 @@ Gradients are named after what they belong to: the gradient of the loss with res
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
 
-__all__ = ["Array", "Namespace", "Params"]
+__all__ = ["Array", "Cell", "Loss", "Namespace", "Optimizer", "Params", "State", "ValueAndGrad"]
 
 Array: TypeAlias = Any
 """An array of any Array API library. The standard has no static type for it yet."""
@@ -24,3 +25,62 @@ Namespace: TypeAlias = Any
 
 Params: TypeAlias = dict[str, Array]
 """Parameters or their gradients: a flat dict from a name such as ``"layer0.w_hh"`` to an array."""
+
+State: TypeAlias = Any
+"""A NamedTuple of arrays whose first field is ``h``, such as ``RNNState``."""
+
+ValueAndGrad: TypeAlias = Callable[[Params], tuple[Array, Params]]
+"""The loss and its gradient at given parameters."""
+
+
+class Loss(Protocol):
+    """``(pred, target, weight, total) -> (value, dpred)``, see `rnn_xp.losses`."""
+
+    def __call__(
+        self, pred: Array, target: Array, weight: Array | None = None, total: Any = None
+    ) -> tuple[Array, Array]:
+        """Return the value and its gradient with respect to ``pred``."""
+
+
+class Cell(Protocol):
+    """One recurrent step and its adjoint, see `rnn_xp.cells`. It knows nothing of time."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the parameters."""
+
+    def project(self, params: Params, xs: Array, *, xp: Namespace) -> Array:
+        """Compute what does not depend on h, for M rows: (M, I) to (M, G*H)."""
+
+    def project_back(self, params: Params, dz: Array, *, xp: Namespace) -> Array:
+        """Adjoint of `project` with respect to the input: (M, G*H) to (M, I)."""
+
+    def step(
+        self, params: Params, projected: Array, state: State, *, xp: Namespace
+    ) -> tuple[State, Any]:
+        """One step forward: the new state, and a cache for `step_back`."""
+
+    def step_back(
+        self, params: Params, dstate: State, cache: Any, *, xp: Namespace
+    ) -> tuple[Array, State]:
+        """One step back: dz (N, G*H) and the gradient of the state that entered the step."""
+
+    def collect(self, xs: Array, h_prev: Array, dz: Array, *, xp: Namespace) -> Params:
+        """Weight gradients summed over M rows."""
+
+
+class Optimizer(Protocol):
+    """Two pure functions over flat dicts, see `rnn_xp.optim`."""
+
+    def init(self, params: Params) -> Any:
+        """Return the state before the first update."""
+
+    def update(
+        self,
+        grads: Params,
+        state: Any,
+        params: Params,
+        *,
+        value: Array | None = None,
+        value_and_grad: ValueAndGrad | None = None,
+    ) -> tuple[Params, Any]:
+        """Return new parameters and a new state; nothing given is changed."""

@@ -1,0 +1,190 @@
+"""One-series forecasting: split, scale, window; then judge beside the baselines.
+
+The order is fixed because it keeps the test part unseen: split in time first, fit the scaler on
+the training part alone, then cut windows from each part by itself, so that no window straddles
+the split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_xp import baselines, metrics
+from rnn_xp.datasets import Series
+from rnn_xp.scaling import Scaler, fit_scaler, range_warning
+from rnn_xp.windows import make_windows, time_split
+
+__all__ = ["Score", "SplitSeries", "compare", "split_series", "verdict"]
+
+_Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class SplitSeries:
+    """A series made ready for training and for judging what was trained.
+
+    Attributes
+    ----------
+    series : Series
+    seq_length, horizon : int
+        T, and how many steps ahead each window is to forecast.
+    scaler : Scaler
+        Fitted on the training part.
+    train, test : ndarray
+        The two parts, in original units.
+    x, y : ndarray
+        Scaled training windows (N, T, 1) and targets (N, horizon), read-only views.
+    x_test, y_test : ndarray
+        The same of the test part, scaled.
+    warning : str
+        Says if the test part leaves the range of the training part; empty otherwise.
+    """
+
+    series: Series
+    seq_length: int
+    horizon: int
+    scaler: Scaler
+    train: _Floats
+    test: _Floats
+    x: _Floats
+    y: _Floats
+    x_test: _Floats
+    y_test: _Floats
+    warning: str
+
+    def truth(self) -> _Floats:
+        """Test targets (N, horizon) in original units."""
+        return make_windows(self.test, self.seq_length, self.horizon)[1]
+
+    def baselines(self) -> dict[str, _Floats]:
+        """Forecasts of the test part (N, horizon) in original units that any model must beat."""
+        x, y = make_windows(self.train, self.seq_length, self.horizon)
+        x_test, _ = make_windows(self.test, self.seq_length, self.horizon)
+        return {
+            "persistence": baselines.persistence(x_test, self.horizon),
+            f"linear AR({self.seq_length})": baselines.fit_linear_ar(x, y).predict(x_test),
+        }
+
+    def target_dates(self) -> list[str]:
+        """Date of each test window's first target, or its index in the series if undated."""
+        first = len(self.train) + self.seq_length
+        indices = range(first, first + len(self.y_test))
+        dates = self.series.dates
+        return [dates[i] if dates is not None else str(i) for i in indices]
+
+
+def split_series(
+    series: Series,
+    *,
+    seq_length: int,
+    horizon: int = 1,
+    train_fraction: float = 0.8,
+    scaler: str = "standard",
+    dtype: str = "float32",
+) -> SplitSeries:
+    """Split a series in time, scale it and cut it into windows.
+
+    Parameters
+    ----------
+    series : Series
+    seq_length, horizon : int
+        At least 1 each.
+    train_fraction : float
+        In (0, 1).
+    scaler : {"standard", "minmax", "none"}
+    dtype : {"float32", "float64"}
+        Of the scaled windows.
+
+    Returns
+    -------
+    SplitSeries
+
+    Examples
+    --------
+    >>> from rnn_xp import datasets
+    >>> split = split_series(datasets.load("length_of_day"), seq_length=10)
+    >>> split.x.shape, split.x_test.shape
+    ((8317, 10, 1), (2072, 10, 1))
+    """
+    train, test = time_split(series.values, train_fraction)
+    fitted = fit_scaler(scaler, train)
+    # Cast the short series and not its windows, which would be T times the memory.
+    x, y = make_windows(fitted.transform(train).astype(dtype), seq_length, horizon)
+    try:
+        x_test, y_test = make_windows(fitted.transform(test).astype(dtype), seq_length, horizon)
+    except ValueError as error:
+        raise ValueError(f"the test part of {len(test)} values is too short: {error}") from error
+    warning = range_warning(train, test) or ""
+    return SplitSeries(
+        series, seq_length, horizon, fitted, train, test, x, y, x_test, y_test, warning
+    )
+
+
+@dataclass(frozen=True)
+class Score:
+    """Errors of one forecast on the test part, in original units.
+
+    ``skill`` is 1 - RMSE / RMSE of persistence; ``rmse_per_step`` has one value for each step of
+    the horizon. Definitions: `rnn_xp.metrics`.
+    """
+
+    name: str
+    rmse: float
+    mae: float
+    mase: float
+    skill: float
+    r2: float
+    bias: float
+    rmse_per_step: tuple[float, ...]
+
+
+def compare(split: SplitSeries, forecasts: Mapping[str, _Floats]) -> list[Score]:
+    """Score forecasts of the test part.
+
+    Parameters
+    ----------
+    split : SplitSeries
+    forecasts : mapping of str to ndarray (N, horizon)
+        In original units; must have ``"persistence"``, against which skill is measured.
+
+    Returns
+    -------
+    list of Score
+        In the order given.
+    """
+    truth, reference = split.truth(), forecasts["persistence"]
+    return [
+        Score(
+            name=name,
+            rmse=metrics.rmse(truth, forecast),
+            mae=metrics.mae(truth, forecast),
+            mase=metrics.mase(truth, forecast, split.train),
+            skill=metrics.skill(truth, forecast, reference),
+            r2=metrics.r2(truth, forecast),
+            bias=metrics.bias(truth, forecast),
+            rmse_per_step=tuple(
+                metrics.rmse(truth[:, k], forecast[:, k]) for k in range(split.horizon)
+            ),
+        )
+        for name, forecast in forecasts.items()
+    ]
+
+
+def verdict(scores: list[Score]) -> str:
+    """Say in plain words whether the last forecast beats the baselines before it.
+
+    Within 2 % of RMSE counts as level: seeds alone move it by about that much.
+    """
+    *others, model = scores
+    best = min(others, key=lambda score: score.rmse)
+    ratio = model.rmse / best.rmse
+    if ratio <= 0.98:
+        return f"{model.name} beats {best.name} by {100 * (1 - ratio):.1f} % of RMSE"
+    if ratio < 1.02:
+        return f"{model.name} is level with {best.name} (RMSE ratio {ratio:.3f})"
+    return f"{model.name} does NOT beat {best.name}: its RMSE is {ratio:.3f} times as large"

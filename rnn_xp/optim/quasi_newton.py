@@ -1,0 +1,241 @@
+"""L-BFGS with a strong Wolfe line search, for full batches.
+
+A full-batch gradient is exact and repeats to the bit, which is what a quasi-Newton method needs:
+differences of successive gradients then measure curvature and not noise.
+
+The vectors stay where the parameters are. Only scalars (values and slopes along a line) are read
+by the host.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from rnn_xp._typing import Array, Namespace, Params, ValueAndGrad
+from rnn_xp.backend import array_namespace
+from rnn_xp.optim.line_search import Point, strong_wolfe
+
+__all__ = ["LBFGS", "LBFGSState"]
+
+
+class LBFGSState(NamedTuple):
+    """State of `LBFGS`.
+
+    Attributes
+    ----------
+    steps, changes : tuple of Array (P,)
+        The latest steps s_k and the changes y_k of the gradient along them, oldest first.
+    message : str
+        Why no further progress is possible; empty while there is some.
+    """
+
+    steps: tuple[Array, ...]
+    changes: tuple[Array, ...]
+    message: str
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """Limited-memory BFGS: a quasi-Newton step from the last ``history`` gradient differences.
+
+    ::
+
+        d = -H g            H from the pairs (s_k, y_k) by the two-loop recursion
+        t = strong Wolfe step along d, first trial 1 (1 / |g|_1 without history)
+        p = p + t * d
+
+    One update is one iteration and usually costs one or two evaluations of the full batch.
+
+    Parameters
+    ----------
+    history : int
+        Pairs to remember, >= 1. Each needs twice the memory of the parameters.
+    max_evaluations : int
+        Limit of evaluations in one line search, >= 1.
+    tolerance : float
+        Stop when no entry of the gradient is larger than this; >= 0.
+
+    Notes
+    -----
+    If a line search finds no lower point, the history is cleared and steepest descent is tried
+    once. If that fails too, the state's ``message`` says so and the parameters stay. In
+    float32 this is how training ends once the loss cannot be resolved any further.
+
+    References
+    ----------
+    .. [1] J. Nocedal, S. J. Wright, "Numerical Optimization", 2nd ed., Algorithms 7.4 and 7.5.
+    .. [2] D. C. Liu, J. Nocedal, "On the limited memory BFGS method for large scale
+           optimization", Math. Programming 45 (1989), 503-528.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> def value_and_grad(params):
+    ...     return np.sum(params["w"] ** 2), {"w": 2 * params["w"]}
+    >>> opt, params = LBFGS(), {"w": np.asarray([3.0, -4.0])}
+    >>> state = opt.init(params)
+    >>> for _ in range(5):
+    ...     value, grads = value_and_grad(params)
+    ...     params, state = opt.update(
+    ...         grads, state, params, value=value, value_and_grad=value_and_grad
+    ...     )
+    >>> bool(np.abs(params["w"]).max() < 1e-12)
+    True
+    """
+
+    history: int = 20
+    max_evaluations: int = 25
+    tolerance: float = 0.0
+
+    full_batch_only: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.history < 1:
+            raise ValueError(f"LBFGS: history must be >= 1, got {self.history!r}.")
+        if self.max_evaluations < 1:
+            raise ValueError(f"LBFGS: max_evaluations must be >= 1, got {self.max_evaluations!r}.")
+        if not self.tolerance >= 0.0:
+            raise ValueError(f"LBFGS: tolerance must be >= 0, got {self.tolerance!r}.")
+
+    def init(self, params: Params) -> LBFGSState:  # noqa: ARG002  (the protocol's)
+        """Return the state before the first update."""
+        return LBFGSState((), (), "")
+
+    def update(
+        self,
+        grads: Params,
+        state: LBFGSState,
+        params: Params,
+        *,
+        value: Array | None = None,
+        value_and_grad: ValueAndGrad | None = None,
+    ) -> tuple[Params, LBFGSState]:
+        """Do one iteration.
+
+        Parameters
+        ----------
+        grads, state, params : gradients, state and parameters before the iteration
+        value : Array ()
+            The loss at ``params``.
+        value_and_grad : callable
+            ``value_and_grad(params) -> (value, grads)`` on the same full batch.
+
+        Returns
+        -------
+        params : Params
+            The very dict that ``value_and_grad`` last accepted, so a caller may recognise it by
+            identity and reuse its value and gradient.
+        state : LBFGSState
+        """
+        if value is None or value_and_grad is None:
+            raise ValueError(
+                "LBFGS.update needs value= and value_and_grad= for its line search; "
+                "rnn_xp.fit supplies both."
+            )
+        xp = array_namespace(*params.values())
+        if float(xp.max(xp.abs(_flatten(grads, xp=xp)))) <= self.tolerance:
+            return params, state._replace(message="the gradient is within the tolerance")
+        search = _Search(params, grads, float(value), value_and_grad, self.max_evaluations, xp)
+        found = search.along(_direction(search.gradient, state, xp=xp), first=not state.steps)
+        if found is None and state.steps:
+            state = self.init(params)
+            found = search.along(-search.gradient, first=True)
+        if found is None:
+            return params, state._replace(
+                message="the line search found no lower loss, not even along the gradient"
+            )
+        params, step, change = found
+        return params, self._remember(state, step, change, xp=xp)
+
+    def _remember(
+        self, state: LBFGSState, step: Array, change: Array, *, xp: Namespace
+    ) -> LBFGSState:
+        # The curvature along the step, s.y, must be positive beyond rounding, or H would not be
+        # positive definite and the next direction might not descend.
+        curvature = float(xp.vecdot(step, change))
+        size = math.sqrt(float(xp.vecdot(step, step)) * float(xp.vecdot(change, change)))
+        if not curvature > float(xp.finfo(step.dtype).eps) * size:
+            return state
+        keep = slice(-self.history, None)
+        return LBFGSState((*state.steps, step)[keep], (*state.changes, change)[keep], "")
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The function along lines from one point."""
+
+    params: Params
+    grads: Params
+    value: float
+    value_and_grad: ValueAndGrad
+    max_evaluations: int
+    xp: Namespace
+
+    @property
+    def gradient(self) -> Array:
+        return _flatten(self.grads, xp=self.xp)
+
+    def along(self, direction: Array, *, first: bool) -> tuple[Params, Array, Array] | None:
+        """Search along a direction: (new params, step, gradient change), or None if it fails."""
+        xp, gradient, origin = self.xp, self.gradient, _flatten(self.params, xp=self.xp)
+        slope = float(xp.vecdot(gradient, direction))
+        if not slope < 0.0:
+            return None
+
+        def evaluate(step: float) -> Point:
+            trial = _unflatten(origin + step * direction, self.params, xp=xp)
+            value, grads = self.value_and_grad(trial)
+            flat = _flatten(grads, xp=xp)
+            return Point(step, float(value), float(xp.vecdot(flat, direction)), (trial, flat))
+
+        # Without history the gradient's length says nothing about the distance to go.
+        step = min(1.0, 1.0 / float(xp.sum(xp.abs(gradient)))) if first else 1.0
+        start = Point(0.0, self.value, slope)
+        found = strong_wolfe(
+            evaluate,
+            start,
+            step,
+            max_evaluations=self.max_evaluations,
+            min_width=1e-9 / float(xp.max(xp.abs(direction))),
+        )
+        if not found.value < self.value:
+            return None
+        trial, flat = found.payload
+        return trial, found.step * direction, flat - gradient
+
+
+def _direction(gradient: Array, state: LBFGSState, *, xp: Namespace) -> Array:
+    """-H g by the two-loop recursion (Nocedal and Wright, Algorithm 7.4).
+
+    The scalars stay arrays of shape (): nothing is read by the host.
+    """
+    pairs = list(zip(state.steps, state.changes, strict=True))
+    q, alphas = -gradient, []
+    for s, y in reversed(pairs):
+        alpha = xp.vecdot(s, q) / xp.vecdot(s, y)
+        alphas.append(alpha)
+        q = q - alpha * y
+    if pairs:
+        s, y = pairs[-1]
+        q = q * (xp.vecdot(s, y) / xp.vecdot(y, y))
+    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
+        q = q + (alpha - xp.vecdot(y, q) / xp.vecdot(s, y)) * s
+    return q
+
+
+def _flatten(params: Params, *, xp: Namespace) -> Array:
+    return xp.concat([xp.reshape(params[name], (-1,)) for name in sorted(params)])
+
+
+def _unflatten(flat: Array, like: Params, *, xp: Namespace) -> Params:
+    parts: dict[str, Any] = {}
+    names = sorted(like)
+    ends = itertools.accumulate(math.prod(like[name].shape) for name in names)
+    start = 0
+    for name, end in zip(names, ends, strict=True):
+        parts[name] = xp.reshape(flat[start:end], like[name].shape)
+        start = end
+    return {name: parts[name] for name in like}

@@ -1,0 +1,223 @@
+"""The run folder: what a training run leaves behind, each file whole or absent.
+
+::
+
+    model.safetensors    parameters, network, scaler and window sizes, with a digest
+    config.toml          the configuration that was run
+    history.csv          epoch, loss
+    metrics.json         data, split, versions, timings, scores of baselines and network
+    predictions.csv      test part: date, step, truth and each forecast, in original units
+    loss.png             (with matplotlib)
+    forecast.png         (with matplotlib)
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_xp import checkpoint, plotting
+from rnn_xp._typing import Params
+from rnn_xp.backend import Backend, to_numpy
+from rnn_xp.forecasting import SplitSeries
+from rnn_xp.network import Network
+from rnn_xp.scaling import Scaler
+
+__all__ = ["Model", "RunFolder", "load_model", "new_folder_name"]
+
+SCHEMA = 1
+
+_Floats = NDArray[np.floating[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A trained network with what is needed to use it.
+
+    Attributes
+    ----------
+    net : Network
+    params : Params
+    scaler : Scaler
+    seq_length, horizon : int
+    """
+
+    net: Network
+    params: Params
+    scaler: Scaler
+    seq_length: int
+    horizon: int
+
+    def predict(self, x: Any, backend: Backend) -> _Floats:
+        """Forecast from scaled windows (N, T, I): (N, horizon) on the host, in original units."""
+        pred, _ = self.net.forward(self.params, backend.asarray(x))
+        return self.scaler.inverse_target(to_numpy(pred))
+
+
+def new_folder_name(parent: Path, name: str) -> Path:
+    """First of ``name-1``, ``name-2``, ... that does not exist in the parent folder."""
+    number = 1
+    while (folder := parent / f"{name}-{number}").exists():
+        number += 1
+    return folder
+
+
+def load_model(folder: str | Path, backend: Backend) -> Model:
+    """Load the model of a run onto a backend, wherever it was trained.
+
+    Parameters
+    ----------
+    folder : path
+        A run folder.
+    backend : Backend
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged or of another kind.
+    """
+    path = Path(folder) / "model.safetensors"
+    arrays, about = checkpoint.load(path)
+    try:
+        net, scaler = Network(**about["network"]), Scaler(**about["scaler"])
+        seq_length, horizon = int(about["seq_length"]), int(about["horizon"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise checkpoint.CheckpointError(
+            f"{path} describes no network of this version: {error}."
+        ) from error
+    if {name: array.shape for name, array in arrays.items()} != net.shapes:
+        raise checkpoint.CheckpointError(f"{path}: names or shapes do not match its network.")
+    params = {name: backend.asarray(arrays[name]) for name in net.shapes}
+    return Model(net, params, scaler, seq_length, horizon)
+
+
+class RunFolder:
+    """Writes the files of a run.
+
+    Parameters
+    ----------
+    path : path
+    force : bool
+        Whether files of an earlier run may be replaced.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder exists and ``force`` is not given.
+    """
+
+    def __init__(self, path: str | Path, *, force: bool = False) -> None:
+        self.path = Path(path)
+        if self.path.exists() and (not force or not self.path.is_dir()):
+            raise FileExistsError(
+                f"{self.path} exists already. Give another folder with --out, or --force to "
+                "replace the files of the run in it."
+            )
+
+    def __enter__(self) -> RunFolder:
+        # Now and not after the training: a folder that cannot be made should cost no time.
+        self.path.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def write_model(self, model: Model) -> None:
+        """Write model.safetensors."""
+        about = {
+            "schema": SCHEMA,
+            "network": dataclasses.asdict(model.net),
+            "scaler": dataclasses.asdict(model.scaler),
+            "seq_length": model.seq_length,
+            "horizon": model.horizon,
+        }
+        arrays = {name: to_numpy(param) for name, param in model.params.items()}
+        checkpoint.save(self.path / "model.safetensors", arrays, about)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write config.toml: flat, without the entries that are None."""
+        lines = [f"{key} = {_toml(v)}" for key, v in config.items() if v is not None]
+        self._write("config.toml", "\n".join(lines) + "\n")
+
+    def write_history(self, losses: Sequence[float]) -> None:
+        """Write history.csv."""
+        self._write_csv("history.csv", ["epoch", "loss"], enumerate(losses, start=1))
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write metrics.json."""
+        text = json.dumps({"schema": SCHEMA, **metrics}, indent=2, default=_plain)
+        self._write("metrics.json", text + "\n")
+
+    def write_predictions(self, split: SplitSeries, forecasts: Mapping[str, _Floats]) -> None:
+        """Write predictions.csv: a row for each test window and step ahead."""
+        truth, dates = split.truth(), split.target_dates()
+        rows = (
+            [date, step + 1, f"{truth[i, step]:.9g}"]
+            + [f"{forecast[i, step]:.9g}" for forecast in forecasts.values()]
+            for i, date in enumerate(dates)
+            for step in range(split.horizon)
+        )
+        header = ["date_of_step_1" if split.horizon > 1 else "date", "step", "truth", *forecasts]
+        self._write_csv("predictions.csv", header, rows)
+
+    def write_plots(
+        self, losses: Sequence[float], split: SplitSeries, forecasts: Mapping[str, _Floats]
+    ) -> None:
+        """Write loss.png and forecast.png (of the first step ahead).
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        """
+        series = split.series
+        first_step = {name: forecast[:, 0] for name, forecast in forecasts.items()}
+        axes = {
+            "loss.png": plotting.loss(losses, title=f"{series.name}: training loss"),
+            "forecast.png": plotting.forecast(
+                split.target_dates(),
+                split.truth()[:, 0],
+                first_step,
+                label=f"{series.column} ({series.unit})" if series.unit else series.column,
+                title=f"{series.name}: one step ahead, the last days of the test part",
+            ),
+        }
+        for name, ax in axes.items():
+            checkpoint.atomic_write(self.path / name, plotting.to_png(ax))
+
+    def _write(self, name: str, text: str) -> None:
+        checkpoint.atomic_write(self.path / name, text.encode())
+
+    def _write_csv(self, name: str, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        self._write(name, text.getvalue())
+
+
+def _toml(value: Any) -> str:
+    """One TOML value. JSON's strings, numbers, booleans and flat lists are TOML's too."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"cannot write {value} to config.toml")
+    return json.dumps(value)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    raise TypeError(f"cannot write {type(value).__name__} to metrics.json")

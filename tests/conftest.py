@@ -1,0 +1,160 @@
+"""The matrix of backends that every numerical test runs on, and the report of what it covered."""
+
+from __future__ import annotations
+
+import os
+
+# Before any import of the libraries that read them. Empty is the same as not set.
+os.environ["JAX_ENABLE_X64"] = "1"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["RNN_XP_BACKEND"] = os.environ["RNN_XP_DEVICE"] = os.environ["RNN_XP_DTYPE"] = ""
+
+import contextlib
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import array_api_compat
+import numpy as np
+import pytest
+from frozen import freeze
+from guard import no_host_sync
+
+from rnn_xp.backend import Backend, BackendError, get_backend, to_numpy
+
+TOLERANCE = {"float64": 1e-12, "float32": 2e-5}
+"""Relative to the largest entry of what is compared. The only place where it is said."""
+
+CASES = {  # id: (library, device, dtype); what each case is there to catch
+    "numpy-f64": ("numpy", "cpu", "float64"),  # the reference
+    "numpy-f32": ("numpy", "cpu", "float32"),  # silent promotion to float64
+    "numpy-frozen-f64": ("numpy", "frozen", "float64"),  # writing to what is not one's own
+    "strict-cpu-f64": ("array_api_strict", "CPU_DEVICE", "float64"),  # names and types
+    "strict-device1-f32": ("array_api_strict", "device1", "float32"),  # stands in for a GPU
+    "strict-no_float64-f32": ("array_api_strict", "no_float64", "float32"),  # float32 only
+    "torch-cpu-f64": ("torch", "cpu", "float64"),
+    "torch-cpu-f32": ("torch", "cpu", "float32"),  # promotion rules of its own
+    "jax-cpu-f64": ("jax", "cpu", "float64"),  # tracing; arrays that cannot change
+    "jax-cpu-f32": ("jax", "cpu", "float32"),
+    "cupy-cuda-f32": ("cupy", "cuda:0", "float32"),
+}
+MARKS = {"torch": [pytest.mark.torch], "cupy": [pytest.mark.device]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One library on one device in one precision, with what a test needs to run there."""
+
+    id: str
+    backend: Backend
+    frozen: bool
+
+    @property
+    def xp(self) -> Any:
+        return self.backend.xp
+
+    @property
+    def device(self) -> Any:
+        return self.backend.device
+
+    @property
+    def dtype(self) -> Any:
+        return self.backend.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        return self.backend.dtype_name
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCE[self.dtype_name]
+
+    def array(self, host: Any) -> Any:
+        """Copy to the device: floats and complex numbers in the case's precision, others as is."""
+        values = np.asarray(host)
+        values = np.array(values, dtype=self._dtype_of(values), order="C", copy=True)
+        if self.backend.name == "numpy":
+            return freeze(values) if self.frozen else values
+        return self.xp.asarray(values, device=self.device)
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        return to_numpy(array)
+
+    def guard(self, allow: int = 0) -> contextlib.AbstractContextManager[Any]:
+        """Around the code under test, not the assertions: the host may read `allow` times."""
+        strict = self.backend.name == "array_api_strict"
+        return no_host_sync(allow) if strict else contextlib.nullcontext([])
+
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile where the library compiles; arguments are arrays, tuples and dicts of them."""
+        return importlib.import_module("jax").jit(function) if "jax" in self.id else function
+
+    def assert_close(
+        self, actual: Any, desired: Any, *, rtol: float | None = None, atol: float | None = None
+    ) -> None:
+        """Same library, device, shape and dtype as this case makes of `desired`, and its values.
+
+        A difference may be `rtol` (default: the case's tolerance) times the largest entry of
+        `desired`, so that where all of it is zero only zero will do; or `atol`, if given.
+        """
+        assert array_api_compat.array_namespace(actual) is self.xp
+        assert array_api_compat.device(actual) == self.device
+        desired = np.asarray(desired) if isinstance(desired, list | float) else to_numpy(desired)
+        host = to_numpy(actual)
+        assert host.dtype == self._dtype_of(desired), f"{host.dtype} in {self.id}"
+        assert host.shape == desired.shape
+        rtol = self.tolerance if rtol is None else rtol
+        if atol is None:
+            atol = rtol * float(np.max(np.abs(desired), initial=0.0))
+        np.testing.assert_allclose(host, desired, rtol=0.0, atol=atol)
+
+    def _dtype_of(self, values: np.ndarray) -> np.dtype:
+        real = np.dtype(self.dtype_name)
+        return {"f": real, "c": np.result_type(real, 1j)}.get(values.dtype.kind, values.dtype)
+
+
+@pytest.fixture(
+    params=[pytest.param(id, id=id, marks=MARKS.get(case[0], [])) for id, case in CASES.items()]
+)
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    """Every backend in turn; one that is not to be had here is skipped, and the summary says so."""
+    request.node.user_properties.append(("case", request.param))
+    library, device, dtype = CASES[request.param]
+    try:
+        importlib.import_module(library)
+    except ModuleNotFoundError:
+        pytest.skip(f"{library} is not installed")
+    try:
+        backend = get_backend(library, device="cpu" if device == "frozen" else device, dtype=dtype)
+    except BackendError as error:
+        if library != "cupy":
+            raise
+        pytest.skip(str(error).partition(" Check ")[0])
+    with contextlib.ExitStack() as stack:
+        if library == "array_api_strict":
+            flags = {"boolean_indexing": False, "data_dependent_shapes": False}
+            stack.enter_context(backend.xp.ArrayAPIStrictFlags(**flags, enabled_extensions=()))
+        yield Case(request.param, backend, device == "frozen")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """List for every case how many tests passed there, or why none ran."""
+    counts: dict[str, dict[str, int]] = {id: {} for id in CASES}
+    reasons: dict[str, str] = {}
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for key, id in getattr(report, "user_properties", ()):
+                if key == "case":
+                    counts[id][outcome] = counts[id].get(outcome, 0) + 1
+                    if outcome == "skipped":
+                        reasons[id] = str(report.longrepr[2]).removeprefix("Skipped: ")
+    if not any(counts.values()):
+        return
+    terminalreporter.section("backends covered")
+    for id, found in counts.items():
+        tally = ", ".join(f"{number} {outcome}" for outcome, number in found.items())
+        why = f" ({reasons[id]})" if id in reasons else ""
+        terminalreporter.line(f"{id:22} {tally or 'no test selected'}{why}")

@@ -1,0 +1,540 @@
+"""The door between host and device: selection, errors, conversion; and the tools of the tests."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import types
+from pathlib import Path
+
+import array_api_compat
+import numpy as np
+import pytest
+from frozen import Frozen, freeze
+from guard import HostSyncError, no_host_sync
+
+from rnn_xp import backend as backend_module
+from rnn_xp.backend import (
+    Backend,
+    BackendError,
+    BackendStatus,
+    array_namespace,
+    backend_of,
+    backends,
+    device_of,
+    float_dtype,
+    get_backend,
+    to_numpy,
+)
+
+ROOT = Path(backend_module.__file__).parents[1]
+NO_DRIVER = "cudaErrorInsufficientDriver: CUDA driver version is insufficient"
+
+
+def run_python(code, **variables):
+    """Run `code` in a fresh interpreter that knows this checkout."""
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    return subprocess.run(
+        [sys.executable, "-P", "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": path, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def stub(name, **attributes):
+    module = types.ModuleType(name)
+    module.__dict__.update({"__version__": "9.9", **attributes})
+    return module
+
+
+def cupy_without_gpu():
+    """What CuPy is on a machine without a GPU: it imports, and the first array raises."""
+
+    def ones(*args, **kwargs):
+        raise RuntimeError(f"{NO_DRIVER}\nand a second line that nobody needs")
+
+    return stub("cupy", ones=ones)
+
+
+def torch_with_gpus(count):
+    """As much of torch as is asked for its devices."""
+    return stub(
+        "torch",
+        device=lambda text: text,
+        cuda=types.SimpleNamespace(is_available=lambda: count > 0, device_count=lambda: count),
+        backends=types.SimpleNamespace(mps=types.SimpleNamespace(is_available=lambda: False)),
+        get_default_device=lambda: "cpu",
+    )
+
+
+# Selection
+
+
+def test_default_is_numpy_on_the_cpu_in_float32():
+    backend = get_backend()
+    assert (backend.name, backend.device, backend.dtype) == ("numpy", "cpu", np.dtype("float32"))
+    assert backend.xp is array_api_compat.array_namespace(np.zeros(1))
+    assert str(backend) == f"numpy {np.__version__} (cpu, float32)"
+    assert backend.version == np.__version__
+    backend.synchronize()
+
+
+def test_variables_select_and_arguments_win(monkeypatch):
+    monkeypatch.setenv("RNN_XP_BACKEND", " array_api_strict ")
+    monkeypatch.setenv("RNN_XP_DEVICE", "device1")
+    monkeypatch.setenv("RNN_XP_DTYPE", "float64")
+    chosen = get_backend()
+    assert (chosen.name, chosen.device_name, chosen.dtype_name) == (
+        *("array_api_strict", "device1", "float64"),
+    )
+    assert get_backend(device="device2").device_name == "device2"
+    assert get_backend(dtype="float32").dtype_name == "float32"
+    assert get_backend("array_api_strict").device_name == "device1"
+
+
+def test_device_variable_speaks_of_the_backend_in_the_variable(monkeypatch):
+    monkeypatch.setenv("RNN_XP_BACKEND", "array_api_strict")
+    monkeypatch.setenv("RNN_XP_DEVICE", "device1")
+    assert get_backend("numpy").device_name == "cpu"
+    monkeypatch.setenv("RNN_XP_BACKEND", "")
+    assert get_backend("array_api_strict").device_name == "device1"
+    with pytest.raises(BackendError, match="RNN_XP_DEVICE=device1"):
+        get_backend("numpy")
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(None, "CPU_DEVICE"), ("cpu", "CPU_DEVICE"), ("no_x64", "no_x64")]
+)
+def test_strict_devices(given, name):
+    strict = pytest.importorskip("array_api_strict")
+    backend = get_backend("array_api_strict", device=given)
+    assert backend.device_name == name
+    assert backend.device == strict.Device(name)
+    assert backend.xp is strict
+
+
+def test_every_case_is_what_it_was_asked_to_be(case):
+    backend = case.backend
+    first = backend.xp.zeros((2,), dtype=backend.dtype, device=backend.device)
+    assert backend_of(first) == backend
+    assert array_namespace(first, None) is backend.xp
+    assert device_of(first) == backend.device
+    assert str(backend).startswith(f"{backend.name} {backend.version} ({backend.device_name}")
+    assert backend.dtype_name in ("float32", "float64")
+    backend.synchronize()
+
+
+def test_backend_survives_copying_and_pickling(case):
+    for twin in (copy.deepcopy(case.backend), pickle.loads(pickle.dumps(case.backend))):
+        assert twin == case.backend
+
+
+# What cannot be had
+
+
+def test_unknown_name_lists_the_valid_ones(monkeypatch):
+    with pytest.raises(
+        BackendError, match=r"name='tensorflow' is not known\. .*numpy, cupy, torch"
+    ):
+        get_backend("tensorflow")
+    monkeypatch.setenv("RNN_XP_BACKEND", "NumPy")
+    with pytest.raises(BackendError, match="RNN_XP_BACKEND=NumPy is not known"):
+        get_backend()
+
+
+def test_unknown_dtype_lists_the_valid_ones(monkeypatch):
+    with pytest.raises(BackendError, match=r"dtype='float16' .* float32, float64\."):
+        get_backend(dtype="float16")
+    monkeypatch.setenv("RNN_XP_DTYPE", "double")
+    with pytest.raises(BackendError, match="RNN_XP_DTYPE=double is not known"):
+        get_backend()
+
+
+def test_numpy_has_no_gpu_and_says_who_has(monkeypatch):
+    monkeypatch.setenv("RNN_XP_DEVICE", "cuda:0")
+    with pytest.raises(
+        BackendError, match=r"numpy has no device 'cuda:0' here \(RNN_XP_DEVICE=cud"
+    ):
+        get_backend()
+    with pytest.raises(BackendError, match=r"device='cuda'.* one of: cpu\..* choose cupy, torch"):
+        get_backend("numpy", device="cuda")
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "gpu", "tpu", "nonsense"])
+def test_absent_device_lists_those_present(name, device):
+    pytest.importorskip(name)
+    with pytest.raises(BackendError, match=rf"{name} has no device '{device}'.* one of: cpu\."):
+        get_backend(name, device=device)
+
+
+def test_device_without_float64():
+    with pytest.raises(
+        BackendError, match=r"no_float64 has no float64 \(dtype='float64'\).*device1"
+    ):
+        get_backend("array_api_strict", device="no_float64", dtype="float64")
+
+
+@pytest.mark.parametrize(
+    ("name", "install"),
+    [
+        ("cupy", r"pip install 'rnn-xp\[cuda12x\]' \(or 'rnn-xp\[cuda13x\]'"),
+        ("torch", r"pip install 'rnn-xp\[torch\]'"),
+        ("jax", r"pip install 'rnn-xp\[jax\]'"),
+        ("array_api_strict", r"pip install 'rnn-xp\[strict\]'"),
+    ],
+)
+def test_missing_package_names_the_install_command(monkeypatch, name, install):
+    monkeypatch.setitem(sys.modules, name, None)  # importing it raises ModuleNotFoundError
+    with pytest.raises(BackendError, match=rf"name='{name}'.*not installed\. Install .*{install}"):
+        get_backend(name)
+
+
+def test_broken_package_is_not_called_missing(monkeypatch, tmp_path):
+    (tmp_path / "cupy.py").write_text("import a_library_that_is_not_there")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    with pytest.raises(BackendError, match="is installed but broken: ModuleNotFoundError: No mod"):
+        get_backend("cupy")
+
+
+def test_cupy_without_a_gpu_gives_the_reason_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", cupy_without_gpu())
+    monkeypatch.setenv("RNN_XP_BACKEND", "cupy")
+    with pytest.raises(BackendError) as caught:
+        get_backend()
+    message = str(caught.value)
+    assert message.startswith("backend cupy was asked for (RNN_XP_BACKEND=cupy), but cupy 9.9 is")
+    assert f"no CUDA device is usable: RuntimeError: {NO_DRIVER}" in message
+    assert "nvidia-smi" in message
+    assert "second line" not in message
+
+
+def test_jax_does_not_narrow_float64_silently():
+    pytest.importorskip("jax")
+    code = """
+        from rnn_xp.backend import BackendError, get_backend
+        import numpy as np
+        b = get_backend("jax")
+        assert str(b.asarray([1, 2]).dtype) == "int32"
+        try:
+            b.asarray([2**40])
+        except TypeError as error:
+            print(error)
+        try:
+            get_backend("jax", dtype="float64")
+        except BackendError as error:
+            print(error)
+    """
+    done = run_python(code, JAX_ENABLE_X64="0")
+    assert done.returncode == 0, done.stderr
+    assert "no integer dtype of jax" in done.stdout
+    assert "has no float64 (dtype='float64'). Set JAX_ENABLE_X64=1 before" in done.stdout
+
+
+def test_jax_platform_that_fails_to_start():
+    pytest.importorskip("jax")
+    code = "from rnn_xp.backend import get_backend; get_backend('jax')"
+    done = run_python(code, JAX_PLATFORMS="tpu")
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert "BackendError: backend jax was asked for" in last
+    assert "no device is usable" in last
+
+
+# auto
+
+
+def test_auto_prefers_cupy_then_cuda_torch_then_numpy(monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr(backend_module, "_open", lambda *settings: opened.append(settings) or "it")
+    monkeypatch.setitem(sys.modules, "array_api_compat.torch", stub("array_api_compat.torch"))
+    monkeypatch.setitem(sys.modules, "cupy", cupy_without_gpu())
+    monkeypatch.setitem(sys.modules, "torch", torch_with_gpus(0))
+    get_backend("auto")
+    assert opened[-1][0].value == "numpy"
+    said = capsys.readouterr().err
+    assert "auto chose it; cupy: cupy 9.9 is installed but no CUDA device is usable" in said
+    assert "; torch: no CUDA device" in said
+
+    monkeypatch.setitem(sys.modules, "torch", torch_with_gpus(2))
+    get_backend("auto")
+    assert [setting.value for setting in opened[-1]] == ["torch", "cuda", "float32"]
+    get_backend("auto", device="cuda:1")
+    assert [setting.value for setting in opened[-1]] == ["torch", "cuda:1", "float32"]
+    get_backend("auto", device="cpu")
+    assert opened[-1][0].value == "numpy"
+
+
+def test_auto_never_falls_back_from_a_gpu_that_was_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setenv("RNN_XP_BACKEND", "auto")
+    assert get_backend().name == "numpy"
+    monkeypatch.setenv("RNN_XP_DEVICE", "cuda:0")
+    with pytest.raises(BackendError, match="RNN_XP_DEVICE=cuda:0"):
+        get_backend()
+
+
+# backends()
+
+
+def test_backends_reports_everything_and_leaves_no_trace(monkeypatch, tmp_path):
+    (tmp_path / "cupy.py").write_text(
+        f"__version__ = '9.9'\ndef ones(*a, **k):\n    raise RuntimeError('{NO_DRIVER}')\n"
+    )
+    (tmp_path / "torch.py").write_text("import missing_part_of_torch\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before, variables = set(sys.modules), dict(os.environ)
+    found = {status.name: status for status in backends()}
+    assert set(sys.modules) == before
+    assert dict(os.environ) == variables
+    assert list(found) == ["numpy", "cupy", "torch", "jax", "array_api_strict"]
+    assert found["numpy"] == BackendStatus("numpy", True, True, np.__version__, ("cpu",), "")
+    assert found["cupy"].installed
+    assert not found["cupy"].usable
+    assert found["cupy"].version == "9.9"
+    assert found["cupy"].reason.endswith(f"no CUDA device is usable: RuntimeError: {NO_DRIVER}")
+    assert found["torch"].reason.endswith("No module named 'missing_part_of_torch'")
+    assert "device1" in found["array_api_strict"].devices
+
+
+def test_backends_survives_a_library_that_kills_the_process(monkeypatch, tmp_path):
+    (tmp_path / "cupy.py").write_text("import os\nos.write(2, b'segfault\\n')\nos._exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    numpy, cupy, *_ = backends()
+    assert numpy.usable
+    assert not cupy.usable
+    assert cupy.reason == "trying it failed: segfault"
+
+
+def test_backends_without_an_interpreter_to_start(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert not any(status.usable for status in backends())
+
+
+def test_missing_libraries_are_reported_as_not_installed(tmp_path):
+    for name in ("cupy", "torch", "jax", "array_api_strict"):
+        (tmp_path / f"{name}.py").write_text(f'raise ModuleNotFoundError("gone", name="{name}")')
+    code = "from rnn_xp.backend import backends\nfor s in backends(): print(s.name, s.reason)"
+    path = os.pathsep.join([str(tmp_path), str(ROOT), *sys.path])
+    done = run_python(code, PYTHONPATH=path)
+    assert done.stdout.splitlines() == [
+        "numpy ",
+        *(
+            f"{name} the package {name} is not installed"
+            for name in ("cupy", "torch", "jax", "array_api_strict")
+        ),
+    ]
+
+
+# Host to device and back
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", ">f8", "float16"])
+def test_asarray_casts_floats_and_shares_nothing(case, dtype):
+    host = np.arange(1024.0).reshape(32, 32).astype(dtype)
+    array = case.backend.asarray(host)
+    assert array.dtype == case.dtype
+    assert backend_of(array) == case.backend
+    host[...] = -1.0
+    back = case.backend.to_numpy(array)
+    assert back.dtype == case.dtype_name
+    np.testing.assert_array_equal(back, np.arange(1024.0).reshape(32, 32))
+
+
+def test_asarray_of_a_read_only_view_with_odd_strides(case):
+    series = np.arange(20.0)
+    windows = np.lib.stride_tricks.sliding_window_view(series, 10)[::-1]
+    array = case.backend.asarray(windows)
+    np.testing.assert_array_equal(to_numpy(array), windows)
+    assert series[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    "host",
+    [[1, 2, 3], [True, False], np.array([1, 2], dtype="uint32"), np.int32(7), np.zeros((0, 2))],
+)
+def test_asarray_keeps_integers_and_booleans(case, host):
+    array = case.backend.asarray(host)
+    kinds = {"i": "integral", "u": "integral", "b": "bool", "f": "real floating"}
+    assert case.xp.isdtype(array.dtype, kinds[np.asarray(host).dtype.kind])
+    np.testing.assert_array_equal(to_numpy(array), host)
+
+
+def test_asarray_where_the_device_has_no_int64():
+    backend = get_backend("array_api_strict", device="no_x64")
+    assert backend.asarray([1, 2]).dtype == backend.xp.int32
+    with pytest.raises(TypeError, match="no integer dtype of array_api_strict"):
+        backend.asarray([2**40])
+
+
+@pytest.mark.parametrize("host", [[1j], ["a"], [None], np.array(["2024-01-01"], dtype="M8[D]")])
+def test_asarray_takes_real_numbers_only(case, host):
+    with pytest.raises(TypeError, match="real numbers are required"):
+        case.backend.asarray(host)
+
+
+def test_asarray_without_copy_shares_on_numpy_and_stays_read_only():
+    backend = get_backend("numpy", dtype="float64")
+    host = np.arange(3.0)
+    assert np.shares_memory(backend.asarray(host, copy=False), host)
+    assert not np.shares_memory(backend.asarray(host), host)
+    host.flags.writeable = False
+    assert not backend.asarray(host, copy=False).flags.writeable
+    assert backend.asarray(host).flags.writeable
+
+
+def test_asarray_without_copy_never_writes_to_the_caller(case):
+    host = np.arange(3.0).astype(case.dtype_name)
+    host.flags.writeable = False
+    array = case.backend.asarray(host, copy=False)
+    if case.backend.name == "torch":
+        array += 1.0
+    np.testing.assert_array_equal(host, [0.0, 1.0, 2.0])
+
+
+def test_to_numpy_takes_arrays_only():
+    with pytest.raises(
+        TypeError, match=r"arrays of one library are required; given builtins\.list"
+    ):
+        to_numpy([1.0])
+
+
+@pytest.mark.torch
+def test_to_numpy_of_a_tensor_that_records_gradients():
+    torch = pytest.importorskip("torch")
+    z = torch.tensor([1.0 + 2.0j], requires_grad=True)
+    np.testing.assert_array_equal(to_numpy(torch.conj(z)), [1.0 - 2.0j])
+    np.testing.assert_array_equal(to_numpy(torch.imag(torch.conj(z))), [-2.0])
+
+
+# What arrays say about themselves
+
+
+def test_mixed_libraries_are_named_with_the_repair(case):
+    host, array = np.zeros(2), case.array([0.0])
+    if case.backend.name == "numpy":
+        assert array_namespace(host, None, array) is case.xp
+        return
+    with pytest.raises(
+        TypeError, match=r"given numpy\.ndarray and .*asarray\(to_numpy\(x\)\)"
+    ) as e:
+        array_namespace(host, array)
+    assert case.backend.name.partition("_")[0] in str(e.value)
+
+
+@pytest.mark.parametrize("arrays", [(), (None,), ([1.0],), ("x",)])
+def test_no_array_at_all(arrays):
+    with pytest.raises(TypeError, match="arrays of one library are required; given"):
+        array_namespace(*arrays)
+
+
+def test_float_dtype_of_one_dtype(case):
+    x, y = case.array([[1.0]]), case.array([2.0])
+    assert float_dtype(x=x, mask=None, y=y) == case.dtype
+    z = case.array([1.0 + 1j])
+    assert float_dtype(z=z) == z.dtype
+
+
+def test_float_dtype_names_the_two_that_differ(case):
+    wide = case.xp.asarray([1.0], dtype=case.xp.complex64, device=case.device)
+    narrow = case.xp.asarray([1.0], dtype=case.xp.float32, device=case.device)
+    with pytest.raises(TypeError, match=r"x is float32, but layer0\.w_xh is complex64"):
+        float_dtype(**{"x": narrow, "layer0.w_xh": wide})
+    with pytest.raises(TypeError, match=r"float32 or float64 is required; y is (int|bool)"):
+        float_dtype(x=case.array([1.0]), y=case.array([1]))
+
+
+def test_float_dtype_and_namespace_while_jax_traces():
+    jax = pytest.importorskip("jax")
+    seen = []
+
+    @jax.jit
+    def traced(x, y):
+        seen.append((array_namespace(x, y), device_of(x), float_dtype(x=x, y=y)))
+        with pytest.raises(TypeError, match="given one that is being traced"):
+            backend_of(x)
+        return x + y
+
+    traced(jax.numpy.zeros(2), jax.numpy.zeros(2))
+    assert seen == [(jax.numpy, None, np.dtype("float64"))]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float16", "complex128"])
+def test_backend_of_needs_float32_or_float64(dtype):
+    with pytest.raises(TypeError, match="float32 or float64 is required"):
+        backend_of(np.zeros(2, dtype=dtype))
+
+
+def test_backend_is_frozen():
+    with pytest.raises(AttributeError):
+        get_backend().name = "other"
+    assert isinstance(hash(get_backend()), int)
+    assert isinstance(get_backend(), Backend)
+
+
+# The tools of the tests catch what they are there to catch
+
+
+def test_frozen_arrays_and_their_results_cannot_be_written():
+    x = freeze([[1.0, 2.0], [3.0, 4.0]])
+    for result in (x + 1.0, np.matmul(x, x), np.stack([x, x]), np.where(x > 1, x, 0.0), x.T, x[0]):
+        assert isinstance(result, Frozen)
+        with pytest.raises(ValueError, match="read-only"):
+            result[...] = 0.0
+    with pytest.raises(ValueError, match="read-only"):
+        x *= 2.0
+    assert np.mean(x, axis=0).tolist() == [2.0, 3.0]
+    buffer = np.zeros((2, 2))
+    assert np.add(x, x, out=buffer) is buffer
+    buffer += x
+    assert buffer.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        float,
+        int,
+        bool,
+        str,
+        lambda x: x if x > 0 else -x,
+        lambda x: to_numpy(x),
+        lambda x: array_api_compat.array_namespace(x).asarray(
+            x, device=get_backend("array_api_strict").device
+        ),
+    ],
+)
+def test_guard_notices_a_read_from_the_host(read):
+    strict = pytest.importorskip("array_api_strict")
+    x = strict.asarray(1.0, device=strict.Device("device1"))
+    y = strict.asarray(1.0)
+    with no_host_sync(), pytest.raises(HostSyncError, match="device1"):
+        read(x)
+    with no_host_sync(allow=1) as seen:
+        read(x)
+    assert len(seen) == 1
+    with no_host_sync() as seen:
+        strict.sqrt(x + x * 2.0)
+        read(y)
+    assert seen == []
+
+
+def test_case_compares_library_dtype_shape_and_values(case):
+    x = case.array([[1.0, 2.0]])
+    case.assert_close(x * 2.0, [[2.0, 4.0]])
+    case.assert_close(case.array([3]), np.array([3]))
+    case.assert_close(case.jit(lambda tree: tree["x"] + 1.0)({"x": x}), [[2.0, 3.0]])
+    for wrong in ([[1.0, 2.0001]], [[1.0], [2.0]], [[1, 2]], [[1.0 + 0j, 2.0]]):
+        with pytest.raises(AssertionError):
+            case.assert_close(x, wrong)
+    with pytest.raises(AssertionError):
+        case.assert_close(x * 1e-30, [[0.0, 0.0]])
