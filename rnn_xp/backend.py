@@ -303,11 +303,11 @@ def _open(chosen: _Setting, where: _Setting, precision: _Setting) -> Backend:
     if name == "cupy":
         device.use()  # its creation functions know the current device only
     if dtype not in xp.__array_namespace_info__().dtypes(device=device):
-        narrow = "Set JAX_ENABLE_X64=1 before the program starts (JAX would narrow it silently)"
-        raise BackendError(
-            f"{name} on {wanted} has no {dtype} ({precision.origin}). "
-            f"{narrow if name == 'jax' else 'Choose another device of: ' + listed}, or float32."
-        )
+        repair = f"Choose another device of: {', '.join(d for d in devices if d != wanted)}"
+        if name == "jax":
+            repair = "Set JAX_ENABLE_X64=1 before the program starts (JAX would narrow silently)"
+        what = f"{name} on {wanted} has no {dtype} ({precision.origin})"
+        raise BackendError(f"{what}. {repair}, or choose the dtype float32.")
     return Backend(name, xp, device, xp.zeros(1, dtype=getattr(xp, dtype), device=device).dtype)
 
 

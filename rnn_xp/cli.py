@@ -129,7 +129,6 @@ def _train(args: argparse.Namespace) -> int:
         say(line)
 
     with RunFolder(out, force=args.force) as folder:
-        folder.write_config(_config(args, backend, optimizer))
         try:
             with Progress(lines=0 if args.json else 10) as progress:
                 result = fit(
@@ -145,6 +144,7 @@ def _train(args: argparse.Namespace) -> int:
                     callbacks=[progress],
                 )
         except DivergenceError as error:
+            folder.write_config(_config(args, backend, optimizer))
             folder.write_history(error.history["loss"])
             folder.write_model(
                 Model(net, error.params, split.scaler, args.seq_length, args.horizon)
@@ -158,6 +158,7 @@ def _train(args: argparse.Namespace) -> int:
         forecasts = {**split.baselines(), args.cell: model.predict(split.x_test, backend)}
         scores = compare(split, forecasts)
         summary = _summary(args, backend, split, net, optimizer, result, scores)
+        folder.write_config(summary["config"])
         folder.write_model(model)
         folder.write_history(result.history["loss"])
         folder.write_predictions(split, forecasts)
@@ -351,7 +352,7 @@ def _backends(args: argparse.Namespace) -> int:
     return 0
 
 
-def _datasets(args: argparse.Namespace) -> int:  # noqa: ARG001  (every command takes them)
+def _datasets(args: argparse.Namespace) -> int:
     for dataset in datasets.CATALOGUE.values():
         rows = len(datasets.load(dataset.name).values)
         print(f"{dataset.name:14} {rows} rows, {dataset.unit}: {dataset.title}")

@@ -290,9 +290,7 @@ class Network:
         terms |= _prefixed(sequence.collect_per_step(self._cell, done.tape, dzs, xp=xp))
         return {name: terms[name] for name in self.shapes}
 
-    def _run(
-        self, params: Params, x: Array, state: State | None
-    ) -> tuple[Array, RNNState, _Pass]:
+    def _run(self, params: Params, x: Array, state: State | None) -> tuple[Array, RNNState, _Pass]:
         xp = self._check(params, x, state)
         xs = xp.permute_dims(x, (1, 0, 2))
         if state is None:
@@ -322,9 +320,7 @@ class Network:
             dfinal = RNNState(*(xp.zeros_like(field) for field in tape.states[0]))
         else:
             dfinal = RNNState(*(field[0, ...] for field in dstate))
-        dzs, dinitial = sequence.backprop(
-            self._cell, done.cell_params, tape, dhs, dfinal, xp=xp
-        )
+        dzs, dinitial = sequence.backprop(self._cell, done.cell_params, tape, dhs, dfinal, xp=xp)
         return grads, dzs, dinitial
 
     def _check(self, params: Params, x: Array, state: State | None) -> Namespace:

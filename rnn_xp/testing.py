@@ -225,7 +225,7 @@ def _derivative(
     direction: NDArray[np.float64],
     method: str,
 ) -> float:
-    """Derivative of the function along a direction of one argument."""
+    """Differentiate the function along a direction of one argument."""
 
     def shifted(step: complex) -> Any:
         return function({**at, name: at[name] + step * direction})

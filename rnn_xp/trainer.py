@@ -168,7 +168,9 @@ def fit(
     loop = _Loop(engine, epochs, callbacks)
     params = net.init(seed, backend) if params is None else dict(params)
     start = time.perf_counter()
-    with _one_blas_thread(backend), engine.running():
+    # Overflow is reported once, as a DivergenceError, and not by a warning from each operation.
+    quiet = np.errstate(over="ignore", invalid="ignore")
+    with quiet, _one_blas_thread(backend), engine.running():
         params = loop.train(params)
     return FitResult(
         params=params,
@@ -240,9 +242,11 @@ def _resolve_workers(workers: int | None, backend: Backend) -> int:
         raise ValueError(f"fit: workers must be >= 1, or None for all cores, got {workers!r}.")
     if backend.name != "numpy":
         return 1
-    # The cores this process may use, where the system can tell.
-    affinity = getattr(os, "sched_getaffinity", None)
-    return workers or (len(affinity(0)) if affinity else os.cpu_count() or 1)
+    if workers is None:  # the cores this process may use, where the system can tell
+        affinity = getattr(os, "sched_getaffinity", None)
+        count: int | None = len(affinity(0)) if affinity else os.cpu_count()
+        return count or 1
+    return workers
 
 
 def _check_sizes(x: Array, y: Array, epochs: int, batch_size: int | None) -> int:
@@ -267,7 +271,7 @@ def _check_sizes(x: Array, y: Array, epochs: int, batch_size: int | None) -> int
 
 
 def _enter(backend: Backend, **arrays: Any) -> Iterator[Array | None]:
-    """The door: host data become arrays of the backend; finiteness is checked once, here."""
+    """Let data in: host arrays go to the backend, and finiteness is checked once, here."""
     for name, array in arrays.items():
         if array is None:
             yield None

@@ -38,9 +38,7 @@ class Problem:
     """
 
     def __init__(self, seed=0, steps=T, rows=N, inputs=I, hidden=H, outputs=O, **options):
-        self.net = rx.Network(
-            input_size=inputs, hidden_size=hidden, output_size=outputs, **options
-        )
+        self.net = rx.Network(input_size=inputs, hidden_size=hidden, output_size=outputs, **options)
         rng = np.random.default_rng(seed)
         self.params = {k: 0.7 * rng.standard_normal(s) for k, s in self.net.shapes.items()}
         self.x = rng.standard_normal((rows, steps, inputs))
@@ -279,9 +277,7 @@ class TestComplexStepRunsEverywhere:
         at = problem.on(case)
         direction = np.random.default_rng(1).standard_normal((H, H))
         shifted = {k: case.array(p + 0j) for k, p in problem.params.items()}
-        shifted["layer0.w_hh"] = case.array(
-            problem.params["layer0.w_hh"] + 1e-30j * direction
-        )
+        shifted["layer0.w_hh"] = case.array(problem.params["layer0.w_hh"] + 1e-30j * direction)
         pred, _ = at.net.forward(shifted, case.array(problem.x + 0j))
         derivative = np.sum(case.to_numpy(pred).imag * problem.dpred) / 1e-30
         grads = problem.net.vjp(problem.params, problem.x)[2](problem.dpred)
@@ -330,9 +326,7 @@ class TestAnySize:
         total = float(p.weight.sum()) * O
         ends = [0, *itertools.accumulate(pieces)]
         parts = [
-            p.net.value_and_grad(
-                p.params, p.x[a:b], p.y[a:b], "mse", p.weight[a:b], total=total
-            )[1]
+            p.net.value_and_grad(p.params, p.x[a:b], p.y[a:b], "mse", p.weight[a:b], total=total)[1]
             for a, b in itertools.pairwise(ends)
         ]
         for name, grad in whole.items():

@@ -170,7 +170,7 @@ class TestRangeWarning:
     )
     def test_share_of_the_training_range(self, test, share):
         message = range_warning([0, 10], test)
-        assert f"training range of column 0 by {share} of that range" in message
+        assert f"training range by {share} of that range" in message
         assert f"(training 0 .. 10, test {min(test)} .. {max(test)})" in message
 
     def test_names_the_worst_column(self):

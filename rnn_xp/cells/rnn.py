@@ -41,7 +41,7 @@ class RNNState(NamedTuple):
 
 
 class RNNCache(NamedTuple):
-    """What one step keeps for its backward: ``h``, its output, because f'(z) is a function of it."""
+    """What a step keeps for its backward: its output ``h``, since f'(z) is a function of h."""
 
     h: Array
 

@@ -14,10 +14,11 @@ Who computes a block is not: any number of threads gives the same bits.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from rnn_xp._typing import Array, Loss, Optimizer, Params
 from rnn_xp.backend import Backend
@@ -29,7 +30,8 @@ __all__ = ["PortableEngine", "default_block_rows", "on_accelerator", "tree_sum"]
 _CPU_BLOCK_ROWS = 1040
 _ACCELERATOR_BLOCK_ROWS = 65536
 
-T = TypeVar("T")
+_T = TypeVar("_T")
+_ValueAndGrads: TypeAlias = tuple[Array, Params]
 
 
 def on_accelerator(backend: Backend) -> bool:
@@ -47,7 +49,7 @@ def default_block_rows(backend: Backend) -> int:
     return _ACCELERATOR_BLOCK_ROWS if on_accelerator(backend) else _CPU_BLOCK_ROWS
 
 
-def tree_sum(leaves: Iterable[T], add: Callable[[T, T], T]) -> T:
+def tree_sum(leaves: Iterable[_T], add: Callable[[_T, _T], _T]) -> _T:
     """Sum in the order of a fixed binary tree, holding only log2(n) partial sums.
 
     The tree over n leaves splits at the largest power of two below n, so the subtree over any
@@ -68,7 +70,7 @@ def tree_sum(leaves: Iterable[T], add: Callable[[T, T], T]) -> T:
     >>> tree_sum("abcdefg", lambda a, b: f"({a}{b})")
     '(((ab)(cd))((ef)g))'
     """
-    partial: list[tuple[int, T]] = []  # (height, sum), heights strictly falling
+    partial: list[tuple[int, _T]] = []  # (height, sum), heights strictly falling
     for leaf in leaves:
         height, total = 0, leaf
         while partial and partial[-1][0] == height:
@@ -118,7 +120,7 @@ class PortableEngine:
     workers: int = 1
     evaluations: int = 0
     _pool: ThreadPoolExecutor | None = None
-    _seen: list[tuple[Params, tuple[Array, Params]]] = field(default_factory=list)
+    _seen: list[tuple[Params, _ValueAndGrads]] = field(default_factory=list)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -155,7 +157,7 @@ class PortableEngine:
             losses.append(value)
         return params, opt_state, self.backend.xp.stack(losses)
 
-    def value_and_grad(self, params: Params) -> tuple[Array, Params]:
+    def value_and_grad(self, params: Params) -> _ValueAndGrads:
         """Loss and gradient over all rows.
 
         L-BFGS ends each line search on parameters it has already evaluated and comes back with
@@ -176,9 +178,7 @@ class PortableEngine:
         )
         return params, opt_state, value
 
-    def _minibatches(
-        self, params: Params, opt_state: Any, epoch: int
-    ) -> tuple[Params, Any, Array]:
+    def _minibatches(self, params: Params, opt_state: Any, epoch: int) -> tuple[Params, Any, Array]:
         xp, values, totals = self.backend.xp, [], []
         for rows in self.batches(epoch) if self.batches else ():
             index = self.backend.asarray(rows)
@@ -193,14 +193,12 @@ class PortableEngine:
             totals.append(total)
         return params, opt_state, sum(values[1:], values[0]) / sum(totals[1:], totals[0])
 
-    def _evaluate(
-        self, params: Params, x: Array, y: Array, weight: Array | None
-    ) -> tuple[Array, Params]:
+    def _evaluate(self, params: Params, x: Array, y: Array, weight: Array | None) -> _ValueAndGrads:
         """Loss and gradient over the given rows, block by block."""
         self.evaluations += 1
         total = total_weight(y, weight)
 
-        def block(start: int) -> tuple[Array, Params]:
+        def block(start: int) -> _ValueAndGrads:
             rows = slice(start, min(start + self.block_rows, x.shape[0]))
             return self.net.value_and_grad(
                 params,
@@ -212,9 +210,15 @@ class PortableEngine:
             )
 
         starts = range(0, x.shape[0], self.block_rows)
-        parts = map(block, starts) if self._pool is None else self._pool.map(block, starts)
+        if self._pool is None:
+            return tree_sum(map(block, starts), _add)
+        # Threads work in the caller's context: NumPy keeps there what to do about overflow.
+        contexts = [contextvars.copy_context() for _ in starts]
+        parts: Iterable[_ValueAndGrads] = self._pool.map(
+            lambda context, start: context.run(block, start), contexts, starts
+        )
         return tree_sum(parts, _add)
 
 
-def _add(a: tuple[Array, Params], b: tuple[Array, Params]) -> tuple[Array, Params]:
+def _add(a: _ValueAndGrads, b: _ValueAndGrads) -> _ValueAndGrads:
     return a[0] + b[0], {name: grad + b[1][name] for name, grad in a[1].items()}

@@ -71,8 +71,8 @@ class SGD:
         state: SGDState,
         params: Params,
         *,
-        value: Array | None = None,  # noqa: ARG002  (the protocol's; only a line search needs it)
-        value_and_grad: ValueAndGrad | None = None,  # noqa: ARG002
+        value: Array | None = None,
+        value_and_grad: ValueAndGrad | None = None,
     ) -> tuple[Params, SGDState]:
         """Return new parameters and a new state."""
         velocity, step = {}, grads
@@ -148,8 +148,8 @@ class Adam:
         state: AdamState,
         params: Params,
         *,
-        value: Array | None = None,  # noqa: ARG002  (the protocol's; only a line search needs it)
-        value_and_grad: ValueAndGrad | None = None,  # noqa: ARG002
+        value: Array | None = None,
+        value_and_grad: ValueAndGrad | None = None,
     ) -> tuple[Params, AdamState]:
         """Return new parameters and a new state."""
         t = state.step + 1

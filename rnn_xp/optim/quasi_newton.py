@@ -100,7 +100,7 @@ class LBFGS:
         if not self.tolerance >= 0.0:
             raise ValueError(f"LBFGS: tolerance must be >= 0, got {self.tolerance!r}.")
 
-    def init(self, params: Params) -> LBFGSState:  # noqa: ARG002  (the protocol's)
+    def init(self, params: Params) -> LBFGSState:
         """Return the state before the first update."""
         return LBFGSState((), (), "")
 

@@ -1,0 +1,54 @@
+# Everything works on a fresh clone with nothing but Python >= 3.11: the first target that needs
+# it makes the virtual environment .venv. ARGS are passed on: make train ARGS="--seed 1"
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-torch lint format golden data clean
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python >= 3.11 is required; name one with: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# One stamp per set of extras, renewed when pyproject.toml changes.
+$(VENV)/installed-%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+train: $(VENV)/installed-plot ## train on 8317 windows of length_of_day, with plots (about 15 s)
+	$(BIN)/python scripts/train.py $(ARGS)
+
+test: $(VENV)/installed-test ## run the tests on every backend that is installed
+	$(BIN)/python -m pytest $(ARGS)
+
+test-torch: $(VENV)/installed-test ## install PyTorch and run the tests that compare with it
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
+	$(BIN)/python -m pytest -m torch $(ARGS)
+
+lint: $(VENV)/installed-lint ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-lint ## put the code into the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+golden: $(VENV)/installed-test ## rewrite the golden losses, after a deliberate change of results
+	$(BIN)/python scripts/make_golden.py
+
+data: $(BIN)/python ## rebuild the bundled series from their pinned sources
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(VENV)/wheels \
+		astropy-iers-data==0.2026.11.2.0.34.55 arch==8.0.0
+	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python scripts/build_datasets.py --wheels $(VENV)/wheels
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,413 @@
+"""Training: exactness in blocks and workers, golden losses, divergence, and the door's checks."""
+
+from __future__ import annotations
+
+import functools
+import json
+import operator
+import runpy
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import threadpoolctl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import rnn_xp as rx
+from rnn_xp.callbacks import Progress
+from rnn_xp.engines.portable import PortableEngine, default_block_rows, tree_sum
+from rnn_xp.losses import mse
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = json.loads((ROOT / "tests" / "golden_losses.json").read_text())
+NET = rx.Network(input_size=1, hidden_size=8, output_size=1)
+FLOAT64 = rx.get_backend("numpy", dtype="float64")
+
+
+def windows(rows=60, seq_length=5):
+    t = np.arange(rows + seq_length, dtype=float)
+    return rx.make_windows(np.sin(t / 3.0) + 0.3 * np.cos(t), seq_length)
+
+
+def engine(x, y, **options):
+    options = {"block_rows": 16, "sample_weight": None, **options}
+    return PortableEngine(
+        net=NET, loss=mse, optimizer=rx.optim.adam(0.01), backend=FLOAT64, x=x, y=y, **options
+    )
+
+
+class TestTreeSum:
+    @pytest.mark.parametrize(
+        ("leaves", "tree"),
+        [
+            ("a", "a"),
+            ("ab", "(ab)"),
+            ("abc", "((ab)c)"),
+            ("abcd", "((ab)(cd))"),
+            ("abcdefg", "(((ab)(cd))((ef)g))"),
+            ("abcdefghi", "((((ab)(cd))((ef)(gh)))i)"),
+        ],
+    )
+    def test_shape_of_the_tree(self, leaves, tree):
+        assert tree_sum(leaves, lambda a, b: f"({a}{b})") == tree
+
+    @given(st.lists(st.integers(), min_size=1, max_size=200))
+    def test_is_a_sum(self, numbers):
+        assert tree_sum(numbers, operator.add) == sum(numbers)
+
+    @given(st.integers(1, 64), st.integers(0, 5))
+    def test_aligned_subtrees_do_not_depend_on_what_follows(self, count, height):
+        """What lets ranks of a cluster each compute a part."""
+        size, join = 2**height, lambda a, b: f"({a}{b})"
+        if count >= size:
+            first = tree_sum([f"{i}." for i in range(size)], join)
+            assert first in tree_sum([f"{i}." for i in range(count)], join)
+
+    def test_holds_few_partial_sums(self):
+        alive, most = 0, 0
+
+        def leaves():
+            nonlocal alive, most
+            for _ in range(1000):
+                alive += 1
+                most = max(most, alive)
+                yield 1
+
+        def add(a, b):
+            nonlocal alive
+            alive -= 1
+            return a + b
+
+        assert tree_sum(leaves(), add) == 1000
+        assert most <= 11
+
+    def test_nothing_to_sum(self):
+        with pytest.raises(ValueError, match="at least one leaf"):
+            tree_sum([], operator.add)
+
+
+class TestBlocks:
+    @settings(max_examples=25, deadline=None, derandomize=True)
+    @given(st.integers(1, 70), st.integers(1, 80))
+    def test_any_block_size_gives_the_gradient_of_the_whole(self, rows, block_rows):
+        x, y = windows(rows)
+        weight = np.random.default_rng(rows).uniform(0.0, 2.0, rows) + 0.01
+        params = NET.init(0, FLOAT64)
+        value, grads = engine(x, y, block_rows=block_rows, sample_weight=weight).value_and_grad(
+            params
+        )
+        whole, expected = NET.value_and_grad(params, x, y, "mse", weight)
+        assert float(value) == pytest.approx(float(whole), rel=1e-13)
+        for name, grad in expected.items():
+            np.testing.assert_allclose(grads[name], grad, atol=1e-13 * np.abs(grad).max())
+
+    @settings(max_examples=10, deadline=None, derandomize=True)
+    @given(st.integers(1, 5000), st.integers(0, 99))
+    def test_any_number_of_workers_gives_the_same_bits(self, rows, seed):
+        x, y = windows(rows)
+        runs = [
+            rx.fit(NET, x, y, optimizer=rx.optim.adam(0.01), epochs=2, seed=seed, workers=workers)
+            for workers in (1, 2, 4, 8)
+        ]
+        for run in runs[1:]:
+            assert run.history == runs[0].history
+            for name, p in runs[0].params.items():
+                assert np.array_equal(run.params[name], p)
+
+    def test_reference_workload_has_eight_blocks(self):
+        assert -(-8317 // default_block_rows(FLOAT64)) == 8
+
+    def test_line_search_evaluations_are_reused(self):
+        """L-BFGS ends on a point it has evaluated: only the first gradient is extra."""
+        x, y = windows()
+        result = rx.fit(NET, x, y, optimizer=rx.optim.lbfgs(), epochs=20)
+        assert 20 < result.evaluations <= 35
+        calls = engine(x, y)
+        params = NET.init(0, FLOAT64)
+        calls.value_and_grad(params)
+        calls.value_and_grad(params)
+        assert calls.evaluations == 1
+        calls.value_and_grad(dict(params))
+        assert calls.evaluations == 2
+
+    def test_the_series_is_not_copied(self):
+        """A window view of the series feeds the blocks: T times less memory."""
+        x, y = windows(1000)
+        x = x.astype("float64", copy=False)
+        seen = []
+
+        def spy(pred, target, weight=None, total=None):
+            return mse(pred, target, weight, total)
+
+        original = rx.Network.value_and_grad
+
+        def value_and_grad(self, params, x, y, *args, **options):
+            seen.append(x)
+            return original(self, params, x, y, *args, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rx.Network, "value_and_grad", value_and_grad)
+            rx.fit(NET, x, y, optimizer=rx.optim.sgd(), epochs=1, loss=spy, backend=FLOAT64)
+        assert all(np.shares_memory(block, x) for block in seen)
+
+
+class TestBLASThreads:
+    def test_one_throughout_and_restored_even_after_an_error(self):
+        def threads():
+            return [
+                pool["num_threads"]
+                for pool in threadpoolctl.threadpool_info()
+                if pool["user_api"] == "blas"
+            ]
+
+        inside = []
+
+        def look(epoch, epochs, loss):
+            inside.append(threads())
+            if epoch == 2:
+                raise RuntimeError("stop here")
+
+        with threadpoolctl.threadpool_limits(2, user_api="blas"):
+            before = threads()
+            with pytest.raises(RuntimeError, match="stop here"):
+                rx.fit(NET, *windows(), optimizer=rx.optim.sgd(), epochs=5, callbacks=[look])
+            assert threads() == before
+        assert len(inside) == 2
+        assert all(set(found) == {1} for found in inside)
+
+
+class TestGolden:
+    @staticmethod
+    @functools.cache
+    def losses():
+        return runpy.run_path(str(ROOT / "scripts" / "make_golden.py"))["losses"]
+
+    @pytest.mark.parametrize("name", GOLDEN["losses"])
+    def test_losses(self, name, case):
+        """Ten literal losses from a fixed seed, on every backend.
+
+        float64 to 1e-9. float32 rounding is amplified epoch by epoch; 1e-3 over ten is what
+        Adam and a line search leave of it.
+        """
+        rtol = 1e-9 if case.dtype_name == "float64" else 1e-3
+        found = self.losses()(*name.split("-"), case.backend)
+        assert len(found) == 10
+        np.testing.assert_allclose(found, GOLDEN["losses"][name], rtol=rtol)
+
+
+class TestFit:
+    def test_learns_a_sine(self):
+        x, y = windows(200)
+        result = rx.fit(NET, x, y, optimizer=rx.optim.lbfgs(), epochs=100)
+        assert result.history["loss"][-1] < 1e-4
+        pred, _ = NET.forward(result.params, x.astype("float32"))
+        assert np.abs(pred - y).max() < 0.05
+
+    def test_loss_k_is_the_loss_before_update_k(self):
+        x, y = windows()
+        start = NET.init(3, FLOAT64)
+        result = rx.fit(
+            NET, x, y, optimizer=rx.optim.sgd(0.1), epochs=3, params=start, backend=FLOAT64
+        )
+        first, _ = NET.value_and_grad(start, x, y)
+        assert result.history["loss"][0] == pytest.approx(float(first), rel=1e-13)
+        last, _ = NET.value_and_grad(result.params, x, y)
+        assert float(last) < result.history["loss"][2]
+
+    def test_full_batch_by_number_is_the_full_batch(self):
+        x, y = windows()
+        runs = [
+            rx.fit(NET, x, y, optimizer=rx.optim.adam(0.01), epochs=3, batch_size=b)
+            for b in (None, len(x))
+        ]
+        assert runs[0].history == runs[1].history
+
+    def test_minibatches_see_every_row_once_and_repeat_by_seed(self):
+        x, y = windows(53)
+        seen = []
+
+        def spy(pred, target, weight=None, total=None):
+            seen.append(np.asarray(target)[:, 0])
+            return mse(pred, target, weight, total)
+
+        options = {"optimizer": rx.optim.sgd(0.01), "epochs": 2, "batch_size": 10}
+        one = rx.fit(NET, x, y, loss=spy, workers=1, seed=4, backend=FLOAT64, **options)
+        assert [len(t) for t in seen] == [10, 10, 10, 10, 10, 3] * 2
+        for epoch in (seen[:6], seen[6:]):
+            assert np.array_equal(np.sort(np.concatenate(epoch)), np.sort(y[:, 0]))
+        assert not np.array_equal(seen[0], seen[6]), "another order in every epoch"
+        again = rx.fit(NET, x, y, seed=4, backend=FLOAT64, **options)
+        other = rx.fit(NET, x, y, seed=5, backend=FLOAT64, **options)
+        assert one.history == again.history != other.history
+
+    def test_epoch_loss_of_minibatches_weights_the_short_batch_right(self):
+        """With a step too small to matter it must equal the full batch's loss."""
+        x, y = windows(53)
+        weight = np.linspace(0.0, 1.0, 53)
+        loss = {}
+        for batch_size in (None, 10):
+            result = rx.fit(
+                NET, x, y, optimizer=rx.optim.sgd(1e-300), epochs=1, batch_size=batch_size,
+                sample_weight=weight, backend=FLOAT64,
+            )  # fmt: skip
+            loss[batch_size] = result.history["loss"][0]
+        assert loss[10] == pytest.approx(loss[None], rel=1e-13)
+
+    def test_a_weight_of_zero_is_as_good_as_absent(self):
+        x, y = windows(40)
+        weight = np.ones(40)
+        weight[25:] = 0.0
+        options = {"optimizer": rx.optim.sgd(0.1), "epochs": 4, "backend": FLOAT64}
+        weighted = rx.fit(NET, x, y, sample_weight=weight, **options)
+        shorter = rx.fit(NET, x[:25], y[:25], **options)
+        np.testing.assert_allclose(weighted.history["loss"], shorter.history["loss"], rtol=1e-12)
+
+    def test_arrays_of_another_library_stay_there(self, case):
+        x, y = windows(20)
+        result = rx.fit(NET, case.array(x), case.array(y), optimizer=rx.optim.adam(0.01), epochs=2)
+        if case.backend.name == "numpy":  # host data: the selected backend decides
+            assert str(result.backend) == str(rx.get_backend())
+        else:
+            assert str(result.backend) == str(case.backend)
+            expected = rx.fit(NET, x, y, optimizer=rx.optim.adam(0.01), epochs=2, backend=FLOAT64)
+            for name, p in expected.params.items():
+                case.assert_close(result.params[name], p, rtol=10 * case.tolerance)
+
+    def test_host_data_go_to_the_selected_backend(self, monkeypatch):
+        x, y = windows(20)
+        monkeypatch.setenv("RNN_XP_BACKEND", "array_api_strict")
+        monkeypatch.setenv("RNN_XP_DTYPE", "float64")
+        result = rx.fit(NET, x, y, optimizer=rx.optim.adam(0.01), epochs=1)
+        assert str(result.backend).startswith("array_api_strict")
+        assert "array_api_strict" in type(result.params["layer0.b_h"]).__module__
+
+    def test_nothing_given_is_changed(self):
+        x, y = windows(20)
+        start = NET.init(0)
+        before = {k: p.copy() for k, p in start.items()}
+        rx.fit(NET, x, y, optimizer=rx.optim.adam(0.1), epochs=3, params=start)
+        for name, p in before.items():
+            assert np.array_equal(start[name], p)
+
+    def test_no_host_read_within_an_epoch(self, case):
+        """Of first-order training: losses are read by the trainer, never by the engine."""
+        x, y = windows(40)
+        run = PortableEngine(
+            net=NET, loss=mse, optimizer=rx.optim.adam(0.01), backend=case.backend,
+            x=case.array(x), y=case.array(y), sample_weight=None, block_rows=16,
+        )  # fmt: skip
+        params = NET.init(0, case.backend)
+        with case.guard():
+            _, _, losses = run.run(params, run.optimizer.init(params), 3)
+        assert losses.shape == (3,)
+
+
+class TestDivergence:
+    def test_keeps_the_last_good_parameters(self):
+        x, y = windows()
+        net = rx.Network(input_size=1, hidden_size=8, output_size=1, activation="relu")
+        with pytest.raises(rx.DivergenceError) as caught:
+            rx.fit(net, x, y, optimizer=rx.optim.sgd(1e4), epochs=50)
+        error = caught.value
+        assert f"not finite at epoch {error.epoch}" in str(error)
+        assert len(error.history["loss"]) == error.epoch - 1
+        assert np.isfinite(error.history["loss"]).all()
+        assert error.epoch > 1
+        good, _ = net.value_and_grad(error.params, x.astype("f4"), y.astype("f4"))
+        assert float(good) == pytest.approx(error.history["loss"][-1], rel=1e-5)
+
+    @pytest.mark.parametrize("at", [1, 4, 5])
+    def test_a_planted_nan_names_its_epoch(self, at):
+        x, y = windows()
+        calls = []
+
+        def poisoned(pred, target, weight=None, total=None):
+            calls.append(None)
+            value, dpred = mse(pred, target, weight, total)
+            return (value * np.nan if len(calls) == at else value), dpred
+
+        with pytest.raises(rx.DivergenceError) as caught:
+            rx.fit(NET, x, y, optimizer=rx.optim.sgd(0.01), epochs=5, loss=poisoned, workers=1)
+        assert caught.value.epoch == at
+        assert len(caught.value.history["loss"]) == at - 1
+
+    def test_parameters_broken_by_the_last_update(self):
+        x, y = windows()
+
+        def poisoned(pred, target, weight=None, total=None):
+            value, dpred = mse(pred, target, weight, total)
+            return value, dpred * np.nan
+
+        with pytest.raises(rx.DivergenceError) as caught:
+            rx.fit(NET, x, y, optimizer=rx.optim.sgd(0.01), epochs=1, loss=poisoned)
+        assert all(np.isfinite(p).all() for p in caught.value.params.values())
+
+    def test_on_an_accelerator_the_chunk_is_replayed_to_find_the_epoch(self, monkeypatch):
+        """Losses are read every ten epochs there; the epoch named must be the same."""
+        import rnn_xp.trainer as trainer
+
+        x, y = windows()
+        net = rx.Network(input_size=1, hidden_size=8, output_size=1, activation="relu")
+        options = {"optimizer": rx.optim.sgd(1e4), "epochs": 50}
+        found = []
+        for accelerated in (False, True):
+            monkeypatch.setattr(trainer, "on_accelerator", lambda backend, a=accelerated: a)
+            with pytest.raises(rx.DivergenceError) as caught:
+                rx.fit(net, x, y, **options)
+            found.append(caught.value)
+        assert found[0].epoch == found[1].epoch
+        for name, p in found[0].params.items():
+            assert np.array_equal(found[1].params[name], p)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"batch_size": 0}, r"batch_size must be an integer in 1..60 \(N\).*got 0"),
+            ({"batch_size": 61}, r"in 1..60 \(N\), or None for the full batch, got 61"),
+            ({"batch_size": 2.5}, "got 2.5"),
+            ({"batch_size": True}, "got True"),
+            ({"epochs": 0}, "epochs must be an integer >= 1, got 0"),
+            ({"epochs": 1.5}, "epochs must be an integer >= 1, got 1.5"),
+            ({"workers": 0}, "workers must be >= 1, or None for all cores, got 0"),
+            ({"y": np.zeros(60)}, r"y must have shape \(60, O\).*got \(60,\)"),
+            ({"y": np.zeros((59, 1))}, r"y must have shape \(60, O\).*got \(59, 1\)"),
+            ({"x": np.zeros((60, 5))}, r"x must have shape \(N, T, I\).*got \(60, 5\)"),
+            ({"x": np.full((60, 5, 1), np.nan)}, "x has values that are not finite"),
+            ({"y": np.full((60, 1), np.inf)}, "y has values that are not finite"),
+            ({"sample_weight": np.ones((60, 1))}, r"sample_weight must have shape \(60,\)"),
+            ({"sample_weight": -np.ones(60)}, "sample_weight must be >= 0"),
+            ({"sample_weight": np.zeros(60)}, "at least one weight > 0"),
+            (
+                {"optimizer": rx.optim.lbfgs(), "batch_size": 10},
+                "LBFGS needs the full batch.*Leave out batch_size=10, or use rnn_xp.optim.adam",
+            ),
+        ],
+    )
+    def test_message(self, change, message):
+        x, y = windows()
+        arguments = {"x": x, "y": y, "optimizer": rx.optim.adam(), "epochs": 1, **change}
+        with pytest.raises(ValueError, match=message):
+            rx.fit(NET, **arguments)
+
+
+class TestProgress:
+    def test_prints_a_line_now_and_then(self, capsys):
+        with Progress(lines=3) as progress:
+            for epoch in range(1, 10):
+                progress(epoch, 9, 0.5)
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.split()[1] for line in lines] == ["3/9", "6/9", "9/9"]
+
+    def test_a_bar_on_a_terminal(self, capsys, monkeypatch):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+        with warnings.catch_warnings(), Progress() as progress:
+            for epoch in range(1, 4):
+                progress(epoch, 3, 0.5)
+        err = capsys.readouterr().err
+        assert "3/3" in err
+        assert "loss=0.5" in err

@@ -1,0 +1,271 @@
+"""Optimisers: each against its own formula, and what they must all obey."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from rnn_xp import optim
+from rnn_xp.optim.line_search import Point, strong_wolfe
+
+
+def quadratic(seed=0, size=6, condition=100.0):
+    """A convex quadratic over two arrays, its minimum, and value_and_grad."""
+    rng = np.random.default_rng(seed)
+    q, _ = np.linalg.qr(rng.standard_normal((size, size)))
+    a = q @ np.diag(np.geomspace(1.0, condition, size)) @ q.T
+    best = rng.standard_normal(size)
+
+    def value_and_grad(params):
+        error = np.concatenate([params["a"].ravel(), params["b"]]) - best
+        grad = a @ error
+        return 0.5 * error @ grad, {"a": grad[:4].reshape(2, 2), "b": grad[4:]}
+
+    start = {"a": np.zeros((2, 2)), "b": np.zeros(size - 4)}
+    return value_and_grad, start, best
+
+
+def rosenbrock(params):
+    x, y = params["p"]
+    value = (1 - x) ** 2 + 100 * (y - x * x) ** 2
+    return value, {"p": np.asarray([-2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)])}
+
+
+def minimise(optimizer, value_and_grad, params, updates):
+    state, evaluations = optimizer.init(params), []
+
+    def counted(params):
+        evaluations.append(params)
+        return value_and_grad(params)
+
+    values = []
+    for _ in range(updates):
+        value, grads = value_and_grad(params)
+        values.append(float(value))
+        params, state = optimizer.update(grads, state, params, value=value, value_and_grad=counted)
+        if getattr(state, "message", ""):
+            break
+    return params, state, values, len(evaluations)
+
+
+OPTIMIZERS = {
+    "sgd": (optim.sgd(0.015), 2000),
+    "sgd-momentum": (optim.sgd(0.01, momentum=0.9), 500),
+    "adam": (optim.adam(0.05), 2000),
+    "lbfgs": (optim.lbfgs(), 60),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+class TestEvery:
+    """The contract of all optimisers: a new one joins the table above."""
+
+    def test_finds_the_minimum_of_a_quadratic(self, name):
+        optimizer, updates = OPTIMIZERS[name]
+        value_and_grad, params, best = quadratic()
+        params, _, _, _ = minimise(optimizer, value_and_grad, params, updates)
+        found = np.concatenate([params["a"].ravel(), params["b"]])
+        np.testing.assert_allclose(found, best, atol=1e-6)
+
+    def test_changes_nothing_and_keeps_library_shape_and_dtype(self, name, case):
+        optimizer, _ = OPTIMIZERS[name]
+        host = {"w": [[1.0, -2.0, 3.0]], "b": [0.5]}
+        params = {k: case.array(v) for k, v in host.items()}
+
+        def value_and_grad(params):
+            xp = case.xp
+            value = sum(xp.sum(p * p) for p in params.values())
+            return value, {k: 2.0 * p for k, p in params.items()}
+
+        state, now = optimizer.init(params), params
+        for _ in range(3):
+            value, grads = value_and_grad(now)
+            now, state = optimizer.update(
+                grads, state, now, value=value, value_and_grad=value_and_grad
+            )
+        assert now.keys() == params.keys()
+        for name_, p in params.items():
+            assert np.array_equal(case.to_numpy(p), np.asarray(host[name_], case.dtype_name))
+            assert now[name_].dtype == case.dtype
+            assert now[name_].shape == p.shape
+            assert not np.array_equal(case.to_numpy(now[name_]), case.to_numpy(p))
+
+    def test_is_compared_and_shown_by_its_hyperparameters(self, name):
+        optimizer, _ = OPTIMIZERS[name]
+        assert optimizer == type(optimizer)(**vars(optimizer))
+        assert type(optimizer).__name__ in repr(optimizer)
+
+
+class TestSGD:
+    def test_formula(self):
+        opt = optim.sgd(0.1, momentum=0.5)
+        params, state = {"w": np.asarray([1.0])}, opt.init({"w": np.asarray([1.0])})
+        params, state = opt.update({"w": np.asarray([2.0])}, state, params)
+        assert params["w"][0] == pytest.approx(1.0 - 0.1 * 2.0)
+        params, state = opt.update({"w": np.asarray([4.0])}, state, params)
+        assert params["w"][0] == pytest.approx(0.8 - 0.1 * (0.5 * 2.0 + 4.0))
+
+
+class TestAdam:
+    def test_formula(self):
+        """Five updates against Algorithm 1 of the paper, in plain floats."""
+        opt = optim.adam(0.1, beta1=0.8, beta2=0.95, eps=1e-6)
+        params = {"w": np.asarray([1.0])}
+        state, w, m, v = opt.init(params), 1.0, 0.0, 0.0
+        for t, g in enumerate([3.0, -1.0, 0.5, 0.0, 2.0], start=1):
+            m = 0.8 * m + (1 - 0.8) * g
+            v = 0.95 * v + (1 - 0.95) * g * g
+            w -= 0.1 * (m / (1 - 0.8**t)) / (math.sqrt(v / (1 - 0.95**t)) + 1e-6)
+            params, state = opt.update({"w": np.asarray([g])}, state, params)
+            assert params["w"][0] == pytest.approx(w, rel=1e-12)
+
+    def test_float32_stays_float32(self):
+        opt, params = optim.adam(), {"w": np.ones(3, dtype="float32")}
+        params, state = opt.update({"w": np.ones(3, dtype="float32")}, opt.init(params), params)
+        assert params["w"].dtype == state.m["w"].dtype == state.v["w"].dtype == np.float32
+
+
+class TestLBFGS:
+    def test_rosenbrock(self):
+        start = {"p": np.asarray([-1.2, 1.0])}
+        params, _, values, evaluations = minimise(optim.lbfgs(), rosenbrock, start, 60)
+        np.testing.assert_allclose(params["p"], [1.0, 1.0], atol=1e-8)
+        assert len(values) <= 60
+        assert evaluations <= 80
+
+    def test_the_loss_never_rises(self):
+        _, _, values, _ = minimise(optim.lbfgs(), rosenbrock, {"p": np.asarray([-1.2, 1.0])}, 60)
+        assert all(b < a for a, b in itertools.pairwise(values))
+
+    def test_history_bounds_the_memory(self):
+        value_and_grad, params, _ = quadratic(condition=1e4)
+        _, state, _, _ = minimise(optim.lbfgs(history=3), value_and_grad, params, 12)
+        assert len(state.steps) == len(state.changes) == 3
+
+    def test_stops_and_says_so_where_nothing_is_left(self):
+        value_and_grad, params, _ = quadratic()
+        params, state, values, _ = minimise(optim.lbfgs(), value_and_grad, params, 500)
+        assert len(values) < 500
+        assert "the line search found no lower loss" in state.message or "gradient" in state.message
+
+    def test_tolerance(self):
+        value_and_grad, params, _ = quadratic()
+        _, state, values, _ = minimise(optim.lbfgs(tolerance=1e-3), value_and_grad, params, 500)
+        assert state.message == "the gradient is within the tolerance"
+        assert len(values) < 40
+
+    def test_failed_line_search_clears_the_history_and_tries_the_gradient(self):
+        """A wrong history gives an uphill direction; steepest descent saves the iteration."""
+        value_and_grad, params, _ = quadratic()
+        opt = optim.lbfgs()
+        value, grads = value_and_grad(params)
+        flat = np.concatenate([grads["a"].ravel(), grads["b"]])
+        uphill = opt.init(params)._replace(steps=(flat,), changes=(-flat,))
+        new, state = opt.update(grads, uphill, params, value=value, value_and_grad=value_and_grad)
+        assert value_and_grad(new)[0] < value
+        assert len(state.steps) == 1
+        assert not np.array_equal(state.steps[0], flat)
+
+    def test_returns_a_dict_it_has_evaluated(self):
+        value_and_grad, params, _ = quadratic()
+        seen = []
+
+        def remember(params):
+            seen.append(params)
+            return value_and_grad(params)
+
+        opt = optim.lbfgs()
+        value, grads = value_and_grad(params)
+        new, _ = opt.update(grads, opt.init(params), params, value=value, value_and_grad=remember)
+        assert any(new is trial for trial in seen)
+
+    def test_needs_the_function(self):
+        opt, params = optim.lbfgs(), {"w": np.ones(1)}
+        with pytest.raises(ValueError, match="needs value= and value_and_grad="):
+            opt.update({"w": np.ones(1)}, opt.init(params), params)
+
+    def test_vectors_never_visit_the_host(self, case):
+        """Only scalars are read: with the guard on, at most a handful per evaluation."""
+        params = {"w": case.array([[1.0, -2.0], [0.5, 3.0]])}
+
+        def value_and_grad(params):
+            return case.xp.sum(params["w"] ** 2), {"w": 2.0 * params["w"]}
+
+        opt = optim.lbfgs()
+        value, grads = value_and_grad(params)
+        with case.guard(allow=12) as reads:
+            opt.update(grads, opt.init(params), params, value=value, value_and_grad=value_and_grad)
+        assert set(reads) <= {"__float__"}
+
+
+class TestLineSearch:
+    @staticmethod
+    def along(function, slope):
+        return lambda t: Point(t, function(t), slope(t))
+
+    @pytest.mark.parametrize("first", [1e-3, 0.1, 1.0, 10.0, 1e3])
+    def test_strong_wolfe_conditions_hold(self, first):
+        """On a function with a kink-free valley, from steps far too short and far too long."""
+        evaluate = self.along(
+            lambda t: -t / (t * t + 2.0), lambda t: (t * t - 2.0) / (t * t + 2.0) ** 2
+        )
+        start = evaluate(0.0)
+        found = strong_wolfe(evaluate, start, first)
+        assert found.value <= start.value + 1e-4 * found.step * start.slope
+        assert abs(found.slope) <= 0.9 * abs(start.slope)
+
+    def test_a_tight_curvature_condition(self):
+        evaluate = self.along(lambda t: (t - 3.0) ** 4, lambda t: 4.0 * (t - 3.0) ** 3)
+        found = strong_wolfe(evaluate, evaluate(0.0), 1.0, c2=1e-3)
+        assert abs(found.slope) <= 1e-3 * 108.0
+
+    def test_survives_values_that_are_not_finite(self):
+        """A step too long overflows; the search comes back from there."""
+
+        def evaluate(t):
+            if t > 0.5:
+                return Point(t, math.nan, math.nan)
+            return Point(t, (t - 0.3) ** 2, 2.0 * (t - 0.3))
+
+        found = strong_wolfe(evaluate, evaluate(0.0), 1.0)
+        assert 0.0 < found.step <= 0.5
+        assert found.value < 0.09
+
+    def test_gives_the_start_back_if_nothing_is_lower(self):
+        evaluate = self.along(lambda t: t, lambda t: 1.0)
+        start = Point(0.0, 0.0, -1.0)  # a slope that lies, as rounding may make it
+        assert strong_wolfe(evaluate, start, 1.0, max_evaluations=7) is start
+
+    def test_keeps_to_its_budget(self):
+        calls = []
+
+        def evaluate(t):
+            calls.append(t)
+            return Point(t, -t, -1.0)  # falls for ever
+
+        strong_wolfe(evaluate, Point(0.0, 0.0, -1.0), 1.0, max_evaluations=9)
+        assert len(calls) == 9
+        assert calls == sorted(calls)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: optim.sgd(0.0), r"SGD: learning_rate must be in \(0, inf\), got 0.0"),
+        (lambda: optim.sgd(0.1, momentum=1.0), r"SGD: momentum must be in \[0, 1\), got 1.0"),
+        (lambda: optim.adam(-1.0), r"Adam: learning_rate must be in \(0, inf\), got -1.0"),
+        (lambda: optim.adam(float("nan")), "Adam: learning_rate .* got nan"),
+        (lambda: optim.adam(beta1=1.0), r"Adam: beta1 must be in \[0, 1\), got 1.0"),
+        (lambda: optim.adam(beta2=-0.1), r"Adam: beta2 must be in \[0, 1\), got -0.1"),
+        (lambda: optim.adam(eps=0.0), r"Adam: eps must be in \(0, inf\), got 0.0"),
+        (lambda: optim.lbfgs(history=0), "LBFGS: history must be >= 1, got 0"),
+        (lambda: optim.lbfgs(max_evaluations=0), "LBFGS: max_evaluations must be >= 1, got 0"),
+        (lambda: optim.lbfgs(tolerance=-1.0), "LBFGS: tolerance must be >= 0, got -1.0"),
+    ],
+)
+def test_bad_hyperparameters(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
