@@ -34,7 +34,7 @@ from rnn_xp.scaling import Scaler
 
 __all__ = ["Model", "RunFolder", "load_model", "new_folder_name"]
 
-SCHEMA = 1
+_SCHEMA = 1
 
 _Floats = NDArray[np.floating[Any]]
 
@@ -139,7 +139,7 @@ class RunFolder:
     def write_model(self, model: Model) -> None:
         """Write model.safetensors."""
         about = {
-            "schema": SCHEMA,
+            "schema": _SCHEMA,
             "network": dataclasses.asdict(model.net),
             "scaler": dataclasses.asdict(model.scaler),
             "seq_length": model.seq_length,
@@ -159,7 +159,7 @@ class RunFolder:
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json."""
-        text = json.dumps({"schema": SCHEMA, **metrics}, indent=2, default=_plain)
+        text = json.dumps({"schema": _SCHEMA, **metrics}, indent=2, default=_plain)
         self._write("metrics.json", text + "\n")
 
     def write_predictions(self, split: SplitSeries, forecasts: Mapping[str, _Floats]) -> None:

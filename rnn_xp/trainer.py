@@ -195,30 +195,36 @@ class _Loop:
     stopped: str = ""
 
     def train(self, params: Params) -> Params:
-        opt_state = self.engine.optimizer.init(params)
         # Each read of the losses waits for the device. A line search reads them anyway.
         reads_anyway = _full_batch_only(self.engine.optimizer)
         chunk = 10 if on_accelerator(self.engine.backend) and not reads_anyway else 1
-        good = params  # those of the latest finite loss
-        while len(self.losses) < self.epochs and not self.stopped:
-            done = len(self.losses)
+        # Where this chunk starts, and where the one before did: (params, state, epochs done).
+        start = before = (params, self.engine.optimizer.init(params), 0)
+        while start[2] < self.epochs and not self.stopped:
+            params, opt_state, done = start
             k = min(chunk, self.epochs - done)
-            new, new_state, losses = self.engine.run(params, opt_state, k, done)
+            params, opt_state, losses = self.engine.run(params, opt_state, k, done)
             values = [float(value) for value in self.engine.backend.to_numpy(losses)]
             if not all(map(math.isfinite, values)):
-                if k > 1:  # go back to the start of the chunk and find the epoch
-                    chunk = 1
-                    continue
-                raise DivergenceError(done + 1, good, {"loss": self.losses})
-            good, params, opt_state = params, new, new_state
-            for epoch, value in enumerate(values, start=done + 1):
-                self.losses.append(value)
-                for callback in self.callbacks:
-                    callback(epoch, self.epochs, value)
+                if chunk == 1:
+                    raise DivergenceError(done + 1, before[0], {"loss": self.losses})
+                # Go back far enough to meet the last good parameters, and find the epoch.
+                chunk, start = 1, before
+                continue
+            before, start = start, (params, opt_state, done + k)
+            self._report(values, done)
             self.stopped = getattr(opt_state, "message", "")
         if not self._finite(params):
-            raise DivergenceError(len(self.losses), good, {"loss": self.losses})
+            raise DivergenceError(len(self.losses), before[0], {"loss": self.losses})
         return params
+
+    def _report(self, values: list[float], done: int) -> None:
+        """Record and tell the losses after epoch ``done``; those replayed are known already."""
+        new = values[len(self.losses) - done :]
+        for value in new:
+            self.losses.append(value)
+            for callback in self.callbacks:
+                callback(len(self.losses), self.epochs, value)
 
     def _finite(self, params: Params) -> bool:
         xp = self.engine.backend.xp

@@ -43,9 +43,12 @@ SIBLINGS = {  # the only imports within a level, besides those between the host 
     ("runs", "plotting"),
 }
 LIBRARIES = {"cupy", "torch", "jax", "array_api_strict"}
-MAY_NAME_LIBRARIES = {"backend", "kernels", "engines", "distributed", "interchange", "cli"}
+MAY_NAME_LIBRARIES = {
+    *("backend.arrays", "backend.libraries", "backend.handle", "backend.selection"),
+    *("kernels", "engines", "distributed", "interchange", "cli"),
+}
 MAY_IMPORT_NUMPY = (
-    {"backend", "kernels.numpy", "testing", "distributed", "checkpoint"}
+    {"backend.arrays", "backend.handle", "kernels.numpy", "testing", "distributed", "checkpoint"}
     | HOST_DATA
     | {name for name, level in LEVELS.items() if level >= 7}
 )
@@ -258,6 +261,9 @@ def test_every_module_obeys(check):
 
 def test_modules_were_found():
     assert {"backend", "_typing", ""} <= NAMES
+    assert {name for name in NAMES if name.startswith("backend.")} == {
+        *("backend.arrays", "backend.libraries", "backend.handle", "backend.selection"),
+    }
 
 
 def test_imports_form_no_cycle():
@@ -283,12 +289,15 @@ def test_imports_form_no_cycle():
         (check_levels, "losses", "from rnn_xp.cells.rnn import RNN"),
         (check_levels, "kernels.portable", "from rnn_xp import windows"),
         (check_levels, "network", "from rnn_xp import __version__"),
+        (check_levels, "backend.arrays", "from rnn_xp.windows import as_series"),
         (check_levels, "utils", ""),
         (check_libraries, "network", "import torch"),
+        (check_libraries, "backend", "import torch"),
         (check_libraries, "sequence", "from jax import numpy"),
         (check_libraries, "optim.adam", "slow = name == 'cupy'"),
         (check_libraries, "losses", "match name:\n    case 'torch': pass"),
         (check_numpy, "kernels.cupy", "import numpy as np"),
+        (check_numpy, "backend.libraries", "import numpy as np"),
         (check_numpy, "engines.portable", "from numpy.typing import NDArray"),
         (check_exports, "losses", "def mse(): pass"),
         (check_exports, "losses", "__all__ = ['mse', 'mae']\ndef mse(): pass"),
@@ -313,6 +322,8 @@ def test_a_violation_is_noticed(check, name, source):
         (check_levels, "cells.gru", "from rnn_xp.cells.rnn import RNN\nfrom . import lstm"),
         (check_levels, "metrics", "from rnn_xp.windows import as_series"),
         (check_levels, "cli", "from rnn_xp import __version__, trainer"),
+        (check_levels, "backend.handle", "from rnn_xp.backend.libraries import load"),
+        (check_libraries, "backend.arrays", "import cupy"),
         (check_libraries, "kernels.cupy", "import cupy"),
         (check_libraries, "losses", "def f():\n    'Runs on torch and jax.'"),
         (check_numpy, "kernels.numpy", "import numpy as np"),

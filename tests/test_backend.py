@@ -17,7 +17,7 @@ import pytest
 from frozen import Frozen, freeze
 from guard import HostSyncError, no_host_sync
 
-from rnn_xp import backend as backend_module
+import rnn_xp
 from rnn_xp.backend import (
     Backend,
     BackendError,
@@ -28,10 +28,11 @@ from rnn_xp.backend import (
     device_of,
     float_dtype,
     get_backend,
+    selection,
     to_numpy,
 )
 
-ROOT = Path(backend_module.__file__).parents[1]
+ROOT = Path(rnn_xp.__file__).parents[1]
 NO_DRIVER = "cudaErrorInsufficientDriver: CUDA driver version is insufficient"
 
 
@@ -298,7 +299,9 @@ def test_jax_platform_that_fails_to_start():
 
 def test_auto_prefers_cupy_then_cuda_torch_then_numpy(monkeypatch, capsys):
     opened = []
-    monkeypatch.setattr(backend_module, "_open", lambda *settings: opened.append(settings) or "it")
+    monkeypatch.setattr(
+        selection, "open_backend", lambda *settings: opened.append(settings) or "it"
+    )
     monkeypatch.setitem(sys.modules, "array_api_compat.torch", stub("array_api_compat.torch"))
     monkeypatch.setitem(sys.modules, "cupy", cupy_without_gpu())
     monkeypatch.setitem(sys.modules, "torch", torch_with_gpus(0))

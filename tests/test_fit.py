@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rnn_xp as rx
+from rnn_xp import trainer
 from rnn_xp.callbacks import Progress
 from rnn_xp.engines.portable import PortableEngine, default_block_rows, tree_sum
 from rnn_xp.losses import mse
@@ -345,20 +346,33 @@ class TestDivergence:
             rx.fit(NET, x, y, optimizer=rx.optim.sgd(0.01), epochs=1, loss=poisoned)
         assert all(np.isfinite(p).all() for p in caught.value.params.values())
 
-    def test_on_an_accelerator_the_chunk_is_replayed_to_find_the_epoch(self, monkeypatch):
-        """Losses are read every ten epochs there; the epoch named must be the same."""
-        import rnn_xp.trainer as trainer
+    @pytest.mark.parametrize("at", [1, 5, 10, 11, 12, 21])
+    def test_on_an_accelerator_the_chunk_is_replayed_to_find_the_epoch(self, at, monkeypatch):
+        """Losses are read every ten epochs there; what is found must be the same."""
+        x, y = windows(8)
 
-        x, y = windows()
-        net = rx.Network(input_size=1, hidden_size=8, output_size=1, activation="relu")
-        options = {"optimizer": rx.optim.sgd(1e4), "epochs": 50}
-        found = []
+        def poisoned(pred, target, weight=None, total=None):
+            # Gradients that push all predictions up by a step each: the epoch is in the data.
+            value = np.mean(pred - target)
+            broken = value > threshold
+            return (np.asarray(np.nan) if broken else value), -np.ones_like(pred) / pred.size
+
+        options = {"optimizer": rx.optim.sgd(0.01), "epochs": 30, "backend": FLOAT64}
+        threshold = np.inf
+        losses = rx.fit(NET, x, y, loss=poisoned, **options).history["loss"]
+        assert losses == sorted(losses)
+        threshold = -np.inf if at == 1 else (losses[at - 2] + losses[at - 1]) / 2
+        found, told = [], []
         for accelerated in (False, True):
             monkeypatch.setattr(trainer, "on_accelerator", lambda backend, a=accelerated: a)
+            told.append([])
+            watch = [lambda epoch, epochs, loss, to=told[-1]: to.append((epoch, loss))]
             with pytest.raises(rx.DivergenceError) as caught:
-                rx.fit(net, x, y, **options)
+                rx.fit(NET, x, y, loss=poisoned, callbacks=watch, **options)
             found.append(caught.value)
-        assert found[0].epoch == found[1].epoch
+        assert found[0].epoch == found[1].epoch == at
+        assert found[0].history == found[1].history == {"loss": losses[: at - 1]}
+        assert told[0] == told[1] == list(enumerate(losses[: at - 1], start=1))
         for name, p in found[0].params.items():
             assert np.array_equal(found[1].params[name], p)
 

@@ -1,0 +1,214 @@
+"""Ask arrays what they are: their library, their device, their dtype; and bring them to the host.
+
+Nothing here is configured: the arrays alone decide. ``array_api_compat`` is imported on first use.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rnn_xp._typing import Array, Namespace
+
+__all__ = ["array_namespace", "device_of", "dtype_name", "float_dtype", "library_name", "to_numpy"]
+
+
+def array_namespace(*arrays: Array) -> Namespace:
+    """Give the namespace that all arrays share.
+
+    Parameters
+    ----------
+    *arrays : Array or None
+        At least one array; ``None`` among them is ignored.
+
+    Returns
+    -------
+    Namespace
+        The Array API namespace as array_api_compat gives it.
+
+    Raises
+    ------
+    TypeError
+        If there is no array, or if the arrays belong to different libraries.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> xp = array_namespace(np.zeros(2), None, np.ones(3))
+    >>> xp.__name__
+    'array_api_compat.numpy'
+    """
+    import array_api_compat
+
+    given = [array for array in arrays if array is not None]
+    try:
+        return array_api_compat.array_namespace(*given)
+    except TypeError:
+        kinds = dict.fromkeys(_describe_type(array) for array in given)
+        raise TypeError(
+            f"arrays of one library are required; given {' and '.join(kinds) or 'none'}. Bring "
+            "them together first, for instance with get_backend(name).asarray(to_numpy(x))."
+        ) from None
+
+
+def device_of(array: Array) -> Any:
+    """Give the device of an array, ready for ``device=``.
+
+    Parameters
+    ----------
+    array : Array
+        An array of any library.
+
+    Returns
+    -------
+    object
+        The library's own device; None while JAX traces, when there is none yet.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> device_of(np.zeros(2))
+    'cpu'
+    """
+    import array_api_compat
+
+    return array_api_compat.device(array)
+
+
+def float_dtype(**arrays: Array) -> Any:
+    """Give the one floating dtype that all arrays share, or say which two differ.
+
+    That is float32 or float64, or complex64 or complex128: the complex-step test runs the same
+    code on those.
+
+    Parameters
+    ----------
+    **arrays : Array or None
+        At least one array, under the name that an error message shall call it by; ``None`` among
+        them is ignored.
+
+    Returns
+    -------
+    dtype
+        The library's own dtype object.
+
+    Raises
+    ------
+    TypeError
+        If there is no array, if the arrays belong to different libraries, if one of them is not
+        floating, or if their dtypes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.zeros(2, dtype="float32")
+    >>> float_dtype(x=x, mask=None)
+    dtype('float32')
+    >>> float_dtype(x=x, y=np.zeros(2))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    TypeError: one floating dtype is required; x is float32, but y is float64. Nothing is cast ...
+    """
+    given = {name: array for name, array in arrays.items() if array is not None}
+    xp = array_namespace(*given.values())
+    allowed = (xp.float32, xp.float64, xp.complex64, xp.complex128)
+    first = next(iter(given))
+    dtype = given[first].dtype
+    for name, array in given.items():
+        shown = f"{name} is {dtype_name(array.dtype)}"
+        if not xp.isdtype(array.dtype, allowed):
+            raise TypeError(f"float32 or float64 is required; {shown}. xp.astype converts it.")
+        if array.dtype != dtype:
+            raise TypeError(
+                f"one floating dtype is required; {first} is {dtype_name(dtype)}, but {shown}. "
+                f"Nothing is cast silently: use xp.astype({name}, {first}.dtype), or the reverse."
+            )
+    return dtype
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """Bring an array of any library to the host.
+
+    Parameters
+    ----------
+    array : Array
+        On any device. A torch tensor may record gradients; it is detached.
+
+    Returns
+    -------
+    numpy.ndarray
+        A copy, or a view where the values already lie on the host.
+
+    Raises
+    ------
+    TypeError
+        If `array` is not an array, such as a list.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> to_numpy(np.asarray([1.0, 2.0]))
+    array([1., 2.])
+    """
+    xp = array_namespace(array)
+    library = library_name(xp)
+    if library == "cupy":
+        import cupy
+
+        array = cupy.asnumpy(array)
+    elif library == "torch":
+        array = array.numpy(force=True)  # also detaches, and resolves conjugates
+    elif library == "array_api_strict":
+        array = array.to_device(xp.Device("CPU_DEVICE"))
+    return np.asarray(array)
+
+
+def library_name(xp: Namespace) -> str:
+    """Give the name of the library behind a namespace.
+
+    Parameters
+    ----------
+    xp : Namespace
+        As `array_namespace` gives it.
+
+    Returns
+    -------
+    str
+        The name under which the library is imported, such as ``"numpy"`` or ``"jax"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> library_name(array_namespace(np.zeros(2)))
+    'numpy'
+    """
+    module = str(xp.__name__).removeprefix("array_api_compat.")
+    return module.partition(".")[0]
+
+
+def dtype_name(dtype: Any) -> str:
+    """Give the name of a dtype without that of its library.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of any library; ``torch.float32``, for instance, prints with a prefix.
+
+    Returns
+    -------
+    str
+        Such as ``"float32"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dtype_name(np.dtype("float32"))
+    'float32'
+    """
+    return str(dtype).rpartition(".")[2]
+
+
+def _describe_type(array: Any) -> str:
+    kind = type(array)
+    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"

@@ -1,0 +1,356 @@
+"""`Backend`, and how one is opened: from a library, a device and a precision, or from an array.
+
+An error names what was asked for, where (argument or environment variable), and the repair.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnn_xp._typing import Array, Namespace
+from rnn_xp.backend.arrays import (
+    array_namespace,
+    device_of,
+    dtype_name,
+    float_dtype,
+    library_name,
+    to_numpy,
+)
+from rnn_xp.backend.libraries import (
+    INSTALL_COMMANDS,
+    NAMES,
+    Library,
+    UnusableError,
+    device_name,
+    load,
+)
+
+__all__ = ["DTYPES", "Backend", "BackendError", "Setting", "backend_of", "open_backend"]
+
+DTYPES = ("float32", "float64")
+"""The precisions in which a backend can be had."""
+
+
+class BackendError(RuntimeError):
+    """The backend, device or dtype asked for cannot be had here; the message says what can.
+
+    Examples
+    --------
+    >>> from rnn_xp.backend import get_backend
+    >>> try:
+    ...     get_backend("tf")
+    ... except BackendError as error:
+    ...     print(error)
+    name='tf' is not known. Choose one of: numpy, cupy, torch, jax, array_api_strict, auto.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """A library, a device of it and a floating dtype: where new arrays are born.
+
+    `rnn_xp.get_backend` makes one. It can be copied and pickled: a copy is looked up again.
+
+    Attributes
+    ----------
+    name : str
+        The library: ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"`` or ``"array_api_strict"``.
+    xp : Namespace
+        Its Array API namespace, as array_api_compat gives it.
+    device : object
+        The library's own device object.
+    dtype : object
+        The library's own dtype object, float32 or float64.
+
+    Examples
+    --------
+    >>> from rnn_xp.backend import get_backend
+    >>> backend = get_backend("numpy", dtype="float64")
+    >>> backend.xp.zeros(2, dtype=backend.dtype, device=backend.device)
+    array([0., 0.])
+    """
+
+    name: str
+    xp: Namespace
+    device: Any
+    dtype: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version} ({self.device_name}, {self.dtype_name})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A module cannot be pickled: keep the three names, and open the backend again.
+        origin = f"copy of {self}"
+        name = Setting(self.name, origin)
+        device = Setting(self.device_name, origin)
+        dtype = Setting(self.dtype_name, origin)
+        return open_backend, (name, device, dtype)
+
+    @property
+    def device_name(self) -> str:
+        """The device as one writes it: ``cpu``, ``cuda:0``, ``device1``."""
+        return device_name(self.name, self.device)
+
+    @property
+    def dtype_name(self) -> str:
+        """Either ``float32`` or ``float64``."""
+        return dtype_name(self.dtype)
+
+    @property
+    def version(self) -> str:
+        """Version of the library that computes."""
+        return str(importlib.import_module(self.name).__version__)
+
+    def asarray(self, host: Any, *, copy: bool = True) -> Array:
+        """Bring host values to this backend's device.
+
+        Parameters
+        ----------
+        host : array_like
+            A NumPy array, a number or a nested list of numbers. Floating values are cast to
+            ``dtype``; integers and booleans keep their kind.
+        copy : bool
+            If False and the backend is NumPy, nothing is copied that need not be, and what is
+            read-only stays so. Otherwise the result shares no memory with `host`.
+
+        Returns
+        -------
+        Array
+            Of this library, on this device.
+
+        Raises
+        ------
+        TypeError
+            If the values are not real numbers, or no integer dtype of the device holds them.
+
+        Examples
+        --------
+        >>> from rnn_xp.backend import get_backend
+        >>> backend = get_backend("numpy", dtype="float32")
+        >>> backend.asarray([0.5, 1])
+        array([0.5, 1. ], dtype=float32)
+        >>> backend.asarray([1, 2]).dtype
+        dtype('int64')
+        """
+        values = np.asarray(host)
+        dtype = self._host_dtype(values)
+        if self.name == "numpy" and not copy:
+            return np.asarray(values, dtype=dtype)
+        # torch and array_api_strict adopt host memory, even read-only memory: give them their own.
+        private = np.array(values, dtype=dtype, order="C", copy=True)
+        if self.name == "numpy":
+            return private
+        return self.xp.asarray(private, device=self.device)
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """Bring an array back to the host; see the function `rnn_xp.backend.to_numpy`.
+
+        Parameters
+        ----------
+        array : Array
+            On any device.
+
+        Returns
+        -------
+        numpy.ndarray
+            A copy, or a view where the values already lie on the host.
+
+        Raises
+        ------
+        TypeError
+            If `array` is not an array.
+
+        Examples
+        --------
+        >>> from rnn_xp.backend import get_backend
+        >>> backend = get_backend("numpy")
+        >>> backend.to_numpy(backend.asarray([1, 2]))
+        array([1, 2])
+        """
+        return to_numpy(array)
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished (with JAX: until every living array is computed).
+
+        Examples
+        --------
+        >>> from rnn_xp.backend import get_backend
+        >>> get_backend("numpy").synchronize()
+        """
+        if self.name == "cupy":
+            self.device.synchronize()
+        elif self.name == "torch" and self.device.type != "cpu":
+            import torch
+
+            accelerator = getattr(torch, self.device.type)  # such as torch.cuda
+            accelerator.synchronize()
+        elif self.name == "jax":
+            import jax
+
+            jax.block_until_ready(jax.live_arrays())
+
+    def _host_dtype(self, values: np.ndarray) -> np.dtype[Any]:
+        """Choose the dtype in which `values` leave the host."""
+        if values.dtype.kind == "f":
+            return np.dtype(self.dtype_name)
+        if values.dtype.kind not in "biu":
+            raise TypeError(
+                f"real numbers are required; given dtype {values.dtype}. "
+                "Convert them first, for instance with numpy.asarray(x, dtype='float64')."
+            )
+        known = self.xp.__array_namespace_info__().dtypes(device=self.device)
+        for name in (values.dtype.name, "int64", "int32"):
+            if name in known and np.array_equal(values.astype(name), values):
+                return np.dtype(name)
+        raise TypeError(f"no integer dtype of {self} holds these {values.dtype} values")
+
+
+class Setting(NamedTuple):
+    """A choice, and where it was made.
+
+    Attributes
+    ----------
+    value : object
+        The name that was chosen.
+    origin : str
+        The argument or the environment variable with its value, as error messages show it.
+
+    Examples
+    --------
+    >>> Setting("cuda", "RNN_XP_DEVICE=cuda").value
+    'cuda'
+    """
+
+    value: Any
+    origin: str
+
+
+def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
+    """Turn three settings into a backend, or into an error that says how to repair them.
+
+    Parameters
+    ----------
+    name : Setting
+        One of `rnn_xp.backend.libraries.NAMES`.
+    device : Setting
+        A name of a device, or None for the library's own default.
+    dtype : Setting
+        One of `DTYPES`.
+
+    Returns
+    -------
+    Backend
+
+    Raises
+    ------
+    BackendError
+        If the library is missing or not usable, or has no such device or dtype.
+
+    Examples
+    --------
+    >>> default = "the default"
+    >>> backend = open_backend(
+    ...     Setting("numpy", default), Setting(None, default), Setting("float32", default)
+    ... )
+    >>> backend.device_name
+    'cpu'
+    """
+    try:
+        library = load(name.value)
+    except UnusableError as error:
+        raise _unusable(name, error) from error.__cause__
+    found = _find_device(name.value, library, device)
+    native = library.devices[found]
+    if name.value == "cupy":
+        native.use()  # its creation functions know the current device only
+    xp = library.namespace
+    if dtype.value not in xp.__array_namespace_info__().dtypes(device=native):
+        raise _no_such_dtype(name.value, library, found, dtype)
+    # As arrays report it: jax.numpy.float32, for one, is not itself a dtype.
+    reported = xp.zeros(1, dtype=getattr(xp, dtype.value), device=native).dtype
+    return Backend(name.value, xp, native, reported)
+
+
+def backend_of(array: Array) -> Backend:
+    """Give the backend that an existing array belongs to.
+
+    Parameters
+    ----------
+    array : Array
+        Of dtype float32 or float64.
+
+    Returns
+    -------
+    Backend
+
+    Raises
+    ------
+    TypeError
+        If `array` is no array, of another library or dtype, or one that JAX is tracing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> backend = backend_of(np.zeros(2))
+    >>> backend.name, backend.dtype_name
+    ('numpy', 'float64')
+    """
+    xp = array_namespace(array)
+    device = device_of(array)
+    name = library_name(xp)
+    if name not in NAMES or device is None:
+        given = "one that is being traced" if device is None else f"an array of {name}"
+        raise TypeError(f"a concrete array of {', '.join(NAMES)} is required; given {given}")
+    dtype = float_dtype(array=array)
+    if dtype_name(dtype) not in DTYPES:
+        raise TypeError(f"float32 or float64 is required; array is {dtype_name(dtype)}")
+    return Backend(name, xp, device, dtype)
+
+
+def _find_device(name: str, library: Library, asked: Setting) -> str:
+    """Find the device asked for, or the default one, among the names of those present."""
+    wanted = library.default_device if asked.value is None else str(asked.value)
+    wanted = wanted.replace("gpu", "cuda")
+    spellings = [wanted, f"{wanted}:0"]
+    if wanted == "cpu":
+        spellings.append("CPU_DEVICE")  # what array_api_strict calls it
+    for spelling in spellings:
+        if spelling in library.devices:
+            return spelling
+    hint = "check nvidia-smi, CUDA_VISIBLE_DEVICES and that this build supports it"
+    if name == "numpy":
+        hint = "choose cupy, torch or jax"
+    raise BackendError(
+        f"{name} has no device {asked.value!r} here ({asked.origin}). "
+        f"Choose one of: {', '.join(library.devices)}. For a GPU, {hint}."
+    )
+
+
+def _unusable(name: Setting, error: UnusableError) -> BackendError:
+    """Say that the library itself cannot be had, and how to repair that."""
+    if error.version is None:
+        repair = f"Install it with: {INSTALL_COMMANDS[name.value]}"
+    else:
+        repair = "Check nvidia-smi, CUDA_VISIBLE_DEVICES and that the package fits the driver"
+    others = ", ".join(other for other in NAMES if other != name.value)
+    return BackendError(
+        f"backend {name.value} was asked for ({name.origin}), but {error.reason}. "
+        f"{repair}, or choose another: {others}."
+    )
+
+
+def _no_such_dtype(name: str, library: Library, device: str, dtype: Setting) -> BackendError:
+    """Say that the device cannot compute in this precision, and what to do about it."""
+    if name == "jax":
+        repair = "Set JAX_ENABLE_X64=1 before the program starts (JAX would narrow silently)"
+    else:
+        others = ", ".join(other for other in library.devices if other != device)
+        repair = f"Choose another device of: {others}"
+    return BackendError(
+        f"{name} on {device} has no {dtype.value} ({dtype.origin}). "
+        f"{repair}, or choose the dtype float32."
+    )

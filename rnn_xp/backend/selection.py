@@ -1,0 +1,108 @@
+"""Take the choice of a library, a device and a precision from where it was made.
+
+An argument wins over its environment variable, which wins over the default.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+from rnn_xp.backend.handle import DTYPES, Backend, BackendError, Setting, open_backend
+from rnn_xp.backend.libraries import NAMES, probe
+
+__all__ = ["get_backend"]
+
+
+def get_backend(
+    name: str | None = None, *, device: str | None = None, dtype: str | None = None
+) -> Backend:
+    """Select the library, the device and the precision in which to compute.
+
+    An argument wins over its environment variable, which wins over the default.
+
+    Parameters
+    ----------
+    name : str, optional
+        ``"numpy"`` (default), ``"cupy"``, ``"torch"``, ``"jax"``, ``"array_api_strict"``, or
+        ``"auto"``: CuPy if usable, else torch if it has CUDA, else NumPy; it says so on stderr.
+    device : str, optional
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ``"tpu"``, ``"device1"``, ...; default: the
+        library's own. CuPy's becomes current in the calling thread: one GPU per process.
+    dtype : str, optional
+        ``"float32"`` (default) or ``"float64"``.
+
+    Returns
+    -------
+    Backend
+
+    Raises
+    ------
+    BackendError
+        If a choice is not known, the library is missing or not usable, it has no such device, or
+        the device has no such dtype. Nothing else is tried instead.
+
+    Notes
+    -----
+    The environment variables are ``RNN_XP_BACKEND``, ``RNN_XP_DEVICE`` and ``RNN_XP_DTYPE``; an
+    empty one counts as not set. ``RNN_XP_DEVICE`` speaks of the backend in ``RNN_XP_BACKEND``: it
+    is left aside when `name` is another one. JAX has float64 only if ``JAX_ENABLE_X64=1`` was set
+    before the program started, and ``CUDA_VISIBLE_DEVICES`` hides GPUs from every library.
+
+    Examples
+    --------
+    >>> backend = get_backend("numpy", device="cpu", dtype="float64")
+    >>> backend.name, backend.device_name, backend.dtype_name
+    ('numpy', 'cpu', 'float64')
+    """
+    chosen = _read_setting("name", name, "RNN_XP_BACKEND", default="numpy")
+    _require_one_of((*NAMES, "auto"), chosen)
+    variable = None if _is_another_backend(name) else "RNN_XP_DEVICE"
+    where = _read_setting("device", device, variable, default=None)
+    precision = _read_setting("dtype", dtype, "RNN_XP_DTYPE", default="float32")
+    _require_one_of(DTYPES, precision)
+    if chosen.value == "auto":
+        return _open_auto(where, precision)
+    return open_backend(chosen, where, precision)
+
+
+def _read_setting(label: str, given: Any, variable: str | None, *, default: Any) -> Setting:
+    """Take a choice from the argument, else from the environment, else the default."""
+    if given is not None:
+        return Setting(given, f"{label}={given!r}")
+    value = os.environ.get(variable, "").strip() if variable else ""
+    if value:
+        return Setting(value, f"{variable}={value}")
+    return Setting(default, "the default")
+
+
+def _require_one_of(choices: tuple[str, ...], setting: Setting) -> None:
+    if setting.value not in choices:
+        raise BackendError(f"{setting.origin} is not known. Choose one of: {', '.join(choices)}.")
+
+
+def _is_another_backend(name: str | None) -> bool:
+    """Whether `name` differs from the backend of which RNN_XP_DEVICE speaks."""
+    named = os.environ.get("RNN_XP_BACKEND", "").strip()
+    return name is not None and named not in ("", "auto", name)
+
+
+def _open_auto(where: Setting, precision: Setting) -> Backend:
+    """Choose CuPy, torch with CUDA, or NumPy, in this order, and say so."""
+    name = "numpy"
+    reasons = ""
+    candidates = () if where.value == "cpu" else ("cupy", "torch")
+    for candidate in candidates:
+        status = probe(candidate)
+        if any(device.startswith("cuda") for device in status.devices):
+            name = candidate
+            if not where.value:
+                where = Setting("cuda", "auto")
+            break
+        reasons += f"; {candidate}: {status.reason or 'no CUDA device'}"
+    backend = open_backend(Setting(name, "chosen by auto"), where, precision)
+    logging.getLogger("rnn_xp").info("auto chose %s%s", backend, reasons)
+    sys.stderr.write(f"rnn_xp: auto chose {backend}{reasons}\n")
+    return backend
