@@ -259,7 +259,7 @@ def _check_sizes(x: Array, y: Array, epochs: int, batch_size: int | None) -> int
     x_shape, y_shape = np.shape(x), np.shape(y)
     if len(x_shape) != 3 or 0 in x_shape:
         raise ValueError(f"fit: x must have shape (N, T, I) with N, T, I >= 1, got {x_shape}.")
-    rows = x_shape[0]
+    rows: int = x_shape[0]
     if len(y_shape) != 2 or y_shape[0] != rows:
         raise ValueError(
             f"fit: y must have shape ({rows}, O), one row per window of x, got {y_shape}."
