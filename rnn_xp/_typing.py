@@ -4,7 +4,8 @@ Dimension letters, the same everywhere in code, docstrings and error messages::
 
     N  samples (windows) in the batch        I  inputs per time step
     T  time steps of a window                H  hidden units
-    O  outputs per prediction                G  gates of a cell (RNN 1)
+    O  outputs per prediction                G  gates of a cell (RNN 1, GRU 3, LSTM 4)
+    L  layers                                D  directions (2 if bidirectional)
 
 Gradients are named after what they belong to: the gradient of the loss with respect to ``h`` is
 ``dh``, that of ``w_hh`` is ``dw_hh``.
@@ -15,7 +16,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["Array", "Cell", "Loss", "Namespace", "Optimizer", "Params", "State", "ValueAndGrad"]
+__all__ = [
+    "Array",
+    "Cell",
+    "Loss",
+    "Namespace",
+    "Optimizer",
+    "Params",
+    "State",
+    "Stepper",
+    "ValueAndGrad",
+]
 
 Array: TypeAlias = Any
 """An array of any Array API library. The standard has no static type for it yet."""
@@ -42,29 +53,39 @@ class Loss(Protocol):
         """Return the value and its gradient with respect to ``pred``."""
 
 
-class Cell(Protocol):
-    """One recurrent step and its adjoint, see `rnn_xp.cells`. It knows nothing of time."""
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the parameters."""
-
-    def project(self, params: Params, xs: Array, *, xp: Namespace) -> Array:
-        """Compute what does not depend on h, for M rows: (M, I) to (M, G*H)."""
-
-    def project_back(self, params: Params, dz: Array, *, xp: Namespace) -> Array:
-        """Adjoint of `project` with respect to the input: (M, G*H) to (M, I)."""
+class Stepper(Protocol):
+    """Anything with one step forward and one back, which is all that the time loop needs."""
 
     def step(
-        self, params: Params, projected: Array, state: State, *, xp: Namespace
+        self, params: Params, projected: Any, state: State, keep: Any = None, *, xp: Namespace
     ) -> tuple[State, Any]:
         """One step forward: the new state, and a cache for `step_back`."""
 
     def step_back(
         self, params: Params, dstate: State, cache: Any, *, xp: Namespace
-    ) -> tuple[Array, State]:
-        """One step back: dz (N, G*H) and the gradient of the state that entered the step."""
+    ) -> tuple[Any, State]:
+        """One step back: the step's share in the weight gradients, and the state's gradient."""
 
-    def collect(self, xs: Array, h_prev: Array, dz: Array, *, xp: Namespace) -> Params:
+
+class Cell(Stepper, Protocol):
+    """A recurrent cell, see `rnn_xp.cells`. It knows nothing of time."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the parameters."""
+
+    def constants(self) -> dict[str, tuple[float, ...]]:
+        """Initial values, gate by gate, of the vectors that do not start at zero."""
+
+    def initial_state(self, zeros: Array) -> State:
+        """Return the state of zeros, given zeros (N, H)."""
+
+    def project(self, params: Params, xs: Array, *, xp: Namespace) -> Array:
+        """Compute what does not depend on h, for M rows: (M, I) to (M, G*H)."""
+
+    def input_back(self, params: Params, xs: Array, share: Any, *, xp: Namespace) -> Array:
+        """Adjoint of `project` with respect to the input, for M rows: dx (M, I)."""
+
+    def collect(self, params: Params, xs: Array, share: Any, *, xp: Namespace) -> Params:
         """Weight gradients summed over M rows."""
 
 

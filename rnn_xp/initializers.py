@@ -7,6 +7,8 @@ the rounded float64 weights, on every library and device.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,11 +80,15 @@ def orthogonal(rng: np.random.Generator, size: int) -> _FloatArray:
     return np.asarray(q * np.sign(np.diagonal(r)))
 
 
-def initial_weights(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, _FloatArray]:
+def initial_weights(
+    shapes: dict[str, tuple[int, ...]],
+    seed: int,
+    constants: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> dict[str, _FloatArray]:
     """Draw every parameter of a network, in the order of ``shapes``.
 
-    The last part of a name says what it is: ``w_hh`` is orthogonal, block by block where a cell
-    has several gates; other ``w_`` matrices are Glorot uniform; biases are zero.
+    The last part of a name says what it is: ``w_hh`` is orthogonal, ``w_xh`` and ``w_hy`` are
+    Glorot uniform, both gate by gate; vectors are constant.
 
     Parameters
     ----------
@@ -90,6 +96,8 @@ def initial_weights(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, 
         Such as ``{"layer0.w_xh": (50, 1), "layer0.w_hh": (50, 50), ...}``.
     seed : int
         Non-negative. Equal seeds give equal numbers.
+    constants : mapping of str to sequence of float
+        Values of vectors, one for each gate; 0 for those not named.
 
     Returns
     -------
@@ -100,16 +108,24 @@ def initial_weights(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, 
     >>> weights = initial_weights({"readout.w_hy": (1, 50), "readout.b_y": (1,)}, seed=0)
     >>> weights["readout.w_hy"].shape, weights["readout.b_y"].tolist()
     ((1, 50), [0.0])
+    >>> initial_weights({"b_h": (4,)}, seed=0, constants={"b_h": (0.0, 1.0)})["b_h"].tolist()
+    [0.0, 0.0, 1.0, 1.0]
     """
     rng = np.random.default_rng(seed)
     weights: dict[str, _FloatArray] = {}
     for name, shape in shapes.items():
-        kind = name.rpartition(".")[2]
+        prefix, _, kind = name.rpartition(".")
         if len(shape) == 1:
-            weights[name] = np.zeros(shape)
-        elif kind == "w_hh":
-            gates = shape[0] // shape[1]
-            weights[name] = np.concatenate([orthogonal(rng, shape[1]) for _ in range(gates)])
-        else:
-            weights[name] = glorot_uniform(rng, (shape[0], shape[1]))
+            values = constants.get(name, (0.0,))
+            weights[name] = np.repeat(np.asarray(values, dtype=np.float64), shape[0] // len(values))
+            continue
+        recurrent = shapes.get(f"{prefix}.w_hh")
+        gates = recurrent[0] // recurrent[1] if recurrent else 1
+        rows, columns = shape[0] // gates, shape[1]
+        weights[name] = np.concatenate(
+            [
+                orthogonal(rng, rows) if kind == "w_hh" else glorot_uniform(rng, (rows, columns))
+                for _ in range(gates)
+            ]
+        )
     return weights

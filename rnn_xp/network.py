@@ -1,9 +1,9 @@
-"""A recurrent network: layers of cells, a topology and a linear readout, as pure functions.
+"""A recurrent network: layers of cells, a topology and a readout, as pure functions.
 
 ::
 
-    x (N, T, I) --time-major--> xs (T, N, I) --sequence.run--> states --topology.read--> h (N, H)
-    pred (N, O) = h @ w_hy.T + b_y
+    x (N, T, I) --time-major--> xs (T, N, I) --layers--> hs (T, N, D*H) --read--> h
+    pred = g(h @ w_hy.T + b_y)         h (N, D*H), or every step's
 
 A `Network` holds sizes and choices, never numbers. Parameters are a flat dict that goes in and
 gradients are a flat dict with the same keys that comes out, so the caller owns all state.
@@ -11,67 +11,83 @@ gradients are a flat dict with the same keys that comes out, so the caller owns 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from rnn_xp import initializers, losses, sequence
-from rnn_xp._typing import Array, Loss, Namespace, Params, State
-from rnn_xp.backend import Backend, array_namespace, device_of, float_dtype, get_backend
-from rnn_xp.cells.rnn import RNNCell, RNNState
-from rnn_xp.kernels.portable import RELU, TANH, sum_rows
-from rnn_xp.topology import MANY_TO_ONE
+from rnn_xp import initializers, losses, pipeline
+from rnn_xp._typing import Array, Loss, Params, State
+from rnn_xp.backend import Backend, array_namespace, get_backend
+from rnn_xp.configuration import Configuration, resolve_loss
+from rnn_xp.options import Options, check, check_shape, check_state
+from rnn_xp.pipeline import Carry, Pass, PassGrads
 
-__all__ = ["Network", "resolve_loss"]
-
-_CELLS = {"rnn": RNNCell}
-_ACTIVATIONS = {"tanh": TANH, "relu": RELU}
-_TOPOLOGIES = {"many_to_one": MANY_TO_ONE}
-_LOSSES: dict[str, Loss] = {"mse": losses.mse}
-
-
-def resolve_loss(loss: str | Loss) -> Loss:
-    """Turn the name of a loss into the function; a function is returned as it is."""
-    return _choice("loss", loss, _LOSSES) if isinstance(loss, str) else loss
-
-
-class _Pass(NamedTuple):
-    """What a forward pass leaves for its backward."""
-
-    xp: Namespace
-    tape: sequence.Tape
-    cell_params: Params
-    h: Array  # what the readout saw; the other factor of dw_hy
+__all__ = ["Network"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
-    """A recurrent network with a linear readout.
+class Network(Configuration):
+    """A recurrent network with a readout.
 
     Parameters
     ----------
-    cell : {"rnn"}
-        Kind of cell.
+    cell : {"rnn", "gru", "lstm"}
     input_size, hidden_size, output_size : int
         I, H and O.
-    topology : {"many_to_one"}
-        Which steps are read.
+    topology : {"many_to_one", "many_to_many", "one_to_many"}
+        Which steps have an input, and which a prediction.
+    num_layers : int
+    bidirectional : bool
+        A second set of layers reads time backwards; D is then 2.
     activation : {"tanh", "relu"}
-        The cell's f.
+        f of the cell "rnn".
+    output_activation : {"identity", "sigmoid", "tanh", "softmax"}
+        g of the readout. The cross-entropy losses take the logits of "identity".
+    read : {"last", "mean", "max"}
+        Of many_to_one: the last unmasked step's state (bidirectional: both final states), or the
+        mean or maximum over the unmasked steps; an empty row gives its initial state, or 0.
+    feed : {"zeros", "repeat", "feedback"}
+        Of one_to_many: what enters after the first step; "feedback" is the prediction, and its
+        gradient flows back.
+    dropout, recurrent_dropout : float
+        Rates in [0, 1): between layers, and of the state before the recurrent product with the
+        same mask at every step (Gal and Ghahramani 2016). Active only where an ``rng`` is given.
+    layer_norm : bool
+        Layer normalisation inside the cell, see `rnn_xp.cells.gates`.
+    residual : bool
+        Every layer but the first adds its input to its output.
+    reset_after : bool
+        Which of the two GRUs, see `rnn_xp.cells.gru`.
 
     Attributes
     ----------
     shapes : dict of str to tuple of int
-        Names and shapes of all parameters, in the order in which they are drawn.
+        Names and shapes of all parameters: "layer0.w_xh", "layer1.reverse.b_h", "readout.w_hy".
     num_parameters : int
 
     Notes
     -----
-    ``forward``, ``vjp``, ``value_and_grad`` and ``grad_per_step`` compute in the namespace, dtype
-    and device of the arrays they are given. They never move or cast, and check shapes and dtypes
-    but not values. Errors: ValueError for a wrong shape or name, TypeError for arrays of different
-    libraries or float dtypes.
+    All methods compute in the namespace, dtype and device of the arrays they are given. They
+    never move or cast, and check shapes and dtypes but not values. Errors: ValueError for a wrong
+    shape or name, TypeError for arrays of different libraries or dtypes.
+
+    Arguments that all of them share:
+
+    x : Array (N, T, I)
+        For one_to_many (N, 1, I).
+    state : NamedTuple, optional
+        Initial state, each field (num_layers * D, N, H), layer by layer, forward before reverse;
+        zeros by default.
+    lengths : Array (N,) of int, optional
+        Steps of each row; what follows is padding. In any order; 0 is allowed.
+    mask : Array (N, T) of bool, optional
+        False: the step is skipped and the state carried on; its loss does not count.
+    rng : numpy.random.Generator, optional
+        Where dropout's masks are drawn from; without it there is no dropout.
+    reset : Array (N, T) of bool, optional
+        True: the row's state becomes zero before the step, as at the start of a new sequence.
+    steps : int
+        For one_to_many only: T, how many predictions.
 
     Examples
     --------
@@ -87,39 +103,6 @@ class Network:
     (50, 50)
     """
 
-    cell: str = "rnn"
-    input_size: int = 1
-    hidden_size: int
-    output_size: int = 1
-    topology: str = "many_to_one"
-    activation: str = "tanh"
-
-    def __post_init__(self) -> None:
-        for name in ("input_size", "hidden_size", "output_size"):
-            size = getattr(self, name)
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"Network: {name} must be an integer >= 1, got {size!r}.")
-        _choice("cell", self.cell, _CELLS)
-        _choice("activation", self.activation, _ACTIVATIONS)
-        _choice("topology", self.topology, _TOPOLOGIES)
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of all parameters."""
-        shapes = {f"layer0.{name}": shape for name, shape in self._cell.shapes().items()}
-        shapes["readout.w_hy"] = (self.output_size, self.hidden_size)
-        shapes["readout.b_y"] = (self.output_size,)
-        return shapes
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of trainable values."""
-        return sum(math.prod(shape) for shape in self.shapes.values())
-
-    @property
-    def _cell(self) -> RNNCell:
-        return _CELLS[self.cell](self.input_size, self.hidden_size, _ACTIVATIONS[self.activation])
-
     def init(self, seed: int = 0, backend: Backend | None = None) -> Params:
         """Draw initial parameters; the same numbers on every backend.
 
@@ -133,52 +116,56 @@ class Network:
         Returns
         -------
         Params
-            w_xh and w_hy Glorot uniform, w_hh orthogonal, biases zero
-            (see `rnn_xp.initializers`).
+            Input weights and readout Glorot uniform, recurrent ones orthogonal, biases zero but
+            for the LSTM's forget gate, 1 (see `rnn_xp.initializers`).
         """
         backend = get_backend() if backend is None else backend
-        weights = initializers.initial_weights(self.shapes, seed)
+        weights = initializers.initial_weights(self.shapes, seed, self.constants)
         return {name: backend.asarray(weight) for name, weight in weights.items()}
 
     def forward(
-        self, params: Params, x: Array, state: State | None = None
-    ) -> tuple[Array, RNNState]:
-        """Predict.
-
-        Parameters
-        ----------
-        params : Params
-            With the shapes of `shapes`.
-        x : Array (N, T, I)
-        state : RNNState, optional
-            Initial state, each field (1, N, H); zeros by default.
+        self,
+        params: Params,
+        x: Array,
+        state: State | None = None,
+        lengths: Array | None = None,
+        mask: Array | None = None,
+        *,
+        reset: Array | None = None,
+        steps: int | None = None,
+    ) -> tuple[Array, State]:
+        """Predict, without dropout.
 
         Returns
         -------
-        pred : Array (N, O)
-        state : RNNState
-            Final state, each field (1, N, H); give it to the next call to go on.
+        pred : Array (N, O), or (N, T, O) where every step is read
+        state : NamedTuple
+            Final state, fields as in ``state``; give it to the next call to go on.
         """
-        pred, final, _ = self._run(params, x, state)
-        return pred, final
+        done = self._run(params, x, Options(state, lengths, mask, reset, None, steps))
+        return pipeline.prediction(self, done), pipeline.final_state(self, done)
 
     def vjp(
-        self, params: Params, x: Array, state: State | None = None
-    ) -> tuple[Array, RNNState, Callable[..., dict[str, Any]]]:
+        self,
+        params: Params,
+        x: Array,
+        state: State | None = None,
+        lengths: Array | None = None,
+        mask: Array | None = None,
+        rng: Any = None,
+        *,
+        reset: Array | None = None,
+        steps: int | None = None,
+    ) -> tuple[Array, State, Callable[..., dict[str, Any]]]:
         """Predict, and return the function that back-propagates through this very pass.
-
-        Parameters
-        ----------
-        params, x, state : as for `forward`
 
         Returns
         -------
-        pred : Array (N, O)
-        state : RNNState
+        pred, state : as for `forward`
         back : callable
-            ``grads = back(dpred, dstate=None)``: given dL/dpred (N, O) and, if the loss depends
-            on it, dL/dstate of the final state, the gradients of all parameters and of ``"x"``
-            (N, T, I) and ``"state"`` (an RNNState).
+            ``grads = back(dpred, dstate=None)``: given dL/dpred and, if the loss depends on it,
+            dL/dstate of the final state, the gradients of all parameters, of ``"x"`` and of the
+            initial ``"state"``.
 
         Examples
         --------
@@ -191,20 +178,16 @@ class Network:
         >>> grads["x"].shape, grads["state"].h.shape
         ((3, 5, 1), (1, 3, 4))
         """
-        pred, final, done = self._run(params, x, state)
+        done = self._run(params, x, Options(state, lengths, mask, reset, rng, steps))
+        pred, final = pipeline.prediction(self, done), pipeline.final_state(self, done)
 
         def back(dpred: Array, dstate: State | None = None) -> dict[str, Any]:
-            _check_shape("dpred", dpred, pred.shape)
+            check_shape("dpred", dpred, pred.shape)
             if dstate is not None:
-                _check_shape("dstate.h", dstate.h, final.h.shape)
-            grads, dzs, dinitial = self._run_back(params, done, dpred, dstate)
-            cell_grads, dxs = sequence.collect(
-                self._cell, done.cell_params, done.tape, dzs, wrt_input=True, xp=done.xp
-            )
-            grads |= _prefixed(cell_grads)
-            grads["x"] = done.xp.permute_dims(dxs, (1, 0, 2))
-            grads["state"] = RNNState(*(field[None, ...] for field in dinitial))
-            return grads
+                check_state(self, "dstate", dstate, x.shape[0])
+            result = pipeline.run_back(self, params, done, dpred, dstate, wrt_input=True)
+            dinitial = pipeline.join_states(self, result.dstate, xp=done.xp)
+            return {**result.grads, "x": result.dx, "state": dinitial}
 
         return pred, final, back
 
@@ -216,21 +199,25 @@ class Network:
         loss: str | Loss = "mse",
         sample_weight: Array | None = None,
         *,
+        state: State | None = None,
+        lengths: Array | None = None,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        rng: Any = None,
         total: Any = None,
     ) -> tuple[Array, Params]:
         """Loss over the batch and its gradient by backpropagation through time.
 
         Parameters
         ----------
-        params : Params
-        x : Array (N, T, I)
-        y : Array (N, O)
-        loss : {"mse"} or callable
-            See `rnn_xp.losses` for the signature.
-        sample_weight : Array (N,), optional
+        y : Array (N, O) or (N, T, O); class indices (N,) or (N, T)
+        loss : str or callable
+            "mse", "mae", "huber", "cross_entropy", "binary_cross_entropy", or a function with the
+            signature of those in `rnn_xp.losses`, such as ``Pinball((0.1, 0.5, 0.9))``.
+        sample_weight : Array (N,) or (N, T), optional
         total : float or Array (), optional
-            What the loss divides by, `rnn_xp.losses.total_weight` of this batch by default. Give
-            the total of the whole data to have these rows' share of its mean.
+            What the loss divides by, the total weight of this batch by default. Give the total of
+            the whole data to have these rows' share of its mean.
 
         Returns
         -------
@@ -238,14 +225,52 @@ class Network:
         grads : Params
             Keys and shapes of ``params``.
         """
-        pred, _, done = self._run(params, x, None)
-        value, dpred = resolve_loss(loss)(pred, y, sample_weight, total)
-        grads, dzs, _ = self._run_back(params, done, dpred, None)
-        cell_grads, _ = sequence.collect(
-            self._cell, done.cell_params, done.tape, dzs, wrt_input=False, xp=done.xp
+        options = Options(state, lengths, mask, reset, rng)
+        value, result, _ = self._loss_back(params, x, y, loss, sample_weight, options, total=total)
+        return value, result.grads
+
+    def segment_value_and_grad(
+        self,
+        params: Params,
+        x: Array,
+        y: Array,
+        loss: str | Loss = "mse",
+        sample_weight: Array | None = None,
+        *,
+        carry: int | None = None,
+        total: Any = None,
+        **batch: Any,
+    ) -> tuple[Array, Params, Carry]:
+        """`value_and_grad` of one segment of a long sequence, for truncated backpropagation.
+
+        The gradient stops at the state that enters the segment. `rnn_xp.fit` with ``truncate``
+        does the whole.
+
+        Parameters
+        ----------
+        params, x, y, loss, sample_weight, total, **batch : as for `value_and_grad`
+            A weight of 0 at a step makes it context only.
+        carry : int, optional
+            After how many steps of the segment the next one begins; after all by default.
+
+        Returns
+        -------
+        value : Array ()
+        grads : Params
+        carry : Carry
+            What enters the next segment: ``state`` and, of one_to_many, ``x``.
+        """
+        if self.bidirectional:
+            raise ValueError(
+                "truncated backpropagation needs bidirectional=False: the reverse direction would "
+                "start from the future."
+            )
+        options = Options(**batch)
+        value, result, done = self._loss_back(
+            params, x, y, loss, sample_weight, options, total=total
         )
-        grads |= _prefixed(cell_grads)
-        return value, {name: grads[name] for name in self.shapes}
+        steps = y.shape[1] if self.topology == "one_to_many" else x.shape[1]
+        return value, result.grads, pipeline.carry_at(self, done, steps if carry is None else carry)
 
     def grad_per_step(
         self,
@@ -254,6 +279,7 @@ class Network:
         y: Array,
         loss: str | Loss = "mse",
         sample_weight: Array | None = None,
+        **batch: Any,
     ) -> Params:
         """Split the gradient of `value_and_grad` into the shares of the time steps.
 
@@ -262,13 +288,13 @@ class Network:
 
         Parameters
         ----------
-        params, x, y, loss, sample_weight : as for `value_and_grad`
+        params, x, y, loss, sample_weight, **batch : as for `value_and_grad`
 
         Returns
         -------
         Params
-            Each gradient with a leading time axis T; their sum over it is the gradient. The
-            readout is used at the last step only, so its other terms are zero.
+            Each gradient with a leading time axis T; their sum over it is the gradient. Where the
+            sequence is read once, the readout's term stands at the last step.
 
         Examples
         --------
@@ -279,92 +305,96 @@ class Network:
         >>> net.grad_per_step(params, x, y)["layer0.w_hh"].shape
         (5, 4, 4)
         """
-        pred, _, done = self._run(params, x, None)
-        _, dpred = resolve_loss(loss)(pred, y, sample_weight)
-        grads, dzs, _ = self._run_back(params, done, dpred, None)
-        xp, steps = done.xp, x.shape[1]
-        terms = {
-            name: xp.stack([xp.zeros_like(grad)] * (steps - 1) + [grad])
-            for name, grad in grads.items()
-        }
-        terms |= _prefixed(sequence.collect_per_step(self._cell, done.tape, dzs, xp=xp))
-        return {name: terms[name] for name in self.shapes}
+        options = Options(**batch)
+        _, result, _ = self._loss_back(params, x, y, loss, sample_weight, options, per_step=True)
+        return result.grads
 
-    def _run(self, params: Params, x: Array, state: State | None) -> tuple[Array, RNNState, _Pass]:
-        xp = self._check(params, x, state)
-        xs = xp.permute_dims(x, (1, 0, 2))
-        if state is None:
-            zeros = xp.zeros((x.shape[0], self.hidden_size), dtype=x.dtype, device=device_of(x))
-            initial = RNNState(zeros)
-        else:
-            initial = RNNState(*(field[0, ...] for field in state))
-        cell_params = {name: params[f"layer0.{name}"] for name in self._cell.shapes()}
-        tape = sequence.run(self._cell, cell_params, xs, initial, xp=xp)
-        h = _TOPOLOGIES[self.topology].read(tape.states[1:])
-        pred = xp.matmul(h, xp.matrix_transpose(params["readout.w_hy"])) + params["readout.b_y"]
-        final = RNNState(*(field[None, ...] for field in tape.states[-1]))
-        return pred, final, _Pass(xp, tape, cell_params, h)
+    def gradient_flow(
+        self,
+        params: Params,
+        x: Array,
+        y: Array,
+        loss: str | Loss = "mse",
+        sample_weight: Array | None = None,
+        **batch: Any,
+    ) -> dict[str, Array]:
+        """dL/dh_t at every step: how much of the loss reaches back how far.
 
-    def _run_back(
-        self, params: Params, done: _Pass, dpred: Array, dstate: State | None
-    ) -> tuple[Params, Array, RNNState]:
-        """Adjoint of `_run` up to the cell's weight gradients: readout's grads, dzs, dstate_0."""
-        xp, tape = done.xp, done.tape
-        grads = {
-            "readout.w_hy": xp.matmul(xp.matrix_transpose(dpred), done.h),
-            "readout.b_y": sum_rows(dpred, xp=xp),
-        }
-        dh = xp.matmul(dpred, params["readout.w_hy"])
-        dhs = _TOPOLOGIES[self.topology].read_back(dh, tape.xs.shape[0])
-        if dstate is None:
-            dfinal = RNNState(*(xp.zeros_like(field) for field in tape.states[0]))
-        else:
-            dfinal = RNNState(*(field[0, ...] for field in dstate))
-        dzs, dinitial = sequence.backprop(self._cell, done.cell_params, tape, dhs, dfinal, xp=xp)
-        return grads, dzs, dinitial
+        Parameters
+        ----------
+        params, x, y, loss, sample_weight, **batch : as for `value_and_grad`
 
-    def _check(self, params: Params, x: Array, state: State | None) -> Namespace:
-        """Shapes, names, libraries and dtypes, once per call; the namespace of the arrays."""
-        shapes = self.shapes
-        if params.keys() != shapes.keys():
-            missing, extra = shapes.keys() - params.keys(), params.keys() - shapes.keys()
-            raise ValueError(
-                f"Network: params have other names than this network: missing {sorted(missing)}, "
-                f"unknown {sorted(extra)}. They must come from a network of the same "
-                "configuration."
-            )
-        for name, shape in shapes.items():
-            _check_shape(name, params[name], shape)
-        if len(x.shape) != 3 or x.shape[2] != self.input_size or 0 in x.shape:
-            raise ValueError(
-                f"Network: x must have shape (N, T, {self.input_size}) with N, T >= 1, got "
-                f"{tuple(x.shape)}. Axes are sample, time, feature; for windows of a single "
-                "series give x[:, :, None]."
-            )
-        named = {"x": x, **params}
-        if state is not None:
-            shape = (1, x.shape[0], self.hidden_size)
-            if not isinstance(state, RNNState):
-                raise TypeError(f"Network: state must be an RNNState, got {type(state).__name__}.")
-            _check_shape("state.h", state.h, shape)
-            named["state.h"] = state.h
-        xp = array_namespace(*named.values())
-        float_dtype(**named)
-        return xp
+        Returns
+        -------
+        dict of str to Array (T, N, H)
+            By "layer0", "layer0.reverse", ...; with feedback "prediction" (T, N, O).
 
+        Examples
+        --------
+        >>> import numpy as np
+        >>> net = Network(hidden_size=4)
+        >>> params = net.init(seed=0)
+        >>> x, y = np.ones((3, 5, 1), dtype=np.float32), np.ones((3, 1), dtype=np.float32)
+        >>> net.gradient_flow(params, x, y)["layer0"].shape
+        (5, 3, 4)
+        """
+        options = Options(**batch)
+        _, result, done = self._loss_back(params, x, y, loss, sample_weight, options)
+        names = ["prediction"]
+        if not self.feedback:
+            names = [
+                self.layers.prefix(layer, direction).removesuffix(".")
+                for layer in range(self.num_layers)
+                for direction in range(self.directions)
+            ]
+        return {name: done.xp.stack(flow) for name, flow in zip(names, result.flows, strict=True)}
 
-def _choice(what: str, given: str, valid: dict[str, Any]) -> Any:
-    try:
-        return valid[given]
-    except (KeyError, TypeError):
-        names = ", ".join(repr(name) for name in valid)
-        raise ValueError(f"{what}={given!r} is not known. Valid: {names}.") from None
+    def loss_weight(
+        self, x: Array, y: Array, sample_weight: Array | None, options: Options
+    ) -> Array | None:
+        """Weight of each entry of the loss: `sample_weight`, and 0 at masked steps.
 
+        Where a sequence is read once, masked steps are not entries of the loss.
+        """
+        if self.topology == "many_to_one":
+            return sample_weight
+        xp = array_namespace(x)
+        mask = options.joint_mask(y.shape[1], xp=xp)
+        if mask is None:
+            return sample_weight
+        counted = xp.astype(mask, x.dtype)
+        if sample_weight is None:
+            return counted
+        by_step = len(sample_weight.shape) == 2
+        return counted * (sample_weight if by_step else sample_weight[:, None])
 
-def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    if tuple(array.shape) != tuple(shape):
-        raise ValueError(f"Network: {name} must have shape {shape}, got {tuple(array.shape)}.")
+    def _run(self, params: Params, x: Array, options: Options) -> Pass:
+        xp = check(self, params, x, options)
+        return pipeline.run(self, params, x, options, xp=xp)
 
-
-def _prefixed(grads: Params) -> Params:
-    return {f"layer0.{name}": grad for name, grad in grads.items()}
+    def _loss_back(
+        self,
+        params: Params,
+        x: Array,
+        y: Array,
+        loss: str | Loss,
+        sample_weight: Array | None,
+        options: Options,
+        *,
+        total: Any = None,
+        per_step: bool = False,
+    ) -> tuple[Array, PassGrads, Pass]:
+        function = resolve_loss(loss, self.output_activation)
+        if self.topology == "one_to_many":
+            if len(y.shape) < 2:
+                raise ValueError(f"Network: y must have T steps, (N, T, ...), got {y.shape}.")
+            options = options._replace(steps=y.shape[1])
+        done = self._run(params, x, options)
+        weight = self.loss_weight(x, y, sample_weight, options)
+        if total is None:
+            total = losses.total_weight(y, weight)
+        value, dpred = function(pipeline.prediction(self, done), y, weight, total)
+        result = pipeline.run_back(
+            self, params, done, dpred, None, wrt_input=False, per_step=per_step
+        )
+        return value, result, done

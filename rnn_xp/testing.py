@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from rnn_xp._typing import Array, Loss, Params, State
 from rnn_xp.backend import to_numpy
-from rnn_xp.network import Network, resolve_loss
+from rnn_xp.configuration import resolve_loss
+from rnn_xp.network import Network
 
 __all__ = ["GradientError", "check_gradients", "compare_gradients"]
 

@@ -1,40 +1,134 @@
-"""Which steps the loss sees: how hidden states are read, each read beside its adjoint.
+"""What enters a sequence and what of it is read, each feed and read beside its adjoint.
 
-many_to_one   the last step is read: pred (N, O) from h_T
+::
+
+    many_to_one    x (N, T, I)   the states are read once: `last`, `mean` or `max`
+    many_to_many   x (N, T, I)   every state is read
+    one_to_many    x (N, 1, I)   every state is read; the feed says what enters steps 2, 3, ...:
+                                 `zeros`, `repeat` (x again) or feedback (the prediction)
+
+Time-major in here: a sequence is a list of T arrays (N, .), one direction of one layer. ``mask``
+is bool (T, N, 1) or None. Feedback is no feed of its own: see `rnn_xp.feedback`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from rnn_xp._typing import Array, State
+from rnn_xp._typing import Array, Namespace
+from rnn_xp.backend import device_of
 
-__all__ = ["MANY_TO_ONE", "Topology"]
+__all__ = ["READ_LAST", "READ_MAX", "READ_MEAN", "REPEAT", "ZEROS", "Feed", "Read"]
 
 
-class Topology(NamedTuple):
-    """A way of reading a sequence of states, with its adjoint.
+class Read(NamedTuple):
+    """A way to make one vector of a sequence, with its adjoint.
 
     Attributes
     ----------
-    read : callable
-        ``h = read(states)`` from the states after step 1, ..., T.
-    read_back : callable
-        ``dhs = read_back(dh, steps)``: a list of T gradients, None where nothing was read.
+    forward : callable
+        ``h, cache = forward(hs, mask, reverse, xp=xp)``: (N, H) from T arrays (N, H).
+    backward : callable
+        ``dhs = backward(dh, steps, cache, xp=xp)``: T gradients, None where nothing was read.
     """
 
-    read: Callable[[Sequence[State]], Array]
-    read_back: Callable[[Array, int], list[Array | None]]
+    forward: Callable[..., tuple[Array, Any]]
+    backward: Callable[..., list[Array | None]]
 
 
-def _read_last(states: Sequence[State]) -> Array:
-    return states[-1].h
+def _last(
+    hs: Sequence[Array], mask: Array | None, reverse: bool, *, xp: Namespace
+) -> tuple[Array, int]:
+    # Masked steps carry the state on, so the last step done holds that of the last unmasked one.
+    end = 0 if reverse else len(hs) - 1
+    return hs[end], end
 
 
-def _read_last_back(dh: Array, steps: int) -> list[Array | None]:
-    # Every other step reaches the loss through h_T alone, so it has no share of its own.
-    return [None] * (steps - 1) + [dh]
+def _last_back(dh: Array, steps: int, end: int, *, xp: Namespace) -> list[Array | None]:
+    # Every other step reaches the loss through this one alone, so it has no share of its own.
+    return [dh if t == end else None for t in range(steps)]
 
 
-MANY_TO_ONE = Topology(_read_last, _read_last_back)
+def _mean(
+    hs: Sequence[Array], mask: Array | None, reverse: bool, *, xp: Namespace
+) -> tuple[Array, list[Any]]:
+    # Weights 1 / count of the row's unmasked steps, 0 at masked ones; an empty row gives 0.
+    if mask is None:
+        weights: list[Any] = [1.0 / len(hs)] * len(hs)
+    else:
+        counted = xp.astype(mask, hs[0].dtype)
+        count = xp.sum(counted, axis=0)
+        share = counted / xp.where(xp.real(count) > 0, count, xp.ones_like(count))
+        weights = [share[t, ...] for t in range(len(hs))]
+    return _sum([h * w for h, w in zip(hs, weights, strict=True)]), weights
+
+
+def _mean_back(dh: Array, steps: int, weights: list[Any], *, xp: Namespace) -> list[Array | None]:
+    return [dh * weight for weight in weights]
+
+
+def _max(
+    hs: Sequence[Array], mask: Array | None, reverse: bool, *, xp: Namespace
+) -> tuple[Array, Array]:
+    # Of each unit the first step at which it is largest; an empty row gives 0, from step -1.
+    best = xp.zeros_like(hs[0])
+    chosen = xp.full(best.shape, -1, dtype=xp.int32, device=device_of(best))
+    for t, h in enumerate(hs):
+        larger = (xp.real(h) > xp.real(best)) | (chosen < 0)
+        if mask is not None:
+            larger = larger & mask[t, ...]
+        best = xp.where(larger, h, best)
+        chosen = xp.where(larger, xp.full_like(chosen, t), chosen)
+    return best, chosen
+
+
+def _max_back(dh: Array, steps: int, chosen: Array, *, xp: Namespace) -> list[Array | None]:
+    return [xp.where(chosen == t, dh, xp.zeros_like(dh)) for t in range(steps)]
+
+
+READ_LAST = Read(_last, _last_back)
+READ_MEAN = Read(_mean, _mean_back)
+READ_MAX = Read(_max, _max_back)
+
+
+class Feed(NamedTuple):
+    """A way to make T inputs of one, with its adjoint.
+
+    Attributes
+    ----------
+    forward : callable
+        ``xs = forward(x, steps, xp=xp)``: (T, N, I) from (1, N, I).
+    backward : callable
+        ``dx = backward(dxs, xp=xp)``: (1, N, I) from (T, N, I).
+    """
+
+    forward: Callable[..., Array]
+    backward: Callable[..., Array]
+
+
+def _zeros(x: Array, steps: int, *, xp: Namespace) -> Array:
+    return xp.concat([x] + [xp.zeros_like(x)] * (steps - 1))
+
+
+def _zeros_back(dxs: Array, *, xp: Namespace) -> Array:
+    return dxs[0:1, ...]
+
+
+def _repeat(x: Array, steps: int, *, xp: Namespace) -> Array:
+    return xp.concat([x] * steps)
+
+
+def _repeat_back(dxs: Array, *, xp: Namespace) -> Array:
+    return xp.sum(dxs, axis=0, keepdims=True)
+
+
+ZEROS = Feed(_zeros, _zeros_back)
+REPEAT = Feed(_repeat, _repeat_back)
+
+
+def _sum(arrays: Sequence[Array]) -> Array:
+    total = arrays[0]
+    for array in arrays[1:]:
+        total = total + array
+    return total

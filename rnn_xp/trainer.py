@@ -6,17 +6,19 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from rnn_xp import sequence, training_data
 from rnn_xp._typing import Array, Loss, Optimizer, Params
 from rnn_xp.backend import Backend, backend_of, get_backend
 from rnn_xp.callbacks import Callback
+from rnn_xp.configuration import resolve_loss, takes_classes
 from rnn_xp.engines.portable import PortableEngine, default_block_rows, on_accelerator
-from rnn_xp.network import Network, resolve_loss
+from rnn_xp.network import Network
 
 __all__ = ["DivergenceError", "FitResult", "fit"]
 
@@ -83,6 +85,10 @@ def fit(
     loss: str | Loss = "mse",
     batch_size: int | None = None,
     sample_weight: Array | None = None,
+    lengths: Array | None = None,
+    mask: Array | None = None,
+    reset: Array | None = None,
+    truncate: tuple[int, int] | None = None,
     params: Params | None = None,
     seed: int = 0,
     workers: int | None = None,
@@ -99,21 +105,30 @@ def fit(
     ----------
     net : Network
     x : array (N, T, I)
-    y : array (N, O)
+        For one_to_many (N, 1, I).
+    y : array (N, O) or (N, T, O); class indices (N,) or (N, T)
     optimizer : Optimizer
         Such as ``rnn_xp.optim.lbfgs()`` for a full batch or ``rnn_xp.optim.adam(0.01)``.
     epochs : int
         Passes over the data, >= 1. With a full batch each is one update.
     loss : str or callable
+        See `rnn_xp.Network.value_and_grad`.
     batch_size : int, optional
         Rows per update, 1..N; the full batch by default. Smaller batches are drawn anew in every
         epoch, by (seed, epoch) alone.
-    sample_weight : array (N,), optional
+    sample_weight : array (N,) or (N, T), optional
         Non-negative.
+    lengths, mask, reset : arrays, optional
+        See `rnn_xp.Network`.
+    truncate : (int, int), optional
+        (k1, k2) of truncated backpropagation through time: an update after every k1 steps, whose
+        gradient reaches back k2 >= k1 steps. Rows are then streams that run side by side, and the
+        batch is full.
     params : Params, optional
         Where to start; ``net.init(seed)`` by default.
     seed : int
-        Of the initial weights and of the order of minibatches.
+        Non-negative. Of the initial weights, the order of minibatches, and dropout, whose masks
+        are a function of (seed, update, block).
     workers : int, optional
         Threads, on NumPy only; all cores by default.
     backend : Backend, optional
@@ -127,7 +142,7 @@ def fit(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         For shapes, sizes or values that cannot be trained on.
     DivergenceError
         If the loss stops being finite; it carries the last good parameters.
@@ -141,31 +156,48 @@ def fit(
     >>> result.history["loss"][-1] < 0.01 * result.history["loss"][0]
     True
     """
+    function = resolve_loss(loss, net.output_activation)
+    full_batch_only = training_data.check_optimizer(optimizer)
     backend = _resolve_backend(x, backend)
-    rows = _check_sizes(x, y, epochs, batch_size)
-    x, y, sample_weight = _enter(backend, x=x, y=y, sample_weight=sample_weight)
-    if sample_weight is not None:
-        _check_weights(backend, sample_weight, rows)
+    epochs = training_data.whole("epochs", epochs, 1)
+    seed = training_data.whole("seed", seed, 0)
+    rows = training_data.check_shapes(net, x, y, takes_classes(function))
+    if batch_size is not None:
+        batch_size = training_data.whole("batch_size", batch_size, 1, rows)
     full_batch = batch_size is None or batch_size == rows
-    if not full_batch and _full_batch_only(optimizer):
+    noisy = bool(net.dropout or net.recurrent_dropout)
+    if full_batch_only and not (full_batch and truncate is None and not noisy):
         raise ValueError(
-            f"{type(optimizer).__name__} needs the full batch: its line search compares losses, "
-            f"and those of different minibatches cannot be compared. Leave out "
-            f"batch_size={batch_size}, or use rnn_xp.optim.adam()."
+            f"{type(optimizer).__name__} needs the full batch, without truncation or dropout: its "
+            "line search compares losses, which must be those of one function. Leave these out, "
+            "or use rnn_xp.optim.adam()."
         )
+    if truncate is not None:
+        if not full_batch or lengths is not None:
+            raise ValueError(
+                "truncate= goes with the full batch and with mask= instead of lengths=: rows are "
+                "streams whose states are carried on."
+            )
+        if net.bidirectional:
+            raise ValueError("truncate= needs bidirectional=False.")
+        sequence.segments(1, *truncate)
+    data = training_data.enter(
+        net, function, backend,
+        x=x, y=y, sample_weight=sample_weight, lengths=lengths, mask=mask, reset=reset,
+    )  # fmt: skip
     engine = PortableEngine(
         net=net,
-        loss=resolve_loss(loss),
+        loss=function,
         optimizer=optimizer,
         backend=backend,
-        x=x,
-        y=y,
-        sample_weight=sample_weight,
+        data=data,
         block_rows=default_block_rows(backend),
         batches=None if full_batch else _shuffled(rows, batch_size or rows, seed),
+        truncate=truncate,
+        noise=_seeded(seed) if noisy else None,
         workers=_resolve_workers(workers, backend),
     )
-    loop = _Loop(engine, epochs, callbacks)
+    loop = _Loop(engine, epochs, callbacks, one_by_one=full_batch_only)
     params = net.init(seed, backend) if params is None else dict(params)
     start = time.perf_counter()
     # Overflow is reported once, as a DivergenceError, and not by a warning from each operation.
@@ -191,13 +223,13 @@ class _Loop:
     engine: PortableEngine
     epochs: int
     callbacks: Sequence[Callback]
+    one_by_one: bool  # for an optimiser that reads its losses itself
     losses: list[float] = field(default_factory=list)
     stopped: str = ""
 
     def train(self, params: Params) -> Params:
         # Each read of the losses waits for the device. A line search reads them anyway.
-        reads_anyway = _full_batch_only(self.engine.optimizer)
-        chunk = 10 if on_accelerator(self.engine.backend) and not reads_anyway else 1
+        chunk = 10 if on_accelerator(self.engine.backend) and not self.one_by_one else 1
         # Where this chunk starts, and where the one before did: (params, state, epochs done).
         start = before = (params, self.engine.optimizer.init(params), 0)
         while start[2] < self.epochs and not self.stopped:
@@ -231,21 +263,20 @@ class _Loop:
         return all(bool(xp.all(xp.isfinite(p))) for p in params.values())
 
 
-def _full_batch_only(optimizer: Optimizer) -> bool:
-    return getattr(optimizer, "full_batch_only", False)
-
-
 def _resolve_backend(x: Any, backend: Backend | None) -> Backend:
     """Arrays of another library stay where they are; host data go where the user says."""
-    on_host = isinstance(x, np.ndarray | list | tuple)
-    if not on_host and backend is None:
-        return backend_of(x)
-    return get_backend() if backend is None else backend
+    if backend is not None:
+        if not isinstance(backend, Backend):
+            raise TypeError(
+                f"fit: backend must be what rnn_xp.get_backend returns, got {backend!r}."
+            )
+        return backend
+    return get_backend() if training_data.on_host(x) else backend_of(x)
 
 
 def _resolve_workers(workers: int | None, backend: Backend) -> int:
-    if workers is not None and (isinstance(workers, bool) or workers < 1):
-        raise ValueError(f"fit: workers must be >= 1, or None for all cores, got {workers!r}.")
+    if workers is not None:
+        workers = training_data.whole("workers", workers, 1)
     if backend.name != "numpy":
         return 1
     if workers is None:  # the cores this process may use, where the system can tell
@@ -255,63 +286,19 @@ def _resolve_workers(workers: int | None, backend: Backend) -> int:
     return workers
 
 
-def _check_sizes(x: Array, y: Array, epochs: int, batch_size: int | None) -> int:
-    x_shape, y_shape = np.shape(x), np.shape(y)
-    if len(x_shape) != 3 or 0 in x_shape:
-        raise ValueError(f"fit: x must have shape (N, T, I) with N, T, I >= 1, got {x_shape}.")
-    rows: int = x_shape[0]
-    if len(y_shape) != 2 or y_shape[0] != rows:
-        raise ValueError(
-            f"fit: y must have shape ({rows}, O), one row per window of x, got {y_shape}."
-        )
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"fit: epochs must be an integer >= 1, got {epochs!r}.")
-    if batch_size is not None and not (
-        isinstance(batch_size, int) and not isinstance(batch_size, bool) and 1 <= batch_size <= rows
-    ):
-        raise ValueError(
-            f"fit: batch_size must be an integer in 1..{rows} (N), or None for the full batch, "
-            f"got {batch_size!r}."
-        )
-    return rows
-
-
-def _enter(backend: Backend, **arrays: Any) -> Iterator[Array | None]:
-    """Let data in: host arrays go to the backend, and finiteness is checked once, here."""
-    for name, array in arrays.items():
-        if array is None:
-            yield None
-            continue
-        if isinstance(array, np.ndarray | list | tuple):
-            array = backend.asarray(array, copy=False)
-        xp = backend.xp
-        if not bool(xp.all(xp.isfinite(array))):
-            raise ValueError(
-                f"fit: {name} has values that are not finite. Remove or fill the gaps first."
-            )
-        yield array
-
-
-def _check_weights(backend: Backend, weight: Array, rows: int) -> None:
-    if tuple(weight.shape) != (rows,):
-        raise ValueError(
-            f"fit: sample_weight must have shape ({rows},), one weight per window, got "
-            f"{tuple(weight.shape)}."
-        )
-    xp = backend.xp
-    if bool(xp.any(weight < 0)) or not bool(xp.any(weight > 0)):
-        raise ValueError("fit: sample_weight must be >= 0, with at least one weight > 0.")
-
-
-def _shuffled(rows: int, batch_size: int, seed: int) -> Callable[[int], Iterator[Any]]:
+def _shuffled(rows: int, batch_size: int, seed: int) -> Callable[[int], list[Any]]:
     """Minibatches of an epoch, a function of (seed, epoch) alone; the last may be short."""
 
-    def batches(epoch: int) -> Iterator[Any]:
+    def batches(epoch: int) -> list[Any]:
         order = np.random.default_rng((seed, epoch)).permutation(rows)
-        for start in range(0, rows, batch_size):
-            yield order[start : start + batch_size]
+        return [order[start : start + batch_size] for start in range(0, rows, batch_size)]
 
     return batches
+
+
+def _seeded(seed: int) -> Callable[[int, int], np.random.Generator]:
+    """Generators for dropout, one for each block in each update."""
+    return lambda step, block: np.random.default_rng((seed, step, block))
 
 
 def _one_blas_thread(backend: Backend) -> contextlib.AbstractContextManager[Any]:

@@ -37,7 +37,7 @@ class TestNetwork:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"cell": "gru2"}, "cell='gru2' is not known. Valid: 'rnn'"),
+            ({"cell": "gru2"}, "cell='gru2' is not known. Valid: 'rnn', 'gru', 'lstm'"),
             ({"activation": "sin"}, "activation='sin' is not known. Valid: 'tanh', 'relu'"),
             ({"topology": "many"}, "topology='many' is not known. Valid: 'many_to_one'"),
             ({"hidden_size": 0}, "hidden_size must be an integer >= 1, got 0"),
@@ -77,7 +77,7 @@ class TestNetwork:
         params, x, _ = ready
         with pytest.raises(ValueError, match=r"state.h must have shape \(1, 3, 4\), got \(3, 4\)"):
             NET.forward(params, x, rx.RNNState(np.zeros((3, 4))))
-        with pytest.raises(TypeError, match="state must be an RNNState, got ndarray"):
+        with pytest.raises(TypeError, match="state must be the RNNState of cell='rnn', got ndarray"):
             NET.forward(params, x, np.zeros((1, 3, 4)))
 
     def test_wrong_upstream(self, ready):

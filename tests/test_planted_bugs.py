@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_gradients import Problem
+from problems import Problem
 
 from rnn_xp import network, sequence
 from rnn_xp.cells import RNNCell, RNNState, rnn

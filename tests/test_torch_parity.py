@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_gradients import CONFIGURATIONS, Problem
+from problems import Problem
 
 import rnn_xp as rx
 

@@ -116,6 +116,51 @@ def test_two_steps_by_hand_with_a_state_that_came_before():
     np.testing.assert_allclose(grads["state"].h[0], dz_1 @ p["layer0.w_hh"], rtol=1e-12)
 
 
+def test_two_steps_by_hand_many_to_many():
+    """dL/dh_1 = (own loss at 1) + (through h_2), and so two terms for every weight."""
+    net = rx.Network(input_size=2, hidden_size=4, output_size=3, topology="many_to_many")
+    rng = np.random.default_rng(7)
+    params = {name: rng.standard_normal(shape) for name, shape in net.shapes.items()}
+    w_xh, w_hh, b_h, w_hy, b_y = (
+        params[name]
+        for name in ("layer0.w_xh", "layer0.w_hh", "layer0.b_h", "readout.w_hy", "readout.b_y")
+    )
+    x, y = rng.standard_normal((5, 2, 2)), rng.standard_normal((5, 2, 3))
+    h_0 = rng.standard_normal((5, 4))
+
+    h_1 = np.tanh(x[:, 0] @ w_xh.T + h_0 @ w_hh.T + b_h)
+    h_2 = np.tanh(x[:, 1] @ w_xh.T + h_1 @ w_hh.T + b_h)
+    dpred_1, dpred_2 = (
+        2.0 * (h @ w_hy.T + b_y - y[:, t]) / y.size for t, h in enumerate((h_1, h_2))
+    )
+    dh_2 = dpred_2 @ w_hy
+    dz_2 = dh_2 * (1.0 - h_2**2)
+    own_loss, through_h_2 = dpred_1 @ w_hy, dz_2 @ w_hh
+    dh_1 = own_loss + through_h_2
+    dz_1 = dh_1 * (1.0 - h_1**2)
+
+    state = rx.RNNState(h_0[None])
+    flow = net.gradient_flow(params, x, y, state=state)["layer0"]
+    np.testing.assert_allclose(flow, [dh_1, dh_2], rtol=1e-12)
+    terms = net.grad_per_step(params, x, y, state=state)
+    _, grads = net.value_and_grad(params, x, y, state=state)
+    by_hand = {
+        "layer0.w_xh": (dz_1.T @ x[:, 0], dz_2.T @ x[:, 1]),
+        "layer0.w_hh": (dz_1.T @ h_0, dz_2.T @ h_1),
+        "layer0.b_h": (dz_1.sum(axis=0), dz_2.sum(axis=0)),
+        "readout.w_hy": (dpred_1.T @ h_1, dpred_2.T @ h_2),
+        "readout.b_y": (dpred_1.sum(axis=0), dpred_2.sum(axis=0)),
+    }
+    assert terms.keys() == grads.keys() == by_hand.keys()
+    for name, (first, second) in by_hand.items():
+        np.testing.assert_allclose(terms[name], [first, second], rtol=1e-10, err_msg=name)
+        np.testing.assert_allclose(grads[name], first + second, rtol=1e-10, err_msg=name)
+
+    # Not an accident of the numbers: neither share alone is the gradient.
+    assert abs(own_loss).min() > 0.0
+    assert abs(through_h_2).min() > 0.0
+
+
 def test_batch_of_one_and_batch_of_8317():
     """dL/dW_hy: a scalar times the row h for one sample, the sum of 8317 of these for all."""
     rows = 8317

@@ -3,9 +3,9 @@
 Equations, samples in rows (books write W x, arrays compute x @ W.T)::
 
     Forward                                     Backward
-    1  p_t = x_t @ w_xh.T + b_h                 dx_t    = dz_t @ w_xh
+    1  p_t = x_t @ w_xh.T + b_h                 dx_t     = dz_t @ w_xh
     2  z_t = p_t + h_{t-1} @ w_hh.T             dh_{t-1} = dz_t @ w_hh
-    3  h_t = f(z_t)                             dz_t    = dh_t * f'(z_t)
+    3  h_t = f(z_t)                             dz_t     = dh_t * f'(z_t)
 
     dw_xh = sum_t dz_t.T @ x_t      dw_hh = sum_t dz_t.T @ h_{t-1}      db_h = sum_t sum_n dz_t
 
@@ -29,7 +29,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rnn_xp._typing import Array, Namespace, Params
-from rnn_xp.kernels.portable import TANH, Activation, sum_rows
+from rnn_xp.cells import gates
+from rnn_xp.cells.gates import NormCache, Share
+from rnn_xp.kernels.portable import TANH, Activation
 
 __all__ = ["RNNCache", "RNNCell", "RNNState"]
 
@@ -44,6 +46,9 @@ class RNNCache(NamedTuple):
     """What a step keeps for its backward: its output ``h``, since f'(z) is a function of h."""
 
     h: Array
+    h_in: Array  # h_{t-1} as it entered step 2; the other factor of dw_hh
+    keep: Array | None  # the mask of recurrent dropout
+    norm: NormCache | None
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class RNNCell:
         I and H.
     activation : Activation
         f and its adjoint: `rnn_xp.kernels.portable.TANH` or ``RELU``.
+    layer_norm : bool
+        Normalise both products of z, see `rnn_xp.cells.gates`; adds the gains g_xh and g_hh.
 
     Examples
     --------
@@ -71,34 +78,32 @@ class RNNCell:
     input_size: int
     hidden_size: int
     activation: Activation = TANH
+    layer_norm: bool = False
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters: w_xh (H, I), w_hh (H, H), b_h (H,)."""
-        size_in, size = self.input_size, self.hidden_size
-        return {"w_xh": (size, size_in), "w_hh": (size, size), "b_h": (size,)}
+        return gates.gate_shapes(1, self.input_size, self.hidden_size, self.layer_norm)
+
+    def constants(self) -> dict[str, tuple[float, ...]]:
+        """Initial values, gate by gate, of the vectors that do not start at zero."""
+        return {"g_xh": (1.0,), "g_hh": (1.0,)} if self.layer_norm else {}
+
+    def initial_state(self, zeros: Array) -> RNNState:
+        """Return the state of zeros, given zeros (N, H)."""
+        return RNNState(zeros)
 
     def project(self, params: Params, xs: Array, *, xp: Namespace) -> Array:
-        """Do step 1, the part of z that does not depend on h, for any number of rows at once.
-
-        Parameters
-        ----------
-        params : Params
-        xs : Array (M, I)
-            M rows; all T*N of them when a whole sequence is projected.
-        xp : Namespace
-
-        Returns
-        -------
-        Array (M, H)
-        """
-        return xp.matmul(xs, xp.matrix_transpose(params["w_xh"])) + params["b_h"]
-
-    def project_back(self, params: Params, dz: Array, *, xp: Namespace) -> Array:
-        """Adjoint of `project` with respect to the input: dz (M, H) to dx (M, I)."""
-        return xp.matmul(dz, params["w_xh"])
+        """Do step 1 for any number of rows: xs (M, I) to p (M, H)."""
+        return gates.project(params, xs, xp=xp)
 
     def step(
-        self, params: Params, projected: Array, state: RNNState, *, xp: Namespace
+        self,
+        params: Params,
+        projected: Array,
+        state: RNNState,
+        keep: Array | None = None,
+        *,
+        xp: Namespace,
     ) -> tuple[RNNState, RNNCache]:
         """Do steps 2 and 3.
 
@@ -109,6 +114,8 @@ class RNNCell:
             This step's rows of `project`.
         state : RNNState
             h_{t-1} (N, H).
+        keep : Array (N, H), optional
+            Mask of recurrent dropout, by which h_{t-1} is multiplied before step 2.
         xp : Namespace
 
         Returns
@@ -118,13 +125,14 @@ class RNNCell:
         cache : RNNCache
             For `step_back`.
         """
-        z = projected + xp.matmul(state.h, xp.matrix_transpose(params["w_hh"]))  # 2
-        h = self.activation.forward(z, xp=xp)  # 3
-        return RNNState(h), RNNCache(h)
+        h_in = state.h if keep is None else state.h * keep
+        recurrent, norm = gates.linear(h_in, params["w_hh"], params.get("g_hh"), xp=xp)
+        h = self.activation.forward(projected + recurrent, xp=xp)  # 2, 3
+        return RNNState(h), RNNCache(h, h_in, keep, norm)
 
     def step_back(
         self, params: Params, dstate: RNNState, cache: RNNCache, *, xp: Namespace
-    ) -> tuple[Array, RNNState]:
+    ) -> tuple[Share, RNNState]:
         """Back-propagate one step.
 
         Parameters
@@ -138,32 +146,21 @@ class RNNCell:
 
         Returns
         -------
-        dz : Array (N, H)
+        share : Share
+            For `collect`, dz (N, H) in it.
         dstate : RNNState
             dL/dh_{t-1} (N, H), as far as it comes through this step.
         """
         dz = self.activation.backward(dstate.h, cache.h, xp=xp)  # 3
-        return dz, RNNState(xp.matmul(dz, params["w_hh"]))  # 2
+        da, dgain = gates.linear_back(dz, params.get("g_hh"), cache.norm, xp=xp)
+        dh = xp.matmul(da, params["w_hh"])  # 2
+        dh = dh if cache.keep is None else dh * cache.keep
+        return Share(dz, cache.h_in, None if dgain is None else da, dgain), RNNState(dh)
 
-    def collect(self, xs: Array, h_prev: Array, dz: Array, *, xp: Namespace) -> Params:
-        """Sum the weight gradients over M rows: the rows of one step, or of all T*N.
+    def input_back(self, params: Params, xs: Array, share: Share, *, xp: Namespace) -> Array:
+        """Adjoint of `project`: dx (M, I), given the same xs (M, I) and the rows' share."""
+        return gates.input_back(params, xs, share, xp=xp)  # 1
 
-        Parameters
-        ----------
-        xs : Array (M, I)
-        h_prev : Array (M, H)
-            Row for row, the hidden state that entered the step.
-        dz : Array (M, H)
-        xp : Namespace
-
-        Returns
-        -------
-        Params
-            Gradients with the shapes of `shapes`.
-        """
-        dz_t = xp.matrix_transpose(dz)
-        return {
-            "w_xh": xp.matmul(dz_t, xs),
-            "w_hh": xp.matmul(dz_t, h_prev),
-            "b_h": sum_rows(dz, xp=xp),
-        }
+    def collect(self, params: Params, xs: Array, share: Share, *, xp: Namespace) -> Params:
+        """Sum the weight gradients over M rows: the rows of one step, or of all T*N."""
+        return gates.collect(params, xs, share, xp=xp)

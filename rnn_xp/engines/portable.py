@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from rnn_xp._typing import Array, Loss, Optimizer, Params
+from rnn_xp import sequence
+from rnn_xp._typing import Array, Loss, Namespace, Optimizer, Params
 from rnn_xp.backend import Backend
 from rnn_xp.losses import total_weight
 from rnn_xp.network import Network
+from rnn_xp.options import Options
+from rnn_xp.pipeline import Carry
 
-__all__ = ["PortableEngine", "default_block_rows", "on_accelerator", "tree_sum"]
+__all__ = ["Batch", "PortableEngine", "default_block_rows", "on_accelerator", "tree_sum"]
 
 _CPU_BLOCK_ROWS = 1040
 _ACCELERATOR_BLOCK_ROWS = 65536
@@ -85,6 +88,44 @@ def tree_sum(leaves: Iterable[_T], add: Callable[[_T, _T], _T]) -> _T:
     return total
 
 
+class Batch(NamedTuple):
+    """Rows to train on. Every array that is given has N rows; `rnn_xp.Network` documents them."""
+
+    x: Array
+    y: Array
+    sample_weight: Array | None = None
+    lengths: Array | None = None
+    mask: Array | None = None
+    reset: Array | None = None
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Rows start..stop-1, as views where the library has them."""
+        return Batch(*(None if a is None else a[start:stop, ...] for a in self))
+
+    def take(self, index: Array, *, xp: Namespace) -> Batch:
+        """Rows by index."""
+        return Batch(*(None if a is None else xp.take(a, index, axis=0) for a in self))
+
+    def steps(self, start: int, stop: int, topology: str) -> Batch:
+        """Steps start..stop-1 of what has steps: x has none in one_to_many, y in many_to_one."""
+        cut, weight = slice(start, stop), self.sample_weight
+        if weight is not None and len(weight.shape) == 2:
+            weight = weight[:, cut]
+        return Batch(
+            self.x if topology == "one_to_many" else self.x[:, cut, :],
+            self.y if topology == "many_to_one" else self.y[:, cut, ...],
+            weight,
+            None,
+            None if self.mask is None else self.mask[:, cut],
+            None if self.reset is None else self.reset[:, cut],
+        )
+
+    @property
+    def options(self) -> dict[str, Array | None]:
+        """Arguments of the network's methods beyond x, y and the weights."""
+        return {"lengths": self.lengths, "mask": self.mask, "reset": self.reset}
+
+
 @dataclass
 class PortableEngine:
     """Epochs of training on any backend.
@@ -96,14 +137,16 @@ class PortableEngine:
     optimizer : Optimizer
     backend : Backend
         Where the data live.
-    x : Array (N, T, I)
-    y : Array (N, O)
-    sample_weight : Array (N,) or None
+    data : Batch
     block_rows : int
         Rows of a block, part of the definition of the result.
-    batches : callable
-        ``batches(epoch)`` gives the epoch's minibatches as index arrays, or is None for the full
-        batch.
+    batches : callable, optional
+        ``batches(epoch)`` gives the epoch's minibatches as index arrays; without it the full
+        batch is used.
+    truncate : (int, int), optional
+        (k1, k2) of truncated backpropagation; one update for each segment of the full batch.
+    noise : callable, optional
+        ``noise(step, block)`` gives the generator for the dropout of a block in an update.
     workers : int
         Threads; more than one only where several can work at once, which is NumPy.
     """
@@ -112,11 +155,11 @@ class PortableEngine:
     loss: Loss
     optimizer: Optimizer
     backend: Backend
-    x: Array
-    y: Array
-    sample_weight: Array | None
+    data: Batch
     block_rows: int
-    batches: Callable[[int], Iterable[Any]] | None = None
+    batches: Callable[[int], Sequence[Any]] | None = None
+    truncate: tuple[int, int] | None = None
+    noise: Callable[[int, int], Any] | None = None
     workers: int = 1
     evaluations: int = 0
     _pool: ThreadPoolExecutor | None = None
@@ -145,20 +188,23 @@ class PortableEngine:
         params : Params
         opt_state : optimiser state
         losses : Array (epochs,)
-            Full batch: the loss before each update. Minibatches: each epoch's mean of the
-            batches' losses, weighted by what they count.
+            Full batch: the loss before each update. Minibatches and segments: each epoch's mean
+            of their losses, weighted by what they count.
         """
         losses = []
         for epoch in range(first_epoch, first_epoch + epochs):
-            if self.batches is None:
-                params, opt_state, value = self._full_batch(params, opt_state)
+            if self.truncate is not None:
+                params, opt_state, value = self._segments(params, opt_state, epoch, self.truncate)
+            elif self.batches is not None:
+                index = self.batches(epoch)
+                params, opt_state, value = self._minibatches(params, opt_state, epoch, index)
             else:
-                params, opt_state, value = self._minibatches(params, opt_state, epoch)
+                params, opt_state, value = self._full_batch(params, opt_state, epoch)
             losses.append(value)
         return params, opt_state, self.backend.xp.stack(losses)
 
     def value_and_grad(self, params: Params) -> _ValueAndGrads:
-        """Loss and gradient over all rows.
+        """Loss and gradient over all rows, without dropout.
 
         L-BFGS ends each line search on parameters it has already evaluated and comes back with
         the same dict, so the latest results are kept and recognised by identity.
@@ -166,58 +212,155 @@ class PortableEngine:
         for seen, result in self._seen:
             if seen is params:
                 return result
-        result = self._evaluate(params, self.x, self.y, self.sample_weight)
+        result = self._evaluate(params, self.data, 0)
         self._seen.append((params, result))
         return result
 
-    def _full_batch(self, params: Params, opt_state: Any) -> tuple[Params, Any, Array]:
-        self._seen = [entry for entry in self._seen if entry[0] is params]
-        value, grads = self.value_and_grad(params)
+    def _full_batch(self, params: Params, opt_state: Any, epoch: int) -> tuple[Params, Any, Array]:
+        if self.noise is None:
+            self._seen = [entry for entry in self._seen if entry[0] is params]
+            value, grads = self.value_and_grad(params)
+        else:
+            value, grads = self._evaluate(params, self.data, epoch)
         params, opt_state = self.optimizer.update(
             grads, opt_state, params, value=value, value_and_grad=self.value_and_grad
         )
         return params, opt_state, value
 
-    def _minibatches(self, params: Params, opt_state: Any, epoch: int) -> tuple[Params, Any, Array]:
-        xp, values, totals = self.backend.xp, [], []
-        for rows in self.batches(epoch) if self.batches else ():
-            index = self.backend.asarray(rows)
-            x, y, weight = (
-                None if a is None else xp.take(a, index, axis=0)
-                for a in (self.x, self.y, self.sample_weight)
-            )
-            value, grads = self._evaluate(params, x, y, weight)
+    def _minibatches(
+        self, params: Params, opt_state: Any, epoch: int, batches: Sequence[Any]
+    ) -> tuple[Params, Any, Array]:
+        mean = _Mean()
+        for number, rows in enumerate(batches):
+            batch = self.data.take(self.backend.asarray(rows), xp=self.backend.xp)
+            value, grads = self._evaluate(params, batch, epoch * len(batches) + number)
             params, opt_state = self.optimizer.update(grads, opt_state, params, value=value)
-            total = total_weight(y, weight)
-            values.append(value * total)
-            totals.append(total)
-        return params, opt_state, sum(values[1:], values[0]) / sum(totals[1:], totals[0])
+            mean.add(value, self._total(batch))
+        return params, opt_state, mean.value
 
-    def _evaluate(self, params: Params, x: Array, y: Array, weight: Array | None) -> _ValueAndGrads:
-        """Loss and gradient over the given rows, block by block."""
-        self.evaluations += 1
-        total = total_weight(y, weight)
-
-        def block(start: int) -> _ValueAndGrads:
-            rows = slice(start, min(start + self.block_rows, x.shape[0]))
-            return self.net.value_and_grad(
-                params,
-                x[rows, ...],
-                y[rows, ...],
-                self.loss,
-                None if weight is None else weight[rows],
-                total=total,
+    def _segments(
+        self, params: Params, opt_state: Any, epoch: int, truncate: tuple[int, int]
+    ) -> tuple[Params, Any, Array]:
+        """Truncated backpropagation: the state is carried on, the gradient is not."""
+        topology = self.net.topology
+        steps = (self.data.y if topology == "one_to_many" else self.data.x).shape[1]
+        pieces = sequence.segments(steps, *truncate)
+        if topology == "many_to_one":  # only the last segment has a loss
+            pieces = pieces[-1:]
+        carries = [
+            self._before(params, start, pieces[0].start) for start in self._starts(self.data)
+        ]
+        mean = _Mean()
+        for number, piece in enumerate(pieces):
+            batch = self.data.steps(piece.start, piece.stop, topology)
+            batch = batch._replace(sample_weight=self._own_weight(batch, piece))
+            following = pieces[number + 1].start if number + 1 < len(pieces) else piece.stop
+            value, grads = self._evaluate_segment(
+                params, batch, carries, following - piece.start, epoch * len(pieces) + number
             )
+            params, opt_state = self.optimizer.update(grads, opt_state, params, value=value)
+            mean.add(value, self._total(batch))
+        return params, opt_state, mean.value
 
-        starts = range(0, x.shape[0], self.block_rows)
+    def _before(self, params: Params, start: int, step: int) -> Carry | None:
+        """State of a block of rows before a step, or None before the first."""
+        if not step:
+            return None
+        rows = self.data.rows(start, start + self.block_rows).steps(0, step, self.net.topology)
+        _, state = self.net.forward(params, rows.x, mask=rows.mask, reset=rows.reset)
+        return Carry(state, None)
+
+    def _own_weight(self, batch: Batch, piece: sequence.Segment) -> Array | None:
+        """Weights of a segment whose context, the steps before ``first``, does not count."""
+        xp, context = self.backend.xp, piece.first - piece.start
+        options = Options(mask=batch.mask)
+        weight = self.net.loss_weight(batch.x, batch.y, batch.sample_weight, options)
+        if not context or self.net.topology == "many_to_one":
+            return weight
+        steps = piece.stop - piece.start
+        counts = xp.arange(steps, device=self.backend.device) >= context
+        counts = xp.astype(counts, batch.x.dtype)[None, :]
+        if weight is None:
+            return xp.ones_like(batch.x[:, 0:1, 0]) * counts
+        return (weight if len(weight.shape) == 2 else weight[:, None]) * counts
+
+    def _evaluate(self, params: Params, batch: Batch, step: int) -> _ValueAndGrads:
+        """Loss and gradient over the given rows, block by block."""
+        total = self._total(batch)
+
+        def block(number: int, start: int) -> _ValueAndGrads:
+            rows = batch.rows(start, start + self.block_rows)
+            rng = None if self.noise is None else self.noise(step, number)
+            return self.net.value_and_grad(
+                params, rows.x, rows.y, self.loss, rows.sample_weight,
+                rng=rng, total=total, **rows.options,
+            )  # fmt: skip
+
+        return tree_sum(self._map(block, batch), _add)
+
+    def _evaluate_segment(
+        self,
+        params: Params,
+        batch: Batch,
+        carries: list[Carry | None],
+        following: int,
+        step: int,
+    ) -> _ValueAndGrads:
+        """`_evaluate` from the state that each block was left in; ``carries`` are renewed."""
+        total = self._total(batch)
+
+        def block(number: int, start: int) -> _ValueAndGrads:
+            rows = batch.rows(start, start + self.block_rows)
+            before = carries[number]
+            x = rows.x if before is None or before.x is None else before.x
+            value, grads, carries[number] = self.net.segment_value_and_grad(
+                params, x, rows.y, self.loss, rows.sample_weight, total=total, carry=following,
+                state=None if before is None else before.state,
+                mask=rows.mask, reset=rows.reset,
+                rng=None if self.noise is None else self.noise(step, number),
+            )  # fmt: skip
+            return value, grads
+
+        return tree_sum(self._map(block, batch), _add)
+
+    def _map(
+        self, block: Callable[[int, int], _ValueAndGrads], batch: Batch
+    ) -> Iterable[_ValueAndGrads]:
+        """Evaluate the blocks, on threads where there are some; results in order."""
+        self.evaluations += 1
+        starts = self._starts(batch)
+        numbers = range(len(starts))
         if self._pool is None:
-            return tree_sum(map(block, starts), _add)
+            return map(block, numbers, starts)
         # Threads work in the caller's context: NumPy keeps there what to do about overflow.
         contexts = [contextvars.copy_context() for _ in starts]
-        parts: Iterable[_ValueAndGrads] = self._pool.map(
-            lambda context, start: context.run(block, start), contexts, starts
-        )
-        return tree_sum(parts, _add)
+        return self._pool.map(
+            lambda context, number, start: context.run(block, number, start),
+            contexts, numbers, starts,
+        )  # fmt: skip
+
+    def _starts(self, batch: Batch) -> range:
+        return range(0, batch.x.shape[0], self.block_rows)
+
+    def _total(self, batch: Batch) -> Any:
+        options = Options(lengths=batch.lengths, mask=batch.mask)
+        weight = self.net.loss_weight(batch.x, batch.y, batch.sample_weight, options)
+        return total_weight(batch.y, weight)
+
+
+class _Mean:
+    """Mean of losses, each weighted by what it counts."""
+
+    def __init__(self) -> None:
+        self.sum: Any = 0.0
+        self.total: Any = 0.0
+
+    def add(self, value: Array, total: Any) -> None:
+        self.sum, self.total = self.sum + value * total, self.total + total
+
+    @property
+    def value(self) -> Array:
+        return self.sum / self.total
 
 
 def _add(a: _ValueAndGrads, b: _ValueAndGrads) -> _ValueAndGrads:

@@ -1,4 +1,4 @@
-"""Kernels in pure Array API: activations with their adjoints, and the sum over rows.
+"""Kernels in pure Array API: activations with their adjoints, layer normalisation, sums of rows.
 
 Everything here also runs on complex arrays, because the gradient tests evaluate the forward pass
 at ``params + 1e-30j * direction``. Hence no comparison of ``z`` itself, only of ``real(z)``.
@@ -11,11 +11,22 @@ from typing import NamedTuple
 
 from rnn_xp._typing import Array, Namespace
 
-__all__ = ["RELU", "TANH", "Activation", "sum_rows"]
+__all__ = [
+    "IDENTITY",
+    "RELU",
+    "SIGMOID",
+    "SOFTMAX",
+    "TANH",
+    "Activation",
+    "normalise",
+    "normalise_back",
+    "sigmoid",
+    "sum_rows",
+]
 
 
 class Activation(NamedTuple):
-    """A pointwise function and its adjoint.
+    """A function of the last axis or of each entry, and its adjoint.
 
     Attributes
     ----------
@@ -30,12 +41,40 @@ class Activation(NamedTuple):
     backward: Callable[..., Array]
 
 
+def _identity(z: Array, *, xp: Namespace) -> Array:
+    return z
+
+
+def _identity_back(dh: Array, h: Array, *, xp: Namespace) -> Array:
+    return dh
+
+
 def _tanh(z: Array, *, xp: Namespace) -> Array:
     return xp.tanh(z)
 
 
 def _tanh_back(dh: Array, h: Array, *, xp: Namespace) -> Array:
     return dh * (1.0 - h * h)
+
+
+def sigmoid(z: Array, *, xp: Namespace) -> Array:
+    """Logistic function 1 / (1 + exp(-z)), in the form that cannot overflow.
+
+    ::
+
+        sigmoid(z) = 0.5 * tanh(0.5 * z) + 0.5
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sigmoid(np.asarray([-1000.0, 0.0, 1000.0]), xp=np).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return 0.5 * xp.tanh(0.5 * z) + 0.5
+
+
+def _sigmoid_back(dh: Array, h: Array, *, xp: Namespace) -> Array:
+    return dh * h * (1.0 - h)
 
 
 def _relu(z: Array, *, xp: Namespace) -> Array:
@@ -47,8 +86,82 @@ def _relu_back(dh: Array, h: Array, *, xp: Namespace) -> Array:
     return xp.where(xp.real(h) > 0, dh, xp.zeros_like(dh))
 
 
+def _softmax(z: Array, *, xp: Namespace) -> Array:
+    # A shift changes nothing but the risk of overflow, so its derivative may be left out.
+    e = xp.exp(z - xp.max(xp.real(z), axis=-1, keepdims=True))
+    return e / xp.sum(e, axis=-1, keepdims=True)
+
+
+def _softmax_back(dh: Array, h: Array, *, xp: Namespace) -> Array:
+    return h * (dh - xp.sum(dh * h, axis=-1, keepdims=True))
+
+
+IDENTITY = Activation(_identity, _identity_back)
 TANH = Activation(_tanh, _tanh_back)
+SIGMOID = Activation(sigmoid, _sigmoid_back)
 RELU = Activation(_relu, _relu_back)
+SOFTMAX = Activation(_softmax, _softmax_back)
+
+
+def normalise(a: Array, *, eps: float = 1e-5, xp: Namespace) -> tuple[Array, Array]:
+    """Normalise each row to mean 0 and variance 1.
+
+    ::
+
+        d = a - mean(a)      inv = 1 / sqrt(mean(d * d) + eps)      n = d * inv
+
+    Parameters
+    ----------
+    a : Array (M, K)
+    eps : float
+        Keeps a constant row finite.
+    xp : Namespace
+
+    Returns
+    -------
+    n : Array (M, K)
+    inv : Array (M, 1)
+        For `normalise_back`.
+
+    References
+    ----------
+    .. [1] J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer normalization", arXiv:1607.06450 (2016).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> n, inv = normalise(np.asarray([[1.0, 3.0]]), eps=0.0, xp=np)
+    >>> n.tolist(), inv.tolist()
+    ([[-1.0, 1.0]], [[1.0]])
+    """
+    size = a.shape[1]
+    d = a - xp.sum(a, axis=1, keepdims=True) * (1.0 / size)
+    inv = 1.0 / xp.sqrt(xp.sum(d * d, axis=1, keepdims=True) * (1.0 / size) + eps)
+    return d * inv, inv
+
+
+def normalise_back(dn: Array, n: Array, inv: Array, *, xp: Namespace) -> Array:
+    """Adjoint of `normalise`: what changes a row's mean or scale has no effect on n.
+
+    ::
+
+        da = inv * (dn - mean(dn) - n * mean(dn * n))
+
+    Parameters
+    ----------
+    dn : Array (M, K)
+    n, inv : Array
+        What `normalise` returned.
+    xp : Namespace
+
+    Returns
+    -------
+    da : Array (M, K)
+    """
+    share = 1.0 / dn.shape[1]
+    mean = xp.sum(dn, axis=1, keepdims=True) * share
+    along = xp.sum(dn * n, axis=1, keepdims=True) * share
+    return inv * (dn - mean - n * along)
 
 
 def sum_rows(a: Array, *, xp: Namespace) -> Array:

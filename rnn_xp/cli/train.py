@@ -1,127 +1,63 @@
-"""The command line: ``rnn-xp train | backends | datasets``."""
+"""``rnn-xp train``: train on the first part of a series and judge on the rest."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rnn_xp import __version__, datasets, optim
-from rnn_xp.backend import Backend, BackendError, backends, get_backend
+from rnn_xp import __version__, optim
+from rnn_xp.backend import Backend, get_backend
 from rnn_xp.callbacks import Progress
+from rnn_xp.cli import options
 from rnn_xp.forecasting import Score, SplitSeries, compare, split_series, verdict
 from rnn_xp.network import Network
 from rnn_xp.runs import Model, RunFolder, new_folder_name
 from rnn_xp.trainer import DivergenceError, FitResult, fit
 
-__all__ = ["main"]
+__all__ = ["add_command"]
 
 _OPTIMIZERS = {"lbfgs": optim.LBFGS, "adam": optim.Adam, "sgd": optim.SGD}
 
-# Errors that a user can repair; anything else is a fault of ours and shows its traceback.
-_USER_ERRORS = (BackendError, ValueError, TypeError, OSError)
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments without the program's name; those of the process by default.
-
-    Returns
-    -------
-    int
-        Exit status: 0 done, 1 training diverged, 2 bad input or backend, 130 interrupted.
-    """
-    arguments = _parser().parse_args(argv)
-    try:
-        return int(arguments.run(arguments))
-    except DivergenceError as error:
-        print(f"rnn-xp: {error}", file=sys.stderr)
-        return 1
-    except _USER_ERRORS as error:
-        print(f"rnn-xp: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("rnn-xp: interrupted", file=sys.stderr)
-        return 130
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="rnn-xp",
-        description="Recurrent networks with explicit backpropagation through time.",
-    )
-    parser.add_argument("--version", action="version", version=f"rnn-xp {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(commands)
-    command = commands.add_parser("backends", help="what is installed and usable, and why not")
-    command.add_argument("--json", action="store_true", help="print one line of JSON")
-    command.set_defaults(run=_backends)
-    command = commands.add_parser("datasets", help="the series that come with the package")
-    command.set_defaults(run=_datasets)
-    return parser
-
-
-def _add_train(commands: Any) -> None:
+def add_command(commands: Any) -> None:
+    """Add the command."""
     command = commands.add_parser(
         "train",
         help="train a network on a series and judge it beside the baselines",
+        usage="rnn-xp train [options]",
         description="Train on the first part of a series, test on the rest.",
-        epilog="example: rnn-xp train --data prices.csv --column close --hidden-size 32",
+        epilog="example: rnn-xp train --data prices.csv --column close --cell gru --epochs 100",
     )
-    add = command.add_argument
-    add("--data", default="length_of_day", help="a bundled series or a CSV file (%(default)s)")
-    add("--column", help="column of the CSV file, by name or by index from 0")
-    add("--missing", default="error", choices=["error", "drop", "interpolate"])
-    add("--seq-length", type=int, default=10, metavar="T", help="values per window (%(default)s)")
-    add("--horizon", type=int, default=1, help="steps ahead to forecast (%(default)s)")
-    add("--train-fraction", type=float, default=0.8, metavar="F", help="(%(default)s)")
-    add("--scaler", default="standard", choices=["standard", "minmax", "none"])
-    add("--cell", default="rnn", choices=["rnn"])
-    add("--hidden-size", type=int, default=50, metavar="H", help="(%(default)s)")
-    add("--activation", default="tanh", choices=["tanh", "relu"])
+    options.add_data_options(command)
+    options.add_network_options(command)
+    add = command.add_argument_group("training").add_argument
     add("--epochs", type=int, default=300, help="(%(default)s)")
     add("--batch-size", type=int, metavar="B", help="1..N; the full batch by default")
     add("--optimizer", choices=list(_OPTIMIZERS), help="lbfgs for a full batch, else adam")
     add("--learning-rate", type=float, metavar="R", help="of adam (0.01) and sgd (0.1)")
-    add("--seed", type=int, default=0, help="(%(default)s)")
     add("--workers", type=int, help="threads on NumPy; all cores by default")
-    add("--backend", help="over RNN_XP_BACKEND: numpy, cupy, torch, jax, array_api_strict, auto")
-    add("--device", help="over RNN_XP_DEVICE: cpu, cuda:0, ...")
-    add("--dtype", help="over RNN_XP_DTYPE: float32 or float64")
-    add("--out", type=Path, help="run folder (runs/DATA-CELL-1, -2, ...)")
-    add("--force", action="store_true", help="replace the files of a run in an existing folder")
-    add("--json", action="store_true", help="print one line of JSON and nothing else")
+    options.add_backend_options(command)
+    options.add_output_options(command, "runs/DATA-CELL")
     command.set_defaults(run=_train)
 
 
 def _train(args: argparse.Namespace) -> int:
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     split = split_series(
-        _load_series(args),
+        options.load_series(args),
         seq_length=args.seq_length,
         horizon=args.horizon,
         train_fraction=args.train_fraction,
         scaler=args.scaler,
         dtype=backend.dtype_name,
     )
-    net = Network(
-        cell=args.cell,
-        input_size=1,
-        hidden_size=args.hidden_size,
-        output_size=args.horizon,
-        activation=args.activation,
-    )
+    net = options.make_network(args)
     optimizer, reason = _choose_optimizer(args, len(split.x))
     out = args.out or new_folder_name(Path("runs"), f"{split.series.name}-{args.cell}")
     say = _silent if args.json else print
@@ -175,18 +111,6 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load_series(args: argparse.Namespace) -> datasets.Series:
-    if args.data in datasets.names():
-        return datasets.load(args.data)
-    if not Path(args.data).exists():
-        raise ValueError(
-            f"--data {args.data!r} is neither a bundled series "
-            f"({', '.join(datasets.names())}) nor a file."
-        )
-    column = int(args.column) if args.column and args.column.isdecimal() else args.column
-    return datasets.read_csv(args.data, column=column, missing=args.missing)
-
-
 def _choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
     """Return the optimiser, and the sentence that says which and why."""
     full_batch = args.batch_size in (None, rows)
@@ -216,15 +140,13 @@ def _choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
 def _preamble(
     args: argparse.Namespace, backend: Backend, split: SplitSeries, net: Network, reason: str
 ) -> list[str]:
-    series, windows = split.series, len(split.x)
-    span = f" {series.dates[0]}..{series.dates[-1]}" if series.dates else ""
+    windows = len(split.x)
     lines = [
         f"backend  {backend}",
-        f"data     {series.name}: {len(series.values)} rows{span}, sha256 {series.sha256[:8]}",
+        f"data     {options.describe_series(split.series)}",
         f"split    train {len(split.train)} rows -> {windows} windows | "
         f"test {len(split.test)} rows -> {len(split.x_test)} windows (by time)",
-        f"model    {net.cell.upper()} 1x{net.hidden_size} ({net.activation}) + readout "
-        f"{net.output_size}: {net.num_parameters} parameters",
+        f"model    {options.describe_network(net)}",
         f"training {reason}, {args.epochs} epochs, seed {args.seed}",
     ]
     return [*lines, f"warning  {split.warning}"] if split.warning else lines
@@ -251,7 +173,7 @@ def _table(scores: list[Score], unit: str) -> list[str]:
 
 def _config(args: argparse.Namespace, backend: Backend, optimizer: Any) -> dict[str, Any]:
     """Everything that defines the run, defaults resolved."""
-    skip = {"run", "json", "force", "out", "learning_rate"}
+    skip = {"run", "argv", "json", "force", "out", "learning_rate"}
     config = {key: value for key, value in vars(args).items() if key not in skip}
     return {
         **config,
@@ -331,38 +253,5 @@ def _git_revision() -> str | None:
         return None
 
 
-def _backends(args: argparse.Namespace) -> int:
-    statuses = backends()
-    if args.json:
-        print(json.dumps([dataclasses.asdict(status) for status in statuses]))
-        return 0
-    rows = [("backend", "installed", "usable", "devices")]
-    for status in statuses:
-        version = status.version if status.installed else "no"
-        usable = "yes" if status.usable else "no"
-        rows.append((status.name, version or "yes", usable, ", ".join(status.devices) or "-"))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    for row in rows:
-        print("  ".join([*(f"{c:{w}}" for c, w in zip(row, widths, strict=False)), row[3]]))
-    for status in statuses:
-        if status.reason:
-            print(f"{status.name}: {status.reason}")
-    selected = os.environ.get("RNN_XP_BACKEND", "").strip() or "numpy (default)"
-    print(f"selected by RNN_XP_BACKEND: {selected}")
-    return 0
-
-
-def _datasets(args: argparse.Namespace) -> int:
-    for dataset in datasets.CATALOGUE.values():
-        rows = len(datasets.load(dataset.name).values)
-        print(f"{dataset.name:14} {rows} rows, {dataset.unit}: {dataset.title}")
-        print(f"{'':14} source: {dataset.source}")
-    return 0
-
-
 def _silent(line: str) -> None:
     """Print nothing."""
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The command line: ``rnn-xp train | explain | backends | datasets``.
+
+Each command is a module with ``add_command(commands)``, which adds its parser; the parser's ``run``
+is the command itself, a function of the parsed arguments that returns the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rnn_xp import __version__
+from rnn_xp.backend import BackendError
+from rnn_xp.cli import explain, show, train
+from rnn_xp.trainer import DivergenceError
+
+__all__ = ["main"]
+
+# Errors that a user can repair; anything else is a fault of ours and shows its traceback.
+_USER_ERRORS = (BackendError, ValueError, TypeError, OSError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 1 training diverged or a gradient is wrong, 2 bad input or backend,
+        130 interrupted.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(given, argparse.Namespace(argv=given))
+    try:
+        return int(arguments.run(arguments))
+    except DivergenceError as error:
+        print(f"rnn-xp: {error}", file=sys.stderr)
+        return 1
+    except _USER_ERRORS as error:
+        print(f"rnn-xp: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rnn-xp: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rnn-xp",
+        description="Recurrent networks with explicit backpropagation through time.",
+        epilog="example: rnn-xp train --epochs 100",
+    )
+    parser.add_argument("--version", action="version", version=f"rnn-xp {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (train, explain, show):
+        module.add_command(commands)
+    return parser
