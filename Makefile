@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-torch lint format golden data clean
+.PHONY: help train test test-torch lint format contract golden data clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,11 +26,11 @@ train: $(VENV)/installed-plot ## train on 8317 windows of length_of_day, with pl
 	$(BIN)/python scripts/train.py $(ARGS)
 
 test: $(VENV)/installed-test ## run the tests on every backend that is installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 test-torch: $(VENV)/installed-test ## install PyTorch and run the tests that compare with it
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
-	$(BIN)/python -m pytest -m torch $(ARGS)
+	$(BIN)/python -m pytest -n auto -m torch $(ARGS)
 
 lint: $(VENV)/installed-lint ## check style and types
 	$(BIN)/ruff check .
@@ -40,6 +40,10 @@ lint: $(VENV)/installed-lint ## check style and types
 format: $(VENV)/installed-lint ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+contract: $(VENV)/installed-test ## write docs/contract.md, the table of what the gradient tests cover
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
+	$(BIN)/python -m pytest -n auto tests/test_contract.py --contract-table docs/contract.md
 
 golden: $(VENV)/installed-test ## rewrite the golden losses, after a deliberate change of results
 	$(BIN)/python scripts/make_golden.py

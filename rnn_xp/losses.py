@@ -362,12 +362,14 @@ def _check_shapes(
 ) -> None:
     shape, given = tuple(pred.shape), tuple(target.shape)
     lead = shape[:-1]
-    expected = lead if classes else shape
-    if given != expected:
-        hints = ("one output give y[..., None]", "one-hot y give argmax(y, -1), for (N, 1) y[:, 0]")
+    if given != (lead if classes else shape):
+        rule, hint = "have the same shape", "one output give y[..., None]"
+        if classes:
+            rule = f"be logits and their classes, of shape {lead}"
+            hint = "one-hot y give argmax(y, -1), for (N, 1) y[:, 0]"
         raise ValueError(
-            f"{name}: with pred {shape} the target must have shape {expected}, got {given}. "
-            f"Nothing is squeezed or broadcast; for {hints[classes]}."
+            f"{name}: pred {shape} and target {given} must {rule}. Nothing is squeezed or "
+            f"broadcast; for {hint}."
         )
     if classes and shape[-1] < 2:
         raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["forecast", "loss", "to_png"]
+__all__ = ["forecast", "gradient_flow", "loss", "to_png"]
 
 _Floats = NDArray[np.floating[Any]]
 
@@ -83,6 +83,45 @@ def forecast(
     ax.legend()
     if what == "date":
         ax.figure.autofmt_xdate()
+    return ax
+
+
+def gradient_flow(
+    norms: Mapping[str, _Floats],
+    terms: Mapping[str, _Floats],
+    *,
+    title: str = "",
+    ax: Any = None,
+) -> Any:
+    """Draw how the gradient changes on its way back through time, on a logarithmic axis.
+
+    Parameters
+    ----------
+    norms : mapping of str to ndarray (T,)
+        |dL/dh_t| by layer, relative to the step where the way back begins.
+    terms : mapping of str to ndarray (T,)
+        By layer, the norm of each step's term of dL/dw_hh, relative to the same step.
+    title : str
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = _axes() if ax is None else ax
+    colors = {name: f"C{i}" for i, name in enumerate({**norms, **terms})}
+    ax.axhline(1.0, color="0.8")
+    for values, style, what in ((norms, "o-", "|dL/dh_t|"), (terms, "s:", "term of dL/dw_hh")):
+        for name, entry in values.items():
+            # A logarithmic axis has no zero, such as the first term's where h_0 is zero.
+            y = np.where(np.isfinite(entry) & (entry > 0.0), entry, np.nan)
+            steps = range(1, len(entry) + 1)
+            ax.plot(steps, y, style, color=colors[name], markersize=4, label=f"{name}: {what}")
+    ax.set_yscale("log")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel="time step t", ylabel="norm, relative to where the way back begins", title=title)
+    ax.grid(alpha=0.3, which="both")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
 
 

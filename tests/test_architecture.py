@@ -25,20 +25,23 @@ ROWS = (  # level 0 first; a module imports from lower levels only
     "_typing backend",
     "kernels initializers windows scaling _table datasets metrics baselines",
     "cells losses optim",
-    "sequence topology",
-    "network testing",
+    "sequence topology layers feedback",
+    "configuration options pipeline network testing",
     "distributed checkpoint",
     "engines",
-    "trainer callbacks",
-    "forecasting estimators interchange plotting runs",
+    "trainer training_data callbacks",
+    "forecasting estimators interchange plotting runs explain",
     "cli",
 )
 LEVELS = {name: level for level, row in enumerate(ROWS) for name in row.split()}
 HOST_DATA = {"_table", "initializers", "windows", "scaling", "datasets", "metrics", "baselines"}
 SIBLINGS = {  # the only imports within a level, besides those between the host data modules
     ("backend", "_typing"),
-    ("testing", "network"),
-    ("trainer", "callbacks"),
+    *(("layers", "sequence"), ("feedback", "layers")),
+    *(("options", "configuration"), ("pipeline", "configuration"), ("pipeline", "options")),
+    *(("network", "configuration"), ("network", "options"), ("network", "pipeline")),
+    *(("testing", "network"), ("testing", "configuration")),
+    *(("trainer", "callbacks"), ("trainer", "training_data")),
     ("runs", "forecasting"),
     ("runs", "plotting"),
 }
@@ -52,7 +55,10 @@ MAY_IMPORT_NUMPY = (
     | HOST_DATA
     | {name for name, level in LEVELS.items() if level >= 7}
 )
-PORTABLE = {"cells", "sequence", "topology", "network", "losses", "optim", "kernels.portable"}
+PORTABLE = {
+    *("cells", "losses", "optim", "kernels.portable", "sequence", "topology", "layers"),
+    *("feedback", "configuration", "options", "pipeline", "network"),
+}
 MAX_LINES = 400
 
 

@@ -220,7 +220,11 @@ class TestTruncated:
 
         def each(params, gradient):
             """Losses and gradients of the segments; without ``gradient`` by forward alone."""
-            state, x, found = None, p.x, []
+            state, x, found, dtype = None, p.x, [], params["readout.b_y"].dtype
+
+            def cast(array):
+                return array.astype(dtype)
+
             for piece, following in zip(pieces, [q.start for q in pieces[1:]] + [T], strict=True):
                 window = slice(piece.start, piece.stop)
                 x = x if one_to_many else p.x[:, window]
@@ -228,23 +232,22 @@ class TestTruncated:
                 own = np.arange(piece.start, piece.stop) >= piece.first
                 weight, carry = own * np.ones((N, 1)), following - piece.start
                 if gradient:
-                    value, grads, after = net.segment_value_and_grad(
+                    _, grads, after = net.segment_value_and_grad(
                         params, x, y, "mse", weight, carry=carry, state=state, mask=mask,
                         total=total,
                     )  # fmt: skip
                     found.append(grads)
                     state, x = after.state, after.x
                     continue
-                dtype = params["readout.b_y"].dtype
                 steps = {"steps": y.shape[1]} if one_to_many else {}
-                held = None if state is None else map_state(lambda a: a.astype(dtype), state)
-                pred, _ = net.forward(params, x.astype(dtype), held, mask=mask, **steps)
+                held = None if state is None else map_state(cast, state)
+                pred, _ = net.forward(params, cast(x), held, mask=mask, **steps)
                 counted = (weight * mask)[..., None]
                 found.append(np.sum(counted * (pred - y) ** 2) / total)
                 if not carry:  # the next segment starts where this one did
                     continue
                 cut = {"steps": carry} if one_to_many else {}
-                part = x.astype(dtype) if one_to_many else x[:, :carry].astype(dtype)
+                part = cast(x if one_to_many else x[:, :carry])
                 pred, state = net.forward(params, part, held, mask=mask[:, :carry], **cut)
                 state = map_state(np.real, state)
                 if one_to_many and net.feed == "feedback":

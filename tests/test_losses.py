@@ -166,7 +166,7 @@ class TestEvery:
         expected = expected_value(name, pred, target, weight)
         case.assert_close(value, np.asarray(expected + 0j))
 
-    @every_layout
+    @every_weighted_layout
     def test_blocks_with_the_common_total_add_up(self, name, layout, case):
         loss = LOSSES[name].loss
         arrays = draw(name, layout)
@@ -232,6 +232,7 @@ class TestEvery:
         contract = LOSSES[name]
         pred, target, _ = draw(name, layout)
         lead = LAYOUTS[layout][0]
+        rule = "must have the same shape" if contract.elementwise else "classes, of shape"
         others = {
             (),
             (1,),
@@ -243,9 +244,10 @@ class TestEvery:
             (1, *lead),
         }
         for shape in others - {target.shape}:
-            with pytest.raises(ValueError, match=r"must have shape \(.*\), got \(") as error:
+            with pytest.raises(ValueError, match=rule) as error:
                 contract.loss(pred, np.zeros(shape, dtype=target.dtype))
-            assert str(error.value).startswith(f"{contract.name or name}: with pred {pred.shape} ")
+            given = f"{contract.name or name}: pred {pred.shape} and target {shape} must "
+            assert str(error.value).startswith(given)
 
     @pytest.mark.parametrize("layout", ["many_to_one-weighted", "sequence-weights_of_steps"])
     def test_weights_are_one_per_sample_or_step(self, name, layout):
@@ -382,7 +384,7 @@ class TestCrossEntropy:
         assert float(value) == pytest.approx(np.log(2.0))
         assert dpred.tolist() == [[0.5, 0.0, -0.5]]
 
-    @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "int64"])
+    @pytest.mark.parametrize("dtype", ["int8", "uint8", "int64"])
     def test_any_integers(self, dtype, case):
         """Also where the classes outnumber what the dtype can hold."""
         pred = np.random.default_rng(0).standard_normal((4, 300))

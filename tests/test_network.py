@@ -77,7 +77,7 @@ class TestNetwork:
         params, x, _ = ready
         with pytest.raises(ValueError, match=r"state.h must have shape \(1, 3, 4\), got \(3, 4\)"):
             NET.forward(params, x, rx.RNNState(np.zeros((3, 4))))
-        with pytest.raises(TypeError, match="state must be the RNNState of cell='rnn', got ndarray"):
+        with pytest.raises(TypeError, match="must be the RNNState of cell='rnn', got ndarray"):
             NET.forward(params, x, np.zeros((1, 3, 4)))
 
     def test_wrong_upstream(self, ready):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from rnn_xp import __version__
 from rnn_xp.backend import BackendError
 from rnn_xp.cli import explain, show, train
+from rnn_xp.testing import GradientError
 from rnn_xp.trainer import DivergenceError
 
 __all__ = ["main"]
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(given, argparse.Namespace(argv=given))
     try:
         return int(arguments.run(arguments))
-    except DivergenceError as error:
+    except (DivergenceError, GradientError) as error:
         print(f"rnn-xp: {error}", file=sys.stderr)
         return 1
     except _USER_ERRORS as error:

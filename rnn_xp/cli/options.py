@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,31 @@ from rnn_xp import datasets
 from rnn_xp.network import Network
 
 __all__ = [
-    "add_backend_options",
+    "add_common_options",
     "add_data_options",
     "add_network_options",
-    "add_output_options",
+    "add_parser",
     "describe_network",
+    "describe_series",
     "load_series",
     "make_network",
-    "describe_series",
 ]
+
+
+def add_parser(
+    commands: Any, name: str, *, help: str, description: str, example: str
+) -> argparse.ArgumentParser:
+    """Add the parser of a command with many options, whose help fits a screen."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help,
+        usage=f"rnn-xp {name} [options]",
+        description=description,
+        epilog=f"example: {example}",
+        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=34),
+        add_help=False,  # a group has it
+    )
+    return command
 
 
 def add_data_options(command: argparse.ArgumentParser) -> None:
@@ -28,7 +45,7 @@ def add_data_options(command: argparse.ArgumentParser) -> None:
     add("--column", help="column of the CSV file, by name or by index from 0")
     add("--missing", default="error", choices=["error", "drop", "interpolate"])
     add("--seq-length", type=int, default=10, metavar="T", help="values per window (%(default)s)")
-    add("--horizon", type=int, default=1, help="steps ahead to forecast (%(default)s)")
+    add("--horizon", type=int, default=1, metavar="K", help="steps ahead to forecast (%(default)s)")
     add("--train-fraction", type=float, default=0.8, metavar="F", help="(%(default)s)")
     add("--scaler", default="standard", choices=["standard", "minmax", "none"])
 
@@ -52,21 +69,17 @@ def add_network_options(command: argparse.ArgumentParser) -> Any:
     return group
 
 
-def add_backend_options(command: argparse.ArgumentParser) -> None:
-    """Where the computation happens."""
-    add = command.add_argument_group("backend").add_argument
-    names = "numpy, cupy, torch, jax, array_api_strict, auto"
+def add_common_options(command: argparse.ArgumentParser, folder: str) -> None:
+    """Where the computation happens, and where the results go."""
+    add = command.add_argument_group("backend and output").add_argument
+    names = "numpy|cupy|torch|jax|array_api_strict|auto"
     add("--backend", metavar="NAME", help=f"over RNN_XP_BACKEND: {names}")
     add("--device", help="over RNN_XP_DEVICE: cpu, cuda:0, ...")
     add("--dtype", help="over RNN_XP_DTYPE: float32 or float64")
-
-
-def add_output_options(command: argparse.ArgumentParser, default: str) -> None:
-    """Where the results go."""
-    add = command.add_argument_group("output").add_argument
-    add("--out", type=Path, metavar="DIR", help=f"folder ({default}-1, -2, ...)")
+    add("--out", type=Path, metavar="DIR", help=f"folder ({folder}-1, -2, ...)")
     add("--force", action="store_true", help="replace the files in an existing folder")
     add("--json", action="store_true", help="print one line of JSON and nothing else")
+    add("-h", "--help", action="help", help="show this page")
 
 
 def load_series(args: argparse.Namespace) -> datasets.Series:

@@ -27,12 +27,12 @@ _OPTIMIZERS = {"lbfgs": optim.LBFGS, "adam": optim.Adam, "sgd": optim.SGD}
 
 def add_command(commands: Any) -> None:
     """Add the command."""
-    command = commands.add_parser(
+    command = options.add_parser(
+        commands,
         "train",
         help="train a network on a series and judge it beside the baselines",
-        usage="rnn-xp train [options]",
         description="Train on the first part of a series, test on the rest.",
-        epilog="example: rnn-xp train --data prices.csv --column close --cell gru --epochs 100",
+        example="rnn-xp train --data prices.csv --column close --cell gru --epochs 100",
     )
     options.add_data_options(command)
     options.add_network_options(command)
@@ -42,8 +42,7 @@ def add_command(commands: Any) -> None:
     add("--optimizer", choices=list(_OPTIMIZERS), help="lbfgs for a full batch, else adam")
     add("--learning-rate", type=float, metavar="R", help="of adam (0.01) and sgd (0.1)")
     add("--workers", type=int, help="threads on NumPy; all cores by default")
-    options.add_backend_options(command)
-    options.add_output_options(command, "runs/DATA-CELL")
+    options.add_common_options(command, "runs/DATA-CELL")
     command.set_defaults(run=_train)
 
 
@@ -114,7 +113,8 @@ def _train(args: argparse.Namespace) -> int:
 def _choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
     """Return the optimiser, and the sentence that says which and why."""
     full_batch = args.batch_size in (None, rows)
-    name = args.optimizer or ("lbfgs" if full_batch else "adam")
+    noisy = bool(args.dropout or args.recurrent_dropout)
+    name = args.optimizer or ("lbfgs" if full_batch and not noisy else "adam")
     if args.learning_rate is not None and name == "lbfgs":
         raise ValueError(
             "--learning-rate has no meaning for lbfgs, whose line search finds the step; "
@@ -132,8 +132,9 @@ def _choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
         "adam": "Adam",
         "sgd": "SGD",
     }[name]
-    if not full_batch and not args.optimizer:
-        why += " (gradients of minibatches are noisy; L-BFGS needs exact ones)"
+    if not args.optimizer and name == "adam":
+        noise = "gradients with dropout" if full_batch else "gradients of minibatches"
+        why += f" ({noise} are noisy; L-BFGS needs exact ones)"
     return optimizer, f"{batch}, {why}"
 
 

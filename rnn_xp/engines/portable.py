@@ -99,7 +99,8 @@ class Batch(NamedTuple):
     reset: Array | None = None
 
     def rows(self, start: int, stop: int) -> Batch:
-        """Rows start..stop-1, as views where the library has them."""
+        """Rows start..stop-1, as far as there are any; views where the library has them."""
+        stop = min(stop, self.x.shape[0])
         return Batch(*(None if a is None else a[start:stop, ...] for a in self))
 
     def take(self, index: Array, *, xp: Namespace) -> Batch:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,85 +16,106 @@ __all__ = ["GradientFlow", "measure_flow"]
 
 _Floats = NDArray[np.float64]
 
-# From the first step to the last, a factor of ten is called vanishing or exploding.
+# A factor of ten between the ends of the sequence is called vanishing or exploding.
 _FACTOR = 10.0
 
 
 @dataclass(frozen=True)
 class GradientFlow:
-    """Norms of gradients at each time step, on the host, arrays (T,) by layer.
+    """Norms of gradients at each of T time steps, by layer, on the host.
 
     Attributes
     ----------
     loss : float
-    dh : dict of str to ndarray
-        |dL/dh_t| over the whole batch. Keys "layer0", "layer0.reverse", ...; with feedback
-        only "prediction", for |dL/dpred_t|.
-    terms : dict of str to ndarray
-        Norm of each step's term of dL/dw_hh. Keys "layer0", ...
-    shares : dict of str to ndarray
-        How much each term contributes to dL/dw_hh, along its direction; they add up to 1, and one
-        that pulls the other way is negative.
-    every_step : bool
-        Whether the loss enters at every step and not only at the last.
+    dh : dict of str to ndarray (T,)
+        |dL/dh_t| over the whole batch, by "layer0", "layer0.reverse", ...; with feedback there is
+        only "prediction", |dL/dpred_t|.
+    terms : dict of str to ndarray (T,)
+        |dz_t.T @ h_{t-1}|, the norm of each step's term of dL/dw_hh, by layer.
+    shares : dict of str to ndarray (T,)
+        How far each term goes along dL/dw_hh, as a fraction of it. They add up to 1; one that
+        pulls the other way is negative. NaN where there is no gradient.
+    remarks : dict of str to str
+        By layer, what must be known to read ``dh``; empty for nothing.
     """
 
     loss: float
     dh: dict[str, _Floats]
     terms: dict[str, _Floats]
     shares: dict[str, _Floats]
-    every_step: bool
+    remarks: dict[str, str]
 
     def relative(self, name: str) -> _Floats:
-        """|dL/dh_t| relative to the step where the way back begins: the last, reversed the first.
+        """|dL/dh_t| relative to where the way back begins: step T, of a reverse layer step 1.
 
         NaN where no gradient arrives there.
         """
-        dh = self.dh[name]
-        start = dh[0 if name.endswith("reverse") else -1]
-        return dh / start if start > 0.0 else np.full(dh.shape, np.nan)
+        return _relative(self.dh[name], name)
 
-    def factor(self, name: str) -> float:
-        """By what |dL/dh_t| is multiplied with each step back, the geometric mean; NaN for T = 1."""
+    def relative_terms(self, name: str) -> _Floats:
+        """Norms of the terms of dL/dw_hh, relative to the same step's."""
+        return _relative(self.terms[name], name)
+
+    def over_all(self, name: str) -> float:
+        """By what |dL/dh_t| is multiplied on the whole way back."""
+        return float(self.relative(name)[-1 if _is_reverse(name) else 0])
+
+    def per_step(self, name: str) -> float:
+        """By what it is multiplied with each step, the geometric mean; NaN for a single step."""
         steps = len(self.dh[name]) - 1
-        end = self.relative(name)[-1 if name.endswith("reverse") else 0]
-        return float(end ** (1.0 / steps)) if steps else float("nan")
+        return float(self.over_all(name) ** (1.0 / steps)) if steps else float("nan")
 
     def verdict(self, name: str) -> str:
-        """Say in a sentence whether the gradient vanishes, explodes or stays."""
-        what = "|dL/dpred_t|" if name == "prediction" else "|dL/dh_t|"
-        dh, steps = self.dh[name], len(self.dh[name]) - 1
-        if not np.isfinite(dh).all():
-            return f"{name}: gradients explode: {what} is no longer finite."
-        if not steps:
-            return f"{name}: a single step, so nothing flows back through time."
-        if not dh.any():
-            return f"{name}: no gradient at all: the loss does not change with this layer."
-        end, factor = self.relative(name)[-1 if name.endswith("reverse") else 0], self.factor(name)
-        if np.isnan(end):
-            return f"{name}: no gradient at the step where the way back begins."
+        """Say in plain words whether the gradient vanishes, explodes or stays."""
+        norm = "|dL/dpred_t|" if name == "prediction" else "|dL/dh_t|"
+        steps, over_all = len(self.dh[name]) - 1, self.over_all(name)
+        if not np.isfinite(self.dh[name]).all():
+            return f"{name}: gradients explode: {norm} is no longer finite."
+        if steps == 0:
+            return f"{name}: a single step; nothing flows back through time."
+        if np.isnan(over_all):
+            return f"{name}: no gradient arrives where the way back begins."
         kind = "stay within a factor of ten"
-        if end <= 1.0 / _FACTOR:
+        if over_all <= 1.0 / _FACTOR:
             kind = "vanish"
-        elif end >= _FACTOR:
+        elif over_all >= _FACTOR:
             kind = "explode"
-        there = "from step 1 to step T" if name.endswith("reverse") else "from step T back to step 1"
+        way = f"1 to {steps + 1}" if _is_reverse(name) else f"{steps + 1} back to 1"
         sentence = (
-            f"{name}: gradients {kind}: {there}, {what} is multiplied by {factor:.3g} per step, "
-            f"by {end:.3g} over {steps} step{'s' if steps > 1 else ''}."
+            f"{name}: gradients {kind}: from step {way}, {norm} is multiplied by "
+            f"{self.per_step(name):.3g} per step, by {over_all:.2g} in all."
         )
-        if self.every_step:
-            sentence += " (The loss enters at every step; this is its sum with what comes back.)"
-        return sentence
+        return f"{sentence} {self.remarks[name]}".rstrip()
 
-    def table(self, name: str, most: int = 20) -> list[str]:
-        """Lay the numbers of a layer out as lines; of many steps, evenly spaced ones."""
-        names = ["prediction"] if name == "prediction" else [name]
-        dh, terms = self.dh.get(name), self.terms.get(name)
-        steps = len(next(iter(self.dh.values())))
-        shown = sorted({round(i) for i in np.linspace(0, steps - 1, min(most, steps))})
-        heading = f"{names[0]:>4}"
-        return [heading, *(f"{t}" for t in shown if dh is not None or terms is not None)]
+    def rows(self, name: str) -> list[tuple[int, float, float, float, float]]:
+        """(t, |dL/dh_t|, relative, |term of dL/dw_hh|, share) of each step, from t = 1."""
+        nothing = np.full(len(next(iter(self.dh.values()))), np.nan)
+        relative = self.relative(name) if name in self.dh else nothing
+        columns = [self.dh.get(name, nothing), relative]
+        columns += [self.terms.get(name, nothing), self.shares.get(name, nothing)]
+        numbers = zip(*columns, strict=True)
+        return [(t, *map(float, row)) for t, row in enumerate(numbers, start=1)]  # type: ignore[misc]
+
+    @property
+    def names(self) -> list[str]:
+        """Whatever has numbers: the keys of ``dh`` and of ``terms``."""
+        return list({**self.dh, **self.terms})
+
+    def table(self, *, most: int = 20) -> list[str]:
+        """Lay all numbers out as lines of aligned text; of many steps, evenly spaced ones."""
+        lines = []
+        for name in self.names:
+            rows = self.rows(name)
+            shown = sorted({round(i) for i in np.linspace(0, len(rows) - 1, min(most, len(rows)))})
+            some = "" if len(shown) == len(rows) else f", {len(shown)} of {len(rows)} steps"
+            norm = "|dL/dpred_t|" if name == "prediction" else "|dL/dh_t|"
+            lines.append(f"{name}{some}")
+            lines.append(f"{'t':>6}  {norm:>12}  {'relative':>9}  {'dw_hh term':>11}  {'share':>7}")
+            for i in shown:
+                t, dh, relative, term, share = rows[i]
+                cells = [f"{dh:12.3e}", f"{relative:9.2g}", f"{term:11.3e}", f"{share:7.1%}"]
+                lines.append("  ".join([f"{t:6}", *(c.replace("nan%", "   -") for c in cells)]))
+        return [line.replace("nan", "  -") for line in lines]
 
 
 def measure_flow(
@@ -122,6 +142,67 @@ def measure_flow(
     >>> params = net.init(seed=0)
     >>> x, y = np.ones((3, 5, 1), dtype=np.float32), np.ones((3, 1), dtype=np.float32)
     >>> flow = measure_flow(net, params, x, y)
-    >>> flow.dh["layer0"].shape, float(flow.terms["layer0"][0])  # h_0 is zero
-    ((5,), 0.0)
+    >>> flow.dh["layer0"].shape
+    (5,)
+    >>> float(flow.terms["layer0"][0])  # its other factor, h_0, is zero
+    0.0
     """
+    # Where gradients explode they may overflow; that is a finding here and no cause for warnings.
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, _ = net.value_and_grad(params, x, y, loss)
+        flows = _to_host(net.gradient_flow(params, x, y, loss))
+        per_step = _to_host(net.grad_per_step(params, x, y, loss))
+        of_w_hh = {
+            name.removesuffix(".w_hh"): terms
+            for name, terms in per_step.items()
+            if name.endswith(".w_hh")
+        }
+        return GradientFlow(
+            loss=float(to_numpy(value)),
+            dh={name: _norms(flow) for name, flow in flows.items()},
+            terms={name: _norms(terms) for name, terms in of_w_hh.items()},
+            shares={name: _shares(terms) for name, terms in of_w_hh.items()},
+            remarks={name: _remark(net, name) for name in flows},
+        )
+
+
+def _remark(net: Network, name: str) -> str:
+    at_top = name.removesuffix(".reverse") == f"layer{net.num_layers - 1}"
+    sentences = []
+    if name == "prediction" or (at_top and not _read_once(net)):
+        sentences.append("What the loss adds at every step is in it.")
+    elif not at_top:
+        sentences.append("What the layer above adds at every step is in it.")
+    if net.cell == "lstm" and name != "prediction":
+        sentences.append("This is h alone; the cell state c carries a gradient of its own.")
+    return " ".join(sentences)
+
+
+def _read_once(net: Network) -> bool:
+    return net.topology == "many_to_one" and net.read == "last"
+
+
+def _to_host(arrays: Mapping[str, Array]) -> dict[str, _Floats]:
+    # In double precision: the squares of small single-precision numbers would be zero.
+    return {name: to_numpy(array).astype(np.float64) for name, array in arrays.items()}
+
+
+def _norms(arrays: _Floats) -> _Floats:
+    norms: _Floats = np.sqrt(np.sum(arrays * arrays, axis=(1, 2)))
+    return norms
+
+
+def _shares(terms: _Floats) -> _Floats:
+    total = np.sum(terms, axis=0)
+    square = float(np.sum(total * total))
+    along: _Floats = np.sum(terms * total, axis=(1, 2))
+    return along / square if square > 0.0 else np.full(len(terms), np.nan)
+
+
+def _is_reverse(name: str) -> bool:
+    return name.endswith(".reverse")
+
+
+def _relative(values: _Floats, name: str) -> _Floats:
+    start = values[0 if _is_reverse(name) else -1]
+    return values / start if start > 0.0 else np.full(len(values), np.nan)

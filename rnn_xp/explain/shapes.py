@@ -231,7 +231,7 @@ def walk_shapes(net: Network, rows: int, steps: int) -> list[Operation]:
     if net.bidirectional:
         groups = [(n, f"{name}, each of two directions", 2 * k) for n, name, k in groups]
     make = _Maker(net, rows, steps)
-    walk = []
+    walk: list[Operation] = []
     for layer, name, copies in groups:
         text = _LAYER + _CELLS[kind] + _RESIDUAL
         walk += make(f"forward, {name}", text, copies, layer)
@@ -255,9 +255,17 @@ class _Maker:
         read = n if net.topology == "many_to_one" else s
         gates = hidden({"rnn": 1, "gru": 3, "lstm": 4}[net.cell])
         self.axes = {
-            **{"N": n, "S": s, "A": n if net.feedback else s, "M": read},
-            **{"R": n if net.feedback else read, "1": Dim("1", 1), "O": Dim("O", net.output_size)},
-            **{"H": hidden(1), "E": hidden(2), "K": gates, "D": hidden(net.directions)},
+            "N": n,
+            "S": s,
+            "A": n if net.feedback else s,
+            "M": read,
+            "R": n if net.feedback else read,
+            "1": Dim("1", 1),
+            "H": hidden(1),
+            "E": hidden(2),
+            "K": gates,
+            "D": hidden(net.directions),
+            "O": Dim("O", net.output_size),
         }
 
     def __call__(

@@ -1,0 +1,248 @@
+"""``rnn-xp explain``: the shapes, the gradient flow and the gradient check of a network."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import functools
+import io
+import json
+import math
+import textwrap
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnn_xp import checkpoint, plotting
+from rnn_xp.backend import get_backend
+from rnn_xp.cli import options
+from rnn_xp.explain import (
+    GradientCheck,
+    GradientFlow,
+    Operation,
+    check_network,
+    measure_flow,
+    shape_table,
+    walk_shapes,
+)
+from rnn_xp.forecasting import SplitSeries, split_series
+from rnn_xp.network import Network
+from rnn_xp.runs import Model, RunFolder, load_model, new_folder_name
+from rnn_xp.windows import make_windows
+
+__all__ = ["add_command"]
+
+_ROWS, _CHECK_ROWS = 256, 3
+
+
+def add_command(commands: Any) -> None:
+    """Add the command."""
+    command = options.add_parser(
+        commands,
+        "explain",
+        help="show the shapes and the gradient flow of a network, and check its gradients",
+        description="Show what backpropagation through time does, in shapes and on real data.",
+        example="rnn-xp explain --cell lstm --seq-length 50 --check",
+    )
+    options.add_data_options(command)
+    add = options.add_network_options(command).add_argument
+    topologies = ["many_to_one", "many_to_many", "one_to_many"]
+    add("--topology", default="many_to_one", choices=topologies)
+    add("--feed", default="zeros", choices=["zeros", "repeat", "feedback"], help="of one_to_many")
+    add = command.add_argument_group("explain").add_argument
+    add("--run", dest="trained", type=Path, metavar="DIR", help="a trained run's network and data")
+    add("--rows", type=int, metavar="N", help="training windows to use (256, or all if fewer)")
+    add("--check", action="store_true", help="check the gradients; exit status 1 if one is wrong")
+    options.add_common_options(command, "runs/explain-DATA-CELL")
+    command.set_defaults(run=functools.partial(_explain, command))
+
+
+def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
+    precise = get_backend(args.backend, device=args.device, dtype="float64") if args.check else None
+    model = None
+    if args.trained is not None:
+        if not (args.trained / "model.safetensors").exists():
+            raise ValueError(f"--run {args.trained} is no run: it has no model.safetensors.")
+        model = load_model(args.trained, backend)
+        args = _take_settings(command, args, model)
+    split = split_series(
+        options.load_series(args),
+        seq_length=args.seq_length,
+        horizon=args.horizon,
+        train_fraction=args.train_fraction,
+        scaler=args.scaler,
+        dtype="float64",
+    )
+    if model is None:
+        net = options.make_network(args, topology=args.topology, feed=args.feed)
+        windows, params = (split.x, split.y), net.init(args.seed, backend)
+    else:
+        net, params = model.net, model.params
+        scaled = model.scaler.transform(split.train)
+        windows = make_windows(scaled, model.seq_length, model.horizon)
+    x, y = _targets(net, *_choose(*windows, args.rows))
+
+    out = args.out or new_folder_name(Path("runs"), f"explain-{split.series.name}-{net.cell}")
+    with RunFolder(out, force=args.force) as folder:
+        flow = measure_flow(net, params, backend.asarray(x), backend.asarray(y))
+        check = None
+        if precise is not None:
+            own = net.init(args.seed, precise)
+            params = own if model is None else load_model(args.trained, precise).params
+            few = (precise.asarray(a[:_CHECK_ROWS]) for a in (x, y))
+            check = check_network(net, params, *few)
+        of_windows = f"{len(x)} of {len(windows[0])} windows"
+        found = _Found(net, split, walk_shapes(net, len(x), args.seq_length), flow, check)
+        text = "\n".join([f"backend  {backend}", *found.lines(of_windows)]) + "\n"
+        checkpoint.atomic_write(folder.path / "explain.txt", text.encode())
+        checkpoint.atomic_write(folder.path / "gradient_flow.csv", found.csv())
+        if not args.json:
+            print(text, end="")
+        try:
+            checkpoint.atomic_write(folder.path / "gradient_flow.png", found.png(of_windows))
+        except ImportError as error:
+            if not args.json:
+                print(f"no plot: {error}")
+    if args.json:
+        print(json.dumps({"out": str(folder.path), "rows": len(x), **found.summary()}))
+    else:
+        print(f"wrote    {folder.path}/")
+    return 0 if check is None or check.ok else 1
+
+
+def _take_settings(
+    command: argparse.ArgumentParser, args: argparse.Namespace, model: Model
+) -> argparse.Namespace:
+    """Parse again with the run's settings as defaults, and refuse what contradicts them."""
+    net, path = model.net, args.trained / "config.toml"
+    config = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    fixed = {
+        "seq_length": model.seq_length,
+        "horizon": model.horizon,
+        "scaler": model.scaler.kind,
+        "layers": net.num_layers,
+        "reset_before": not net.reset_after,
+        **{key: value for key, value in dataclasses.asdict(net).items() if hasattr(args, key)},
+        **{key: config[key] for key in ("seed",) if key in config},
+    }
+    data = {
+        key: config[key] for key in ("data", "column", "missing", "train_fraction") if key in config
+    }
+    command.set_defaults(**fixed, **data)
+    args = command.parse_args(args.argv[1:], argparse.Namespace(argv=args.argv))
+    for key, value in fixed.items():
+        if getattr(args, key) != value:
+            raise ValueError(
+                f"--{key.replace('_', '-')} {getattr(args, key)} contradicts --run {args.trained}, "
+                f"which was trained with {value}. Leave it out."
+            )
+    return args
+
+
+def _choose(x: Any, y: Any, rows: int | None) -> tuple[Any, Any]:
+    """Take windows evenly spaced over the training part."""
+    count = min(_ROWS, len(x)) if rows is None else rows
+    if not 1 <= count <= len(x):
+        raise ValueError(f"--rows must be in 1..{len(x)}, the number of windows, got {count}.")
+    index = np.round(np.linspace(0, len(x) - 1, count)).astype(int)
+    return x[index], y[index]
+
+
+def _targets(net: Network, x: Any, y: Any) -> tuple[Any, Any]:
+    """Windows for forecasting from the last step, or from every step on to the next ones."""
+    if net.topology == "many_to_one":
+        return x, y
+    values = np.concatenate([x[:, 1:, 0], y], axis=1)
+    following = np.lib.stride_tricks.sliding_window_view(values, y.shape[1], axis=1)
+    return (x[:, :1, :] if net.topology == "one_to_many" else x), following
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What there is to tell, in all its forms."""
+
+    net: Network
+    split: SplitSeries
+    walk: list[Operation]
+    flow: GradientFlow
+    check: GradientCheck | None
+
+    def lines(self, of_windows: str) -> list[str]:
+        net, flow = self.net, self.flow
+        sizes = f"I={net.input_size}, H={net.hidden_size}, O={net.output_size}"
+        steps = len(next(iter(flow.dh.values())))
+        off = " (dropout is off here)" if net.dropout or net.recurrent_dropout else ""
+        lines = [
+            f"data     {options.describe_series(self.split.series)}",
+            f"model    {options.describe_network(net)}{off}",
+            f"sizes    N={of_windows}, T={steps}, {sizes}",
+            "         [N], [T*N]: the product contracts the batch, so it is a sum over all samples",
+            "         and, for T*N, over all time steps",
+        ]
+        for title, columns in (("rows", False), ("columns, as in books", True)):
+            lines += ["", f"SHAPES, samples in {title}", *shape_table(self.walk, columns=columns)]
+        lines += ["", f"GRADIENT FLOW, loss {flow.loss:.6g} (mse, scaled)", *flow.table(), ""]
+        for name in flow.dh:
+            lines += textwrap.wrap(f"verdict  {flow.verdict(name)}", 100, subsequent_indent=" " * 9)
+        if self.check is not None:
+            lines += ["", f"GRADIENT CHECK, float64, {_CHECK_ROWS} windows", *self.check.table()]
+        return lines
+
+    def csv(self) -> bytes:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["layer", "t", "norm", "relative", "dw_hh_term", "share"])
+        for name in self.flow.names:
+            for t, *numbers in self.flow.rows(name):
+                writer.writerow([name, t, *("" if math.isnan(n) else f"{n:.9g}" for n in numbers)])
+        return text.getvalue().encode()
+
+    def png(self, of_windows: str) -> bytes:
+        ax = plotting.gradient_flow(
+            {name: self.flow.relative(name) for name in self.flow.dh},
+            {name: self.flow.relative_terms(name) for name in self.flow.terms},
+            title=f"{options.describe_network(self.net)}\n{self.split.series.name}, {of_windows}",
+        )
+        return plotting.to_png(ax)
+
+    def summary(self) -> dict[str, Any]:
+        flow = self.flow
+        shapes = [
+            {
+                "part": op.part,
+                "equation": op.rows,
+                "shapes": op.shapes(sizes=True),
+                "equation_in_columns": op.columns,
+                "shapes_in_columns": op.shapes(columns=True, sizes=True),
+                "times": op.times,
+                "sums_over": op.sums_over,
+            }
+            for op in self.walk
+        ]
+        keys = ("t", "norm", "relative", "dw_hh_term", "share")
+        steps = {
+            name: [
+                {key: _number(value) for key, value in zip(keys, row, strict=True)}
+                for row in flow.rows(name)
+            ]
+            for name in flow.names
+        }
+        return {
+            "network": dataclasses.asdict(self.net),
+            "data": {"name": self.split.series.name, "sha256": self.split.series.sha256},
+            "loss": _number(flow.loss),
+            "shapes": shapes,
+            "flow": steps,
+            "factor_per_step": {name: _number(flow.per_step(name)) for name in flow.dh},
+            "verdict": {name: flow.verdict(name) for name in flow.dh},
+            "check": None if self.check is None else dataclasses.asdict(self.check),
+        }
+
+
+def _number(value: float) -> float | None:
+    """JSON has no word for what is not finite."""
+    return value if math.isfinite(value) else None

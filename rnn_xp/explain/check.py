@@ -1,0 +1,146 @@
+"""Whether a network's gradient is right, and where it is furthest off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_xp._typing import Array, Params
+from rnn_xp.backend import to_numpy
+from rnn_xp.configuration import resolve_loss
+from rnn_xp.network import Network
+from rnn_xp.testing import compare_gradients
+
+__all__ = ["GradientCheck", "check_network"]
+
+_Floats = NDArray[np.float64]
+_Arguments = dict[str, NDArray[Any]]
+
+_TOLERANCE = {"complex_step": 1e-12, "central_difference": 1e-7}
+# One forward pass for each entry that is looked at alone.
+_MOST_ENTRIES = 2500
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """Outcome of `check_network`.
+
+    Attributes
+    ----------
+    method : {"complex_step", "central_difference"}
+    tolerance : float
+    errors : dict of str to float
+        Relative error of each array, along a random direction.
+    worst : str
+        The worst array's worst entry, its gradient, its derivative and their difference.
+    ok : bool
+    """
+
+    method: str
+    tolerance: float
+    errors: dict[str, float]
+    worst: str
+    ok: bool
+
+    def table(self) -> list[str]:
+        """Lay the check out as lines of text."""
+        width = max(map(len, self.errors))
+        lines = [f"  {name:{width}}  {error:.1e}" for name, error in self.errors.items()]
+        outcome = "passed" if self.ok else "FAILED"
+        return [
+            *lines,
+            f"worst    {self.worst}",
+            f"check    {outcome}: {self.method.replace('_', ' ')}, tolerance {self.tolerance:g}",
+        ]
+
+
+def check_network(net: Network, params: Params, x: Array, y: Array) -> GradientCheck:
+    """Check the gradients of the mean squared error, and name the worst entry.
+
+    Against the complex step, or central differences where the network has kinks (activation
+    "relu", read "max").
+
+    Parameters
+    ----------
+    net : Network
+    params : Params
+        In float64.
+    x, y : Array
+        Few rows; as for `Network.value_and_grad`.
+
+    Returns
+    -------
+    GradientCheck
+
+    Examples
+    --------
+    >>> import rnn_xp as rx
+    >>> net = Network(hidden_size=4)
+    >>> params = net.init(seed=0, backend=rx.get_backend(dtype="float64"))
+    >>> x, y = rx.make_windows([i % 7 / 7 for i in range(12)], seq_length=5)
+    >>> check = check_network(net, params, x[:3], y[:3])
+    >>> check.ok, sorted(check.errors)[0]
+    (True, 'layer0.b_h')
+    """
+    kinks = net.activation == "relu" or net.read == "max"
+    method = "central_difference" if kinks else "complex_step"
+    tolerance = _TOLERANCE[method]
+    steps = y.shape[1] if net.topology == "one_to_many" else None
+    loss, host_y = resolve_loss("mse"), to_numpy(y)
+
+    def function(at: _Arguments) -> Any:
+        weights = {name: at[name] for name in net.shapes}
+        return loss(net.forward(weights, at["x"], steps=steps)[0], host_y)[0]
+
+    pred, _, back = net.vjp(params, x, steps=steps)
+    gradients = back(loss(pred, y)[1]) | net.value_and_grad(params, x, y, loss)[1]
+    at = {name: to_numpy(array) for name, array in {**params, "x": x}.items()}
+    grads = {name: to_numpy(gradients[name]) for name in at}
+
+    # Without a limit, so that a wrong array does not hide those after it.
+    errors = compare_gradients(function, at, grads, method=method, tolerance=float("inf"))
+    name = max(errors, key=lambda name: errors[name])
+    ok = errors[name] <= tolerance
+    most = _MOST_ENTRIES if ok else grads[name].size  # one that is wrong shall be found
+    worst = name + _worst_entry(function, at, name, grads[name], complex_step=not kinks, most=most)
+    return GradientCheck(method, tolerance, errors, worst, ok)
+
+
+def _worst_entry(
+    function: Callable[[_Arguments], Any],
+    at: _Arguments,
+    name: str,
+    gradient: _Floats,
+    *,
+    complex_step: bool,
+    most: int,
+) -> str:
+    """Differentiate entry by entry, and describe the one that is furthest off."""
+    step = 1e-30j if complex_step else 1e-5
+    at = {key: value.astype(type(step)) for key, value in at.items()}
+    every = list(np.ndindex(gradient.shape))
+    looked_at = every[:: -(-len(every) // most)]
+    found = []
+    for index in looked_at:
+        shift = np.zeros(gradient.shape, dtype=type(step))
+        shift[index] = step
+        ahead = function({**at, name: at[name] + shift})
+        if complex_step:
+            expected = float(np.imag(ahead)) / abs(step)
+        else:
+            behind = function({**at, name: at[name] - shift})
+            expected = float(ahead - behind) / (2.0 * abs(step))
+        difference = abs(float(gradient[index]) - expected)
+        found.append((difference if np.isfinite(difference) else np.inf, index, expected))
+    difference, index, expected = max(found)
+    where = ", ".join(map(str, index))
+    some = "" if len(looked_at) == len(every) else f" (of {len(looked_at)} entries looked at)"
+    return (
+        f"[{where}]{some}: gradient {gradient[index]:.9g}, "
+        f"{'complex step' if complex_step else 'central difference'} {expected:.9g}, "
+        f"difference {difference:.1e}"
+    )
