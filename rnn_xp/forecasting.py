@@ -7,7 +7,7 @@ the split.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,15 +130,16 @@ class Score:
     """Errors of one forecast on the test part, in original units.
 
     ``skill`` is 1 - RMSE / RMSE of persistence; ``rmse_per_step`` has one value for each step of
-    the horizon. Definitions: `rnn_xp.metrics`.
+    the horizon. Definitions: `rnn_xp.metrics`. None where a score is not defined, such as the
+    skill beside a persistence without error.
     """
 
     name: str
     rmse: float
     mae: float
-    mase: float
-    skill: float
-    r2: float
+    mase: float | None
+    skill: float | None
+    r2: float | None
     bias: float
     rmse_per_step: tuple[float, ...]
 
@@ -163,9 +164,9 @@ def compare(split: SplitSeries, forecasts: Mapping[str, _Floats]) -> list[Score]
             name=name,
             rmse=metrics.rmse(truth, forecast),
             mae=metrics.mae(truth, forecast),
-            mase=metrics.mase(truth, forecast, split.train),
-            skill=metrics.skill(truth, forecast, reference),
-            r2=metrics.r2(truth, forecast),
+            mase=_if_defined(metrics.mase, truth, forecast, split.train),
+            skill=_if_defined(metrics.skill, truth, forecast, reference),
+            r2=_if_defined(metrics.r2, truth, forecast),
             bias=metrics.bias(truth, forecast),
             rmse_per_step=tuple(
                 metrics.rmse(truth[:, k], forecast[:, k]) for k in range(split.horizon)
@@ -178,13 +179,23 @@ def compare(split: SplitSeries, forecasts: Mapping[str, _Floats]) -> list[Score]
 def verdict(scores: list[Score]) -> str:
     """Say in plain words whether the last forecast beats the baselines before it.
 
-    Within 2 % of RMSE counts as level: seeds alone move it by about that much.
+    Within 2 % of RMSE counts as level.
     """
     *others, model = scores
     best = min(others, key=lambda score: score.rmse)
+    if best.rmse == 0.0:
+        return f"{best.name} makes no error here: there is nothing to learn"
     ratio = model.rmse / best.rmse
     if ratio <= 0.98:
         return f"{model.name} beats {best.name} by {100 * (1 - ratio):.1f} % of RMSE"
     if ratio < 1.02:
         return f"{model.name} is level with {best.name} (RMSE ratio {ratio:.3f})"
     return f"{model.name} does NOT beat {best.name}: its RMSE is {ratio:.3f} times as large"
+
+
+def _if_defined(metric: Callable[..., float], *arguments: _Floats) -> float | None:
+    """A constant truth or a perfect reference leaves some metrics without a meaning."""
+    try:
+        return metric(*arguments)
+    except ValueError:
+        return None

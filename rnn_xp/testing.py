@@ -30,6 +30,7 @@ from rnn_xp._typing import Array, Loss, Params, State
 from rnn_xp.backend import to_numpy
 from rnn_xp.configuration import resolve_loss
 from rnn_xp.network import Network
+from rnn_xp.options import Options
 
 __all__ = ["GradientError", "check_gradients", "compare_gradients"]
 
@@ -57,10 +58,12 @@ def check_gradients(
     loss: str | Loss = "mse",
     sample_weight: Array | None = None,
     state: State | None = None,
+    dropout_seed: int | None = None,
     method: str = "complex_step",
     every_entry: bool = False,
     tolerance: float | None = None,
     seed: int = 0,
+    **batch: Array,
 ) -> dict[str, float]:
     """Check a network's gradients at given parameters and data.
 
@@ -70,13 +73,12 @@ def check_gradients(
     ----------
     net : Network
     params : Params
-    x : Array (N, T, I)
-    y : Array (N, O)
-    loss : str or callable
-        Must accept NumPy arrays too.
-    sample_weight : Array (N,), optional
+    x, y, loss, sample_weight : as for `Network.value_and_grad`
+        A loss of your own must accept NumPy arrays too.
     state : NamedTuple, optional
-        Initial state, each field (1, N, H).
+        Initial state; its gradient is then checked too.
+    dropout_seed : int, optional
+        Check with dropout, its masks drawn from this seed.
     method : {"complex_step", "central_difference"}
         The second for losses or activations with kinks.
     every_entry : bool
@@ -87,6 +89,8 @@ def check_gradients(
         difference, float64) or 2e-5 (float32).
     seed : int
         Of the random directions.
+    **batch
+        ``lengths``, ``mask`` and ``reset``, as for `Network.value_and_grad`.
 
     Returns
     -------
@@ -110,24 +114,31 @@ def check_gradients(
     >>> max(errors.values()) < 1e-12
     True
     """
-    loss = resolve_loss(loss)
-    pred, _, back = net.vjp(params, x, state)
-    grads = back(loss(pred, y, sample_weight)[1])
+    loss = resolve_loss(loss, net.output_activation)
+    steps = {"steps": y.shape[1]} if net.topology == "one_to_many" else {}
+
+    def noise() -> Any:  # the same masks at every call
+        return None if dropout_seed is None else np.random.default_rng(dropout_seed)
+
+    pred, _, back = net.vjp(params, x, state, rng=noise(), **batch, **steps)
+    weight = net.loss_weight(x, y, sample_weight, Options(**batch))
+    grads = back(loss(pred, y, weight)[1])
     arguments = {**params, "x": x}
     if state is None:  # what training uses
-        grads |= net.value_and_grad(params, x, y, loss, sample_weight)[1]
+        grads |= net.value_and_grad(params, x, y, loss, sample_weight, rng=noise(), **batch)[1]
     else:
         grads |= _fields(grads["state"])
         arguments |= _fields(state)
 
     host = {name: to_numpy(argument) for name, argument in arguments.items()}
-    host_y = to_numpy(y).astype(np.float64)
-    weight = None if sample_weight is None else to_numpy(sample_weight).astype(np.float64)
+    given: dict[str, Any] = {name: to_numpy(array) for name, array in batch.items()}
+    host_y, host_weight = _double(y), None if weight is None else _double(weight)
 
     def function(at: _Arguments) -> Any:
         initial = None if state is None else type(state)(*(at[name] for name in _fields(state)))
-        pred, _ = net.forward({name: at[name] for name in net.shapes}, at["x"], initial)
-        return loss(pred, host_y, weight)[0]
+        own = {name: at[name] for name in net.shapes}
+        pred, _, _ = net.vjp(own, at["x"], initial, rng=noise(), **given, **steps)
+        return loss(pred, host_y, host_weight)[0]
 
     return compare_gradients(
         function,
@@ -265,6 +276,12 @@ def _relative(difference: float, scale: Any) -> float:
         return 0.0
     error = abs(difference) / float(scale) if scale > 0.0 else float("inf")
     return error if np.isfinite(error) else float("inf")
+
+
+def _double(array: Array) -> NDArray[Any]:
+    """On the host, floats in double precision; classes stay integers."""
+    host = to_numpy(array)
+    return host.astype(np.float64) if host.dtype.kind == "f" else host
 
 
 def _fields(state: State) -> dict[str, Array]:

@@ -70,8 +70,8 @@ class DivergenceError(FloatingPointError):
     def __init__(self, epoch: int, params: Params, history: dict[str, list[float]]) -> None:
         self.epoch, self.params, self.history = epoch, params, history
         super().__init__(
-            f"training diverged: the loss is not finite at epoch {epoch}. Lower the learning "
-            "rate, or scale the data; the parameters before that epoch are kept."
+            f"training diverged: the loss is not finite at epoch {epoch}. Scale the data, or lower "
+            "the learning rate; the parameters before that epoch are kept."
         )
 
 
@@ -199,6 +199,8 @@ def fit(
     )
     loop = _Loop(engine, epochs, callbacks, one_by_one=full_batch_only)
     params = net.init(seed, backend) if params is None else dict(params)
+    if not _finite(backend, params):
+        raise ValueError("fit: the given params have values that are not finite.")
     start = time.perf_counter()
     # Overflow is reported once, as a DivergenceError, and not by a warning from each operation.
     quiet = np.errstate(over="ignore", invalid="ignore")
@@ -246,7 +248,7 @@ class _Loop:
             before, start = start, (params, opt_state, done + k)
             self._report(values, done)
             self.stopped = getattr(opt_state, "message", "")
-        if not self._finite(params):
+        if not _finite(self.engine.backend, params):
             raise DivergenceError(len(self.losses), before[0], {"loss": self.losses})
         return params
 
@@ -258,9 +260,9 @@ class _Loop:
             for callback in self.callbacks:
                 callback(len(self.losses), self.epochs, value)
 
-    def _finite(self, params: Params) -> bool:
-        xp = self.engine.backend.xp
-        return all(bool(xp.all(xp.isfinite(p))) for p in params.values())
+
+def _finite(backend: Backend, params: Params) -> bool:
+    return all(bool(backend.xp.all(backend.xp.isfinite(p))) for p in params.values())
 
 
 def _resolve_backend(x: Any, backend: Backend | None) -> Backend:

@@ -40,7 +40,7 @@ SIBLINGS = {  # the only imports within a level, besides those between the host 
     *(("layers", "sequence"), ("feedback", "layers")),
     *(("options", "configuration"), ("pipeline", "configuration"), ("pipeline", "options")),
     *(("network", "configuration"), ("network", "options"), ("network", "pipeline")),
-    *(("testing", "network"), ("testing", "configuration")),
+    *(("testing", "network"), ("testing", "configuration"), ("testing", "options")),
     *(("trainer", "callbacks"), ("trainer", "training_data")),
     ("runs", "forecasting"),
     ("runs", "plotting"),

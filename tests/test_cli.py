@@ -126,6 +126,41 @@ class TestTrain:
         assert train("--data", small_csv, "--batch-size", "16") == 0
         assert "batches of 16 from 86, Adam (gradients of minibatches" in capsys.readouterr().out
 
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (
+                ["--cell", "gru", "--reset-before", "--read", "mean"],
+                "GRU 1x6, reset before the product, read mean + readout 1: 157 parameters",
+            ),
+            (
+                ["--cell", "lstm", "--layers", "2", "--bidirectional", "--layer-norm"],
+                "LSTM 2x6, bidirectional, layer norm + readout 1: 1501 parameters",
+            ),
+            (
+                ["--layers", "2", "--residual", "--activation", "relu", "--read", "max"],
+                "RNN 2x6 (relu), read max, residual + readout 1: 133 parameters",
+            ),
+            (
+                ["--layers", "2", "--dropout", "0.2", "--recurrent-dropout", "0.1"],
+                "RNN 2x6 (tanh), dropout 0.2, recurrent dropout 0.1 + readout 1: 133 parameters",
+            ),
+        ],
+    )
+    def test_every_network_option(self, small_csv, options, words, capsys):
+        assert train("--data", small_csv, "--hidden-size", "6", *options, "--out", "run") == 0
+        out = capsys.readouterr().out
+        assert f"model    {words}\n" in out
+        noisy = "Adam (gradients with dropout are noisy; L-BFGS needs exact ones)"
+        assert (noisy if "--dropout" in options else "L-BFGS (a full-batch") in out
+        net = runs.load_model("run", rx.get_backend()).net
+        for option in options:
+            if option == "--reset-before":
+                assert not net.reset_after
+            elif option.startswith("--"):
+                name = {"--layers": "num_layers"}.get(option, option[2:].replace("-", "_"))
+                assert getattr(net, name) != getattr(rx.Network(hidden_size=6), name)
+
     def test_unnamed_runs_are_numbered(self, small_csv):
         for _ in range(2):
             assert train("--data", small_csv) == 0
@@ -183,8 +218,12 @@ class TestTrain:
             (["--optimizer", "lbfgs", "--batch-size", "10"], "needs the full batch"),
             (["--backend", "tensorflow"], "Choose one of: numpy, cupy, torch, jax"),
             (["--dtype", "float16"], "Choose one of: float32, float64"),
-            (["--seed", "-1"], "non-negative"),
-            (["--workers", "0"], "workers must be >= 1"),
+            (["--seed", "-1"], "seed must be an integer >= 0, got -1"),
+            (["--cell", "lstm", "--activation", "relu"], "activation='relu' needs cell='rnn'"),
+            (["--dropout", "0.5"], "dropout=0.5 needs num_layers >= 2"),
+            (["--layers", "2", "--dropout", "1"], "dropout must be in [0, 1), got 1.0"),
+            (["--reset-before"], "reset_after=False needs cell='gru'"),
+            (["--workers", "0"], "workers must be an integer >= 1, got 0"),
         ],
     )
     def test_bad_input_is_one_clear_line_and_leaves_nothing(self, options, message, capsys):
@@ -291,12 +330,43 @@ class TestOtherCommands:
         assert "wti            8321 rows, USD/barrel" in out
         assert "U.S. Energy Information Administration" in out
 
-    @pytest.mark.parametrize("command", [["--help"], ["train", "--help"], ["--version"]])
-    def test_help(self, command, capsys):
+    COMMANDS = ([], ["train"], ["explain"], ["backends"], ["datasets"])
+
+    @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "-".join(command) or "itself")
+    def test_help_fits_a_screen_and_ends_with_an_example(self, command, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "100")
         with pytest.raises(SystemExit) as stop:
-            cli.main(command)
+            cli.main([*command, "--help"])
         assert stop.value.code == 0
-        assert "rnn-xp" in capsys.readouterr().out
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) <= 45
+        assert max(map(len, lines)) <= 100
+        assert lines[-1].startswith("example: ")
+        assert "rnn-xp " in lines[-1]
+
+    def test_the_examples_of_the_help_can_be_parsed(self, capsys):
+        parser = cli._parser()
+        for line in ("train", "explain"):
+            with pytest.raises(SystemExit):
+                parser.parse_args([line, "--help"])
+            example = capsys.readouterr().out.splitlines()[-1].partition("rnn-xp ")[2]
+            parser.parse_args(example.split())
+
+    def test_version(self, capsys):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["--version"])
+        assert stop.value.code == 0
+        assert capsys.readouterr().out == f"rnn-xp {rx.__version__}\n"
+
+    def test_as_a_module(self):
+        process = subprocess.run(
+            [sys.executable, "-m", "rnn_xp.cli", "datasets"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "length_of_day" in process.stdout
 
 
 class TestVerdict:

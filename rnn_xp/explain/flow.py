@@ -48,7 +48,7 @@ class GradientFlow:
     def relative(self, name: str) -> _Floats:
         """|dL/dh_t| relative to where the way back begins: step T, of a reverse layer step 1.
 
-        NaN where no gradient arrives there.
+        NaN where no gradient, or none that is finite, arrives there.
         """
         return _relative(self.dh[name], name)
 
@@ -205,4 +205,4 @@ def _is_reverse(name: str) -> bool:
 
 def _relative(values: _Floats, name: str) -> _Floats:
     start = values[0 if _is_reverse(name) else -1]
-    return values / start if start > 0.0 else np.full(len(values), np.nan)
+    return values / start if 0.0 < start < np.inf else np.full(len(values), np.nan)

@@ -1,0 +1,573 @@
+"""`rnn-xp explain`: every shape and every number it prints, against the arrays themselves."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import array_api_compat
+import numpy as np
+import pytest
+
+import rnn_xp as rx
+from rnn_xp import cells, cli, plotting
+from rnn_xp.explain import check_network, measure_flow, shape_table, walk_shapes
+from rnn_xp.runs import load_model
+
+T, N, I, H, O = 5, 7, 2, 4, 3  # noqa: E741  (the field's letters)
+
+CELLS = {
+    "rnn": {"cell": "rnn"},
+    "gru": {"cell": "gru"},
+    "gru-reset-before": {"cell": "gru", "reset_after": False},
+    "lstm": {"cell": "lstm"},
+}
+TOPOLOGIES = {
+    "last": {},
+    "mean": {"read": "mean"},
+    "many-to-many": {"topology": "many_to_many"},
+    "repeat": {"topology": "one_to_many", "feed": "repeat"},
+    "feedback": {"topology": "one_to_many", "feed": "feedback"},
+}
+OPTIONS = {
+    "plain": {},
+    "two-layers": {"num_layers": 2},
+    "three-layers-residual": {"num_layers": 3, "residual": True},
+    "bidirectional": {"num_layers": 2, "bidirectional": True},
+    "layer-norm": {"num_layers": 2, "layer_norm": True},
+    "everything": {"num_layers": 3, "bidirectional": True, "layer_norm": True, "residual": True},
+}
+CONFIGURATIONS = [
+    pytest.param({**cell, **topology, **option}, id=f"{a}-{b}-{c}")
+    for (a, cell), (b, topology), (c, option) in itertools.product(
+        CELLS.items(), TOPOLOGIES.items(), OPTIONS.items()
+    )
+    if not (b == "feedback" and option.get("bidirectional"))
+]
+
+
+def problem(*, steps=T, rows=N, inputs=I, hidden=H, outputs=O, **options):
+    """A network with random weights and data, in float64."""
+    inputs = outputs if options.get("feed") == "feedback" else inputs
+    net = rx.Network(input_size=inputs, hidden_size=hidden, output_size=outputs, **options)
+    rng = np.random.default_rng(0)
+    params = {name: 0.5 * rng.standard_normal(shape) for name, shape in net.shapes.items()}
+    x = rng.standard_normal((rows, 1 if net.topology == "one_to_many" else steps, inputs))
+    many = net.topology != "many_to_one"
+    return net, params, x, rng.standard_normal((rows, steps, outputs) if many else (rows, outputs))
+
+
+def sizes(shape):
+    return tuple(dim.size for dim in shape)
+
+
+def scalar_relu(w, steps=6):
+    """h_t = relu(x_t + w * h_{t-1}) with all of it positive, so that dh_{t-1} = w * dh_t."""
+    net = rx.Network(input_size=1, hidden_size=1, output_size=1, activation="relu")
+    params = {name: np.ones(shape) for name, shape in net.shapes.items()}
+    params["layer0.w_hh"] = np.full((1, 1), w)
+    return net, params, np.ones((3, steps, 1)), np.zeros((3, 1))
+
+
+class TestShapes:
+    @pytest.mark.parametrize("options", CONFIGURATIONS)
+    def test_every_product_that_is_done_is_listed_and_no_other(self, options, monkeypatch):
+        net, params, x, y = problem(**options)
+        xp, done = array_api_compat.array_namespace(x), collections.Counter()
+        matmul = xp.matmul
+
+        def recorded(a, b):
+            done[a.shape, b.shape] += 1
+            return matmul(a, b)
+
+        monkeypatch.setattr(xp, "matmul", recorded)
+        net.value_and_grad(params, x, y)
+        listed = collections.Counter()
+        for op in walk_shapes(net, N, T):
+            if op.left:
+                listed[sizes(op.left), sizes(op.right)] += op.times
+        assert listed == done
+
+    @pytest.mark.parametrize("options", CONFIGURATIONS)
+    def test_the_products_are_products_in_both_conventions(self, options):
+        for op in walk_shapes(rx.Network(hidden_size=H, **options), N, T):
+            for columns in (False, True):
+                text = op.shapes(columns=columns).replace("[", "").replace("]", "")
+                if not op.left:
+                    assert "@" not in text
+                    continue
+                product, result = text.split(" -> ")
+                (a, inner), (also_inner, b) = (
+                    factor.strip("()").split(",") for factor in product.split(" @ ")
+                )
+                assert inner == also_inner
+                assert result == f"({a},{b})"
+                assert (op.columns if columns else op.rows).count("@") == 1
+
+    @pytest.mark.parametrize("name", CELLS)
+    @pytest.mark.parametrize("layer_norm", [False, True])
+    def test_what_is_done_entry_by_entry_has_the_shapes_of_the_arrays(self, name, layer_norm):
+        kinds = {
+            "rnn": cells.RNNCell,
+            "gru": cells.GRUCell,
+            "gru-reset-before": cells.GRUResetBeforeCell,
+            "lstm": cells.LSTMCell,
+        }
+        cell, rng = kinds[name](I, H, layer_norm=layer_norm), np.random.default_rng(0)
+        params = {key: rng.standard_normal(shape) for key, shape in cell.shapes().items()}
+        xs = rng.standard_normal((T * N, I))
+        projected = cell.project(params, xs, xp=np)
+        before = cell.initial_state(rng.standard_normal((N, H)))
+        state, cache = cell.step(params, projected[:N], before, xp=np)
+        share, dbefore = cell.step_back(params, state, cache, xp=np)
+        gates = getattr(share, "gates", share)
+        real = {
+            "p": projected,
+            **{f"{key}_t": array for key, array in state._asdict().items()},
+            **{f"d{key}_{{t-1}}": array for key, array in dbefore._asdict().items()},
+            **{key: array for key, array in cache._asdict().items() if key in "ifgon"},
+            **{f"{key}_t": cache._asdict()[key] for key in "qs" if hasattr(cache, key)},
+            **({"dz_t": gates.dz} if name in ("rnn", "lstm") else {}),
+            **({} if gates.da is None else {"da_t": gates.da}),
+        }
+        net = rx.Network(input_size=I, hidden_size=H, layer_norm=layer_norm, **CELLS[name])
+        walk = walk_shapes(net, N, T)
+        seen = set()
+        for op in walk:
+            left_hand = op.rows.split(" ")[0]
+            if left_hand in real:
+                assert sizes(op.result) == real[left_hand].shape, op.rows
+                seen.add(left_hand)
+        assert {"p", "h_t", "dh_{t-1}"} <= seen
+
+    @pytest.mark.parametrize("options", CONFIGURATIONS)
+    def test_gradients_have_the_shapes_of_the_parameters(self, options):
+        net, params, x, y = problem(**options)
+        grads = net.value_and_grad(params, x, y)[1]
+        parts = {"layer 0": "layer0", "readout": "readout", "layer 1": "layer1", "layers": "layer2"}
+        listed = collections.defaultdict(int)
+        for op in walk_shapes(net, N, T):
+            name = op.rows.partition(" = ")[0]
+            direction, part = op.part.split(", ")[:2]
+            prefix = next(own for start, own in parts.items() if part.startswith(start))
+            full = f"{prefix}.{name[1:].partition('[')[0]}"
+            if direction == "backward" and full in grads:
+                assert op.sums_over in ("N", "T*N"), "a weight gradient is a sum over the batch"
+                listed[full] += sizes(op.result)[0 if name.startswith("dw") else 1]
+                if name.startswith("dw"):
+                    assert sizes(op.result)[1] == grads[full].shape[1]
+            else:
+                assert op.sums_over == "", "and nothing else is"
+        assert dict(listed) == {
+            name: grads[name].shape[0] for name in listed
+        }  # reset-before: the rows of its two products together
+        layers = {"layer0", "readout", f"layer{net.num_layers - 1}"}
+        assert set(listed) == {n for n in grads if n.count(".") == 1 and n.split(".")[0] in layers}
+
+    def test_the_reference_workload(self):
+        walk = walk_shapes(rx.Network(hidden_size=50), rows=8317, steps=10)
+        rows, columns = shape_table(walk), shape_table(walk, columns=True)
+        for words in (
+            "a_t = h_{t-1} @ w_hh.T      each t  (N,H) @ (H,H) -> (N,H)          "
+            "(8317,50) @ (50,50) -> (8317,50)",
+            "pred = h @ w_hy.T + b_y     once    (N,H) @ (H,O) -> (N,O)          "
+            "(8317,50) @ (50,1) -> (8317,1)",
+            "dw_hy = dy.T @ h            once    (O,[N]) @ ([N],H) -> (O,H)      "
+            "(1,[8317]) @ ([8317],50) -> (1,50)",
+            "dw_hh = dz.T @ h_prev       once    (H,[T*N]) @ ([T*N],H) -> (H,H)  "
+            "(50,[83170]) @ ([83170],50) -> (50,50)",
+        ):
+            assert f"  {words}" in rows
+        assert "  pred = w_hy @ h + b_y       once    (O,H) @ (H,N) -> (O,N)          " in (
+            line[: line.index("(1,50) @ (50,8317)")]
+            for line in columns
+            if "(1,50) @ (50,8317) -> (1,8317)" in line
+        )
+        assert rows[0] == "forward, layer 0"
+        assert max(map(len, rows)) <= 120
+
+
+class TestFlow:
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_numbers(self, case, cell):
+        net, params, x, y = problem(num_layers=2, bidirectional=True, **CELLS[cell])
+        params, x, y = {k: case.array(v) for k, v in params.items()}, case.array(x), case.array(y)
+        flow = measure_flow(net, params, x, y)
+        grads = net.value_and_grad(params, x, y)[1]
+        dhs = net.gradient_flow(params, x, y)
+        terms = net.grad_per_step(params, x, y)
+        names = ["layer0", "layer0.reverse", "layer1", "layer1.reverse"]
+        assert flow.names == list(flow.dh) == list(flow.terms) == names
+        tolerance = 100 * case.tolerance
+        for name in names:
+            dh, term = case.to_numpy(dhs[name]), case.to_numpy(terms[f"{name}.w_hh"])
+            grad = case.to_numpy(grads[f"{name}.w_hh"]).astype(float)
+            start = 0 if "reverse" in name else -1
+            for t in range(T):
+                assert flow.dh[name][t] == pytest.approx(np.linalg.norm(dh[t]), rel=tolerance)
+                assert flow.terms[name][t] == pytest.approx(np.linalg.norm(term[t]), rel=tolerance)
+                along = np.vdot(term[t], grad) / np.vdot(grad, grad)
+                assert flow.shares[name][t] == pytest.approx(along, abs=tolerance)
+            assert flow.shares[name].sum() == pytest.approx(1.0)
+            assert flow.relative(name)[start] == flow.relative_terms(name)[start] == 1.0
+            over_all = flow.dh[name][-1 - start] / flow.dh[name][start]
+            assert flow.over_all(name) == pytest.approx(over_all)
+            assert flow.per_step(name) ** (T - 1) == pytest.approx(over_all)
+
+    @pytest.mark.parametrize(
+        ("w", "kind"),
+        [
+            (0.25, "vanish"),
+            (4.0, "explode"),
+            (1.0, "stay within a factor of ten"),
+            (0.8, "stay within a factor of ten"),
+        ],
+    )
+    def test_of_a_scalar_it_is_the_weight_itself(self, w, kind):
+        net, params, x, y = scalar_relu(w)
+        flow = measure_flow(net, params, x, y)
+        np.testing.assert_allclose(flow.relative("layer0"), w ** np.arange(5.0, -1.0, -1.0))
+        assert flow.per_step("layer0") == pytest.approx(w)
+        assert flow.verdict("layer0") == (
+            f"layer0: gradients {kind}: from step 6 back to 1, |dL/dh_t| is multiplied by "
+            f"{w:.3g} per step, by {w**5:.2g} in all."
+        )
+
+    @pytest.mark.parametrize(("scale", "kind"), [(0.05, "vanish"), (3.0, "explode")])
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_small_and_large_recurrent_weights(self, scale, kind, reverse):
+        net, params, x, y = problem(steps=30, hidden=20, activation="relu", bidirectional=reverse)
+        for name in [name for name in params if name.endswith("w_hh")]:
+            params[name] = np.abs(params[name]) / np.linalg.norm(params[name], 2) * scale
+        params["layer0.w_xh"] = np.abs(params["layer0.w_xh"])
+        flow = measure_flow(net, params, np.abs(x), y)
+        name = "layer0.reverse" if reverse else "layer0"
+        assert f"{name}: gradients {kind}" in flow.verdict(name)
+        assert ("from step 1 to 30" if reverse else "from step 30 back to 1") in flow.verdict(name)
+
+    def test_overflow_is_a_finding_and_no_warning(self):
+        net, params, x, y = scalar_relu(1e30, steps=20)
+        flow = measure_flow(net, params, x, y)
+        assert flow.verdict("layer0") == (
+            "layer0: gradients explode: |dL/dh_t| is no longer finite."
+        )
+        plotting.to_png(plotting.gradient_flow({"layer0": flow.relative("layer0")}, {}))
+
+    def test_a_single_step_and_no_gradient_at_all(self):
+        net, params, x, y = scalar_relu(0.5, steps=1)
+        assert "a single step" in measure_flow(net, params, x, y).verdict("layer0")
+        net, params, x, y = scalar_relu(0.5)
+        params["readout.w_hy"] = np.zeros((1, 1))
+        flow = measure_flow(net, params, x, y)
+        assert flow.verdict("layer0") == "layer0: no gradient arrives where the way back begins."
+        assert np.isnan(flow.shares["layer0"]).all()
+        assert "nan" not in "".join(flow.table())
+
+    @pytest.mark.parametrize(
+        ("options", "name", "remark"),
+        [
+            ({}, "layer0", "in all."),
+            ({"topology": "many_to_many"}, "layer0", "the loss adds at every step"),
+            ({"read": "mean"}, "layer0", "the loss adds at every step"),
+            ({"num_layers": 2}, "layer0", "the layer above adds at every step"),
+            ({"num_layers": 2}, "layer1", "in all."),
+            ({"cell": "lstm"}, "layer0", "c carries a gradient of its own."),
+            (TOPOLOGIES["feedback"], "prediction", "the loss adds at every step"),
+        ],
+    )
+    def test_remarks(self, options, name, remark):
+        verdict = measure_flow(*problem(**options)).verdict(name)
+        assert remark in verdict
+        if remark == "in all.":
+            assert verdict.endswith(remark)
+
+    def test_with_feedback_predictions_have_norms_and_layers_have_terms(self):
+        flow = measure_flow(*problem(num_layers=2, **TOPOLOGIES["feedback"]))
+        assert list(flow.dh) == ["prediction"]
+        assert list(flow.terms) == ["layer0", "layer1"]
+        assert np.isnan([row[1] for row in flow.rows("layer0")]).all()
+        assert np.isnan([row[3] for row in flow.rows("prediction")]).all()
+
+    def test_a_long_table_is_cut_and_says_so(self):
+        table = measure_flow(*problem(steps=50)).table()
+        assert table[0] == "layer0, 20 of 50 steps"
+        assert len(table) == 22
+        assert [int(line.split()[0]) for line in (table[2], table[-1])] == [1, 50]
+
+    def test_picture(self):
+        flow = measure_flow(*problem(num_layers=2))
+        ax = plotting.gradient_flow(
+            {name: flow.relative(name) for name in flow.dh},
+            {name: flow.relative_terms(name) for name in flow.terms},
+            title="two layers",
+        )
+        assert (ax.get_xlabel(), ax.get_yscale()) == ("time step t", "log")
+        assert ax.get_ylabel() == "norm, relative to where the way back begins"
+        labels = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert labels[0] == "layer0: |dL/dh_t|"
+        assert labels[-1] == "layer1: term of dL/dw_hh"
+        assert plotting.to_png(ax).startswith(b"\x89PNG")
+
+
+def broken_step_back(cell, make):
+    """The cell's step_back, whose dL/dh_{t-1} is altered."""
+    right = cell.step_back
+
+    def step_back(self, params, dstate, cache, *, xp):
+        share, dbefore = right(self, params, dstate, cache, xp=xp)
+        return share, dbefore._replace(h=make(dbefore.h))
+
+    return step_back
+
+
+class TestCheck:
+    @pytest.mark.parametrize("options", CONFIGURATIONS[::5])
+    def test_right(self, options):
+        net, params, x, y = problem(rows=3, **options)
+        check = check_network(net, params, x, y)
+        assert check.ok, check.worst
+        assert check.errors.keys() == {*net.shapes, "x"}
+        assert max(check.errors.values()) <= check.tolerance == 1e-12
+        name = max(check.errors, key=check.errors.get)
+        assert check.worst.startswith(f"{name}[")
+        assert check.table()[-1] == "check    passed: complex step, tolerance 1e-12"
+
+    @pytest.mark.parametrize("options", [{"activation": "relu"}, {"read": "max"}])
+    def test_kinks_take_central_differences(self, options):
+        check = check_network(*problem(rows=3, **options))
+        assert check.ok, check.worst
+        assert check.table()[-1] == "check    passed: central difference, tolerance 1e-07"
+
+    @pytest.mark.parametrize("cell", [cells.RNNCell, cells.LSTMCell, cells.GRUCell])
+    @pytest.mark.parametrize("factor", [0.0, 1.0 + 1e-9, np.nan])
+    def test_a_planted_bug_is_caught_and_its_worst_entry_named(self, cell, factor, monkeypatch):
+        wrong = broken_step_back(cell, lambda dh: dh * factor)
+        monkeypatch.setattr(cell, "step_back", wrong)
+        kind = cell.__name__.removesuffix("Cell").lower()
+        net, params, x, y = problem(rows=3, cell=kind)
+        check = check_network(net, params, x, y)
+        assert not check.ok
+        assert check.errors["readout.w_hy"] < 1e-12 < check.errors["layer0.w_hh"]
+        assert check.worst.startswith(f"{max(check.errors, key=check.errors.get)}[")
+        assert check.table()[-1].startswith("check    FAILED")
+
+    def test_the_worst_entry_is_the_one_that_is_wrong(self, monkeypatch):
+        right = rx.Network.value_and_grad
+
+        def wrong(self, *args, **kwargs):
+            value, grads = right(self, *args, **kwargs)
+            grads["layer0.w_hh"][2, 1] += 0.5
+            return value, grads
+
+        monkeypatch.setattr(rx.Network, "value_and_grad", wrong)
+        check = check_network(*problem(rows=3))
+        assert check.worst.startswith("layer0.w_hh[2, 1]: gradient ")
+        assert check.worst.endswith(", difference 5.0e-01")
+
+    def test_of_a_large_array_that_is_right_not_every_entry_is_looked_at(self):
+        check = check_network(*problem(rows=1, steps=2, hidden=60, outputs=1, inputs=60))
+        assert check.ok
+        large = max(check.errors, key=check.errors.get) in ("layer0.w_hh", "layer0.w_xh")
+        assert ("(of 1800 entries looked at)" in check.worst) == large
+
+
+FILES = {"explain.txt", "gradient_flow.csv", "gradient_flow.png"}
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def elsewhere(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+
+    def test_the_reference_series(self, capsys):
+        assert cli.main(["explain"]) == 0
+        folder = Path("runs/explain-length_of_day-rnn-1")
+        assert {path.name for path in folder.iterdir()} == FILES
+        out = capsys.readouterr().out
+        for words in (
+            "RNN 1x50 (tanh) + readout 1: 2651 parameters",
+            "N=256 of 8317 windows, T=10, I=1, H=50, O=1",
+            "SHAPES, samples in rows",
+            "SHAPES, samples in columns, as in books",
+            "(50,[2560]) @ ([2560],50) -> (50,50)",
+            "verdict  layer0: gradients stay within a factor of ten: from step 10 back to 1",
+            "wrote    runs/explain-length_of_day-rnn-1/",
+        ):
+            assert words in out
+        assert "GRADIENT CHECK" not in out
+        text = (folder / "explain.txt").read_text()
+        assert out == text + "wrote    runs/explain-length_of_day-rnn-1/\n"
+        data = (folder / "gradient_flow.png").read_bytes()
+        assert data.startswith(b"\x89PNG")
+        assert len(data) > 10_000
+
+    def test_far_steps_vanish(self, capsys):
+        assert cli.main(["explain", "--seq-length", "60", "--rows", "20"]) == 0
+        out = capsys.readouterr().out
+        assert "verdict  layer0: gradients vanish: from step 60 back to 1" in out
+        assert "layer0, 20 of 60 steps" in out
+        rows = Path("runs/explain-length_of_day-rnn-1/gradient_flow.csv").read_text().splitlines()
+        assert len(rows) == 61
+
+    def test_files_and_json_agree(self, capsys):
+        options = ["--cell", "gru", "--layers", "2", "--hidden-size", "6", "--rows", "30"]
+        assert cli.main(["explain", *options, "--check", "--out", "it", "--json"]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert (printed["out"], printed["rows"]) == ("it", 30)
+        assert (printed["network"]["cell"], printed["network"]["num_layers"]) == ("gru", 2)
+        with open("it/gradient_flow.csv", newline="") as file:
+            for row in csv.DictReader(file):
+                at = printed["flow"][row["layer"]][int(row["t"]) - 1]
+                for key in ("norm", "relative", "dw_hh_term", "share"):
+                    assert float(row[key]) == pytest.approx(at[key], rel=1e-6)
+        assert sum(step["share"] for step in printed["flow"]["layer1"]) == pytest.approx(1.0)
+        assert printed["check"]["ok"]
+        assert max(printed["check"]["errors"].values()) < 1e-12
+        assert printed["verdict"]["layer0"] in " ".join(Path("it/explain.txt").read_text().split())
+        assert sum(op["times"] for op in printed["shapes"] if "dw_hh" in op["equation"]) == 2
+        # The numbers are those of the library on the same windows.
+        series = rx.datasets.load("length_of_day").values[:8327]
+        x, y = rx.make_windows((series - series.mean()) / series.std(), seq_length=10)
+        index = np.round(np.linspace(0, 8316, 30)).astype(int)
+        net = rx.Network(cell="gru", num_layers=2, hidden_size=6)
+        params = net.init(seed=0, backend=rx.get_backend(dtype="float64"))
+        flow = measure_flow(net, params, x[index], y[index])
+        found = [step["norm"] for step in printed["flow"]["layer0"]]
+        np.testing.assert_allclose(found, flow.dh["layer0"], rtol=1e-4)
+        assert printed["loss"] == pytest.approx(flow.loss, rel=1e-5)
+
+    def test_a_trained_run(self, capsys):
+        train = ["train", "--cell", "lstm", "--hidden-size", "5", "--seq-length", "6"]
+        assert cli.main([*train, "--data", "wti", "--epochs", "2", "--out", "run"]) == 0
+        assert cli.main(["explain", "--run", "run", "--rows", "9", "--check", "--json"]) == 0
+        printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert printed["out"] == "runs/explain-wti-lstm-1"
+        assert printed["network"]["hidden_size"] == 5
+        assert len(printed["flow"]["layer0"]) == 6
+        model = load_model("run", rx.get_backend(dtype="float64"))
+        series = rx.datasets.load("wti")
+        train_part = series.values[: int(0.8 * len(series.values))]
+        x, y = rx.make_windows(model.scaler.transform(train_part), 6)
+        index = np.round(np.linspace(0, len(x) - 1, 9)).astype(int)
+        flow = measure_flow(model.net, model.params, x[index], y[index])
+        found = [step["norm"] for step in printed["flow"]["layer0"]]
+        np.testing.assert_allclose(found, flow.dh["layer0"], rtol=1e-3)
+
+    def test_what_contradicts_a_run_is_refused(self, capsys):
+        assert cli.main(["train", "--hidden-size", "5", "--epochs", "1", "--out", "run"]) == 0
+        same = ["explain", "--run", "run", "--hidden-size", "5", "--out", "same"]
+        assert cli.main(same) == 0
+        capsys.readouterr()
+        for option, value, trained in (
+            ("--hidden-size", "50", "5"),
+            ("--cell", "gru", "rnn"),
+            ("--seq-length", "20", "10"),
+            ("--scaler", "minmax", "standard"),
+            ("--seed", "1", "0"),
+        ):
+            assert cli.main(["explain", "--run", "run", option, value, "--out", "other"]) == 2
+            assert capsys.readouterr().err == (
+                f"rnn-xp: error: {option} {value} contradicts --run run, which was trained with "
+                f"{trained}. Leave it out.\n"
+            )
+        assert not Path("other").exists()
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--topology", "many_to_many", "--horizon", "2"],
+            ["--topology", "one_to_many", "--feed", "repeat"],
+            ["--topology", "one_to_many", "--feed", "feedback"],
+            ["--cell", "gru", "--reset-before", "--bidirectional", "--read", "mean"],
+            ["--cell", "lstm", "--layers", "2", "--residual", "--layer-norm"],
+            ["--layers", "2", "--dropout", "0.5", "--recurrent-dropout", "0.5"],
+            ["--activation", "relu", "--read", "max"],
+        ],
+    )
+    def test_every_kind_of_network(self, options, capsys):
+        small = ["--hidden-size", "4", "--rows", "8", "--seq-length", "4", "--check"]
+        assert cli.main(["explain", *small, *options]) == 0
+        out = capsys.readouterr().out
+        assert "check    passed" in out
+        assert ("dropout is off here" in out) == ("--dropout" in options)
+
+    def test_targets_of_every_step_are_the_values_that_follow(self, capsys):
+        options = ["--topology", "many_to_many", "--horizon", "2", "--rows", "8"]
+        assert cli.main(["explain", *options, "--hidden-size", "4", "--json"]) == 0
+        loss = json.loads(capsys.readouterr().out)["loss"]
+        series = rx.datasets.load("length_of_day").values[:8327]
+        series = (series - series.mean()) / series.std()
+        starts = np.round(np.linspace(0, 8315, 8)).astype(int)
+        x = np.stack([series[s : s + 10, None] for s in starts])
+        y = np.stack([[series[s + t + 1 : s + t + 3] for t in range(10)] for s in starts])
+        net = rx.Network(hidden_size=4, output_size=2, topology="many_to_many")
+        params = net.init(seed=0, backend=rx.get_backend(dtype="float64"))
+        assert loss == pytest.approx(float(net.value_and_grad(params, x, y)[0]), rel=1e-5)
+
+    @pytest.mark.parametrize(
+        "name", ["array_api_strict", "jax", pytest.param("torch", marks=pytest.mark.torch)]
+    )
+    def test_other_backends(self, name, capsys):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+        for backend in ("numpy", name):
+            options = ["--backend", backend, "--hidden-size", "4", "--rows", "8", "--check"]
+            assert cli.main(["explain", *options, "--json", "--out", backend]) == 0
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        norms = [[step["norm"] for step in each["flow"]["layer0"]] for each in found]
+        np.testing.assert_allclose(norms[1], norms[0], rtol=1e-4)
+
+    def test_a_wrong_gradient_is_exit_status_1(self, monkeypatch, capsys):
+        wrong = broken_step_back(cells.RNNCell, lambda dh: dh * 1.001)
+        monkeypatch.setattr(cells.RNNCell, "step_back", wrong)
+        assert cli.main(["explain", "--hidden-size", "4", "--check"]) == 1
+        out = capsys.readouterr().out
+        assert "check    FAILED: complex step, tolerance 1e-12" in out
+        assert "worst    " in out
+        assert cli.main(["explain", "--hidden-size", "4"]) == 0, "which only --check can tell"
+
+    def test_an_existing_folder_is_refused_without_force(self, capsys):
+        assert cli.main(["explain", "--hidden-size", "4", "--out", "it"]) == 0
+        before = Path("it/explain.txt").read_text()
+        assert cli.main(["explain", "--hidden-size", "5", "--out", "it"]) == 2
+        assert "it exists already. Give another folder with --out" in capsys.readouterr().err
+        assert Path("it/explain.txt").read_text() == before
+        assert cli.main(["explain", "--hidden-size", "5", "--out", "it", "--force"]) == 0
+        assert Path("it/explain.txt").read_text() != before
+
+    def test_without_matplotlib_all_but_the_picture(self, monkeypatch, capsys):
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+        assert cli.main(["explain", "--hidden-size", "4", "--out", "it"]) == 0
+        assert "no plot: Plots need matplotlib: pip install" in capsys.readouterr().out
+        assert {path.name for path in Path("it").iterdir()} == FILES - {"gradient_flow.png"}
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--rows", "0"], "--rows must be in 1..8317, the number of windows, got 0"),
+            (["--rows", "9000"], "--rows must be in 1..8317, the number of windows, got 9000"),
+            (["--run", "nosuch"], "--run nosuch is no run: it has no model.safetensors"),
+            (["--data", "nosuch"], "neither a bundled series (length_of_day, wti) nor a file"),
+            (["--hidden-size", "0"], "hidden_size must be an integer >= 1, got 0"),
+            (["--layers", "0"], "num_layers must be an integer >= 1, got 0"),
+            (["--dropout", "0.5"], "dropout=0.5 needs num_layers >= 2"),
+            (["--reset-before"], "reset_after=False needs cell='gru'"),
+            (["--cell", "lstm", "--activation", "relu"], "activation='relu' needs cell='rnn'"),
+            (["--feed", "repeat"], "feed='repeat' needs topology='one_to_many'"),
+            (
+                ["--topology", "one_to_many", "--feed", "feedback", "--horizon", "2"],
+                "needs input_size == output_size, got 1 and 2",
+            ),
+            (["--backend", "tensorflow"], "Choose one of: numpy, cupy, torch, jax"),
+        ],
+    )
+    def test_bad_input_is_one_clear_line_and_leaves_nothing(self, options, message, capsys):
+        assert cli.main(["explain", *options]) == 2
+        err = capsys.readouterr().err
+        assert message in err
+        assert err.startswith("rnn-xp: error: ")
+        assert "Traceback" not in err
+        assert not any(Path().iterdir())
