@@ -11,13 +11,13 @@ input to its output, so a stack that learns nothing passes its input on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from rnn_xp import sequence
 from rnn_xp._typing import Array, Cell, Namespace, Params, State
-from rnn_xp.sequence import Backward, Schedule, Tape
+from rnn_xp.sequence import Schedule, Tape
 
 __all__ = ["Layers", "Noise", "StackBackward", "StackPass", "layer_params"]
 
@@ -57,7 +57,6 @@ class StackBackward(NamedTuple):
     Attributes
     ----------
     grads : Params
-        As made by ``gather``.
     dxs : Array (T, N, I) or None
     dinitials : list of states
     flows : list of lists of T arrays (N, H)
@@ -158,8 +157,9 @@ class Layers:
         dfinals: Sequence[State],
         noise: Noise,
         *,
-        gather: Callable[..., Params],
+        per_step: bool,
         wrt_input: bool,
+        flow: bool,
         xp: Namespace,
     ) -> StackBackward:
         """Back-propagate through all layers.
@@ -171,15 +171,16 @@ class Layers:
         douts : list of D lists of T arrays (N, H) or None
             Gradient of what the stack put out.
         dfinals : sequence of L*D states
-        gather : callable
-            ``gather(cell, params, xs, shares, rows, xp=xp)`` makes the gradients of a layer.
-        wrt_input : bool
-            Whether dL/dxs is wanted.
+        per_step : bool
+            Whether gradients get a leading axis T, with each step's own term.
+        wrt_input, flow : bool
+            Whether dL/dxs, and dL/dh_t of every step, are wanted.
         xp : Namespace
         """
         grads: Params = {}
         count = len(self.cells) * self.directions
-        backs: list[Backward | None] = [None] * count
+        dinitials: list[State] = [None] * count
+        flows: list[list[Array]] = [[]] * count
         dxs = None
         for layer in range(len(self.cells) - 1, -1, -1):
             cell, mine = self.cells[layer], done.layers[layer]
@@ -188,23 +189,23 @@ class Layers:
                 prefix = self.prefix(layer, direction)
                 own = layer_params(params, prefix)
                 at = layer * self.directions + direction
-                back = sequence.backprop(
+                shares, dinitials[at], flows[at] = sequence.backprop(
                     cell, own, mine.tapes[direction], douts[direction], dfinals[at],
-                    mine.schedules[direction], xp=xp,
+                    mine.schedules[direction], flow=flow, xp=xp,
                 )  # fmt: skip
-                rows = sequence.stack_rows(back.shares, xp=xp)
-                made = gather(cell, own, mine.xs, back.shares, rows, xp=xp)
+                rows = sequence.stack_rows(shares, xp=xp)
+                if per_step:
+                    made = sequence.collect_per_step(cell, own, mine.xs, shares, xp=xp)
+                else:
+                    del shares  # so that its memory can be used again
+                    made = sequence.collect(cell, own, mine.xs, rows, xp=xp)
                 grads |= {prefix + name: grad for name, grad in made.items()}
-                backs[at] = back
                 if layer or wrt_input:
                     dx = sequence.input_back(cell, own, mine.xs, rows, xp=xp)
                     dxs = dx if dxs is None else dxs + dx
             if layer:
                 douts = self._split(dxs, noise.between[layer], douts)
-        done_backs = [back for back in backs if back is not None]
-        return StackBackward(
-            grads, dxs, [back.dinitial for back in done_backs], [back.dhs for back in done_backs]
-        )
+        return StackBackward(grads, dxs, dinitials, flows)
 
     def _join(self, outs: list[list[Array]], *, xp: Namespace) -> Array:
         """Make the next layer's input (T, N, D*H) of D lists of T arrays (N, H)."""

@@ -339,7 +339,7 @@ class Network(Configuration):
         (5, 3, 4)
         """
         options = Options(**batch)
-        _, result, done = self._loss_back(params, x, y, loss, sample_weight, options)
+        _, result, done = self._loss_back(params, x, y, loss, sample_weight, options, flow=True)
         names = ["prediction"]
         if not self.feedback:
             names = [
@@ -382,7 +382,7 @@ class Network(Configuration):
         options: Options,
         *,
         total: Any = None,
-        per_step: bool = False,
+        **wanted: bool,
     ) -> tuple[Array, PassGrads, Pass]:
         function = resolve_loss(loss, self.output_activation)
         if self.topology == "one_to_many":
@@ -394,7 +394,5 @@ class Network(Configuration):
         if total is None:
             total = losses.total_weight(y, weight)
         value, dpred = function(pipeline.prediction(self, done), y, weight, total)
-        result = pipeline.run_back(
-            self, params, done, dpred, None, wrt_input=False, per_step=per_step
-        )
+        result = pipeline.run_back(self, params, done, dpred, None, **wanted)
         return value, result, done

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from rnn_xp import sequence
-from rnn_xp._typing import Array, Cell, Namespace, Params, State
+from rnn_xp._typing import Array, Namespace, Params, State
 from rnn_xp.backend import device_of
 from rnn_xp.configuration import Configuration
 from rnn_xp.feedback import FeedbackState
@@ -67,7 +67,7 @@ class PassGrads(NamedTuple):
         With the shape of the network's x.
     dstate : list of L*D states
     flows : list of lists of T arrays
-        dL/dh_t (N, H) by layer and direction; with feedback one list, dL/dpred_t (N, O).
+        If asked for, dL/dh_t (N, H) by layer and direction; with feedback one list, dL/dpred_t.
     """
 
     grads: Params
@@ -113,8 +113,9 @@ def run_back(
     dpred: Array,
     dstate: State | None,
     *,
-    wrt_input: bool,
+    wrt_input: bool = False,
     per_step: bool = False,
+    flow: bool = False,
 ) -> PassGrads:
     """Adjoint of `run`.
 
@@ -128,12 +129,14 @@ def run_back(
         Whether dL/dx is wanted.
     per_step : bool
         Whether gradients get a leading axis T, with each step's own term.
+    flow : bool
+        Whether dL/dh_t of every step is wanted.
     """
     xp, steps = done.xp, done.steps
     dout = dpred if len(dpred.shape) == 2 else _rows(xp.permute_dims(dpred, (1, 0, 2)), xp=xp)
     dfinals = _split_state(net, done, dstate)
     if done.tape is not None:
-        return _feedback_back(net, params, done, dout, dfinals, per_step=per_step)
+        return _feedback_back(net, params, done, dout, dfinals, per_step=per_step, flow=flow)
     if done.stack is None:
         raise ValueError("a pass has either layers or, with feedback, a tape")
     dy = net.output_function.backward(dout, done.out, xp=xp)
@@ -147,15 +150,16 @@ def run_back(
             by_step = xp.reshape(part, (steps, -1, net.hidden_size))
             douts.append([by_step[t, ...] for t in range(steps)])
 
-    def gather(
-        cell: Cell, own: Params, xs: Array, shares: list[Any], rows: Any, *, xp: Namespace
-    ) -> Params:
-        if per_step:
-            return sequence.collect_per_step(cell, own, xs, shares, xp=xp)
-        return sequence.collect(cell, own, xs, rows, xp=xp)
-
     back = net.layers.backprop(
-        params, done.stack, douts, dfinals, done.noise, gather=gather, wrt_input=wrt_input, xp=xp
+        params,
+        done.stack,
+        douts,
+        dfinals,
+        done.noise,
+        per_step=per_step,
+        wrt_input=wrt_input,
+        flow=flow,
+        xp=xp,
     )
     grads = back.grads | _readout_grads(done, dy, per_step=per_step)
     dx = None
@@ -233,6 +237,7 @@ def _feedback_back(
     dfinals: list[State],
     *,
     per_step: bool,
+    flow: bool,
 ) -> PassGrads:
     xp, cell, steps = done.xp, net.make_feedback(), done.steps
     by_step = done.xp.reshape(dout, (steps, -1, net.output_size))
@@ -240,7 +245,9 @@ def _feedback_back(
     dpreds = [by_step[t, ...] for t in range(steps)]
     if done.tape is None:
         raise ValueError("a pass with feedback has a tape")
-    back = sequence.backprop(cell, params, done.tape, dpreds, dlast, done.schedule, xp=xp)
+    back = sequence.backprop(
+        cell, params, done.tape, dpreds, dlast, done.schedule, flow=flow, xp=xp
+    )
     if per_step:
         terms = [cell.collect(params, share, xp=xp) for share in back.shares]
         grads = {name: xp.stack([term[name] for term in terms]) for name in net.shapes}

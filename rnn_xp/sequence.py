@@ -92,8 +92,8 @@ class Backward(NamedTuple):
         Each step's share in the weight gradients, for `stack_rows` and `collect`.
     dinitial : state
         Gradient with respect to the initial state.
-    dhs : list of T arrays (N, H)
-        dL/dh_t, both shares of it.
+    dhs : list of T arrays (N, H), or empty
+        dL/dh_t, both shares of it, if asked for.
     """
 
     shares: list[Any]
@@ -244,6 +244,7 @@ def backprop(
     dstate: State,
     schedule: Schedule = _STRAIGHT,
     *,
+    flow: bool = False,
     xp: Namespace,
 ) -> Backward:
     """Backpropagation through time: the adjoint of `run`, up to the weight gradients.
@@ -257,6 +258,8 @@ def backprop(
         The loss's own share of dL/dh_t; None where step t is not read.
     dstate : state
         Gradient with respect to the state after the last step done.
+    flow : bool
+        Whether to keep dL/dh_t of every step; training does not, for the memory's sake.
     xp : Namespace
 
     Returns
@@ -265,12 +268,13 @@ def backprop(
     """
     steps = len(tape.caches)
     shares: list[Any] = [None] * steps
-    totals: list[Array] = [None] * steps
+    totals: list[Array] = [None] * steps if flow else []
     for t in reversed(schedule.order(steps)):
         own = dhs[t]
         if own is not None:
             dstate = type(dstate)(dstate[0] + own, *dstate[1:])
-        totals[t] = dstate[0]
+        if flow:
+            totals[t] = dstate[0]
         if schedule.mask is None:
             shares[t], dstate = cell.step_back(params, dstate, tape.caches[t], xp=xp)
         else:  # where the step did nothing, the gradient passes it by

@@ -131,7 +131,7 @@ class TestTrain:
         [
             (
                 ["--cell", "gru", "--reset-before", "--read", "mean"],
-                "GRU 1x6, reset before the product, read mean + readout 1: 157 parameters",
+                "GRU 1x6, reset before the product, read mean + readout 1: 151 parameters",
             ),
             (
                 ["--cell", "lstm", "--layers", "2", "--bidirectional", "--layer-norm"],

@@ -355,6 +355,16 @@ class TestCheck:
         assert check.worst.startswith(f"{max(check.errors, key=check.errors.get)}[")
         assert check.table()[-1].startswith("check    FAILED")
 
+    def test_dropout_is_on(self):
+        net, params, x, y = problem(rows=3, num_layers=2, dropout=0.5, recurrent_dropout=0.5)
+        check = check_network(net, params, x, y)
+        assert check.ok, check.worst
+        dropped = net.value_and_grad(params, x, y, rng=np.random.default_rng(0))[1]
+        name, _, entry = check.worst.partition(":")[0].rstrip("]").partition("[")
+        index = tuple(map(int, entry.split(",")))
+        if name != "x":
+            assert f"gradient {dropped[name][index]:.9g}," in check.worst
+
     def test_the_worst_entry_is_the_one_that_is_wrong(self, monkeypatch):
         right = rx.Network.value_and_grad
 
@@ -493,7 +503,8 @@ class TestCommand:
         assert cli.main(["explain", *small, *options]) == 0
         out = capsys.readouterr().out
         assert "check    passed" in out
-        assert ("dropout is off here" in out) == ("--dropout" in options)
+        assert ("scaled), dropout off" in out) == ("--dropout" in options)
+        assert ("windows, dropout on" in out) == ("--dropout" in options)
 
     def test_targets_of_every_step_are_the_values_that_follow(self, capsys):
         options = ["--topology", "many_to_many", "--horizon", "2", "--rows", "8"]
@@ -552,6 +563,7 @@ class TestCommand:
             (["--run", "nosuch"], "--run nosuch is no run: it has no model.safetensors"),
             (["--data", "nosuch"], "neither a bundled series (length_of_day, wti) nor a file"),
             (["--hidden-size", "0"], "hidden_size must be an integer >= 1, got 0"),
+            (["--seed", "-1"], "--seed must be an integer >= 0, got -1"),
             (["--layers", "0"], "num_layers must be an integer >= 1, got 0"),
             (["--dropout", "0.5"], "dropout=0.5 needs num_layers >= 2"),
             (["--reset-before"], "reset_after=False needs cell='gru'"),

@@ -61,6 +61,8 @@ def add_command(commands: Any) -> None:
 
 
 def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    if args.seed < 0:
+        raise ValueError(f"--seed must be an integer >= 0, got {args.seed}.")
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     precise = get_backend(args.backend, device=args.device, dtype="float64") if args.check else None
     model = None
@@ -175,21 +177,26 @@ class _Found:
         net, flow = self.net, self.flow
         sizes = f"I={net.input_size}, H={net.hidden_size}, O={net.output_size}"
         steps = len(next(iter(flow.dh.values())))
-        off = " (dropout is off here)" if net.dropout or net.recurrent_dropout else ""
+        noisy = net.dropout or net.recurrent_dropout
+        off, on = (", dropout off", ", dropout on") if noisy else ("", "")
         lines = [
             f"data     {options.describe_series(self.split.series)}",
-            f"model    {options.describe_network(net)}{off}",
+            f"model    {options.describe_network(net)}",
             f"sizes    N={of_windows}, T={steps}, {sizes}",
             "         [N], [T*N]: the product contracts the batch, so it is a sum over all samples",
             "         and, for T*N, over all time steps",
         ]
         for title, columns in (("rows", False), ("columns, as in books", True)):
             lines += ["", f"SHAPES, samples in {title}", *shape_table(self.walk, columns=columns)]
-        lines += ["", f"GRADIENT FLOW, loss {flow.loss:.6g} (mse, scaled)", *flow.table(), ""]
+        lines += ["", f"GRADIENT FLOW, loss {flow.loss:.6g} (mse, scaled){off}", *flow.table(), ""]
         for name in flow.dh:
             lines += textwrap.wrap(f"verdict  {flow.verdict(name)}", 100, subsequent_indent=" " * 9)
         if self.check is not None:
-            lines += ["", f"GRADIENT CHECK, float64, {_CHECK_ROWS} windows", *self.check.table()]
+            lines += [
+                "",
+                f"GRADIENT CHECK, float64, {_CHECK_ROWS} windows{on}",
+                *self.check.table(),
+            ]
         return lines
 
     def csv(self) -> bytes:

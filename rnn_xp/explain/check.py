@@ -13,7 +13,7 @@ from rnn_xp._typing import Array, Params
 from rnn_xp.backend import to_numpy
 from rnn_xp.configuration import resolve_loss
 from rnn_xp.network import Network
-from rnn_xp.testing import compare_gradients
+from rnn_xp.testing import check_gradients
 
 __all__ = ["GradientCheck", "check_network"]
 
@@ -23,6 +23,7 @@ _Arguments = dict[str, NDArray[Any]]
 _TOLERANCE = {"complex_step": 1e-12, "central_difference": 1e-7}
 # One forward pass for each entry that is looked at alone.
 _MOST_ENTRIES = 2500
+_DROPOUT_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class GradientCheck:
 def check_network(net: Network, params: Params, x: Array, y: Array) -> GradientCheck:
     """Check the gradients of the mean squared error, and name the worst entry.
 
-    Against the complex step, or central differences where the network has kinks (activation
+    With `rnn_xp.testing.check_gradients`, dropout included: against the complex step, or central differences where the network has kinks (activation
     "relu", read "max").
 
     Parameters
@@ -89,24 +90,40 @@ def check_network(net: Network, params: Params, x: Array, y: Array) -> GradientC
     kinks = net.activation == "relu" or net.read == "max"
     method = "central_difference" if kinks else "complex_step"
     tolerance = _TOLERANCE[method]
+    loss = resolve_loss("mse")
     steps = y.shape[1] if net.topology == "one_to_many" else None
-    loss, host_y = resolve_loss("mse"), to_numpy(y)
+    noisy = bool(net.dropout or net.recurrent_dropout)
 
-    def function(at: _Arguments) -> Any:
-        weights = {name: at[name] for name in net.shapes}
-        return loss(net.forward(weights, at["x"], steps=steps)[0], host_y)[0]
+    def noise() -> Any:  # the same masks at every call
+        return np.random.default_rng(_DROPOUT_SEED) if noisy else None
 
-    pred, _, back = net.vjp(params, x, steps=steps)
-    gradients = back(loss(pred, y)[1]) | net.value_and_grad(params, x, y, loss)[1]
-    at = {name: to_numpy(array) for name, array in {**params, "x": x}.items()}
-    grads = {name: to_numpy(gradients[name]) for name in at}
-
-    # Without a limit, so that a wrong array does not hide those after it.
-    errors = compare_gradients(function, at, grads, method=method, tolerance=float("inf"))
+    errors = check_gradients(
+        net,
+        params,
+        x,
+        y,
+        dropout_seed=_DROPOUT_SEED if noisy else None,
+        method=method,
+        tolerance=float("inf"),  # so that a wrong array does not hide those after it
+    )
     name = max(errors, key=lambda name: errors[name])
     ok = errors[name] <= tolerance
-    most = _MOST_ENTRIES if ok else grads[name].size  # one that is wrong shall be found
-    worst = name + _worst_entry(function, at, name, grads[name], complex_step=not kinks, most=most)
+
+    if name == "x":
+        pred, _, back = net.vjp(params, x, rng=noise(), steps=steps)
+        gradient = to_numpy(back(loss(pred, y)[1])["x"])
+    else:
+        gradient = to_numpy(net.value_and_grad(params, x, y, loss, rng=noise())[1][name])
+    at = {key: to_numpy(array) for key, array in {**params, "x": x}.items()}
+    host_y = to_numpy(y)
+
+    def function(at: _Arguments) -> Any:
+        weights = {key: at[key] for key in net.shapes}
+        pred, _, _ = net.vjp(weights, at["x"], rng=noise(), steps=steps)
+        return loss(pred, host_y)[0]
+
+    most = _MOST_ENTRIES if ok else gradient.size  # one that is wrong shall be found
+    worst = name + _worst_entry(function, at, name, gradient, complex_step=not kinks, most=most)
     return GradientCheck(method, tolerance, errors, worst, ok)
 
 
