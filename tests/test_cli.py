@@ -166,6 +166,15 @@ class TestTrain:
             assert train("--data", small_csv) == 0
         assert sorted(p.name for p in Path("runs").iterdir()) == ["tide-rnn-1", "tide-rnn-2"]
 
+    def test_scores_that_are_not_defined_are_a_dash(self, capsys):
+        values = [*np.sin(np.arange(96.0)), *np.ones(24)]  # to persistence the end has no errors
+        Path("flat.csv").write_text("level\n" + "".join(f"{v:.5f}\n" for v in values))
+        assert train("--data", "flat.csv", "--out", "run") == 0
+        lines = capsys.readouterr().out.splitlines()
+        persistence = next(line for line in lines if line.startswith("persistence "))
+        assert persistence.split() == ["persistence", "0.0000", "0.0000", "0.000", "-"]
+        assert json.loads(Path("run/metrics.json").read_text())["scores"][-1]["skill"] is None
+
     def test_an_existing_folder_is_refused_without_force(self, small_csv, capsys):
         assert train("--data", small_csv, "--out", "run") == 0
         before = Path("run/model.safetensors").read_bytes()

@@ -13,6 +13,7 @@ writes what was covered, as found in that run.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -20,7 +21,7 @@ import pytest
 from problems import CELLS, OPTIONS, TOPOLOGIES, H, I, N, O, Problem, T, everything, excluded
 
 import rnn_xp as rx
-from rnn_xp import losses
+from rnn_xp import configuration, losses
 from rnn_xp.sequence import map_state, segments
 from rnn_xp.testing import compare_gradients
 
@@ -55,9 +56,9 @@ def ids(names):
     return "-".join(names)
 
 
-def check(names, case, request, **sizes):
+def check(names, case, request, problem=None, **sizes):
     """Gradients on a backend against the complex step on the host."""
-    problem = make(*names, **sizes)
+    problem = make(*names, **sizes) if problem is None else problem
     there = problem.on(case)
 
     def gradients(params, x, arrays, dpred, dstate):
@@ -79,6 +80,33 @@ def check(names, case, request, **sizes):
 @pytest.mark.parametrize("case", ["numpy-f64", "strict-cpu-f64"], indirect=True)
 def test_full_product(names, case, request):
     check(names, case, request)
+
+
+@pytest.mark.parametrize("activation", configuration._OUTPUT_ACTIVATIONS)
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("case", ["numpy-f64", "strict-cpu-f64"], indirect=True)
+def test_every_output_activation(activation, topology, case, request):
+    problem = Problem(cell="gru", output_activation=activation, **TOPOLOGIES[topology])
+    check(("gru", topology, f"output {activation}"), case, request, problem)
+
+
+def test_every_name_there_is_has_a_place_in_the_tables():
+    """A new cell, topology, read, feed or loss cannot be forgotten here."""
+    cells = [rx.Network(hidden_size=1, **options) for options in CELLS.values()]
+    assert {net.cell for net in cells} == set(configuration._STATES)
+    assert {net.activation for net in cells} == set(configuration._ACTIVATIONS)
+    assert {net.reset_after for net in cells} == {True, False}
+    shapes = [rx.Network(hidden_size=1, **options) for options in TOPOLOGIES.values()]
+    assert {net.topology for net in shapes} == set(configuration._TOPOLOGIES)
+    assert {net.read for net in shapes} == set(configuration._READS)
+    assert {net.feed for net in shapes} == set(configuration._FEEDS)
+    tested = {type(loss) for loss, _ in LOSSES.values()} | {name for name, _ in LOSSES.values()}
+    for name, loss in configuration._LOSSES.items():
+        assert name in tested or type(loss) in tested
+    fields = {field.name for field in dataclasses.fields(configuration.Configuration)}
+    tables = (CELLS.values(), TOPOLOGIES.values(), (net for net, _ in OPTIONS.values()))
+    used = {name for table in tables for options in table for name in options}
+    assert fields - used == {"input_size", "hidden_size", "output_size"}
 
 
 @pytest.mark.parametrize("names", PAIRWISE, ids=ids)

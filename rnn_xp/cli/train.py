@@ -162,8 +162,8 @@ def _table(scores: list[Score], unit: str) -> list[str]:
         cells = [
             f"{score.rmse:.4f}",
             f"{score.mae:.4f}",
-            f"{score.mase:.3f}",
-            f"{100 * score.skill:.1f} %",
+            "-" if score.mase is None else f"{score.mase:.3f}",
+            "-" if score.skill is None else f"{100 * score.skill:.1f} %",
         ]
         lines.append(
             f"{score.name:{width}}  "

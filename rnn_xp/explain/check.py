@@ -62,8 +62,8 @@ class GradientCheck:
 def check_network(net: Network, params: Params, x: Array, y: Array) -> GradientCheck:
     """Check the gradients of the mean squared error, and name the worst entry.
 
-    With `rnn_xp.testing.check_gradients`, dropout included: against the complex step, or central differences where the network has kinks (activation
-    "relu", read "max").
+    With `rnn_xp.testing.check_gradients`, dropout included: against the complex step, or central
+    differences where the network has kinks (activation "relu", read "max").
 
     Parameters
     ----------
