@@ -20,6 +20,7 @@ References
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,10 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp._typing import Array, Loss, Params, State
-from rnn_xp.backend import to_numpy
+from rnn_xp.backend import backend_of, to_numpy
 from rnn_xp.configuration import resolve_loss
 from rnn_xp.network import Network
 from rnn_xp.options import Options
+from rnn_xp.sequence import map_state
 
 __all__ = ["GradientError", "check_gradients", "compare_gradients"]
 
@@ -67,7 +69,9 @@ def check_gradients(
 ) -> dict[str, float]:
     """Check a network's gradients at given parameters and data.
 
-    With respect to every parameter, the input ``"x"`` and, if given, the initial state.
+    Of `Network.value_and_grad`, its value included, and of `Network.vjp` with an upstream gradient
+    of the final state too: with respect to every parameter, the input ``"x"`` and, if given, the
+    initial state.
 
     Parameters
     ----------
@@ -82,8 +86,9 @@ def check_gradients(
     method : {"complex_step", "central_difference"}
         The second for losses or activations with kinks.
     every_entry : bool
-        False: one random direction for each array, which any wrong entry changes. True: every
-        entry by itself, at the price of one evaluation each.
+        False: one random direction for each array. An error of any entry changes the derivative
+        along it, by more than the tolerance unless the entry is tiny beside its array's others.
+        True: every entry by itself, at the price of one evaluation each.
     tolerance : float, optional
         Largest relative error allowed: by default 1e-12 (complex step, float64), 1e-7 (central
         difference, float64) or 2e-5 (float32).
@@ -120,35 +125,51 @@ def check_gradients(
     def noise() -> Any:  # the same masks at every call
         return None if dropout_seed is None else np.random.default_rng(dropout_seed)
 
-    pred, _, back = net.vjp(params, x, state, rng=noise(), **batch, **steps)
+    # What training uses: the loss, with respect to the parameters.
+    value, grads = net.value_and_grad(
+        params, x, y, loss, sample_weight, state=state, rng=noise(), **batch
+    )
+    # What else there is: the loss plus something random of the final state, with respect to all.
+    pred, final, back = net.vjp(params, x, state, rng=noise(), **batch, **steps)
     weight = net.loss_weight(x, y, sample_weight, Options(**batch))
-    grads = back(loss(pred, y, weight)[1])
-    arguments = {**params, "x": x}
-    if state is None:  # what training uses
-        grads |= net.value_and_grad(params, x, y, loss, sample_weight, rng=noise(), **batch)[1]
-    else:
-        grads |= _fields(grads["state"])
-        arguments |= _fields(state)
+    rng, backend = np.random.default_rng(seed), backend_of(x)
+    dstate = map_state(lambda a: backend.asarray(rng.standard_normal(tuple(a.shape))), final)
+    through = back(loss(pred, y, weight)[1], dstate)
+    through |= _fields(through["state"])
 
-    host = {name: to_numpy(argument) for name, argument in arguments.items()}
+    host = {name: to_numpy(param) for name, param in params.items()}
+    inputs = {"x": to_numpy(x)}
+    if state is not None:
+        inputs |= {name: to_numpy(field) for name, field in _fields(state).items()}
     given: dict[str, Any] = {name: to_numpy(array) for name, array in batch.items()}
     host_y, host_weight = _double(y), None if weight is None else _double(weight)
+    host_dstate = map_state(_double, dstate)
 
-    def function(at: _Arguments) -> Any:
+    def function(at: _Arguments, *, with_state: bool = False) -> Any:
+        # What is not differentiated is held, in the one dtype that all arguments must share.
+        dtype = next(iter(at.values())).dtype
+        at = {name: array.astype(dtype) for name, array in (host | inputs).items()} | at
         initial = None if state is None else type(state)(*(at[name] for name in _fields(state)))
         own = {name: at[name] for name in net.shapes}
-        pred, _, _ = net.vjp(own, at["x"], initial, rng=noise(), **given, **steps)
-        return loss(pred, host_y, host_weight)[0]
+        pred, final, _ = net.vjp(own, at["x"], initial, rng=noise(), **given, **steps)
+        total = loss(pred, host_y, host_weight)[0]
+        if with_state:
+            total = total + sum(np.sum(a * b) for a, b in zip(final, host_dstate, strict=True))
+        return total
 
-    return compare_gradients(
-        function,
-        host,
-        {name: to_numpy(grads[name]) for name in host},
-        method=method,
-        every_entry=every_entry,
-        tolerance=tolerance,
-        seed=seed,
-    )
+    def compare(function: Any, arguments: _Arguments, found: Any, each: bool) -> dict[str, float]:
+        gradients = {name: to_numpy(found[name]) for name in arguments}
+        return compare_gradients(
+            function, arguments, gradients,
+            method=method, every_entry=each, tolerance=tolerance, seed=seed,
+        )  # fmt: skip
+
+    errors = compare(function, host, grads, every_entry)
+    _compare_values(to_numpy(value), function(_all_double(host)), tolerance)
+    both = functools.partial(function, with_state=True)
+    again = compare(both, host, through, False)
+    errors = {name: max(error, again[name]) for name, error in errors.items()}
+    return errors | compare(both, inputs, through, every_entry)
 
 
 def compare_gradients(
@@ -211,7 +232,13 @@ complex step 12, relative error 0.5 (tolerance 1e-12).
             raise GradientError(
                 f"the gradient of {name} has shape {gradient.shape}, its argument {value.shape}."
             )
-        allowed = _TOLERANCE[method, gradient.dtype.name] if tolerance is None else tolerance
+        given = np.asarray(arguments[name]).dtype
+        if gradient.dtype != given or given.name not in ("float32", "float64"):
+            raise GradientError(
+                f"the gradient of {name} is {gradient.dtype}, its argument {given}; both must be "
+                "float32 or both float64."
+            )
+        allowed = _TOLERANCE[method, given.name] if tolerance is None else tolerance
         if every_entry:
             errors[name] = _worst_entry(function, at, name, gradient, method)[0]
         else:
@@ -276,6 +303,20 @@ def _relative(difference: float, scale: Any) -> float:
         return 0.0
     error = abs(difference) / float(scale) if scale > 0.0 else float("inf")
     return error if np.isfinite(error) else float("inf")
+
+
+def _compare_values(value: NDArray[Any], expected: Any, tolerance: float | None) -> None:
+    allowed = _TOLERANCE["complex_step", value.dtype.name] if tolerance is None else tolerance
+    error = _relative(float(value) - float(expected), abs(float(expected)))
+    if not error <= allowed:
+        raise GradientError(
+            f"value_and_grad returned the value {float(value):.9g}, but the loss is "
+            f"{float(expected):.9g}: relative error {error:.2g} (tolerance {allowed:g})."
+        )
+
+
+def _all_double(arrays: _Arguments) -> _Arguments:
+    return {name: array.astype(np.float64) for name, array in arrays.items()}
 
 
 def _double(array: Array) -> NDArray[Any]:

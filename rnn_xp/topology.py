@@ -75,7 +75,7 @@ def _max(
     best = xp.zeros_like(hs[0])
     chosen = xp.full(best.shape, -1, dtype=xp.int32, device=device_of(best))
     for t, h in enumerate(hs):
-        larger = (xp.real(h) > xp.real(best)) | (chosen < 0)
+        larger = ~(xp.real(h) <= xp.real(best)) | (chosen < 0)  # a NaN counts as largest
         if mask is not None:
             larger = larger & mask[t, ...]
         best = xp.where(larger, h, best)

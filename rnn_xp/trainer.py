@@ -67,11 +67,13 @@ class DivergenceError(FloatingPointError):
         The losses up to there.
     """
 
-    def __init__(self, epoch: int, params: Params, history: dict[str, list[float]]) -> None:
+    def __init__(
+        self, epoch: int, params: Params, history: dict[str, list[float]], what: str = "loss is"
+    ) -> None:
         self.epoch, self.params, self.history = epoch, params, history
         super().__init__(
-            f"training diverged: the loss is not finite at epoch {epoch}. Scale the data, or lower "
-            "the learning rate; the parameters before that epoch are kept."
+            f"training diverged: the {what} not finite at epoch {epoch}. Scale the data, or lower "
+            "the learning rate; the last good parameters are kept."
         )
 
 
@@ -237,19 +239,26 @@ class _Loop:
         while start[2] < self.epochs and not self.stopped:
             params, opt_state, done = start
             k = min(chunk, self.epochs - done)
-            params, opt_state, losses = self.engine.run(params, opt_state, k, done)
-            values = [float(value) for value in self.engine.backend.to_numpy(losses)]
-            if not all(map(math.isfinite, values)):
-                if chunk == 1:
-                    raise DivergenceError(done + 1, before[0], {"loss": self.losses})
+            try:
+                params, opt_state, losses = self.engine.run(params, opt_state, k, done)
+                values = [float(value) for value in self.engine.backend.to_numpy(losses)]
+            except FloatingPointError:  # an optimiser found its gradient broken
+                values = [math.nan]
+            finite = all(map(math.isfinite, values))
+            # What the very last update leaves is seen by no further loss.
+            broken = done + k == self.epochs and not _finite(self.engine.backend, params)
+            if chunk > 1 and (broken or not finite):
                 # Go back far enough to meet the last good parameters, and find the epoch.
-                chunk, start = 1, before
+                chunk, start = 1, start if finite else before
                 continue
-            before, start = start, (params, opt_state, done + k)
+            if not finite:
+                raise DivergenceError(done + 1, before[0], {"loss": self.losses})
             self._report(values, done)
+            if broken:
+                history = {"loss": self.losses}
+                raise DivergenceError(done + 1, start[0], history, "updated parameters are")
+            before, start = start, (params, opt_state, done + k)
             self.stopped = getattr(opt_state, "message", "")
-        if not _finite(self.engine.backend, params):
-            raise DivergenceError(len(self.losses), before[0], {"loss": self.losses})
         return params
 
     def _report(self, values: list[float], done: int) -> None:

@@ -314,7 +314,7 @@ class TestDivergence:
         with pytest.raises(rx.DivergenceError) as caught:
             rx.fit(net, x, y, optimizer=rx.optim.sgd(1e4), epochs=50)
         error = caught.value
-        assert f"not finite at epoch {error.epoch}" in str(error)
+        assert f"the loss is not finite at epoch {error.epoch}" in str(error)
         assert len(error.history["loss"]) == error.epoch - 1
         assert np.isfinite(error.history["loss"]).all()
         assert error.epoch > 1
@@ -336,7 +336,35 @@ class TestDivergence:
         assert caught.value.epoch == at
         assert len(caught.value.history["loss"]) == at - 1
 
-    def test_parameters_broken_by_the_last_update(self):
+    @pytest.mark.parametrize("epochs", [1, 13, 20])
+    def test_parameters_broken_by_the_last_update(self, epochs, monkeypatch):
+        """No loss sees them any more; on an accelerator they end a chunk of ten."""
+        x, y = windows(8)
+        calls = []
+
+        def poisoned(pred, target, weight=None, total=None):
+            calls.append(None)
+            value, dpred = mse(pred, target, weight, total)
+            return value, dpred * (np.nan if len(calls) in breaking else 1.0)
+
+        options = {"optimizer": rx.optim.sgd(0.01), "epochs": epochs, "backend": FLOAT64}
+        found = []
+        for accelerated in (False, True):
+            calls.clear()
+            # On an accelerator the last chunk is done again, one by one.
+            breaking = {epochs, epochs + (epochs - 1) % 10 + 1} if accelerated else {epochs}
+            monkeypatch.setattr(trainer, "on_accelerator", lambda backend, a=accelerated: a)
+            with pytest.raises(rx.DivergenceError, match="updated parameters are not") as caught:
+                rx.fit(NET, x, y, loss=poisoned, workers=1, **options)
+            found.append(caught.value)
+        assert found[0].epoch == found[1].epoch == epochs
+        assert len(found[0].history["loss"]) == epochs
+        good, _ = NET.value_and_grad(found[0].params, x, y)
+        assert float(good) == pytest.approx(found[0].history["loss"][-1], rel=1e-13)
+        for name, p in found[0].params.items():
+            assert np.array_equal(found[1].params[name], p)
+
+    def test_a_broken_gradient_of_a_line_search_is_divergence_too(self):
         x, y = windows()
 
         def poisoned(pred, target, weight=None, total=None):
@@ -344,8 +372,23 @@ class TestDivergence:
             return value, dpred * np.nan
 
         with pytest.raises(rx.DivergenceError) as caught:
-            rx.fit(NET, x, y, optimizer=rx.optim.sgd(0.01), epochs=1, loss=poisoned)
-        assert all(np.isfinite(p).all() for p in caught.value.params.values())
+            rx.fit(NET, x, y, optimizer=rx.optim.lbfgs(), epochs=3, loss=poisoned)
+        assert caught.value.epoch == 1
+
+    @pytest.mark.parametrize("options", [{"activation": "relu"}, {}, {"read": "max"}])
+    def test_a_nan_shows(self, options):
+        """relu and max must not take it for an idle unit or a small value."""
+        net = rx.Network(hidden_size=4, **options)
+        params = net.init(0, FLOAT64)
+        params["layer0.w_xh"] = params["layer0.w_xh"] * np.nan
+        with np.errstate(invalid="ignore"):
+            pred, _ = net.forward(params, np.ones((2, 3, 1)))
+        assert np.isnan(pred).all()
+
+    def test_given_parameters_must_be_finite(self):
+        params = {k: p * np.nan for k, p in NET.init(0).items()}
+        with pytest.raises(ValueError, match="the given params have values that are not finite"):
+            rx.fit(NET, *windows(), optimizer=rx.optim.adam(), epochs=1, params=params)
 
     @pytest.mark.parametrize("at", [1, 5, 10, 11, 12, 21])
     def test_on_an_accelerator_the_chunk_is_replayed_to_find_the_epoch(self, at, monkeypatch):

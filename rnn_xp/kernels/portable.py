@@ -78,12 +78,13 @@ def _sigmoid_back(dh: Array, h: Array, *, xp: Namespace) -> Array:
 
 
 def _relu(z: Array, *, xp: Namespace) -> Array:
-    return xp.where(xp.real(z) > 0, z, xp.zeros_like(z))
+    # Asked this way round, a NaN stays one: it must not look like an idle unit.
+    return xp.where(xp.real(z) <= 0, xp.zeros_like(z), z)
 
 
 def _relu_back(dh: Array, h: Array, *, xp: Namespace) -> Array:
     # f'(0) = 0, the usual choice of subgradient.
-    return xp.where(xp.real(h) > 0, dh, xp.zeros_like(dh))
+    return xp.where(xp.real(h) <= 0, xp.zeros_like(dh), dh)
 
 
 def _softmax(z: Array, *, xp: Namespace) -> Array:

@@ -129,6 +129,13 @@ class LBFGS:
             The very dict that ``value_and_grad`` last accepted, so a caller may recognise it by
             identity and reuse its value and gradient.
         state : LBFGSState
+
+        Raises
+        ------
+        ValueError
+            Without ``value`` and ``value_and_grad``.
+        FloatingPointError
+            If the gradient is not finite.
         """
         if value is None or value_and_grad is None:
             raise ValueError(
@@ -136,7 +143,10 @@ class LBFGS:
                 "rnn_xp.fit supplies both."
             )
         xp = array_namespace(*params.values())
-        if float(xp.max(xp.abs(_flatten(grads, xp=xp)))) <= self.tolerance:
+        largest = float(xp.max(xp.abs(_flatten(grads, xp=xp))))
+        if not math.isfinite(largest):
+            raise FloatingPointError("LBFGS: the gradient is not finite.")
+        if largest <= self.tolerance:
             return params, state._replace(message="the gradient is within the tolerance")
         search = _Search(params, grads, float(value), value_and_grad, self.max_evaluations, xp)
         found = search.along(_direction(search.gradient, state, xp=xp), first=not state.steps)
