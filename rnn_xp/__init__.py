@@ -5,9 +5,9 @@
 8317
 """
 
-from rnn_xp import datasets, optim, testing
+from rnn_xp import datasets, losses, optim, testing
 from rnn_xp.backend import Backend, BackendError, backends, get_backend
-from rnn_xp.cells import RNNState
+from rnn_xp.cells import GRUState, LSTMState, RNNState
 from rnn_xp.network import Network
 from rnn_xp.trainer import DivergenceError, FitResult, fit
 from rnn_xp.windows import make_windows, num_windows
@@ -17,6 +17,8 @@ __all__ = [
     "BackendError",
     "DivergenceError",
     "FitResult",
+    "GRUState",
+    "LSTMState",
     "Network",
     "RNNState",
     "__version__",
@@ -24,6 +26,7 @@ __all__ = [
     "datasets",
     "fit",
     "get_backend",
+    "losses",
     "make_windows",
     "num_windows",
     "optim",
