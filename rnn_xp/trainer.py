@@ -281,6 +281,11 @@ def _resolve_backend(x: Any, backend: Backend | None) -> Backend:
             raise TypeError(
                 f"fit: backend must be what rnn_xp.get_backend returns, got {backend!r}."
             )
+        if not training_data.on_host(x) and backend_of(x).name != backend.name:
+            raise TypeError(
+                f"fit: x is an array of another library ({backend_of(x).name}) than backend= "
+                f"({backend.name}). Leave out backend=, or give x as a NumPy array."
+            )
         return backend
     return get_backend() if training_data.on_host(x) else backend_of(x)
 
