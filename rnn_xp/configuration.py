@@ -91,6 +91,8 @@ class Configuration:
                 raise ValueError(f"Network: {name} must be an integer >= 1, got {size!r}.")
         for name in ("dropout", "recurrent_dropout"):
             rate = getattr(self, name)
+            if isinstance(rate, bool) or not isinstance(rate, int | float):
+                raise TypeError(f"Network: {name} must be a number in [0, 1), got {rate!r}.")
             if not 0.0 <= rate < 1.0:
                 raise ValueError(f"Network: {name} must be in [0, 1), got {rate!r}.")
         for name in ("bidirectional", "layer_norm", "residual", "reset_after"):

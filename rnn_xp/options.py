@@ -29,8 +29,9 @@ class Options(NamedTuple):
         """``mask`` and ``lengths`` as one mask (N, T)."""
         if self.lengths is None:
             return self.mask
-        positions = xp.arange(steps, dtype=self.lengths.dtype, device=device_of(self.lengths))
-        inside = positions[None, :] < self.lengths[:, None]
+        # In the default integers: positions might not fit into those of the lengths, such as int8.
+        positions = xp.arange(steps, device=device_of(self.lengths))
+        inside = positions[None, :] < xp.astype(self.lengths, positions.dtype)[:, None]
         return inside if self.mask is None else inside & self.mask
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 import numpy as np
 import pytest
@@ -59,6 +60,11 @@ class TestSaveAndLoad:
             checkpoint.save(tmp_path / "f", {"w": np.asarray([1.0, np.nan])}, {})
         assert not any(tmp_path.iterdir())
 
+    def test_metadata_that_is_not_finite_is_no_json(self, tmp_path):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            checkpoint.save(tmp_path / "f", ARRAYS, {"loss": float("nan")})
+        assert not any(tmp_path.iterdir())
+
 
 class TestDamage:
     def test_every_single_bit_matters(self, path):
@@ -97,6 +103,29 @@ class TestDamage:
         with pytest.raises(FileNotFoundError):
             checkpoint.load(tmp_path / "absent")
 
+    @pytest.mark.parametrize(("old", "new"), [(b"[2,3]", b"[3,2]"), (b'"F32"', b'"I32"')])
+    def test_the_digest_covers_shape_and_dtype(self, path, old, new):
+        """The same bytes, read as something else."""
+        data = path.read_bytes()
+        assert data.count(old) == 1
+        path.write_bytes(data.replace(old, new))
+        with pytest.raises(CheckpointError, match="does not fit its sha256"):
+            checkpoint.load(path)
+
+    @pytest.mark.parametrize(
+        ("entry", "reason"),
+        [
+            ("x", "Expecting value"),
+            ("null", "cannot unpack"),
+            ("[1, 2]", "'int' object has no attribute 'encode'"),
+        ],
+    )
+    def test_an_entry_of_another_kind(self, tmp_path, entry, reason):
+        path = tmp_path / "f"
+        safetensors.numpy.save_file({"w": np.ones(2)}, path, metadata={"rnn_xp": entry})
+        with pytest.raises(CheckpointError, match=f"is damaged: .*{reason}"):
+            checkpoint.load(path)
+
 
 class TestAtomicWrite:
     def test_replaces(self, tmp_path):
@@ -105,6 +134,27 @@ class TestAtomicWrite:
         checkpoint.atomic_write(path, b"new")
         assert path.read_bytes() == b"new"
         assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+    @pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="folders reach the disk on POSIX")
+    def test_the_data_reach_the_disk_before_the_name_and_the_name_after(
+        self, tmp_path, monkeypatch
+    ):
+        path, steps = tmp_path / "f", []
+        fsync, replace = os.fsync, os.replace
+
+        def record_fsync(file):
+            status = os.fstat(file)
+            steps.append("folder" if stat.S_ISDIR(status.st_mode) else status.st_size)
+            fsync(file)
+
+        def record_replace(old, new):
+            steps.append((os.path.basename(old), os.path.basename(new)))
+            replace(old, new)
+
+        monkeypatch.setattr(os, "fsync", record_fsync)
+        monkeypatch.setattr(os, "replace", record_replace)
+        checkpoint.atomic_write(path, b"new")
+        assert steps == [3, (f"f.tmp.{os.getpid()}", "f"), "folder"]  # 3 bytes, out of the buffer
 
     @pytest.mark.parametrize("step", ["fsync", "replace"])
     def test_an_error_leaves_the_old_file_and_nothing_else(self, tmp_path, monkeypatch, step):

@@ -8,6 +8,7 @@ import pytest
 
 import rnn_xp as rx
 from rnn_xp import initializers
+from rnn_xp.cells import GRUState, LSTMState
 
 NET = rx.Network(input_size=2, hidden_size=4, output_size=1)
 
@@ -43,6 +44,38 @@ class TestNetwork:
             ({"hidden_size": 0}, "hidden_size must be an integer >= 1, got 0"),
             ({"hidden_size": 5.0}, "hidden_size must be an integer >= 1, got 5.0"),
             ({"input_size": True}, "input_size must be an integer >= 1, got True"),
+            ({"num_layers": 0}, "num_layers must be an integer >= 1, got 0"),
+            ({"output_size": -1}, "output_size must be an integer >= 1, got -1"),
+            ({"read": "first"}, "read='first' is not known. Valid: 'last', 'mean', 'max'"),
+            ({"feed": "ones"}, "feed='ones' is not known. Valid: 'zeros', 'repeat', 'feedback'"),
+            ({"output_activation": []}, r"output_activation=\[\] is not known. Valid: 'identity'"),
+            ({"dropout": 1.0, "num_layers": 2}, r"dropout must be in \[0, 1\), got 1.0"),
+            ({"dropout": -0.1, "num_layers": 2}, r"dropout must be in \[0, 1\), got -0.1"),
+            ({"recurrent_dropout": 1.0}, r"recurrent_dropout must be in \[0, 1\), got 1.0"),
+            ({"recurrent_dropout": float("nan")}, r"recurrent_dropout must be in .* got nan"),
+            ({"bidirectional": 1}, "bidirectional must be True or False, got 1"),
+            ({"layer_norm": "yes"}, "layer_norm must be True or False, got 'yes'"),
+            ({"residual": None, "num_layers": 2}, "residual must be True or False, got None"),
+            ({"reset_after": 0, "cell": "gru"}, "reset_after must be True or False, got 0"),
+            ({"activation": "relu", "cell": "lstm"}, "activation='relu' needs cell='rnn'"),
+            ({"activation": "relu", "cell": "gru"}, "activation='relu' needs cell='rnn'"),
+            ({"reset_after": False, "cell": "lstm"}, "reset_after=False needs cell='gru'"),
+            (
+                {"read": "mean", "topology": "many_to_many"},
+                "read='mean' needs topology='many_to_one'",
+            ),
+            ({"feed": "repeat"}, "feed='repeat' needs topology='one_to_many'"),
+            ({"feed": "feedback"}, "feed='feedback' needs topology='one_to_many'"),
+            ({"dropout": 0.1}, "dropout=0.1 needs num_layers >= 2"),
+            ({"residual": True}, "residual=True needs num_layers >= 2"),
+            (
+                {"feed": "feedback", "topology": "one_to_many", "bidirectional": True},
+                "feed='feedback' needs bidirectional=False",
+            ),
+            (
+                {"feed": "feedback", "topology": "one_to_many", "output_size": 2},
+                "feed='feedback' needs input_size == output_size, got 1 and 2",
+            ),
         ],
     )
     def test_bad_configuration(self, options, message):
@@ -79,6 +112,58 @@ class TestNetwork:
             NET.forward(params, x, rx.RNNState(np.zeros((3, 4))))
         with pytest.raises(TypeError, match="must be the RNNState of cell='rnn', got ndarray"):
             NET.forward(params, x, np.zeros((1, 3, 4)))
+        with pytest.raises(TypeError, match="must be the RNNState of cell='rnn', got GRUState"):
+            NET.forward(params, x, GRUState(np.zeros((1, 3, 4))))
+        with pytest.raises(TypeError, match="required; .*state.h is float32"):
+            NET.forward(params, x, rx.RNNState(np.zeros((1, 3, 4), "float32")))
+
+    def test_wrong_state_of_an_lstm(self, ready):
+        net = rx.Network(cell="lstm", input_size=2, hidden_size=4)
+        params, (_, x, _) = net.init(backend=rx.get_backend(dtype="float64")), ready
+        h = np.zeros((1, 3, 4))
+        with pytest.raises(TypeError, match="must be the LSTMState of cell='lstm', got RNNState"):
+            net.forward(params, x, rx.RNNState(h))
+        with pytest.raises(ValueError, match=r"state.c must have shape \(1, 3, 4\), got \(3, 4\)"):
+            net.forward(params, x, LSTMState(h, h[0]))
+        with pytest.raises(TypeError, match="required; .*state.c is float32"):
+            net.forward(params, x, LSTMState(h, h.astype("float32")))
+
+    @pytest.mark.parametrize(
+        ("batch", "error", "message"),
+        [
+            ({"lengths": np.ones((3, 1), int)}, ValueError, r"lengths must have shape \(3,\)"),
+            ({"lengths": np.ones(3)}, TypeError, "lengths must be integers, got float64"),
+            ({"lengths": np.ones(3, bool)}, TypeError, "lengths must be integers, got bool"),
+            ({"mask": np.ones((3, 4), bool)}, ValueError, r"mask must have shape \(3, 5\)"),
+            ({"mask": np.ones((3, 5))}, TypeError, "mask must be bool, got float64"),
+            ({"reset": np.ones(3, bool)}, ValueError, r"reset must have shape \(3, 5\)"),
+            ({"reset": np.ones((3, 5), int)}, TypeError, "reset must be bool, got int64"),
+            ({"steps": 5}, ValueError, "steps= is for one_to_many"),
+        ],
+    )
+    def test_wrong_batch(self, ready, batch, error, message):
+        with pytest.raises(error, match=message):
+            NET.forward(*ready[:2], **batch)
+
+    @pytest.mark.parametrize(
+        ("batch", "message"),
+        [
+            ({}, "one_to_many needs steps= >= 1, how many predictions to make, got None"),
+            ({"steps": 0}, "one_to_many needs steps= >= 1, .* got 0"),
+            ({"steps": 4, "lengths": np.ones(3, int)}, "lengths= have no meaning for one_to_many"),
+            ({"steps": 4, "mask": np.ones((3, 1), bool)}, r"mask must have shape \(3, 4\)"),
+        ],
+    )
+    def test_wrong_batch_of_one_to_many(self, ready, batch, message):
+        """The parameters are those of many_to_one."""
+        net = rx.Network(input_size=2, hidden_size=4, topology="one_to_many")
+        params, x, _ = ready
+        with pytest.raises(ValueError, match=message):
+            net.forward(params, x[:, :1], **batch)
+        with pytest.raises(ValueError, match=r"x must have shape \(N, 1, 2\).*got \(3, 5, 2\)"):
+            net.forward(params, x, steps=4)
+        with pytest.raises(ValueError, match=r"y must have T steps, \(N, T, ...\), got \(3,\)"):
+            net.value_and_grad(params, x[:, :1], np.zeros(3))
 
     def test_wrong_upstream(self, ready):
         params, x, _ = ready
@@ -109,6 +194,13 @@ class TestNetwork:
         params, x, y = ready
         with pytest.raises(ValueError, match="loss='mes' is not known. Valid: 'mse'"):
             NET.value_and_grad(params, x, y, "mes")
+
+    @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+    @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "tanh"])
+    def test_a_cross_entropy_takes_logits(self, ready, loss, activation):
+        net = rx.Network(input_size=2, hidden_size=4, output_activation=activation)
+        with pytest.raises(ValueError, match=f"takes logits .*output_activation='{activation}'"):
+            net.value_and_grad(*ready, loss)
 
     def test_a_loss_of_your_own(self, ready):
         params, x, y = ready
@@ -163,3 +255,20 @@ class TestInitialWeights:
     def test_negative_seed(self):
         with pytest.raises(ValueError, match="non-negative"):
             NET.init(seed=-1)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int64"])
+def test_lengths_of_any_integer_dtype(dtype, ready):
+    """300 steps do not fit into int8; their positions must not wrap around."""
+    params = ready[0]
+    x = np.random.default_rng(0).standard_normal((2, 300, 2))
+    found, _ = NET.forward(params, x, lengths=np.asarray([100, 20], dtype=dtype))
+    for row, length in enumerate((100, 20)):
+        alone, _ = NET.forward(params, x[row : row + 1, :length])
+        np.testing.assert_allclose(found[row], alone[0], rtol=1e-14)
+
+
+@pytest.mark.parametrize("rate", ["0.1", None, False])
+def test_rates_are_numbers(rate):
+    with pytest.raises(TypeError, match=r"dropout must be a number in \[0, 1\)"):
+        rx.Network(hidden_size=4, num_layers=2, dropout=rate)

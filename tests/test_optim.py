@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from rnn_xp import optim
-from rnn_xp.optim.line_search import Point, strong_wolfe
+from rnn_xp.optim.line_search import Point, _inside, strong_wolfe
 
 
 def quadratic(seed=0, size=6, condition=100.0):
@@ -93,6 +94,18 @@ class TestEvery:
             assert now[name_].shape == p.shape
             assert not np.array_equal(case.to_numpy(now[name_]), case.to_numpy(p))
 
+    def test_gradients_state_and_parameters_given_are_left_alone(self, name):
+        optimizer, _ = OPTIMIZERS[name]
+        value_and_grad, params, _ = quadratic()
+        state = optimizer.init(params)
+        for _ in range(3):  # the state is not empty from the second on
+            value, grads = value_and_grad(params)
+            given = (grads, state, params)
+            before = copy.deepcopy(given)
+            new, later = optimizer.update(*given, value=value, value_and_grad=value_and_grad)
+            np.testing.assert_equal(given, before)
+            params, state = new, later
+
     def test_is_compared_and_shown_by_its_hyperparameters(self, name):
         optimizer, _ = OPTIMIZERS[name]
         assert optimizer == type(optimizer)(**vars(optimizer))
@@ -152,10 +165,17 @@ class TestLBFGS:
         assert "the line search found no lower loss" in state.message or "gradient" in state.message
 
     def test_tolerance(self):
+        """It bounds the gradient, whatever the height of the loss."""
         value_and_grad, params, _ = quadratic()
-        _, state, values, _ = minimise(optim.lbfgs(tolerance=1e-3), value_and_grad, params, 500)
+
+        def raised(params):
+            value, grads = value_and_grad(params)
+            return value + 5.0, grads
+
+        params, state, values, _ = minimise(optim.lbfgs(tolerance=1e-3), raised, params, 500)
         assert state.message == "the gradient is within the tolerance"
         assert len(values) < 40
+        assert max(np.abs(grad).max() for grad in value_and_grad(params)[1].values()) <= 1e-3
 
     def test_failed_line_search_clears_the_history_and_tries_the_gradient(self):
         """A wrong history gives an uphill direction; steepest descent saves the iteration."""
@@ -164,10 +184,79 @@ class TestLBFGS:
         value, grads = value_and_grad(params)
         flat = np.concatenate([grads["a"].ravel(), grads["b"]])
         uphill = opt.init(params)._replace(steps=(flat,), changes=(-flat,))
-        new, state = opt.update(grads, uphill, params, value=value, value_and_grad=value_and_grad)
+        trials = []
+
+        def remember(params):
+            trials.append(params)
+            return value_and_grad(params)
+
+        new, state = opt.update(grads, uphill, params, value=value, value_and_grad=remember)
+        length = np.abs(flat).sum()
+        assert length > 1.0
+        np.testing.assert_allclose(trials[0]["b"], params["b"] - grads["b"] / length)
         assert value_and_grad(new)[0] < value
         assert len(state.steps) == 1
         assert not np.array_equal(state.steps[0], flat)
+
+    @pytest.mark.parametrize(("slope", "first"), [(0.05, 0.05), (5.0, 1.0)])
+    def test_first_step_is_no_longer_than_the_gradient(self, slope, first):
+        """Step 1 for a short gradient, length 1 for a long one."""
+        params, trials = {"w": np.asarray([0.0])}, []
+
+        def parabola(params):
+            trials.append(params["w"][0])
+            return slope * (params["w"] @ params["w"] / 2 - params["w"][0]), {
+                "w": slope * (params["w"] - 1.0)
+            }
+
+        opt = optim.lbfgs()
+        value, grads = parabola(params)
+        opt.update(grads, opt.init(params), params, value=value, value_and_grad=parabola)
+        assert trials[1] == pytest.approx(first)
+
+    def test_max_evaluations(self):
+        trials = []
+
+        def falls(params):
+            trials.append(params)
+            return -params["w"][0], {"w": np.asarray([-1.0])}
+
+        opt, params = optim.lbfgs(max_evaluations=1), {"w": np.asarray([0.0])}
+        value, grads = falls(params)
+        opt.update(grads, opt.init(params), params, value=value, value_and_grad=falls)
+        assert len(trials) == 2  # the one here, and one of the line search
+
+    def test_a_loss_that_stays_the_same_is_no_progress(self):
+        def flat(params):
+            return 1.0, {"w": np.ones(2)}
+
+        opt, params = optim.lbfgs(), {"w": np.zeros(2)}
+        new, state = opt.update(
+            flat(params)[1], opt.init(params), params, value=1.0, value_and_grad=flat
+        )
+        assert new is params
+        assert "the line search found no lower loss" in state.message
+
+    def test_a_minimum_very_close_by_is_found(self):
+        """The first trial overshoots it ten thousandfold."""
+
+        def hyperbola(params):
+            error = params["w"] - 1e-4
+            root = np.sqrt(error**2 + 1e-12)
+            return root[0], {"w": error / root}
+
+        params, *_ = minimise(optim.lbfgs(), hyperbola, {"w": np.asarray([0.0])}, 30)
+        assert params["w"][0] == pytest.approx(1e-4, rel=1e-6)
+
+    def test_a_pair_is_remembered_if_its_curvature_is_positive(self):
+        opt = optim.lbfgs(history=2)
+        state = opt.init({})
+        step = np.asarray([1.0, 0.0])
+        assert opt._remember(state, step, -step, xp=np) is state
+        for curvature in (0.01, 1.0, 2.0):  # small, but far from rounding
+            state = opt._remember(state, curvature * step, np.asarray([curvature, 1.0]), xp=np)
+            assert state.steps[-1][0] == state.changes[-1][0] == curvature
+        assert [s[0] for s in state.steps] == [y[0] for y in state.changes] == [1.0, 2.0]
 
     def test_returns_a_dict_it_has_evaluated(self):
         value_and_grad, params, _ = quadratic()
@@ -249,6 +338,48 @@ class TestLineSearch:
         strong_wolfe(evaluate, Point(0.0, 0.0, -1.0), 1.0, max_evaluations=9)
         assert len(calls) == 9
         assert calls == sorted(calls)
+
+    def test_strong_wolfe_conditions_on_random_functions(self):
+        """Six sines, a parabola and a wall: a few searches may end early, one in a hundred."""
+        rng = np.random.default_rng(0)
+        searches = missed = most = 0
+        for _ in range(1500):
+            height, phase = rng.standard_normal(6), rng.uniform(0, 6, 6)
+            speed, bend, wall = rng.uniform(0.2, 3, 6), rng.uniform(0.001, 0.2), rng.uniform(1, 20)
+            first, calls = 10 ** rng.uniform(-3, 3), []
+
+            def evaluate(t):
+                calls.append(t)  # noqa: B023
+                if t > wall:  # noqa: B023
+                    return Point(t, math.inf, math.nan)
+                angle = speed * t + phase  # noqa: B023
+                value = height @ np.sin(angle) + bend * t * t  # noqa: B023
+                slope = height @ (speed * np.cos(angle)) + 2.0 * bend * t  # noqa: B023
+                return Point(t, float(value), float(slope))
+
+            start = evaluate(0.0)
+            if start.slope >= -1e-3:
+                continue
+            found = strong_wolfe(evaluate, start, first, c2=0.1)
+            enough = found.value <= start.value + 1e-4 * found.step * start.slope + 1e-13
+            missed += not (enough and abs(found.slope) <= 0.1 * abs(start.slope))
+            searches += 1
+            most = max(most, len(calls) - 1)
+        assert searches > 700
+        assert missed < 10
+        assert most == 25
+
+    @pytest.mark.parametrize(
+        ("high", "crowded", "expected"),
+        [
+            (Point(1.0, 99.0, 199.0), False, (pytest.approx(0.005), True)),
+            (Point(1.0, 99.0, 199.0), True, (0.1, False)),  # stuck there twice: moved away
+            (Point(1.0, -5.0, -1.0), False, (0.9, False)),  # never an end itself
+            (Point(1.0, math.inf, 1.0), True, (0.5, False)),
+        ],
+    )
+    def test_trial_steps_keep_off_the_ends(self, high, crowded, expected):
+        assert _inside(Point(0.0, 0.0, -1.0), high, crowded) == expected
 
 
 @pytest.mark.parametrize(
