@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 __all__ = ["forecast", "gradient_flow", "loss", "to_png"]
 
 _Floats = NDArray[np.floating[Any]]
+
+_FEW = 10  # points, that need a marker each
 
 
 def loss(losses: Sequence[float], *, title: str = "", ax: Any = None) -> Any:
@@ -30,10 +32,17 @@ def loss(losses: Sequence[float], *, title: str = "", ax: Any = None) -> Any:
     matplotlib Axes
     """
     ax = _axes() if ax is None else ax
-    ax.semilogy(range(1, len(losses) + 1), losses, color="C0", label="training loss")
+    ax.plot(range(1, len(losses) + 1), losses, color="C0", label="training loss")
+    if max(losses, default=0.0) > 0.0:
+        ax.set_yscale("log")
     ax.set(xlabel="epoch", ylabel="training loss (mean squared error, scaled)", title=title)
-    if len(losses) == 1:
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    if len(losses) <= _FEW:
         ax.lines[0].set_marker("o")
+    if len(losses) == 1:
+        ax.set_xlim(0.0, 2.0)
+        if losses[0] > 0.0:
+            ax.set_ylim(losses[0] / 10, losses[0] * 10)
     ax.grid(alpha=0.3, which="both")
     ax.legend()
     return ax
@@ -57,7 +66,7 @@ def forecast(
     Parameters
     ----------
     dates : sequence of N str
-        ISO dates, or anything else to number the steps.
+        ISO 8601 dates or times; row numbers; or anything else to count the steps from 1.
     truth : ndarray (N,)
     forecasts : mapping of str to ndarray (N,)
     label : str
@@ -72,17 +81,23 @@ def forecast(
     matplotlib Axes
     """
     ax = _axes() if ax is None else ax
-    when, what = _time_axis(list(dates)[-last:])
-    ax.plot(when, truth[-last:], color="black", linewidth=2.0, label="truth")
+    when, what = _time_axis(list(dates))
+    when = when[-last:]
+    few = {"marker": "o", "markersize": 4} if len(when) <= _FEW else {}
+    ax.plot(when, truth[-last:], color="black", linewidth=2.0, label="truth", **few)
     for i, (name, values) in enumerate(forecasts.items()):
-        style = ":" if name == "persistence" else "-"
-        color = "0.5" if name == "persistence" else f"C{i}"
-        ax.plot(when, values[-last:], style, color=color, label=name)
+        # Persistence is dashed and on top: where a network equals it, both can be seen.
+        look: dict[str, Any] = {"color": f"C{i}"}
+        if name == "persistence":
+            look = {"color": "0.45", "linestyle": (0, (4, 3)), "zorder": 3}
+        ax.plot(when, values[-last:], label=name, **few, **look)
     ax.set(xlabel=what, ylabel=label, title=title)
+    if what == "date":
+        _show_dates(ax, when)
+    else:
+        ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.3)
     ax.legend()
-    if what == "date":
-        ax.figure.autofmt_xdate()
     return ax
 
 
@@ -142,7 +157,31 @@ def _axes() -> Any:
 
 
 def _time_axis(dates: list[str]) -> tuple[list[Any], str]:
+    if all(date.isdecimal() for date in dates):
+        return [int(date) for date in dates], "row"
     try:
-        return [date.fromisoformat(day) for day in dates], "date"
-    except ValueError:
-        return list(range(len(dates))), "step"
+        moments = [datetime.fromisoformat(date) for date in dates]
+        min(moments)
+    except (ValueError, TypeError):  # not ISO 8601, or some with a time zone and some without
+        return list(range(1, len(dates) + 1)), "step of the test part"
+    return moments, "date"
+
+
+def _show_dates(ax: Any, when: list[Any]) -> None:
+    """Label the dates shortly, and say once from when to when, with the year."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    ax.xaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=9))
+    if len(when) <= _FEW:
+        ax.set_xticks(when)
+    if len(when) == 1:
+        ax.set_xticklabels([_plain(when[0])])
+        return
+    locator = ax.xaxis.get_major_locator()
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
+    ax.set_xlabel(f"date, {_plain(when[0])} .. {_plain(when[-1])}")
+
+
+def _plain(moment: datetime) -> str:
+    """Write a moment without the midnight that a mere date is read as."""
+    return str(moment).removesuffix(" 00:00:00")

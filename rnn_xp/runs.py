@@ -6,18 +6,20 @@
     config.toml          the configuration that was run
     history.csv          epoch, loss
     metrics.json         data, split, versions, timings, scores of baselines and network
-    predictions.csv      test part: date, step, truth and each forecast, in original units
+    predictions.csv      test part: date (or row), step, truth, each forecast, in original units
     loss.png             (with matplotlib)
     forecast.png         (with matplotlib)
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
 import math
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +30,26 @@ from numpy.typing import NDArray
 from rnn_xp import checkpoint, plotting
 from rnn_xp._typing import Params
 from rnn_xp.backend import Backend, to_numpy
+from rnn_xp.datasets import Series
 from rnn_xp.forecasting import SplitSeries
 from rnn_xp.network import Network
 from rnn_xp.scaling import Scaler
 
-__all__ = ["Model", "RunFolder", "load_model", "new_folder_name"]
+__all__ = ["RUN_FILES", "Model", "RunFolder", "column_label", "load_model", "new_folder_name"]
+
+RUN_FILES = (
+    "model.safetensors",
+    "config.toml",
+    "history.csv",
+    "metrics.json",
+    "predictions.csv",
+    "loss.png",
+    "forecast.png",
+)
+"""What a run may leave behind, the pictures last."""
 
 _SCHEMA = 1
+_SHOWN = 60  # steps in forecast.png
 
 _Floats = NDArray[np.floating[Any]]
 
@@ -69,6 +84,11 @@ def new_folder_name(parent: Path, name: str) -> Path:
     while (folder := parent / f"{name}-{number}").exists():
         number += 1
     return folder
+
+
+def column_label(series: Series) -> str:
+    """Name the column of a series, also where the file has no header and it is but a number."""
+    return f"column {series.column}" if series.column.isdecimal() else series.column
 
 
 def load_model(folder: str | Path, backend: Backend) -> Model:
@@ -128,13 +148,33 @@ class RunFolder:
             )
 
     def __enter__(self) -> RunFolder:
-        # Now and not after the training: a folder that cannot be made should cost no time.
-        self.path.mkdir(parents=True, exist_ok=True)
+        # Now and not after the training: a folder that cannot be made or used should cost no time.
+        self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            self._remove_empty()
+            raise OSError(
+                f"cannot write into the folder {self.path}: {error.strerror}. "
+                "Give another with --out."
+            ) from error
         return self
 
     def __exit__(self, *error: object) -> None:
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
+        self._remove_empty()
+
+    def _remove_empty(self) -> None:
+        """Remove the folders made for this run that have nothing in them."""
+        for folder in self._made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files of an earlier run, so that none is taken for one of this run."""
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
 
     def write_model(self, model: Model) -> None:
         """Write model.safetensors."""
@@ -171,7 +211,9 @@ class RunFolder:
             for i, date in enumerate(dates)
             for step in range(split.horizon)
         )
-        header = ["date_of_step_1" if split.horizon > 1 else "date", "step", "truth", *forecasts]
+        first = "row" if split.series.dates is None else "date"
+        first += "_of_step_1" if split.horizon > 1 else ""
+        header = [first, "step", "truth", *forecasts]
         self._write_csv("predictions.csv", header, rows)
 
     def write_plots(
@@ -184,7 +226,9 @@ class RunFolder:
         ImportError
             Without matplotlib.
         """
-        series = split.series
+        series, label = split.series, column_label(split.series)
+        shown = min(_SHOWN, len(split.y_test))
+        steps = "step" if shown == 1 else f"{shown} steps"
         first_step = {name: forecast[:, 0] for name, forecast in forecasts.items()}
         axes = {
             "loss.png": plotting.loss(losses, title=f"{series.name}: training loss"),
@@ -192,8 +236,9 @@ class RunFolder:
                 split.target_dates(),
                 split.truth()[:, 0],
                 first_step,
-                label=f"{series.column} ({series.unit})" if series.unit else series.column,
-                title=f"{series.name}: one step ahead, the last days of the test part",
+                label=f"{label} ({series.unit})" if series.unit else label,
+                title=f"{series.name}: one step ahead, last {steps} of the test part",
+                last=shown,
             ),
         }
         for name, ax in axes.items():

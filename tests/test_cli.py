@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 
 import rnn_xp as rx
 from rnn_xp import cli, metrics, runs
+from rnn_xp.backend.libraries import BackendStatus
 from rnn_xp.forecasting import Score, verdict
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +55,7 @@ class TestTrain:
         assert {f.name for f in folder.iterdir()} == FILES
         out = capsys.readouterr().out
         for words in (
-            "length_of_day: 10409 rows 1997-07-03..2025-12-31, sha256 eb1993d5",
+            "length_of_day (lod_ms): 10409 rows 1997-07-03..2025-12-31, sha256 eb1993d5",
             "train 8327 rows -> 8317 windows | test 2082 rows -> 2072 windows",
             "RNN 1x50 (tanh) + readout 1: 2651 parameters",
             "full batch of 8317, L-BFGS (a full-batch gradient is exact",
@@ -113,7 +116,7 @@ class TestTrain:
     def test_your_own_csv(self, small_csv, capsys):
         assert train("--data", small_csv, "--seq-length", "8", "--horizon", "3") == 0
         out = capsys.readouterr().out
-        assert "tide: 120 rows 2024-01-01..2024-04-29" in out
+        assert "tide (level): 120 rows 2024-01-01..2024-04-29, sha256" in out
         assert "train 96 rows -> 86 windows" in out
         assert "linear AR(8)" in out
         rows = Path("runs/tide-rnn-1/predictions.csv").read_text().splitlines()
@@ -216,32 +219,62 @@ class TestTrain:
         ("options", "message"),
         [
             (["--data", "nosuch"], "neither a bundled series (length_of_day, wti) nor a file"),
-            (["--seq-length", "0"], "seq_length"),
-            (["--seq-length", "9000"], "more"),
-            (["--horizon", "0"], "horizon"),
-            (["--batch-size", "9000"], "batch_size must be an integer in 1..8317 (N)"),
+            (["--seq-length", "0"], "error: --seq-length must be at least 1, got 0."),
+            (
+                ["--seq-length", "9000"],
+                "a series of 8327 values is too short for --seq-length 9000 and --horizon 1: at "
+                "least 9001 values are required, 674 more. Give a longer series or a smaller "
+                "--seq-length or --horizon.",
+            ),
+            (["--horizon", "0"], "error: --horizon must be at least 1, got 0."),
+            (
+                ["--batch-size", "9000"],
+                "--batch-size must be an integer in 1..8317, the number of windows, got 9000.",
+            ),
+            (["--batch-size", "0"], "--batch-size must be an integer in 1..8317"),
+            (["--batch-size", "8318"], "--batch-size must be an integer in 1..8317"),
             (["--hidden-size", "0"], "hidden_size must be an integer >= 1, got 0"),
-            (["--epochs", "0"], "epochs must be an integer >= 1, got 0"),
-            (["--train-fraction", "1.5"], "fraction"),
+            (["--epochs", "0"], "--epochs must be an integer >= 1, got 0"),
+            (["--train-fraction", "1.5"], "error: --train-fraction must lie between 0 and 1"),
+            (
+                ["--train-fraction", "0.00001"],
+                "--train-fraction 1e-05 of 10409 values leaves 0 for training",
+            ),
+            (["--optimizer", "sgd", "--learning-rate", "0"], "SGD: learning_rate must be"),
+            (["--optimizer", "adam", "--learning-rate", "0"], "Adam: learning_rate must be"),
             (["--learning-rate", "0.1"], "--learning-rate has no meaning for lbfgs"),
-            (["--optimizer", "lbfgs", "--batch-size", "10"], "needs the full batch"),
+            (
+                ["--optimizer", "lbfgs", "--batch-size", "10"],
+                "--optimizer lbfgs needs the full batch of 8317 without dropout: its line search "
+                "compares losses, which must be those of one function. Leave out --batch-size 10, "
+                "or take --optimizer adam.",
+            ),
+            (["--optimizer", "lbfgs", "--recurrent-dropout", "0.1"], "Leave out dropout, or take"),
+            (["--column", "x"], "--column x is for a CSV file, but length_of_day is a bundled"),
+            (
+                ["--data", "wti", "--missing", "drop"],
+                "--missing drop is for a CSV file, but wti is a bundled series, which has one "
+                "column and no gaps. Leave it out, or give --data ./wti if you mean a file",
+            ),
+            (["--data", "."], "--data . is a folder; name a CSV file in it."),
             (["--backend", "tensorflow"], "Choose one of: numpy, cupy, torch, jax"),
             (["--dtype", "float16"], "Choose one of: float32, float64"),
-            (["--seed", "-1"], "seed must be an integer >= 0, got -1"),
+            (["--seed", "-1"], "--seed must be an integer >= 0, got -1"),
             (["--cell", "lstm", "--activation", "relu"], "activation='relu' needs cell='rnn'"),
             (["--dropout", "0.5"], "dropout=0.5 needs num_layers >= 2"),
             (["--layers", "2", "--dropout", "1"], "dropout must be in [0, 1), got 1.0"),
             (["--reset-before"], "reset_after=False needs cell='gru'"),
-            (["--workers", "0"], "workers must be an integer >= 1, got 0"),
+            (["--workers", "0"], "--workers must be an integer >= 1, got 0"),
         ],
     )
     def test_bad_input_is_one_clear_line_and_leaves_nothing(self, options, message, capsys):
         assert train(*options) == 2
-        err = capsys.readouterr().err
+        out, err = capsys.readouterr()
         assert message in err
         assert err.startswith("rnn-xp: error: ")
-        assert "Traceback" not in err
-        assert not any(p for p in Path().rglob("*") if p.is_file())
+        assert err.count("\n") == 1
+        assert out == ""
+        assert not any(Path().iterdir())
 
     @pytest.mark.parametrize(
         ("cell", "message"),
@@ -259,6 +292,179 @@ class TestTrain:
         err = capsys.readouterr().err
         assert "row 5" in err
         assert "level" in err
+
+    def test_force_leaves_nothing_of_the_run_before(self, small_csv, capsys):
+        assert train("--data", small_csv, "--out", "run") == 0
+        Path("run/notes.txt").write_text("mine")
+        diverging = ["--optimizer", "sgd", "--learning-rate", "1e6", "--activation", "relu"]
+        assert train("--data", small_csv, *diverging, "--out", "run", "--force") == 1
+        left = {"model.safetensors", "config.toml", "history.csv", "notes.txt"}
+        assert {f.name for f in Path("run").iterdir()} == left
+
+    def test_force_leaves_no_old_pictures(self, small_csv, monkeypatch):
+        assert train("--data", small_csv, "--out", "run") == 0
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+        assert train("--data", small_csv, "--out", "run", "--force") == 0
+        assert {f.name for f in Path("run").iterdir()} == FILES - {"loss.png", "forecast.png"}
+        monkeypatch.undo()
+
+    @pytest.mark.parametrize("command", ["train", "explain"])
+    def test_a_folder_that_cannot_be_written_costs_no_time(self, command, capsys, monkeypatch):
+        def refuse(**options):
+            raise PermissionError(13, "Permission denied", "run/tmpabc")
+
+        monkeypatch.setattr(runs.tempfile, "TemporaryFile", refuse)
+        message = (
+            "rnn-xp: error: cannot write into the folder run: Permission denied. "
+            "Give another with --out.\n"
+        )
+        assert cli.main([command, "--out", "run"]) == 2
+        assert capsys.readouterr() == ("", message)
+        assert not Path("run").exists()
+        Path("run").mkdir()
+        assert cli.main([command, "--out", "run", "--force"]) == 2
+        assert capsys.readouterr() == ("", message)
+        assert Path("run").exists()
+
+    def test_a_folder_that_cannot_be_made(self, capsys):
+        Path("file").write_text("")
+        assert train("--out", "file/run") == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("rnn-xp: error: cannot write into the folder file/run: Not a direc")
+
+    def test_an_interrupted_training_leaves_nothing(self, small_csv):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rnn_xp.cli", "train", "--data", small_csv, "--epochs", "999999",
+             "--optimizer", "adam"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not Path("runs/tide-rnn-1").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert err.splitlines()[-1] == "rnn-xp: interrupted; nothing was written"
+        assert "Traceback" not in err
+        assert process.returncode == 130
+        assert not Path("runs").exists()
+
+    def test_one_epoch_is_not_epochs(self, small_csv, capsys):
+        assert train("--data", small_csv, "--epochs", "1") == 0
+        assert "used), 1 epoch, seed 0\n" in capsys.readouterr().out
+
+    def test_the_warning_is_in_the_numbers_too(self, small_csv, capsys):
+        assert train("--out", "run", "--json") == 0
+        warning = json.loads(capsys.readouterr().out)["warning"]
+        assert warning.startswith("The test part leaves the training range by 16 % of that range")
+        assert json.loads(Path("run/metrics.json").read_text())["warning"] == warning
+        assert train("--data", small_csv, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["warning"] is None
+
+
+class TestData:
+    """What is said about a CSV file, and what is refused, in terms of the options."""
+
+    @pytest.mark.parametrize(
+        ("gap", "options", "words"),
+        [
+            (5, ["--missing", "drop"], "119 rows 2024-01-01..2024-04-29, 1 missing dropped, sha"),
+            (5, ["--missing", "interpolate"], "120 rows 2024-01-01..2024-04-29, 1 missing filled"),
+            (None, ["--missing", "drop"], "120 rows 2024-01-01..2024-04-29, 0 missing dropped"),
+            (120, ["--missing", "drop"], "119 rows 2024-01-01..2024-04-28, some missing dropped"),
+        ],
+    )
+    def test_rows_dropped_or_filled(self, small_csv, gap, options, words, capsys):
+        lines = Path(small_csv).read_text().splitlines()
+        if gap is not None:
+            lines[gap] = lines[gap].partition(",")[0] + ",NA"
+        Path(small_csv).write_text("\n".join(lines))
+        assert train("--data", small_csv, *options) == 0
+        assert f"data     tide (level): {words}" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("form", "words"),
+        [
+            ("{:02d}/01/2024", "dates not ISO 8601: order not checked"),
+            ("2024-01-01 00:{:02d}:00", ""),
+        ],
+    )
+    def test_dates_that_are_not_checked(self, form, words, capsys):
+        rows = [f"{form.format(i)},{np.sin(i):.5f}\n" for i in range(1, 60)]
+        Path("tide.csv").write_text("day,level\n" + "".join(rows))
+        assert train("--data", "tide.csv") == 0
+        span = f"{form.format(1)}..{form.format(59)}"
+        words = f", {words}" if words else ""
+        assert f"tide (level): 59 rows {span}{words}, sha256" in capsys.readouterr().out
+
+    def test_some_dates_with_a_time_zone(self, capsys):
+        days = [f"2024-01-{i:02d}" + ("T00:00+00:00" if i == 9 else "") for i in range(1, 31)]
+        Path("tide.csv").write_text("".join(f"{day},{i % 7}.5\n" for i, day in enumerate(days)))
+        assert train("--data", "tide.csv", "--seq-length", "3") == 0
+        words = ", dates with and without a time zone: order not checked, sha256"
+        out = capsys.readouterr().out
+        assert "tide (column 1): 30 rows" in out
+        assert words in out
+
+    def test_a_file_with_the_name_of_a_bundled_series(self, capsys, monkeypatch):
+        Path("wti").write_text("".join(f"{np.sin(i):.5f}\n" for i in range(60)))
+        assert train("--data", "wti", "--epochs", "1") == 0
+        assert "wti (price_usd): 8321 rows" in capsys.readouterr().out
+        assert train("--data", "./wti", "--epochs", "1") == 0
+        assert "wti (column 0): 60 rows, sha256" in capsys.readouterr().out
+        monkeypatch.setenv("COLUMNS", "100")
+        with pytest.raises(SystemExit):
+            cli.main(["train", "--help"])
+        assert "./wti means a file" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("text", "options", "message"),
+        [
+            ("1,2\n3,4\n", [], "several columns of numbers: 0, 1. Say which with --column."),
+            (
+                "1\nNA\n3\n",
+                [],
+                "row 2, column 0 is missing ('NA'). Pass --missing drop to leave such rows out or "
+                "--missing interpolate to fill them.",
+            ),
+            (
+                "1\n2\nNA\n",
+                ["--missing", "interpolate"],
+                "cannot be interpolated. Remove the row or pass --missing drop.",
+            ),
+            (
+                "1\n" * 99,
+                [],
+                "error: the training part is constant (1), so it has no scale. Use --scaler none.",
+            ),
+            (
+                "1\n2\n" * 15,
+                [],
+                "the test part of 6 values is too short: a series of 6 values is too short for "
+                "--seq-length 10 and --horizon 1: at least 11",
+            ),
+        ],
+    )
+    def test_messages_speak_of_options(self, text, options, message, capsys):
+        Path("my.csv").write_text(text)
+        for command in ("train", "explain"):
+            assert cli.main([command, "--data", "my.csv", *options]) == 2
+            out, err = capsys.readouterr()
+            assert out == ""
+            assert message in err
+            for python in ("column=", "missing=", "kind=", "seq_length", "horizon=", " fraction"):
+                assert python not in err
+
+    def test_explain_a_run_on_a_bundled_series_instead_of_its_file(self, small_csv, capsys):
+        assert train("--data", small_csv, "--column", "level", "--out", "run") == 0
+        assert cli.main(["explain", "--run", "run", "--rows", "5"]) == 0
+        assert "tide (level): 120 rows" in capsys.readouterr().out
+        assert cli.main(["explain", "--run", "run", "--rows", "5", "--data", "wti"]) == 0
+        assert "wti (price_usd): 8321 rows" in capsys.readouterr().out
 
 
 class TestTheSameScriptAnotherVariable:
@@ -325,6 +531,45 @@ class TestOtherCommands:
         for name in ("numpy", "cupy", "torch", "jax", "array_api_strict"):
             assert name in out
         assert "selected by RNN_XP_BACKEND: numpy (default)" in out
+
+    @pytest.mark.parametrize(
+        ("value", "words"),
+        [
+            ("tf", "tf (unknown)"),
+            ("cupy", "cupy (not usable here)"),
+            ("jax", "jax"),
+            ("auto", "auto"),
+            ("numpy", "numpy"),
+        ],
+    )
+    def test_the_selected_backend_is_checked(self, value, words, capsys, monkeypatch):
+        statuses = [
+            BackendStatus(name, True, name != "cupy", None, (), None)
+            for name in ("numpy", "cupy", "jax")
+        ]
+        monkeypatch.setattr(cli.show, "backends", lambda: statuses)
+        monkeypatch.setenv("RNN_XP_BACKEND", value)
+        assert cli.main(["backends"]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"selected by RNN_XP_BACKEND: {words}"
+
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    @pytest.mark.parametrize("command", ["datasets", "train --help", "train --data tide.csv"])
+    def test_a_reader_that_is_gone(self, small_csv, command, unbuffered):
+        read, write = os.pipe()
+        os.close(read)
+        process = subprocess.run(
+            [sys.executable, "-m", "rnn_xp.cli", *command.split()],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered},
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        os.close(write)
+        # argparse itself keeps silent about help that cannot be written.
+        assert process.returncode in ((0, 141) if "--help" in command else (141,))
+        lines = process.stderr.splitlines()
+        assert all(line.startswith("epoch ") for line in lines), lines
 
     def test_backends_as_json(self, capsys):
         assert cli.main(["backends", "--json"]) == 0

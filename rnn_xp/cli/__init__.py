@@ -7,6 +7,8 @@ is the command itself, a function of the parsed arguments that returns the exit 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,21 +36,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         Exit status: 0 done, 1 training diverged or a gradient is wrong, 2 bad input or backend,
-        130 interrupted.
+        130 interrupted, 141 nobody reads the output.
     """
     given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _run(given)
+        finally:
+            sys.stdout.flush()  # here, where a reader that is gone can be told from an error
+    except BrokenPipeError:
+        _drop_unread()
+        return 141
+
+
+def _run(given: list[str]) -> int:
     arguments = _parser().parse_args(given, argparse.Namespace(argv=given))
     try:
         return int(arguments.run(arguments))
+    except BrokenPipeError:
+        raise
     except (DivergenceError, GradientError) as error:
         print(f"rnn-xp: {error}", file=sys.stderr)
         return 1
     except _USER_ERRORS as error:
         print(f"rnn-xp: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("rnn-xp: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("; ".join(["rnn-xp: interrupted", *map(str, error.args)]), file=sys.stderr)
         return 130
+
+
+def _drop_unread() -> None:
+    """Let the interpreter flush what nobody reads to nowhere, without a complaint."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

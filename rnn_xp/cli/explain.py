@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rnn_xp import checkpoint, plotting
+from rnn_xp import checkpoint, datasets, plotting
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
 from rnn_xp.explain import (
@@ -28,7 +28,7 @@ from rnn_xp.explain import (
     shape_table,
     walk_shapes,
 )
-from rnn_xp.forecasting import SplitSeries, split_series
+from rnn_xp.forecasting import SplitSeries
 from rnn_xp.network import Network
 from rnn_xp.runs import Model, RunFolder, load_model, new_folder_name
 from rnn_xp.windows import make_windows
@@ -36,6 +36,7 @@ from rnn_xp.windows import make_windows
 __all__ = ["add_command"]
 
 _ROWS, _CHECK_ROWS = 256, 3
+_FILES = ("explain.txt", "gradient_flow.csv", "gradient_flow.png")
 
 
 def add_command(commands: Any) -> None:
@@ -61,8 +62,7 @@ def add_command(commands: Any) -> None:
 
 
 def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    if args.seed < 0:
-        raise ValueError(f"--seed must be an integer >= 0, got {args.seed}.")
+    options.check_whole("--seed", args.seed, 0)
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     precise = get_backend(args.backend, device=args.device, dtype="float64") if args.check else None
     model = None
@@ -71,14 +71,7 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             raise ValueError(f"--run {args.trained} is no run: it has no model.safetensors.")
         model = load_model(args.trained, backend)
         args = _take_settings(command, args, model)
-    split = split_series(
-        options.load_series(args),
-        seq_length=args.seq_length,
-        horizon=args.horizon,
-        train_fraction=args.train_fraction,
-        scaler=args.scaler,
-        dtype="float64",
-    )
+    split = options.load_split(args, "float64")
     if model is None:
         net = options.make_network(args, topology=args.topology, feed=args.feed)
         windows, params = (split.x, split.y), net.init(args.seed, backend)
@@ -98,8 +91,10 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             few = (precise.asarray(a[:_CHECK_ROWS]) for a in (x, y))
             check = check_network(net, params, *few)
         of_windows = f"{len(x)} of {len(windows[0])} windows"
-        found = _Found(net, split, walk_shapes(net, len(x), args.seq_length), flow, check)
+        about = options.describe_data(args, split.series)
+        found = _Found(net, split, about, walk_shapes(net, len(x), args.seq_length), flow, check)
         text = "\n".join([f"backend  {backend}", *found.lines(of_windows)]) + "\n"
+        folder.remove(_FILES)
         checkpoint.atomic_write(folder.path / "explain.txt", text.encode())
         checkpoint.atomic_write(folder.path / "gradient_flow.csv", found.csv())
         if not args.json:
@@ -136,6 +131,9 @@ def _take_settings(
     }
     command.set_defaults(**fixed, **data)
     args = command.parse_args(args.argv[1:], argparse.Namespace(argv=args.argv))
+    if args.data in datasets.names() and config.get("data") not in (None, args.data):
+        command.set_defaults(column=None, missing="error")  # those were of the run's own file
+        args = command.parse_args(args.argv[1:], argparse.Namespace(argv=args.argv))
     for key, value in fixed.items():
         if getattr(args, key) != value:
             raise ValueError(
@@ -169,6 +167,7 @@ class _Found:
 
     net: Network
     split: SplitSeries
+    about: str
     walk: list[Operation]
     flow: GradientFlow
     check: GradientCheck | None
@@ -180,7 +179,7 @@ class _Found:
         noisy = net.dropout or net.recurrent_dropout
         off, on = (", dropout off", ", dropout on") if noisy else ("", "")
         lines = [
-            f"data     {options.describe_series(self.split.series)}",
+            f"data     {self.about}",
             f"model    {options.describe_network(net)}",
             f"sizes    N={of_windows}, T={steps}, {sizes}",
             "         [N], [T*N]: the product contracts the batch, so it is a sum over all samples",

@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import argparse
 import functools
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rnn_xp import datasets
+from rnn_xp.forecasting import SplitSeries, split_series
 from rnn_xp.network import Network
+from rnn_xp.runs import column_label
 
 __all__ = [
     "add_common_options",
     "add_data_options",
     "add_network_options",
     "add_parser",
+    "check_whole",
+    "describe_data",
     "describe_network",
-    "describe_series",
-    "load_series",
+    "load_split",
     "make_network",
 ]
+
+# Parts of the library's messages, as they read in terms of the options.
+_PHRASES = {
+    "Say which with column=.": "Say which with --column.",
+    "Pass missing='drop' to": "Pass --missing drop to",
+    "or missing='interpolate' to fill": "or --missing interpolate to fill",
+    "or pass missing='drop'.": "or pass --missing drop.",
+    "too short for seq_length=": "too short for --seq-length ",
+    " and horizon=": " and --horizon ",
+    "a smaller seq_length or horizon.": "a smaller --seq-length or --horizon.",
+    "seq_length must be at least": "--seq-length must be at least",
+    "horizon must be at least": "--horizon must be at least",
+    "fraction must lie": "--train-fraction must lie",
+    "fraction=": "--train-fraction ",
+    "column 0 of the training part is constant": "the training part is constant",
+    "Remove the column or use kind='none'.": "Use --scaler none.",
+}
 
 
 def add_parser(
@@ -41,7 +62,11 @@ def add_parser(
 def add_data_options(command: argparse.ArgumentParser) -> None:
     """Which series, and how it becomes windows."""
     add = command.add_argument_group("data").add_argument
-    add("--data", default="length_of_day", help="a bundled series or a CSV file (%(default)s)")
+    add(
+        "--data",
+        default="length_of_day",
+        help="bundled series or CSV file; ./wti means a file (%(default)s)",
+    )
     add("--column", help="column of the CSV file, by name or by index from 0")
     add("--missing", default="error", choices=["error", "drop", "interpolate"])
     add("--seq-length", type=int, default=10, metavar="T", help="values per window (%(default)s)")
@@ -82,17 +107,57 @@ def add_common_options(command: argparse.ArgumentParser, folder: str) -> None:
     add("-h", "--help", action="help", help="show this page")
 
 
-def load_series(args: argparse.Namespace) -> datasets.Series:
-    """Load the series that the options name."""
+def check_whole(option: str, value: int | None, low: int, high: int | None = None) -> None:
+    """Check the range of a whole number; None is an option that was not given."""
+    if value is not None and (value < low or (high is not None and value > high)):
+        bounds = f">= {low}" if high is None else f"in {low}..{high}, the number of windows"
+        raise ValueError(f"{option} must be an integer {bounds}, got {value}.")
+
+
+def load_split(args: argparse.Namespace, dtype: str) -> SplitSeries:
+    """Load the series that the options name, and make windows of it."""
+    try:
+        return split_series(
+            _load_series(args),
+            seq_length=args.seq_length,
+            horizon=args.horizon,
+            train_fraction=args.train_fraction,
+            scaler=args.scaler,
+            dtype=dtype,
+        )
+    except ValueError as error:
+        message = str(error)
+        for phrase, words in _PHRASES.items():
+            message = message.replace(phrase, words)
+        raise ValueError(message) from error
+
+
+def _load_series(args: argparse.Namespace) -> datasets.Series:
     if args.data in datasets.names():
+        for option, given in (
+            (f"--column {args.column}", args.column is not None),
+            (f"--missing {args.missing}", args.missing != "error"),
+        ):
+            if given:
+                raise ValueError(
+                    f"{option} is for a CSV file, but {args.data} is a bundled series, which has "
+                    f"one column and no gaps. Leave it out, or give --data ./{args.data} if you "
+                    "mean a file of that name."
+                )
         return datasets.load(args.data)
+    if Path(args.data).is_dir():
+        raise ValueError(f"--data {args.data} is a folder; name a CSV file in it.")
     if not Path(args.data).exists():
         raise ValueError(
             f"--data {args.data!r} is neither a bundled series "
             f"({', '.join(datasets.names())}) nor a file."
         )
+    return _read_csv(args, args.missing)
+
+
+def _read_csv(args: argparse.Namespace, missing: str) -> datasets.Series:
     column = int(args.column) if args.column and args.column.isdecimal() else args.column
-    return datasets.read_csv(args.data, column=column, missing=args.missing)
+    return datasets.read_csv(args.data, column=column, missing=missing)
 
 
 def make_network(args: argparse.Namespace, **more: Any) -> Network:
@@ -139,7 +204,39 @@ def describe_network(net: Network) -> str:
     return f"{', '.join(parts)} + {readout}: {net.num_parameters} parameters"
 
 
-def describe_series(series: datasets.Series) -> str:
-    """Say in a line what the data are."""
+def describe_data(args: argparse.Namespace, series: datasets.Series) -> str:
+    """Say in a line what the data are, and what was done to them or not checked."""
     span = f" {series.dates[0]}..{series.dates[-1]}" if series.dates else ""
-    return f"{series.name}: {len(series.values)} rows{span}, sha256 {series.sha256[:8]}"
+    parts = [
+        f"{series.name} ({column_label(series)}): {len(series.values)} rows{span}",
+        _describe_missing(args, series),
+        _describe_order(series.dates or ()),
+        f"sha256 {series.sha256[:8]}",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _describe_missing(args: argparse.Namespace, series: datasets.Series) -> str:
+    """Count the rows that one way of treating gaps leaves out and the other fills."""
+    if args.missing == "error":
+        return ""
+    other, done = {
+        "drop": ("interpolate", "dropped"),
+        "interpolate": ("drop", "filled"),
+    }[args.missing]
+    try:
+        count = str(abs(len(_read_csv(args, other).values) - len(series.values)))
+    except ValueError:  # a gap at an end can be dropped, but not filled
+        count = "some"
+    return f"{count} missing {done}"
+
+
+def _describe_order(dates: tuple[str, ...]) -> str:
+    """Say if the reader could not check that the rows are in time order."""
+    try:
+        moments = [datetime.fromisoformat(date) for date in dates]
+    except ValueError:
+        return "dates not ISO 8601: order not checked"
+    if len({moment.tzinfo is None for moment in moments}) > 1:
+        return "dates with and without a time zone: order not checked"
+    return ""

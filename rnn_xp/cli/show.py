@@ -47,8 +47,11 @@ def _backends(args: argparse.Namespace) -> int:
     for status in statuses:
         if status.reason:
             print(f"{status.name}: {status.reason}")
-    selected = os.environ.get("RNN_XP_BACKEND", "").strip() or "numpy (default)"
-    print(f"selected by RNN_XP_BACKEND: {selected}")
+    selected = os.environ.get("RNN_XP_BACKEND", "").strip()
+    known = {"": True, "auto": True, **{status.name: status.usable for status in statuses}}
+    note = "" if known.get(selected) else " (not usable here)"
+    note = note if selected in known else " (unknown)"
+    print(f"selected by RNN_XP_BACKEND: {selected or 'numpy (default)'}{note}")
     return 0
 
 

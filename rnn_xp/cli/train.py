@@ -15,9 +15,9 @@ from rnn_xp import __version__, optim
 from rnn_xp.backend import Backend, get_backend
 from rnn_xp.callbacks import Progress
 from rnn_xp.cli import options
-from rnn_xp.forecasting import Score, SplitSeries, compare, split_series, verdict
+from rnn_xp.forecasting import Score, SplitSeries, compare, verdict
 from rnn_xp.network import Network
-from rnn_xp.runs import Model, RunFolder, new_folder_name
+from rnn_xp.runs import RUN_FILES, Model, RunFolder, new_folder_name
 from rnn_xp.trainer import DivergenceError, FitResult, fit
 
 __all__ = ["add_command"]
@@ -47,23 +47,22 @@ def add_command(commands: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
+    for option, value, low in (
+        ("--epochs", args.epochs, 1),
+        ("--workers", args.workers, 1),
+        ("--seed", args.seed, 0),
+    ):
+        options.check_whole(option, value, low)
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
-    split = split_series(
-        options.load_series(args),
-        seq_length=args.seq_length,
-        horizon=args.horizon,
-        train_fraction=args.train_fraction,
-        scaler=args.scaler,
-        dtype=backend.dtype_name,
-    )
+    split = options.load_split(args, backend.dtype_name)
+    options.check_whole("--batch-size", args.batch_size, 1, len(split.x))
     net = options.make_network(args)
     optimizer, reason = _choose_optimizer(args, len(split.x))
     out = args.out or new_folder_name(Path("runs"), f"{split.series.name}-{args.cell}")
     say = _silent if args.json else print
-    for line in _preamble(args, backend, split, net, reason):
-        say(line)
-
     with RunFolder(out, force=args.force) as folder:
+        for line in _preamble(args, backend, split, net, reason):
+            say(line)
         try:
             with Progress(lines=0 if args.json else 10) as progress:
                 result = fit(
@@ -78,7 +77,10 @@ def _train(args: argparse.Namespace) -> int:
                     backend=backend,
                     callbacks=[progress],
                 )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("nothing was written") from None
         except DivergenceError as error:
+            folder.remove(RUN_FILES)
             folder.write_config(_config(args, backend, optimizer))
             folder.write_history(error.history["loss"])
             folder.write_model(
@@ -87,12 +89,13 @@ def _train(args: argparse.Namespace) -> int:
             print(f"the last good model is in {folder.path}/", file=sys.stderr)
             raise
         if result.stopped:
-            say(f"stopped after {len(result.history['loss'])} epochs: {result.stopped}")
+            say(f"stopped after {_epochs(len(result.history['loss']))}: {result.stopped}")
 
         model = Model(net, result.params, split.scaler, args.seq_length, args.horizon)
         forecasts = {**split.baselines(), args.cell: model.predict(split.x_test, backend)}
         scores = compare(split, forecasts)
         summary = _summary(args, backend, split, net, optimizer, result, scores)
+        folder.remove(RUN_FILES)
         folder.write_config(summary["config"])
         folder.write_model(model)
         folder.write_history(result.history["loss"])
@@ -120,12 +123,17 @@ def _choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
             "--learning-rate has no meaning for lbfgs, whose line search finds the step; "
             "add --optimizer adam or sgd."
         )
-    rates = {"adam": 0.01, "sgd": 0.1}
-    optimizer = (
-        _OPTIMIZERS[name](args.learning_rate or rates[name])
-        if name in rates
-        else _OPTIMIZERS[name]()
+    if name == "lbfgs" and (noisy or not full_batch):
+        given = "dropout" if full_batch else f"--batch-size {args.batch_size}"
+        raise ValueError(
+            f"--optimizer lbfgs needs the full batch of {rows} without dropout: its line search "
+            f"compares losses, which must be those of one function. Leave out {given}, or take "
+            "--optimizer adam."
+        )
+    rate = (
+        {"adam": 0.01, "sgd": 0.1}.get(name) if args.learning_rate is None else args.learning_rate
     )
+    optimizer = _OPTIMIZERS[name]() if rate is None else _OPTIMIZERS[name](rate)
     batch = f"full batch of {rows}" if full_batch else f"batches of {args.batch_size} from {rows}"
     why = {
         "lbfgs": "L-BFGS (a full-batch gradient is exact, so its curvature can be used)",
@@ -144,13 +152,17 @@ def _preamble(
     windows = len(split.x)
     lines = [
         f"backend  {backend}",
-        f"data     {options.describe_series(split.series)}",
+        f"data     {options.describe_data(args, split.series)}",
         f"split    train {len(split.train)} rows -> {windows} windows | "
         f"test {len(split.test)} rows -> {len(split.x_test)} windows (by time)",
         f"model    {options.describe_network(net)}",
-        f"training {reason}, {args.epochs} epochs, seed {args.seed}",
+        f"training {reason}, {_epochs(args.epochs)}, seed {args.seed}",
     ]
     return [*lines, f"warning  {split.warning}"] if split.warning else lines
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch" if count == 1 else f"{count} epochs"
 
 
 def _table(scores: list[Score], unit: str) -> list[str]:
@@ -218,6 +230,7 @@ def _summary(
             "train_windows": len(split.x),
             "test_windows": len(split.x_test),
         },
+        "warning": split.warning or None,
         "scaler": split.scaler,
         "parameters": net.num_parameters,
         "backend": {
