@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-torch lint format contract golden data clean
+.PHONY: help train test test-torch lint format learn contract golden data clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ lint: $(VENV)/installed-lint ## check style and types
 format: $(VENV)/installed-lint ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+learn: $(VENV)/installed-plot ## learn five tasks whose answers are known (about two minutes)
+	$(BIN)/python scripts/learn.py $(ARGS)
 
 contract: $(VENV)/installed-test ## write docs/contract.md, the table of what the gradient tests cover
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
