@@ -1,17 +1,53 @@
-"""Optimisers: two pure functions over flat dicts of parameters.
+"""Optimisers: pure functions over flat dicts of parameters.
 
 An optimiser is a frozen dataclass whose fields are its hyperparameters::
 
     opt = optim.adam(0.01)
     state = opt.init(params)
     params, state = opt.update(grads, state, params)      # new dicts; nothing given is changed
+
+Those that use one gradient per update have a learning rate. A plain float is constant; `Step`,
+`Cosine`, `WarmUp` or any function of the number of updates done is a schedule::
+
+    optim.adam(optim.WarmUp(100, then=optim.Cosine(0.01, total=5000)), clip_norm=1.0)
+
+and `ReduceOnPlateau` goes by the loss, which is told after every epoch::
+
+    state = opt.observe(state, loss)
+
+A state is kept in files by two more functions, inverse to each other::
+
+    arrays, values = opt.pack(state)                      # by name; JSON can hold the values
+    state = opt.unpack(arrays, values, params)            # ValueError unless they fit
 """
 
-from rnn_xp.optim.first_order import SGD, Adam
+from rnn_xp.optim.adaptive import Adagrad, Adam, AdamW, RMSprop
 from rnn_xp.optim.quasi_newton import LBFGS
+from rnn_xp.optim.schedules import Cosine, ReduceOnPlateau, Step, WarmUp
+from rnn_xp.optim.sgd import SGD
 
-__all__ = ["LBFGS", "SGD", "Adam", "adam", "lbfgs", "sgd"]
+__all__ = [
+    "LBFGS",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Cosine",
+    "RMSprop",
+    "ReduceOnPlateau",
+    "Step",
+    "WarmUp",
+    "adagrad",
+    "adam",
+    "adamw",
+    "lbfgs",
+    "rmsprop",
+    "sgd",
+]
 
 sgd = SGD
 adam = Adam
+adamw = AdamW
+rmsprop = RMSprop
+adagrad = Adagrad
 lbfgs = LBFGS

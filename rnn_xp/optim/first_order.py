@@ -1,173 +1,198 @@
-"""Optimisers that use one gradient per update: SGD and Adam.
+"""What all optimisers share that use one gradient per update.
 
-Scalars such as bias corrections are Python floats, never NumPy scalars, so that float32
-parameters stay float32 on every library.
+An update does, in this order::
+
+    g = gradient, cut to [-clip_value, clip_value]       if asked for
+    g = g * clip_norm / |g|                              if asked for, and |g| > clip_norm
+    g = g + weight_decay * p                             or, decoupled: p = p * (1 - rate * decay)
+    p = p - step                                         the step by the optimiser's own rule
+
+Scalars such as the rate and bias corrections are Python floats, never NumPy scalars, so that
+float32 parameters stay float32 on every library.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import NamedTuple
+import abc
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, NamedTuple
 
-from rnn_xp._typing import Array, Params, ValueAndGrad
+from rnn_xp._typing import Array, Namespace, Params, ValueAndGrad
 from rnn_xp.backend import array_namespace
+from rnn_xp.optim.checks import Saved, flag, number
+from rnn_xp.optim.clipping import clip_entries, clip_to_norm
+from rnn_xp.optim.schedules import Plateau, ReduceOnPlateau, Schedule, check_rate, rate_at
 
-__all__ = ["SGD", "Adam", "AdamState", "SGDState"]
-
-
-class SGDState(NamedTuple):
-    """State of `SGD`: ``velocity``, a dict like the parameters (empty without momentum)."""
-
-    velocity: Params
+__all__ = ["FirstOrder", "FirstOrderState"]
 
 
-@dataclass(frozen=True)
-class SGD:
-    """Gradient descent, with momentum if asked for.
+class FirstOrderState(NamedTuple):
+    """State of an optimiser that uses one gradient per update.
 
-    ::
-
-        v = momentum * v + g
-        p = p - learning_rate * v
-
-    Parameters
+    Attributes
     ----------
-    learning_rate : float
-        > 0.
-    momentum : float
-        In [0, 1).
-
-    References
-    ----------
-    .. [1] B. T. Polyak, "Some methods of speeding up the convergence of iteration methods",
-           USSR Comp. Math. and Math. Physics 4 (1964).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> opt, params = SGD(0.5), {"w": np.asarray([1.0])}
-    >>> params, state = opt.update({"w": np.asarray([2.0])}, opt.init(params), params)
-    >>> params["w"].tolist()
-    [0.0]
+    step : int
+        Updates done.
+    slots : dict of str to Params
+        What the rule remembers, such as ``{"m": {...}, "v": {...}}``; each a dict like the
+        parameters.
+    plateau : Plateau or None
+        Memory of a `ReduceOnPlateau`, if that gives the rate.
     """
-
-    learning_rate: float = 0.01
-    momentum: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check("SGD", "learning_rate", self.learning_rate, 0.0, math.inf, low_open=True)
-        _check("SGD", "momentum", self.momentum, 0.0, 1.0)
-
-    def init(self, params: Params) -> SGDState:
-        """Return the state before the first update."""
-        if not self.momentum:
-            return SGDState({})
-        return SGDState({name: array_namespace(p).zeros_like(p) for name, p in params.items()})
-
-    def update(
-        self,
-        grads: Params,
-        state: SGDState,
-        params: Params,
-        *,
-        value: Array | None = None,
-        value_and_grad: ValueAndGrad | None = None,
-    ) -> tuple[Params, SGDState]:
-        """Return new parameters and a new state."""
-        velocity, step = {}, grads
-        if self.momentum:
-            step = {name: self.momentum * state.velocity[name] + g for name, g in grads.items()}
-            velocity = step
-        new = {name: p - self.learning_rate * step[name] for name, p in params.items()}
-        return new, SGDState(velocity)
-
-
-class AdamState(NamedTuple):
-    """State of `Adam`: updates done, and running means of g (``m``) and of g**2 (``v``)."""
 
     step: int
-    m: Params
-    v: Params
+    slots: dict[str, Params]
+    plateau: Plateau | None
 
 
 @dataclass(frozen=True)
-class Adam:
-    """Adam: steps scaled by running means of the gradient and of its square.
+class FirstOrder(abc.ABC):
+    """An optimiser that uses one gradient per update.
 
-    ::
-
-        m = beta1 * m + (1 - beta1) * g          m_hat = m / (1 - beta1**t)
-        v = beta2 * v + (1 - beta2) * g**2       v_hat = v / (1 - beta2**t)
-        p = p - learning_rate * m_hat / (sqrt(v_hat) + eps)
+    A subclass has its hyperparameters as further fields, names what it remembers in `_slots`, and
+    gives its formula for one array in `_rule`.
 
     Parameters
     ----------
-    learning_rate : float
-        > 0.
-    beta1, beta2 : float
-        In [0, 1).
-    eps : float
-        > 0; added outside the square root.
-
-    References
-    ----------
-    .. [1] D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015,
-           Algorithm 1.
-
-    Examples
-    --------
-    The first step has length ``learning_rate`` whatever the gradient's size:
-
-    >>> import numpy as np
-    >>> opt, params = Adam(0.1), {"w": np.asarray([1.0])}
-    >>> params, state = opt.update({"w": np.asarray([123.0])}, opt.init(params), params)
-    >>> round(float(params["w"][0]), 6)
-    0.9
+    learning_rate : float, callable or ReduceOnPlateau
+        > 0; a float is constant. Or the rate's schedule, see `rnn_xp.optim.schedules`.
+    weight_decay : float
+        >= 0. Weights are drawn to zero by the gradient of ``weight_decay / 2 * |p|**2``.
+    decay_biases : bool
+        Whether arrays with fewer than two axes, which are biases and the gains of layer
+        normalisation, decay as well. By default they do not.
+    clip_value : float, optional
+        > 0; limit for every entry of the gradient.
+    clip_norm : float, optional
+        > 0; limit for the norm of the gradient, all arrays taken as one vector.
     """
 
-    learning_rate: float = 0.001
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
+    learning_rate: float | Schedule | ReduceOnPlateau
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    decay_biases: bool = False
+    clip_value: float | None = None
+    clip_norm: float | None = None
+
+    decoupled_decay: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check("Adam", "learning_rate", self.learning_rate, 0.0, math.inf, low_open=True)
-        _check("Adam", "beta1", self.beta1, 0.0, 1.0)
-        _check("Adam", "beta2", self.beta2, 0.0, 1.0)
-        _check("Adam", "eps", self.eps, 0.0, math.inf, low_open=True)
+        if not isinstance(self.learning_rate, ReduceOnPlateau):
+            check_rate(self, "learning_rate")
+        number(self, "weight_decay", "[0, inf)")
+        flag(self, "decay_biases")
+        for name in ("clip_value", "clip_norm"):
+            if getattr(self, name) is not None:
+                number(self, name, "(0, inf)")
 
-    def init(self, params: Params) -> AdamState:
+    @abc.abstractmethod
+    def _slots(self) -> dict[str, float]:
+        """Names of what is remembered, with the value that it starts from."""
+
+    @abc.abstractmethod
+    def _rule(
+        self, g: Array, slots: dict[str, Array], rate: float, t: int, *, xp: Namespace
+    ) -> tuple[Array, dict[str, Array]]:
+        """Formula for one array: (step to subtract, new slots) in the t-th update, t >= 1."""
+
+    @property
+    def watches_loss(self) -> bool:
+        """Whether `observe` makes a difference, so that the loss must be read in every epoch."""
+        return isinstance(self.learning_rate, ReduceOnPlateau)
+
+    def init(self, params: Params) -> FirstOrderState:
         """Return the state before the first update."""
-        zeros = {name: array_namespace(p).zeros_like(p) for name, p in params.items()}
-        return AdamState(0, zeros, zeros)
+        slots = {
+            slot: {name: array_namespace(p).full_like(p, value) for name, p in params.items()}
+            for slot, value in self._slots().items()
+        }
+        return FirstOrderState(0, slots, Plateau() if self.watches_loss else None)
 
     def update(
         self,
         grads: Params,
-        state: AdamState,
+        state: FirstOrderState,
         params: Params,
         *,
         value: Array | None = None,
         value_and_grad: ValueAndGrad | None = None,
-    ) -> tuple[Params, AdamState]:
-        """Return new parameters and a new state."""
-        t = state.step + 1
-        m = {k: self.beta1 * state.m[k] + (1.0 - self.beta1) * g for k, g in grads.items()}
-        v = {k: self.beta2 * state.v[k] + (1.0 - self.beta2) * (g * g) for k, g in grads.items()}
-        rate = self.learning_rate / (1.0 - self.beta1**t)
-        root = math.sqrt(1.0 - self.beta2**t)
-        new = {}
-        for k, p in params.items():
-            xp = array_namespace(p)
-            new[k] = p - rate * m[k] / (xp.sqrt(v[k]) / root + self.eps)
-        return new, AdamState(t, m, v)
+    ) -> tuple[Params, FirstOrderState]:
+        """Return new parameters and a new state; `value` and `value_and_grad` are not needed."""
+        if state.slots.keys() != self._slots().keys():
+            raise ValueError(
+                f"{type(self).__name__}: the state has {sorted(state.slots)}, but this optimiser "
+                f"remembers {sorted(self._slots())}. Take the state from its own init or update."
+            )
+        xp = array_namespace(*params.values())
+        rate, t = self.rate(state), state.step + 1
+        grads = {name: grads[name] for name in params}
+        if self.clip_value is not None:
+            grads = clip_entries(grads, self.clip_value)
+        if self.clip_norm is not None:
+            grads = clip_to_norm(grads, self.clip_norm)
+        new: Params = {}
+        slots: dict[str, Params] = {slot: {} for slot in state.slots}
+        for name, p in params.items():
+            g = grads[name]
+            if self.weight_decay and (self.decay_biases or p.ndim >= 2):
+                if self.decoupled_decay:
+                    p = p * (1.0 - rate * self.weight_decay)
+                else:
+                    g = g + self.weight_decay * p
+            before = {slot: state.slots[slot][name] for slot in slots}
+            step, after = self._rule(g, before, rate, t, xp=xp)
+            new[name] = p - step
+            for slot in slots:
+                slots[slot][name] = after[slot]
+        plateau = state.plateau or Plateau()  # a state from before the schedule has none
+        return new, FirstOrderState(t, slots, plateau if self.watches_loss else None)
 
+    def rate(self, state: FirstOrderState) -> float:
+        """Return the learning rate of the next update."""
+        if isinstance(self.learning_rate, ReduceOnPlateau):
+            return self.learning_rate.rate(state.plateau or Plateau())
+        return rate_at(self.learning_rate, state.step)
 
-def _check(
-    owner: str, name: str, value: float, low: float, high: float, *, low_open: bool = False
-) -> None:
-    inside = (low < value if low_open else low <= value) and value < high
-    if not inside:
-        bounds = f"{'(' if low_open else '['}{low:g}, {high:g})"
-        raise ValueError(f"{owner}: {name} must be in {bounds}, got {value!r}.")
+    def observe(self, state: FirstOrderState, loss: float) -> FirstOrderState:
+        """Return the state after an epoch with this loss: the memory of a `ReduceOnPlateau`."""
+        if not isinstance(self.learning_rate, ReduceOnPlateau):
+            return state
+        plateau = self.learning_rate.observe(state.plateau or Plateau(), loss)
+        return state._replace(plateau=plateau)
+
+    def pack(self, state: FirstOrderState) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Return the state as arrays such as ``"m.layer0.w_xh"``, and values for JSON."""
+        arrays = {
+            f"{slot}.{name}": array
+            for slot, memory in state.slots.items()
+            for name, array in memory.items()
+        }
+        plateau = None if state.plateau is None else state.plateau._asdict()
+        return arrays, {"step": state.step, "plateau": plateau}
+
+    def unpack(
+        self, arrays: Mapping[str, Array], values: Mapping[str, Any], params: Params
+    ) -> FirstOrderState:
+        """Return the state that `pack` took apart.
+
+        Raises
+        ------
+        ValueError
+            If anything is missing, unknown, or not as it must be for these parameters.
+        """
+        saved = Saved(type(self).__name__, arrays, values, ("step", "plateau"))
+        step = saved.count("step", values["step"])
+        like = {
+            f"{slot}.{name}": (tuple(p.shape), p.dtype)
+            for slot in self._slots()
+            for name, p in params.items()
+        }
+        taken = saved.take(like)
+        slots = {slot: {name: taken[f"{slot}.{name}"] for name in params} for slot in self._slots()}
+        memory, plateau = values["plateau"], None
+        if self.watches_loss:
+            plateau = ReduceOnPlateau.unpack(saved, memory)
+        else:
+            saved.require(memory is None, "its plateau is of a ReduceOnPlateau, which this has not")
+        return FirstOrderState(step, slots, plateau)

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from rnn_xp._typing import Array, Namespace, Params, ValueAndGrad
 from rnn_xp.backend import array_namespace
+from rnn_xp.optim.checks import Saved
 from rnn_xp.optim.line_search import Point, strong_wolfe
 
 __all__ = ["LBFGS", "LBFGSState"]
@@ -159,6 +161,33 @@ class LBFGS:
             )
         params, step, change = found
         return params, self._remember(state, step, change, xp=xp)
+
+    def pack(self, state: LBFGSState) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Return the state as arrays ``"steps.0"``, ``"changes.0"``, ..., and values for JSON."""
+        arrays = {f"steps.{k}": step for k, step in enumerate(state.steps)}
+        arrays |= {f"changes.{k}": change for k, change in enumerate(state.changes)}
+        return arrays, {"pairs": len(state.steps), "message": state.message}
+
+    def unpack(
+        self, arrays: Mapping[str, Array], values: Mapping[str, Any], params: Params
+    ) -> LBFGSState:
+        """Return the state that `pack` took apart.
+
+        Raises
+        ------
+        ValueError
+            If anything is missing, unknown, or not as it must be for these parameters.
+        """
+        saved = Saved("LBFGS", arrays, values, ("pairs", "message"))
+        pairs, message = saved.count("pairs", values["pairs"], self.history), values["message"]
+        saved.require(isinstance(message, str), f"message must be a string, got {message!r}")
+        size = sum(math.prod(p.shape) for p in params.values())
+        dtype = next(iter(params.values())).dtype
+        steps, changes = ([f"{kind}.{k}" for k in range(pairs)] for kind in ("steps", "changes"))
+        taken = saved.take(dict.fromkeys((*steps, *changes), ((size,), dtype)))
+        return LBFGSState(
+            tuple(taken[name] for name in steps), tuple(taken[name] for name in changes), message
+        )
 
     def _remember(
         self, state: LBFGSState, step: Array, change: Array, *, xp: Namespace

@@ -1,0 +1,235 @@
+"""Optimisers that scale the step of every parameter by the size its gradients had."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from rnn_xp._typing import Array, Namespace
+from rnn_xp.optim.checks import number
+from rnn_xp.optim.first_order import FirstOrder
+from rnn_xp.optim.schedules import ReduceOnPlateau, Schedule
+
+__all__ = ["Adagrad", "Adam", "AdamW", "RMSprop"]
+
+
+@dataclass(frozen=True)
+class Adam(FirstOrder):
+    """Adam: steps scaled by running means of the gradient and of its square.
+
+    ::
+
+        m = beta1 * m + (1 - beta1) * g          m_hat = m / (1 - beta1**t)
+        v = beta2 * v + (1 - beta2) * g**2       v_hat = v / (1 - beta2**t)
+        p = p - learning_rate * m_hat / (sqrt(v_hat) + eps)
+
+    Parameters
+    ----------
+    learning_rate : float, callable or ReduceOnPlateau
+        > 0, or a schedule of it.
+    beta1, beta2 : float
+        In [0, 1).
+    eps : float
+        > 0; added outside the square root.
+    weight_decay, decay_biases, clip_value, clip_norm
+        As of `FirstOrder`; by keyword.
+
+    References
+    ----------
+    .. [1] D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015,
+           Algorithm 1.
+
+    Examples
+    --------
+    The first step has length ``learning_rate`` whatever the gradient's size:
+
+    >>> import numpy as np
+    >>> opt, params = Adam(0.1), {"w": np.asarray([1.0])}
+    >>> params, state = opt.update({"w": np.asarray([123.0])}, opt.init(params), params)
+    >>> round(float(params["w"][0]), 6)
+    0.9
+    """
+
+    learning_rate: float | Schedule | ReduceOnPlateau = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number(self, "beta1", "[0, 1)")
+        number(self, "beta2", "[0, 1)")
+        number(self, "eps", "(0, inf)")
+
+    def _slots(self) -> dict[str, float]:
+        return {"m": 0.0, "v": 0.0}
+
+    def _rule(
+        self, g: Array, slots: dict[str, Array], rate: float, t: int, *, xp: Namespace
+    ) -> tuple[Array, dict[str, Array]]:
+        m = self.beta1 * slots["m"] + (1.0 - self.beta1) * g
+        v = self.beta2 * slots["v"] + (1.0 - self.beta2) * (g * g)
+        # The corrections are divided by as scalars, m's together with the rate.
+        rate, root = rate / (1.0 - self.beta1**t), math.sqrt(1.0 - self.beta2**t)
+        return rate * m / (xp.sqrt(v) / root + self.eps), {"m": m, "v": v}
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: the weights shrink by a share, whatever the gradient.
+
+    ::
+
+        p = p * (1 - learning_rate * weight_decay)
+        p = p - learning_rate * m_hat / (sqrt(v_hat) + eps)          m_hat, v_hat as of Adam
+
+    In Adam itself, a decay that is part of the gradient is divided by the gradient's size like
+    the rest, so that weights with large gradients hardly decay.
+
+    Parameters
+    ----------
+    learning_rate, beta1, beta2, eps
+        As of `Adam`.
+    weight_decay : float
+        >= 0; by keyword, like the following.
+    decay_biases, clip_value, clip_norm
+        As of `FirstOrder`.
+
+    References
+    ----------
+    .. [1] I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019,
+           Algorithm 2; their schedule multiplier times alpha is the learning rate here, and
+           their decay is learning_rate * weight_decay, as in PyTorch.
+
+    Examples
+    --------
+    A weight without gradient shrinks, a bias does not:
+
+    >>> import numpy as np
+    >>> params = {"w": np.asarray([[1.0]]), "b": np.asarray([1.0])}
+    >>> grads = {"w": np.asarray([[0.0]]), "b": np.asarray([0.0])}
+    >>> opt = AdamW(0.1, weight_decay=0.5)
+    >>> params, state = opt.update(grads, opt.init(params), params)
+    >>> params["w"].tolist(), params["b"].tolist()
+    ([[0.95]], [1.0])
+    """
+
+    weight_decay: float = field(default=0.01, kw_only=True)
+
+    decoupled_decay: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class RMSprop(FirstOrder):
+    """RMSprop: gradients divided by the root of a running mean of their squares.
+
+    ::
+
+        v = alpha * v + (1 - alpha) * g**2
+        u = momentum * u + g / (sqrt(v) + eps)
+        p = p - learning_rate * u
+
+    Parameters
+    ----------
+    learning_rate : float, callable or ReduceOnPlateau
+        > 0, or a schedule of it.
+    alpha : float
+        In [0, 1).
+    eps : float
+        > 0; added outside the square root.
+    momentum : float
+        In [0, 1).
+    weight_decay, decay_biases, clip_value, clip_norm
+        As of `FirstOrder`; by keyword.
+
+    References
+    ----------
+    .. [1] T. Tieleman, G. Hinton, "Lecture 6.5: RMSprop", Coursera, Neural networks for machine
+           learning (2012).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> opt, params = RMSprop(0.1, alpha=0.75), {"w": np.asarray([1.0])}
+    >>> params, state = opt.update({"w": np.asarray([123.0])}, opt.init(params), params)
+    >>> round(float(params["w"][0]), 6)
+    0.8
+    """
+
+    learning_rate: float | Schedule | ReduceOnPlateau = 0.01
+    alpha: float = 0.99
+    eps: float = 1e-8
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number(self, "alpha", "[0, 1)")
+        number(self, "eps", "(0, inf)")
+        number(self, "momentum", "[0, 1)")
+
+    def _slots(self) -> dict[str, float]:
+        return {"v": 0.0, "velocity": 0.0} if self.momentum else {"v": 0.0}
+
+    def _rule(
+        self, g: Array, slots: dict[str, Array], rate: float, t: int, *, xp: Namespace
+    ) -> tuple[Array, dict[str, Array]]:
+        v = self.alpha * slots["v"] + (1.0 - self.alpha) * (g * g)
+        u = g / (xp.sqrt(v) + self.eps)
+        if not self.momentum:
+            return rate * u, {"v": v}
+        u = self.momentum * slots["velocity"] + u
+        return rate * u, {"v": v, "velocity": u}
+
+
+@dataclass(frozen=True)
+class Adagrad(FirstOrder):
+    """Adagrad: gradients divided by the root of the sum of all their squares so far.
+
+    ::
+
+        v = v + g**2                     from initial on
+        p = p - learning_rate * g / (sqrt(v) + eps)
+
+    Parameters
+    ----------
+    learning_rate : float, callable or ReduceOnPlateau
+        > 0, or a schedule of it.
+    eps : float
+        > 0; added outside the square root.
+    initial : float
+        >= 0; what the sum starts from.
+    weight_decay, decay_biases, clip_value, clip_norm
+        As of `FirstOrder`; by keyword.
+
+    References
+    ----------
+    .. [1] J. Duchi, E. Hazan, Y. Singer, "Adaptive subgradient methods for online learning and
+           stochastic optimization", JMLR 12 (2011), 2121-2159, Figure 1, diagonal case.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> opt, params = Adagrad(0.1), {"w": np.asarray([1.0])}
+    >>> params, state = opt.update({"w": np.asarray([123.0])}, opt.init(params), params)
+    >>> round(float(params["w"][0]), 6)
+    0.9
+    """
+
+    learning_rate: float | Schedule | ReduceOnPlateau = 0.01
+    eps: float = 1e-10
+    initial: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number(self, "eps", "(0, inf)")
+        number(self, "initial", "[0, inf)")
+
+    def _slots(self) -> dict[str, float]:
+        return {"v": self.initial}
+
+    def _rule(
+        self, g: Array, slots: dict[str, Array], rate: float, t: int, *, xp: Namespace
+    ) -> tuple[Array, dict[str, Array]]:
+        v = slots["v"] + g * g
+        return rate * g / (xp.sqrt(v) + self.eps), {"v": v}

@@ -1,0 +1,126 @@
+"""Checks of hyperparameters, and of saved states.
+
+What comes from a file is not trusted: every name, shape, dtype and range is checked, and a
+ValueError says which of them is wrong.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+from rnn_xp._typing import Array
+
+__all__ = ["Saved", "flag", "integer", "is_number", "number"]
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a real number, of Python's or NumPy's; a truth value is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def number(owner: object, name: str, interval: str) -> None:
+    """Check a hyperparameter, and make it a Python float, which never changes an array's dtype.
+
+    Parameters
+    ----------
+    owner : object
+        A frozen dataclass; called from its ``__post_init__``.
+    name : str
+        Of the field.
+    interval : str
+        Such as ``"[0, 1)"``.
+
+    Raises
+    ------
+    ValueError
+        If it is no number or not in the interval.
+    """
+    value = getattr(owner, name)
+    low, high = map(float, interval[1:-1].split(","))
+    inside = is_number(value) and (
+        (low < value < high)
+        or (value == low and interval[0] == "[")
+        or (value == high and interval[-1] == "]")
+    )
+    if not inside:
+        raise ValueError(f"{type(owner).__name__}: {name} must be in {interval}, got {value!r}.")
+    object.__setattr__(owner, name, float(value))
+
+
+def integer(owner: object, name: str, low: int) -> None:
+    """Check a hyperparameter that counts, as `number` does."""
+    value = getattr(owner, name)
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < low:
+        raise ValueError(
+            f"{type(owner).__name__}: {name} must be an integer >= {low}, got {value!r}."
+        )
+    object.__setattr__(owner, name, operator.index(value))
+
+
+def flag(owner: object, name: str) -> None:
+    """Check a hyperparameter that is either True or False."""
+    value = getattr(owner, name)
+    if not isinstance(value, bool):
+        raise ValueError(f"{type(owner).__name__}: {name} must be True or False, got {value!r}.")
+
+
+class Saved:
+    """The arrays and values of a saved state.
+
+    Parameters
+    ----------
+    owner : str
+        Name of the optimiser, for messages.
+    arrays : mapping of str to Array
+    values : mapping
+        As JSON gives them.
+    keys : iterable of str
+        The keys that ``values`` must have, neither fewer nor more.
+
+    Raises
+    ------
+    ValueError
+        This and all methods, if the saved state is not as it must be.
+    """
+
+    def __init__(
+        self, owner: str, arrays: Mapping[str, Array], values: Any, keys: Iterable[str]
+    ) -> None:
+        self.owner, self.arrays, self.values = owner, arrays, values
+        self.names("values", values, keys)
+
+    def names(self, what: str, given: Any, expected: Iterable[str]) -> None:
+        """Check the keys of a mapping."""
+        self.require(isinstance(given, Mapping), f"its {what} must be a mapping, got {given!r}")
+        wanted = set(expected)
+        missing, unknown = wanted - given.keys(), given.keys() - wanted
+        self.require(not missing, f"it lacks {', '.join(sorted(missing))} of its {what}")
+        self.require(not unknown, f"{', '.join(sorted(map(str, unknown)))} is unknown")
+
+    def count(self, name: str, value: Any, most: int = sys.maxsize) -> int:
+        """Return an integer from 0 to `most`."""
+        inside = type(value) is int and 0 <= value <= most
+        self.require(inside, f"{name} must be an integer from 0 to {most}, got {value!r}")
+        return int(value)
+
+    def take(self, like: Mapping[str, tuple[tuple[int, ...], Any]]) -> dict[str, Array]:
+        """Return the arrays of these names, which must have these shapes and dtypes."""
+        self.names("arrays", self.arrays, like)
+        for name, (shape, dtype) in like.items():
+            array = self.arrays[name]
+            given = tuple(array.shape)
+            self.require(given == shape, f"{name} must have shape {shape}, got {given}")
+            self.require(array.dtype == dtype, f"{name} must have dtype {dtype}, got {array.dtype}")
+        return {name: self.arrays[name] for name in like}
+
+    def require(self, condition: bool, what: str) -> None:
+        """Raise unless the condition holds."""
+        if not condition:
+            raise ValueError(
+                f"{self.owner}: the saved state does not fit this optimiser and these "
+                f"parameters: {what}."
+            )

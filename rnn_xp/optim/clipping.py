@@ -1,0 +1,58 @@
+"""Limits for gradients."""
+
+from __future__ import annotations
+
+from rnn_xp._typing import Params
+from rnn_xp.backend import array_namespace
+
+__all__ = ["clip_entries", "clip_to_norm"]
+
+
+def clip_entries(grads: Params, limit: float) -> Params:
+    """Cut every entry to [-limit, limit].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> clip_entries({"w": np.asarray([-3.0, 0.5])}, 1.0)["w"].tolist()
+    [-1.0, 0.5]
+    """
+    xp = array_namespace(*grads.values())
+    return {name: xp.clip(g, -limit, limit) for name, g in grads.items()}
+
+
+def clip_to_norm(grads: Params, limit: float) -> Params:
+    """Shorten the gradient, all arrays taken as one vector, to a norm of at most ``limit``.
+
+    ::
+
+        g = g * limit / |g|      if |g| > limit
+
+    The direction stays. A gradient that is short enough, or zero, is returned to the bit.
+
+    References
+    ----------
+    .. [1] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural
+           networks", ICML 2013, Algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> grads = {"w": np.asarray([[3.0]]), "b": np.asarray([4.0])}
+    >>> {name: round(float(g.sum()), 12) for name, g in clip_to_norm(grads, 1.0).items()}
+    {'w': 0.6, 'b': 0.8}
+    """
+    xp = array_namespace(*grads.values())
+    # |g| = unit * size. Squares of entries relative to the unit cannot overflow, nor can 1 / unit,
+    # by which some libraries multiply, become subnormal and be taken for zero; and size is at
+    # least 8, so that nothing here is out of range where the gradient is not.
+    eighth = 0.125 * xp.max(xp.stack([xp.max(xp.abs(g)) for g in grads.values()]))
+    one = xp.ones_like(eighth)
+    unit = xp.where(eighth > 0.0, eighth, one)
+    relative = {name: g / unit for name, g in grads.items()}
+    squares = xp.sum(xp.stack([xp.sum(r * r) for r in relative.values()]))
+    size = xp.where(eighth > 0.0, xp.sqrt(squares), one)
+    allowed = limit / size  # for the unit
+    return {
+        name: xp.where(eighth > allowed, relative[name] * allowed, g) for name, g in grads.items()
+    }
