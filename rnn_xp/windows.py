@@ -16,10 +16,10 @@ import operator
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import ArrayLike, NDArray
+from numpy.lib.stride_tricks import as_strided, sliding_window_view
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-__all__ = ["as_series", "make_windows", "num_windows", "time_split"]
+__all__ = ["as_series", "cast_windows", "make_windows", "num_windows", "time_split"]
 
 _Floats: TypeAlias = NDArray[np.floating[Any]]
 
@@ -158,6 +158,40 @@ def make_windows(series: ArrayLike, seq_length: int, horizon: int = 1) -> tuple[
     x = np.moveaxis(sliding_window_view(columns, seq_length, axis=0), -1, 1)[:count]
     y = sliding_window_view(columns[seq_length:, 0], horizon)
     return x, y
+
+
+def cast_windows(windows: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """Cast windows and stay a view: the series is cast, and cut again.
+
+    Parameters
+    ----------
+    windows : (N, T, ...) array
+        Such as x or y of `make_windows`, or rows of them. Of other arrays a plain cast is made.
+    dtype : dtype
+
+    Returns
+    -------
+    (N, T, ...) array
+        The values of ``windows.astype(dtype)``; read-only where it is a view, and `windows`
+        itself if it has this dtype.
+
+    Examples
+    --------
+    >>> x, _ = make_windows([1.0, 2.0, 3.0, 4.0], seq_length=2)
+    >>> narrow = cast_windows(x, "float32")
+    >>> narrow.dtype.name, narrow.strides, narrow[:, :, 0].tolist()
+    ('float32', (4, 4, 4), [[1.0, 2.0], [2.0, 3.0]])
+    """
+    # In windows entry (k, t) is value k + t of the series, so a step along either axis is one
+    # along the series. Only what the windows show is read, so nothing else needs to be known.
+    if windows.ndim < 2 or 0 in windows.shape or windows.strides[0] != windows.strides[1]:
+        return windows.astype(dtype, copy=False)
+    if windows.dtype == dtype:
+        return windows
+    count, steps = windows.shape[:2]
+    shape, strides = (count + steps - 1, *windows.shape[2:]), windows.strides[1:]
+    series = as_strided(windows, shape, strides, writeable=False).astype(dtype)
+    return np.moveaxis(sliding_window_view(series, steps, axis=0), -1, 1)
 
 
 def time_split(values: ArrayLike, fraction: float = 0.8) -> tuple[NDArray[Any], NDArray[Any]]:

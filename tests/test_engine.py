@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import threadpoolctl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from problems import TOPOLOGIES
 
 import rnn_xp as rx
-from rnn_xp import trainer
+from rnn_xp import training_loop
+from rnn_xp.engines.memory import block_bytes, workers_within
 from rnn_xp.engines.portable import Batch, PortableEngine, default_block_rows, on_accelerator
-from rnn_xp.losses import mse
+from rnn_xp.losses import cross_entropy, mse
 
 NET = rx.Network(hidden_size=4)
 FLOAT32 = rx.get_backend("numpy", dtype="float32")
@@ -26,6 +32,21 @@ def windows(rows, dtype="float32", seq_length=3):
 def fit(rows=23, **options):
     options = {"optimizer": rx.optim.adam(0.01), "epochs": 3, "backend": FLOAT64, **options}
     return rx.fit(NET, *windows(rows), **options)
+
+
+def make_engine(data, workers=1, net=NET, backend=FLOAT64, **options):
+    options = {"loss": mse, "optimizer": rx.optim.adam(0.01), "block_rows": 16, **options}
+    return PortableEngine(net=net, backend=backend, data=data, workers=workers, **options)
+
+
+def bits(value, arrays):
+    """Value and arrays by name as one vector, to be compared bit by bit."""
+    return np.concatenate([np.ravel(value), *(np.ravel(arrays[name]) for name in sorted(arrays))])
+
+
+def evaluate(engine, params):
+    with engine.running():
+        return bits(*engine.value_and_grad(params))
 
 
 class TestBlocks:
@@ -69,6 +90,111 @@ class TestBlocks:
         assert found.dtype == tree.dtype == np.float32
         assert np.array_equal(found, tree)
         assert not np.array_equal(tree, ((((((a + b) + c) + d) + e) + f) + g) + h)
+
+
+class TestBits:
+    PARAMS = NET.init(0, FLOAT64)
+
+    @given(rows=st.integers(1, 300), block_rows=st.integers(1, 400), budget=st.integers(1, 9))
+    @settings(max_examples=25, deadline=None)
+    def test_neither_workers_nor_memory_change_them(self, rows, block_rows, budget):
+        data = Batch(*windows(rows, "float64"), sample_weight=np.linspace(0.5, 2.0, rows))
+        height = min(rows, block_rows)
+        one = block_bytes(NET, 3, height, 8)
+        found = [
+            evaluate(make_engine(data, workers, block_rows=block_rows), self.PARAMS)
+            for workers in (1, 2, 4, 8, workers_within(budget * one, NET, 3, height, 8, 8))
+        ]
+        assert all(np.array_equal(found[0], other) for other in found[1:])
+
+    @given(rows=st.integers(2, 300), block_rows=st.integers(1, 400), seed=st.integers(0, 2**32))
+    @settings(max_examples=25, deadline=None)
+    def test_the_order_of_the_rows_changes_rounding_alone(self, rows, block_rows, seed):
+        data = Batch(*windows(rows, "float64"))
+        order = np.random.default_rng(seed).permutation(rows)
+        found, shuffled = (
+            make_engine(batch, block_rows=block_rows).value_and_grad(self.PARAMS)
+            for batch in (data, data.take(order, xp=np))
+        )
+        # What is summed: each row's share of the gradient, here of one row after the other.
+        single = [
+            NET.value_and_grad(
+                self.PARAMS, data.x[k : k + 1], data.y[k : k + 1], mse, total=float(rows)
+            )
+            for k in range(rows)
+        ]
+        size = sum(np.abs(bits(*one)) for one in single)
+        assert np.all(np.abs(bits(*found) - bits(*shuffled)) <= 1e-13 * np.max(size))
+
+    def test_twenty_epochs_of_the_reference_workload(self):
+        """To the bit, whatever the workers and however little memory there is."""
+        net, (x, y) = rx.Network(hidden_size=50), windows(8317, seq_length=10)
+        one = block_bytes(net, 10, 1040, 4)
+        within = [workers_within(k * one, net, 10, 1040, 4, 8) for k in (1, 3, 8)]
+        assert within == [1, 3, 8]
+        found = {}
+        for workers in {1, 2, 4, *within}:
+            engine = make_engine(
+                Batch(x, y), workers, net, FLOAT32, block_rows=default_block_rows(FLOAT32)
+            )
+            params = net.init(0, FLOAT32)
+            with engine.running(), threadpoolctl.threadpool_limits(1, user_api="blas"):
+                params, _, losses = engine.run(params, engine.optimizer.init(params), 20)
+            found[workers] = bits(losses, params)
+        assert found[1].dtype == np.float32
+        assert all(np.array_equal(found[1], other) for other in found.values())
+
+
+class TestLossValue:
+    @staticmethod
+    def problem(topology, rows=50, steps=4, classes=False):
+        net = rx.Network(
+            **TOPOLOGIES[topology], input_size=2, output_size=2, hidden_size=4, num_layers=2,
+            dropout=0.5,
+        )  # fmt: skip
+        rng = np.random.default_rng(0)
+        once, starts = net.topology == "many_to_one", net.topology == "one_to_many"
+        x = rng.standard_normal((rows, 1 if starts else steps, 2))
+        y = rng.standard_normal((rows, 2) if once else (rows, steps, 2))
+        data = Batch(
+            x, np.argmax(y, axis=-1) if classes else y,
+            sample_weight=rng.random(rows) if once else rng.random((rows, steps)),
+            lengths=None if starts else rng.integers(0, steps + 1, rows),
+            mask=rng.random((rows, steps)) < 0.8,
+            reset=rng.random((rows, steps)) < 0.2,
+        )  # fmt: skip
+        return net, data
+
+    @pytest.mark.parametrize("present", ["nothing", "weight", "lengths", "mask", "reset", "all"])
+    @pytest.mark.parametrize("classes", [False, True])
+    @pytest.mark.parametrize("topology", TOPOLOGIES)
+    def test_is_the_value_of_value_and_grad(self, topology, classes, present):
+        net, data = self.problem(topology, classes=classes)
+        if present != "all":
+            absent = {"sample_weight", "lengths", "mask", "reset"} - {present, f"sample_{present}"}
+            data = data._replace(**dict.fromkeys(absent))
+        options = {"loss": cross_entropy if classes else mse}
+        params = net.init(0, FLOAT64)
+        make = functools.partial(make_engine, net=net, **options)
+        # The engine's own data, and its dropout, are something else.
+        other = data.rows(0, 7)
+        engine = make(other, noise=lambda step, block: np.random.default_rng((step, block)))
+        value = engine.loss_value(params, data)
+        assert engine.evaluations == 0
+        assert value.shape == ()
+        assert value == make(data).value_and_grad(params)[0]
+        whole, _ = net.value_and_grad(
+            params, data.x, data.y, options["loss"], data.sample_weight, **data.options
+        )
+        assert value == pytest.approx(whole, rel=1e-13)
+
+    @pytest.mark.parametrize("workers", [2, 3, 8])
+    def test_workers_do_not_change_the_bits(self, workers):
+        net, data = self.problem("many-to-many", rows=333)
+        params = net.init(0, FLOAT64)
+        alone, engine = make_engine(data, net=net), make_engine(data, workers, net)
+        with engine.running():
+            assert engine.loss_value(params, data) == alone.loss_value(params, data)
 
 
 class TestBatch:
@@ -156,7 +282,7 @@ class TestMinibatches:
 class TestLoop:
     @pytest.fixture(params=[False, True], ids=["cpu", "accelerator"])
     def accelerated(self, request, monkeypatch):
-        monkeypatch.setattr(trainer, "on_accelerator", lambda backend: request.param)
+        monkeypatch.setattr(training_loop, "on_accelerator", lambda backend: request.param)
         return request.param
 
     @pytest.mark.parametrize(
@@ -191,7 +317,8 @@ class TestLoop:
         told = []
         result = fit(epochs=12, callbacks=[lambda *given: told.append(given)] * 2)
         expected = [(k, 12, loss) for k, loss in enumerate(result.history["loss"], start=1)]
-        assert told[::2] == told[1::2] == expected
+        found = [(epoch.number, epoch.epochs, epoch.loss) for (epoch,) in told]
+        assert found[::2] == found[1::2] == expected
 
 
 class TestWhere:

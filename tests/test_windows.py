@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rnn_xp.windows import as_series, make_windows, num_windows, time_split
+from rnn_xp.windows import as_series, cast_windows, make_windows, num_windows, time_split
 
 
 class TestWorkedExamples:
@@ -150,6 +152,76 @@ class TestMakeWindows:
             make_windows([], 3)
         with pytest.raises(ValueError, match="a series of 10 values is too short"):
             make_windows(np.arange(10), 10)
+
+
+class TestCastWindows:
+    SLICES = (
+        np.s_[:], np.s_[3:], np.s_[2:7], np.s_[:, 1:], np.s_[::-1], np.s_[:, ::-1],
+        np.s_[::-1, ::-1], np.s_[::2], np.s_[:, ::2], np.s_[::2, ::2], np.s_[..., ::-1],
+        np.s_[..., 0], np.s_[0:0], np.s_[:, 0], np.s_[5], np.s_[:1, :1],
+    )  # fmt: skip
+
+    @given(
+        values=st.integers(20, 40), columns=st.integers(1, 3), seq_length=st.integers(1, 9),
+        horizon=st.integers(1, 4), which=st.integers(0, 1), cut=st.sampled_from(SLICES),
+        dtypes=st.permutations(["float32", "float64", "float16"]), frozen=st.booleans(),
+    )  # fmt: skip
+    def test_is_a_cast(self, values, columns, seq_length, horizon, which, cut, dtypes, frozen):
+        before, after, _ = dtypes
+        series = np.random.default_rng(0).normal(size=(values, columns)).astype(before)
+        series.flags.writeable = not frozen
+        given = make_windows(series, seq_length, horizon)[which][cut]
+        found = cast_windows(given, after)
+        assert found.dtype == after
+        assert found.shape == given.shape
+        assert np.array_equal(found, given.astype(after))
+        assert np.array_equal(cast_windows(found, before), found.astype(before))
+
+    @pytest.mark.parametrize("columns", [1, 3])
+    @pytest.mark.parametrize("cut", [np.s_[:], np.s_[100:], np.s_[::-1, ::-1], np.s_[:, 2:]])
+    def test_windows_stay_a_view_of_one_series(self, columns, cut):
+        x, y = make_windows(np.random.default_rng(0).normal(size=(300, columns)), 10, 5)
+        for windows in (x[cut], y[cut]):
+            found = cast_windows(windows, "float32")
+            assert found.strides[0] == found.strides[1]
+            first, last = np.lib.array_utils.byte_bounds(found)
+            assert last - first == (sum(found.shape[:2]) - 1) * (found.strides[0])
+            assert not found.flags.writeable
+
+    @pytest.mark.parametrize("cut", [np.s_[0:0], np.s_[:, 0:0], np.s_[0:0, 0:0], np.s_[..., 0:0]])
+    def test_of_nothing(self, cut):
+        x, _ = make_windows(np.ones(9), 4)
+        found = cast_windows(x[cut], "float32")
+        assert found.dtype == np.float32
+        assert found.shape == x[cut].shape
+
+    def test_of_whole_numbers(self):
+        windows = np.lib.stride_tricks.sliding_window_view(np.arange(20), 4)
+        found = cast_windows(windows, "float32")
+        assert found.tolist() == windows.tolist()
+        assert found.strides == (4, 4)
+
+    @pytest.mark.parametrize(
+        "windows", [np.ones((3, 2)), np.ones(3), np.ones((0, 2)), make_windows(np.ones(9), 3)[0]]
+    )
+    def test_what_has_the_dtype_is_not_copied(self, windows):
+        assert np.shares_memory(cast_windows(windows, "float64"), windows) or not windows.size
+        assert cast_windows(windows, "float64").strides == windows.strides
+
+    def test_what_is_no_window_is_copied(self):
+        array = np.random.default_rng(0).normal(size=(6, 5, 2))
+        found = cast_windows(array, "float32")
+        assert np.array_equal(found, array.astype("float32"))
+        assert found.flags.owndata
+        for same in (np.broadcast_to(array[0, 0], array.shape), np.broadcast_to(1.5, (3, 4))):
+            assert np.array_equal(cast_windows(same, "float32"), same.astype("float32"))
+
+    def test_only_what_the_windows_show_is_read(self):
+        """A value outside the rows would overflow, which warns."""
+        series = np.ones(30)
+        x, _ = make_windows(series, 5)
+        series[[2, 20]] = 1e300
+        assert np.array_equal(cast_windows(x[3:16], "float32"), np.ones((13, 5, 1)))
 
 
 class TestAsSeries:

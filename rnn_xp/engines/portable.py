@@ -8,13 +8,14 @@ order in which the blocks' gradients are added, are fixed here and are part of t
     tree         (g0 + g1)                (g2 + g3)          ...
                         ((g0 + g1) + (g2 + g3))              ...
 
-Who computes a block is not: any number of threads gives the same bits.
+Who computes a block is not: any number of threads gives the same bits. And no more is held at
+once than the blocks being computed and a few gradients, however many rows there are.
 """
 
 from __future__ import annotations
 
 import contextlib
-import contextvars
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from rnn_xp import sequence
 from rnn_xp._typing import Array, Loss, Namespace, Optimizer, Params
 from rnn_xp.backend import Backend
+from rnn_xp.engines.threads import in_order
 from rnn_xp.losses import total_weight
 from rnn_xp.network import Network
 from rnn_xp.options import Options
@@ -213,16 +215,34 @@ class PortableEngine:
         for seen, result in self._seen:
             if seen is params:
                 return result
-        result = self._evaluate(params, self.data, 0)
+        result = self._evaluate(params, self.data, self._total(self.data), 0)
         self._seen.append((params, result))
         return result
+
+    def loss_value(self, params: Params, batch: Batch) -> Array:
+        """Loss of any rows, such as those of a validation, without dropout and gradients.
+
+        Returns
+        -------
+        Array ()
+            To the bit what `value_and_grad` makes of the same rows.
+        """
+        total = self._total(batch)
+        steps = batch.y.shape[1] if self.net.topology == "one_to_many" else None
+
+        def block(number: int) -> Array:
+            rows = self._block(batch, number)
+            pred, _ = self.net.forward(params, rows.x, steps=steps, **rows.options)
+            return self.loss(pred, rows.y, self._weight(rows), total)[0]
+
+        return tree_sum(self._map(block, batch), operator.add)
 
     def _full_batch(self, params: Params, opt_state: Any, epoch: int) -> tuple[Params, Any, Array]:
         if self.noise is None:
             self._seen = [entry for entry in self._seen if entry[0] is params]
             value, grads = self.value_and_grad(params)
         else:
-            value, grads = self._evaluate(params, self.data, epoch)
+            value, grads = self._evaluate(params, self.data, self._total(self.data), epoch)
         params, opt_state = self.optimizer.update(
             grads, opt_state, params, value=value, value_and_grad=self.value_and_grad
         )
@@ -234,9 +254,10 @@ class PortableEngine:
         mean = _Mean()
         for number, rows in enumerate(batches):
             batch = self.data.take(self.backend.asarray(rows), xp=self.backend.xp)
-            value, grads = self._evaluate(params, batch, epoch * len(batches) + number)
+            total, step = self._total(batch), epoch * len(batches) + number
+            value, grads = self._evaluate(params, batch, total, step)
             params, opt_state = self.optimizer.update(grads, opt_state, params, value=value)
-            mean.add(value, self._total(batch))
+            mean.add(value, total)
         return params, opt_state, mean.value
 
     def _segments(
@@ -249,52 +270,38 @@ class PortableEngine:
         if topology == "many_to_one":  # only the last segment has a loss
             pieces = pieces[-1:]
         carries = [
-            self._before(params, start, pieces[0].start) for start in self._starts(self.data)
+            self._before(params, number, pieces[0].start) for number in self._numbers(self.data)
         ]
         mean = _Mean()
         for number, piece in enumerate(pieces):
             batch = self.data.steps(piece.start, piece.stop, topology)
-            batch = batch._replace(sample_weight=self._own_weight(batch, piece))
             following = pieces[number + 1].start if number + 1 < len(pieces) else piece.stop
+            context = piece.first - piece.start
+            total, step = self._total(batch, context), epoch * len(pieces) + number
             value, grads = self._evaluate_segment(
-                params, batch, carries, following - piece.start, epoch * len(pieces) + number
+                params, batch, total, step, carries, following - piece.start, context
             )
             params, opt_state = self.optimizer.update(grads, opt_state, params, value=value)
-            mean.add(value, self._total(batch))
+            mean.add(value, total)
         return params, opt_state, mean.value
 
-    def _before(self, params: Params, start: int, step: int) -> Carry | None:
+    def _before(self, params: Params, number: int, step: int) -> Carry | None:
         """State of a block of rows before a step, or None before the first."""
         if not step:
             return None
-        rows = self.data.rows(start, start + self.block_rows).steps(0, step, self.net.topology)
+        rows = self._block(self.data, number).steps(0, step, self.net.topology)
         _, state = self.net.forward(params, rows.x, mask=rows.mask, reset=rows.reset)
         return Carry(state, None)
 
-    def _own_weight(self, batch: Batch, piece: sequence.Segment) -> Array | None:
-        """Weights of a segment whose context, the steps before ``first``, does not count."""
-        xp, context = self.backend.xp, piece.first - piece.start
-        options = Options(mask=batch.mask)
-        weight = self.net.loss_weight(batch.x, batch.y, batch.sample_weight, options)
-        if not context or self.net.topology == "many_to_one":
-            return weight
-        steps = piece.stop - piece.start
-        counts = xp.arange(steps, device=self.backend.device) >= context
-        counts = xp.astype(counts, batch.x.dtype)[None, :]
-        if weight is None:
-            return xp.ones_like(batch.x[:, 0:1, 0]) * counts
-        return (weight if len(weight.shape) == 2 else weight[:, None]) * counts
-
-    def _evaluate(self, params: Params, batch: Batch, step: int) -> _ValueAndGrads:
+    def _evaluate(self, params: Params, batch: Batch, total: Any, step: int) -> _ValueAndGrads:
         """Loss and gradient over the given rows, block by block."""
-        total = self._total(batch)
+        self.evaluations += 1
 
-        def block(number: int, start: int) -> _ValueAndGrads:
-            rows = batch.rows(start, start + self.block_rows)
-            rng = None if self.noise is None else self.noise(step, number)
+        def block(number: int) -> _ValueAndGrads:
+            rows = self._block(batch, number)
             return self.net.value_and_grad(
                 params, rows.x, rows.y, self.loss, rows.sample_weight,
-                rng=rng, total=total, **rows.options,
+                rng=self._rng(step, number), total=total, **rows.options,
             )  # fmt: skip
 
         return tree_sum(self._map(block, batch), _add)
@@ -303,50 +310,61 @@ class PortableEngine:
         self,
         params: Params,
         batch: Batch,
+        total: Any,
+        step: int,
         carries: list[Carry | None],
         following: int,
-        step: int,
+        context: int,
     ) -> _ValueAndGrads:
         """`_evaluate` from the state that each block was left in; ``carries`` are renewed."""
-        total = self._total(batch)
+        self.evaluations += 1
 
-        def block(number: int, start: int) -> _ValueAndGrads:
-            rows = batch.rows(start, start + self.block_rows)
-            before = carries[number]
+        def block(number: int) -> _ValueAndGrads:
+            rows, before = self._block(batch, number), carries[number]
             x = rows.x if before is None or before.x is None else before.x
             value, grads, carries[number] = self.net.segment_value_and_grad(
-                params, x, rows.y, self.loss, rows.sample_weight, total=total, carry=following,
-                state=None if before is None else before.state,
-                mask=rows.mask, reset=rows.reset,
-                rng=None if self.noise is None else self.noise(step, number),
+                params, x, rows.y, self.loss, self._weight(rows, context),
+                total=total, carry=following, state=None if before is None else before.state,
+                mask=rows.mask, reset=rows.reset, rng=self._rng(step, number),
             )  # fmt: skip
             return value, grads
 
         return tree_sum(self._map(block, batch), _add)
 
-    def _map(
-        self, block: Callable[[int, int], _ValueAndGrads], batch: Batch
-    ) -> Iterable[_ValueAndGrads]:
+    def _map(self, block: Callable[[int], _T], batch: Batch) -> Iterable[_T]:
         """Evaluate the blocks, on threads where there are some; results in order."""
-        self.evaluations += 1
-        starts = self._starts(batch)
-        numbers = range(len(starts))
+        numbers = self._numbers(batch)
         if self._pool is None:
-            return map(block, numbers, starts)
-        # Threads work in the caller's context: NumPy keeps there what to do about overflow.
-        contexts = [contextvars.copy_context() for _ in starts]
-        return self._pool.map(
-            lambda context, number, start: context.run(block, number, start),
-            contexts, numbers, starts,
-        )  # fmt: skip
+            return map(block, numbers)
+        return in_order(self._pool, block, numbers, ahead=2 * self.workers)
 
-    def _starts(self, batch: Batch) -> range:
-        return range(0, batch.x.shape[0], self.block_rows)
+    def _numbers(self, batch: Batch) -> range:
+        """Numbers of the blocks."""
+        return range(-(-batch.x.shape[0] // self.block_rows))
 
-    def _total(self, batch: Batch) -> Any:
-        options = Options(lengths=batch.lengths, mask=batch.mask)
+    def _block(self, batch: Batch, number: int) -> Batch:
+        return batch.rows(number * self.block_rows, (number + 1) * self.block_rows)
+
+    def _rng(self, step: int, number: int) -> Any:
+        return None if self.noise is None else self.noise(step, number)
+
+    def _weight(self, batch: Batch, context: int = 0) -> Array | None:
+        """Weights of the losses; the first steps may be context, which does not count."""
+        xp, options = self.backend.xp, Options(lengths=batch.lengths, mask=batch.mask)
         weight = self.net.loss_weight(batch.x, batch.y, batch.sample_weight, options)
-        return total_weight(batch.y, weight)
+        if not context or self.net.topology == "many_to_one":
+            return weight
+        counts = xp.arange(batch.y.shape[1], device=self.backend.device) >= context
+        counts = xp.astype(counts, batch.x.dtype)[None, :]
+        if weight is None:
+            return xp.ones_like(batch.x[:, 0:1, 0]) * counts
+        return (weight if len(weight.shape) == 2 else weight[:, None]) * counts
+
+    def _total(self, batch: Batch, context: int = 0) -> Any:
+        """Weight of all rows; by blocks, because the weights of all steps are as large as x."""
+        blocks = (self._block(batch, number) for number in self._numbers(batch))
+        totals = (total_weight(rows.y, self._weight(rows, context)) for rows in blocks)
+        return tree_sum(totals, operator.add)
 
 
 class _Mean:
