@@ -1,15 +1,25 @@
-"""Files that are whole or absent: atomic writes, safetensors with a digest, no pickle.
+"""Files that are whole or absent: atomic writes, safetensors with a manifest, no pickle.
 
 A file holds named arrays and JSON metadata. safetensors has no checksum of its own, so the one
-metadata entry is ``[metadata, sha256]``, the digest covering arrays and metadata alike.
+metadata entry is ``"FORMAT SHA256 TEXT"``. The text, digested by the sha256, is JSON: the metadata,
+and a manifest with the dtype, shape and sha256 of every array.
+
+safetensors writes the files; they are read here. Its reader is native code whose panics are no
+Exceptions, and opens the file by itself: what is checked could differ from what is used.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
+import re
+import secrets
+import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +27,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CheckpointError", "atomic_write", "load", "save"]
+if sys.platform != "win32":
+    import fcntl
 
-_ENTRY = "rnn_xp"
+__all__ = ["CheckpointError", "atomic_write", "load", "save", "sweep"]
+
+_FORMAT = "2"
+_HEADER_LIMIT = 4 << 20  # 15,000 arrays; parsed JSON takes up to sixty times its length
+_DTYPES = {  # by the format's codes, such as F32
+    f"{code[0].upper()}{8 * int(code[1])}": np.dtype(f"<{code}")
+    for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
+} | {"BOOL": np.dtype(bool)}
+_CODES = {dtype.name: code for code, dtype in _DTYPES.items()}
+
+_TEMPORARY = re.compile(r".+\.tmp\.[0-9]+\.[0-9a-f]{16}", re.DOTALL)
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_CREATE = _FLAGS | os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_OPEN = _FLAGS | getattr(os, "O_NONBLOCK", 0)  # not to wait for the writer of a FIFO
+_Content = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 
 
 class CheckpointError(ValueError):
@@ -30,7 +55,9 @@ def atomic_write(path: str | Path, data: bytes) -> None:
     """Write a file so that any reader, at any moment, finds the old content or the new one.
 
     The data go to a temporary file in the same folder, reach the disk, and only then take the
-    name. An error leaves the old file as it was and no temporary file behind.
+    name. An error before that leaves the old file as it was and no temporary file behind; a
+    process that is killed leaves one, for `sweep` to remove. The permissions are those of any new
+    file. If the path is a symbolic link, it stays one, and what it points to is replaced.
 
     Parameters
     ----------
@@ -40,26 +67,66 @@ def atomic_write(path: str | Path, data: bytes) -> None:
     Raises
     ------
     OSError
-        Such as a full disk or a missing folder.
+        Such as a full disk, a missing folder, or a target that is not a regular file.
     """
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
+    target = os.path.realpath(path)
+    with contextlib.suppress(FileNotFoundError):
+        # Not /dev/null, nor a link that leads to itself: a rename would put a file in its place.
+        if not stat.S_ISREG(os.lstat(target).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file, cannot be replaced", str(path))
+    file, temporary = _create_beside(target)
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+            os.fsync(file)
+            if os.name != "nt":  # while the file is open, and so locked: no sweep comes in between
+                os.replace(temporary, target)
+        finally:
+            os.close(file)
+        if os.name == "nt":  # Windows, where an open file can be neither renamed nor removed
+            os.replace(temporary, target)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise
     if hasattr(os, "O_DIRECTORY"):  # POSIX: the rename itself must reach the disk too
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        folder = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove the temporary files that killed writers left in a folder.
+
+    Removed are regular files named ``NAME.tmp.PID.TOKEN``, with a token of 16 hexadecimal digits,
+    whose writer no longer lives: it would hold a lock (flock) on the file, which the system ends
+    with the process. Process ids could mislead, as they are used again, and differ between
+    containers. Where the file system has no locks, and on Windows, nothing is removed.
+
+    Parameters
+    ----------
+    folder : path
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be listed. Files that cannot be removed are left.
+    """
+    if sys.platform == "win32":
+        return
+    for path in [Path(folder, name) for name in os.listdir(folder) if _TEMPORARY.fullmatch(name)]:
+        with contextlib.suppress(OSError):
+            file = os.open(path, _OPEN | os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if its writer lives
+                if stat.S_ISREG(os.fstat(file).st_mode):
+                    os.unlink(path)
+            finally:
+                os.close(file)
 
 
 def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
@@ -69,14 +136,17 @@ def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping
     ----------
     path : path
     arrays : mapping of str to ndarray
-        Finite. Equal arrays and metadata give equal bytes.
+        Finite numbers or bools, in any layout. Equal arrays and metadata give equal bytes.
     metadata : mapping
         Anything JSON can hold.
 
     Raises
     ------
+    TypeError
+        If an array has a dtype that the file cannot hold, such as complex or object.
     ValueError
-        If a value is not finite: such a state is not worth keeping.
+        If a value is not finite: such a state is not worth keeping. If a name is not UTF-8 text,
+        or names and metadata are over 4 MiB.
 
     Examples
     --------
@@ -90,68 +160,190 @@ def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping
     """
     from safetensors.numpy import save as to_bytes
 
-    for name, array in arrays.items():
-        if not np.all(np.isfinite(array)):
-            raise ValueError(f"{name} has values that are not finite; {path} was not written.")
-    # The writer takes any array for a contiguous one: transposes and slices would be scrambled.
-    # order="C" does what ascontiguousarray does, but keeps shape () as it is.
-    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    text = json.dumps(metadata, sort_keys=True, allow_nan=False)
-    entry = json.dumps([text, _digest(contiguous, text)])
-    atomic_write(path, to_bytes(contiguous, metadata={_ENTRY: entry}))
+    plain = {name: _plain(name, array, path) for name, array in arrays.items()}
+    manifest = {
+        name: [_CODES[array.dtype.name], array.shape, hashlib.sha256(array.data).hexdigest()]
+        for name, array in plain.items()
+    }
+    content = {"manifest": manifest, "metadata": dict(metadata)}
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    entry = f"{_FORMAT} {hashlib.sha256(text.encode()).hexdigest()} {text}"
+    data = to_bytes(plain, metadata={"rnn_xp": entry})
+    length = int.from_bytes(data[:8], "little")
+    if length > _HEADER_LIMIT:
+        what = f"names and metadata take {length} bytes, over {_HEADER_LIMIT}"
+        raise ValueError(f"{what}; {path} was not written. Keep what is long in an array.")
+    atomic_write(path, data)
 
 
-def load(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def load(path: str | Path, *, limit: int = 4 << 30) -> _Content:
     """Read what `save` wrote, and check that it is what was written.
+
+    Whatever the file holds, reading it takes at most about three times its size in memory, and
+    sixty times that of its header, which is 4 MiB at most.
 
     Parameters
     ----------
     path : path
+    limit : int
+        Size in bytes, 4 GiB by default, over which a file is refused before it is read.
 
     Returns
     -------
     arrays : dict of str to ndarray
+        Writable.
     metadata : dict
 
     Raises
     ------
     CheckpointError
-        Whatever is wrong with the file's content.
+        Whatever is wrong with the file: not a regular file, too large, damaged, of another format;
+        an array is missing, unknown, of another shape or dtype than was written, or not finite.
     OSError
-        If it cannot be opened.
+        If it cannot be opened or read.
     """
-    from safetensors import safe_open
+    try:
+        return _decode(_read(path, limit))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from None
+    except OSError:
+        raise
+    except Exception as error:  # such as RecursionError and MemoryError: content decides
+        raise CheckpointError(f"{path} is damaged ({type(error).__name__}: {error}).") from error
 
-    with open(path, "rb"):  # a missing file is an OSError, not a damaged one
-        pass
+
+def _create_beside(target: str) -> tuple[int, str]:
+    """Open a new temporary file, locked for as long as it is open, and name it."""
+    while True:
+        temporary = f"{target}.tmp.{os.getpid()}.{secrets.token_hex(8)}"
+        file = os.open(temporary, _CREATE, 0o666)
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):  # no locks here, and so no sweep either
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file).st_nlink:
+            return file, temporary
+        os.close(file)  # a sweep came between creation and lock: once more
+
+
+def _plain(name: Any, array: Any, path: str | Path) -> NDArray[Any]:
+    """Copy where needed to what the writer takes any array for: contiguous, little-endian."""
+    if not isinstance(name, str) or name == "__metadata__" or re.search("[\ud800-\udfff]", name):
+        raise ValueError(f"{name!r} cannot name an array; {path} was not written.")
+    # order="C" does what ascontiguousarray does, but keeps shape () as it is.
+    plain = np.asarray(array, order="C")
+    if plain.dtype.name not in _CODES:
+        kinds = "float16 to float64, integers and bools"
+        raise TypeError(f"{name} is {plain.dtype}, but {path} can hold {kinds} only: convert it.")
+    if not np.isfinite(plain).all():
+        raise ValueError(f"{name} has values that are not finite; {path} was not written.")
+    return plain.astype(plain.dtype.newbyteorder("<"), copy=False)
+
+
+def _read(path: str | Path, limit: int) -> bytes:
+    """Read a regular file, once: from here on nobody can change what is checked."""
+    file = os.open(path, _OPEN | os.O_RDONLY)
     try:
-        with safe_open(path, framework="numpy") as file:
-            # The file is an attribute of the library's, not iterable itself.
-            arrays = {name: file.get_tensor(name) for name in list(file.keys())}
-            entry = (file.metadata() or {}).get(_ENTRY)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}: {error}). It is damaged, or not a "
-            "safetensors file."
-        ) from error
-    if entry is None:
-        raise CheckpointError(f"{path} was not written by rnn_xp: it has no digest.")
-    try:
-        text, digest = json.loads(entry)
-        if _digest(arrays, text) != digest:
-            raise CheckpointError(f"{path} is damaged: its content does not fit its sha256.")
-        metadata = json.loads(text)
-    except (TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} is damaged: {error}.") from error
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError("is not a regular file.")
+        if status.st_size > limit:
+            raise CheckpointError(f"has {status.st_size} bytes, over the limit of {limit}.")
+        with open(file, "rb", closefd=False) as stream:
+            return stream.read(status.st_size)
+    finally:
+        os.close(file)
+
+
+def _decode(data: bytes) -> _Content:
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or 8 + length > len(data):
+        raise CheckpointError("cannot be read: it is cut short, or not a safetensors file.")
+    if length > _HEADER_LIMIT:
+        raise CheckpointError(f"has a header of {length} bytes, over {_HEADER_LIMIT}.")
+    start = 8 + length
+    header = _parse(data[8:start].decode())
+    match header:
+        case {"__metadata__": {"rnn_xp": str(entry)}}:
+            del header["__metadata__"]
+        case _:
+            raise CheckpointError("was not written by rnn_xp: it has no digest.")
+    manifest, metadata = _open_entry(entry)
+    arrays: dict[str, NDArray[Any]] = {}
+    rest = memoryview(data)[start:]
+    for name, code, shape, digest, length in _compare(header, manifest, len(rest)):
+        values, rest = rest[:length], rest[length:]
+        if hashlib.sha256(values).hexdigest() != digest:
+            raise CheckpointError(f"is damaged: {name!r} does not fit its sha256.")
+        if code == "BOOL" and values.tobytes().strip(b"\0\1"):
+            raise CheckpointError(f"is damaged: {name!r} has bools that are neither 0 nor 1.")
+        found = np.ndarray(shape, _DTYPES[code], values)
+        arrays[name] = np.array(found, dtype=found.dtype.newbyteorder("="))  # aligned, writable
+        if not np.isfinite(found).all():
+            raise CheckpointError(f"has values that are not finite in {name!r}.")
     return arrays, metadata
 
 
-def _digest(arrays: Mapping[str, NDArray[Any]], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"|{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+def _open_entry(entry: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split the entry, once it is checked, into the manifest and the metadata."""
+    number, _, rest = entry.partition(" ")
+    if number != _FORMAT:
+        raise CheckpointError(f"is of format {number[:9]!r}, but this version reads {_FORMAT!r}.")
+    digest, _, text = rest.partition(" ")
+    if hashlib.sha256(text.encode()).hexdigest() != digest:
+        raise CheckpointError("is damaged: its metadata do not fit their sha256.")
+    match _parse(text):
+        case {"manifest": dict(manifest), "metadata": dict(metadata)}:
+            return manifest, metadata
+        case _:
+            raise CheckpointError("is damaged: it has no manifest.")
+
+
+def _compare(
+    header: dict[str, Any], manifest: dict[str, Any], size: int
+) -> list[tuple[str, str, list[int], str, int]]:
+    """List name, code, shape, digest and length of the arrays, as the manifest has them.
+
+    They must follow each other: if bytes could be read twice, small files could fill the memory.
+    """
+    if lost := sorted(manifest.keys() - header.keys()):
+        raise CheckpointError(f"lacks the array {lost[0]!r}, which was written.")
+    if strange := sorted(header.keys() - manifest.keys()):
+        raise CheckpointError(f"has an array {strange[0]!r}, which was not written.")
+    arrays, begin = [], 0
+    for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
+        match manifest[name]:
+            case [str(code), [*shape], str(digest)] if code in _DTYPES and _is_shape(shape):
+                length = _DTYPES[code].itemsize * math.prod(shape)
+            case _:
+                raise CheckpointError(f"is damaged: its manifest does not describe {name!r}.")
+        written = {"dtype": code, "shape": shape, "data_offsets": [begin, begin + length]}
+        if header[name] != written:
+            raise CheckpointError(f"has {name!r} as {header[name]}, but {written} was written.")
+        arrays.append((name, code, shape, digest, length))
+        begin += length
+    if begin != size:
+        raise CheckpointError(f"has {size} bytes of arrays, but {begin} were written.")
+    return arrays
+
+
+def _is_shape(shape: list[Any]) -> bool:
+    return len(shape) <= 64 and all(type(n) is int and 0 <= n < 1 << 63 for n in shape)
+
+
+def _parse(text: str) -> Any:
+    """Parse JSON strictly: no repeated keys, no numbers that are not finite."""
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
