@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-torch lint format learn contract golden data clean
+.PHONY: help train test test-torch lint format learn contract golden data memory crash-test clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,13 @@ lint: $(VENV)/installed-lint ## check style and types
 format: $(VENV)/installed-lint ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+crash-test: $(VENV)/installed-test ## kill a training 50 times, mutate its files 100,000 times
+	$(BIN)/python -m pytest -n auto tests/test_crashes.py tests/test_checkpoint_mutations.py \
+		--kills 50 --mutations 100000
+
+memory: $(VENV)/installed-plot ## peak memory of training on 8317 to 831,700 windows (a minute)
+	$(BIN)/python scripts/memory.py $(ARGS)
 
 learn: $(VENV)/installed-plot ## learn five tasks whose answers are known (about two minutes)
 	$(BIN)/python scripts/learn.py $(ARGS)

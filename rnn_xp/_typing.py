@@ -90,7 +90,12 @@ class Cell(Stepper, Protocol):
 
 
 class Optimizer(Protocol):
-    """Two pure functions over flat dicts, see `rnn_xp.optim`."""
+    """Two pure functions over flat dicts, see `rnn_xp.optim`.
+
+    What an optimiser may have beside them is used where it is there: ``pack`` and ``unpack`` of its
+    state for files, ``rate`` to report, ``watches_loss`` and ``observe`` to learn of each epoch's
+    loss, and ``full_batch_only``.
+    """
 
     def init(self, params: Params) -> Any:
         """Return the state before the first update."""

@@ -17,13 +17,21 @@ _Floats = NDArray[np.floating[Any]]
 _FEW = 10  # points, that need a marker each
 
 
-def loss(losses: Sequence[float], *, title: str = "", ax: Any = None) -> Any:
+def loss(
+    losses: Sequence[float],
+    validation: Sequence[float] | None = None,
+    *,
+    title: str = "",
+    ax: Any = None,
+) -> Any:
     """Draw the training loss by epoch, on a logarithmic axis.
 
     Parameters
     ----------
     losses : sequence of float
         As in ``FitResult.history["loss"]``.
+    validation : sequence of float, optional
+        As in ``FitResult.history["validation_loss"]``; the lowest is marked.
     title : str
     ax : matplotlib Axes, optional
 
@@ -32,10 +40,18 @@ def loss(losses: Sequence[float], *, title: str = "", ax: Any = None) -> Any:
     matplotlib Axes
     """
     ax = _axes() if ax is None else ax
-    ax.plot(range(1, len(losses) + 1), losses, color="C0", label="training loss")
+    epochs = range(1, len(losses) + 1)
+    ax.plot(epochs, losses, color="C0", label="training loss")
+    what = "training loss"
+    if validation:
+        lowest = int(np.argmin(validation))
+        ax.plot(epochs, validation, color="C1", label="validation loss")
+        label = f"lowest, epoch {lowest + 1}"
+        ax.plot(lowest + 1, validation[lowest], "o", color="C1", label=label)
+        what = "loss"
     if max(losses, default=0.0) > 0.0:
         ax.set_yscale("log")
-    ax.set(xlabel="epoch", ylabel="training loss (mean squared error, scaled)", title=title)
+    ax.set(xlabel="epoch", ylabel=f"{what} (mean squared error, scaled)", title=title)
     ax.xaxis.get_major_locator().set_params(integer=True)
     if len(losses) <= _FEW:
         ax.lines[0].set_marker("o")

@@ -2,9 +2,11 @@
 
 ::
 
+    config.toml          the configuration that is run
+    last.safetensors     the state of the training, from time to time and at its end
+    best.safetensors     (with validation) the parameters with the lowest validation loss
     model.safetensors    parameters, network, scaler and window sizes, with a digest
-    config.toml          the configuration that was run
-    history.csv          epoch, loss
+    history.csv          epoch, loss and, with validation, validation_loss
     metrics.json         data, split, versions, timings, scores of baselines and network
     predictions.csv      test part: date (or row), step, truth, each forecast, in original units
     loss.png             (with matplotlib)
@@ -34,12 +36,24 @@ from rnn_xp.datasets import Series
 from rnn_xp.forecasting import SplitSeries
 from rnn_xp.network import Network
 from rnn_xp.scaling import Scaler
+from rnn_xp.training_state import SCHEMA, check_schema
 
-__all__ = ["RUN_FILES", "Model", "RunFolder", "column_label", "load_model", "new_folder_name"]
+__all__ = [
+    "RUN_FILES",
+    "Model",
+    "RunFolder",
+    "column_label",
+    "describe_model",
+    "load_arguments",
+    "load_model",
+    "new_folder_name",
+]
 
 RUN_FILES = (
-    "model.safetensors",
     "config.toml",
+    "last.safetensors",
+    "best.safetensors",
+    "model.safetensors",
     "history.csv",
     "metrics.json",
     "predictions.csv",
@@ -48,7 +62,6 @@ RUN_FILES = (
 )
 """What a run may leave behind, the pictures last."""
 
-_SCHEMA = 1
 _SHOWN = 60  # steps in forecast.png
 
 _Floats = NDArray[np.floating[Any]]
@@ -91,13 +104,22 @@ def column_label(series: Series) -> str:
     return f"column {series.column}" if series.column.isdecimal() else series.column
 
 
-def load_model(folder: str | Path, backend: Backend) -> Model:
+def describe_model(scaler: Scaler, seq_length: int, horizon: int) -> dict[str, Any]:
+    """Metadata that make a model of a network's parameters in a file."""
+    return {
+        "scaler": dataclasses.asdict(scaler),
+        "seq_length": seq_length,
+        "horizon": horizon,
+    }
+
+
+def load_model(path: str | Path, backend: Backend) -> Model:
     """Load the model of a run onto a backend, wherever it was trained.
 
     Parameters
     ----------
-    folder : path
-        A run folder.
+    path : path
+        A run folder, whose model.safetensors is read, or any of the folder's safetensors files.
     backend : Backend
 
     Returns
@@ -109,8 +131,10 @@ def load_model(folder: str | Path, backend: Backend) -> Model:
     CheckpointError
         If the file is damaged or of another kind.
     """
-    path = Path(folder) / "model.safetensors"
+    path = Path(path)
+    path = path / "model.safetensors" if path.is_dir() else path
     arrays, about = checkpoint.load(path)
+    check_schema(path, about)
     try:
         net, scaler = Network(**about["network"]), Scaler(**about["scaler"])
         seq_length, horizon = int(about["seq_length"]), int(about["horizon"])
@@ -118,10 +142,35 @@ def load_model(folder: str | Path, backend: Backend) -> Model:
         raise checkpoint.CheckpointError(
             f"{path} describes no network of this version: {error}."
         ) from error
+    if "training" in about:  # beside the parameters there is what the training needs
+        arrays = {name: array for name, array in arrays.items() if name in net.shapes}
     if {name: array.shape for name, array in arrays.items()} != net.shapes:
         raise checkpoint.CheckpointError(f"{path}: names or shapes do not match its network.")
     params = {name: backend.asarray(arrays[name]) for name in net.shapes}
     return Model(net, params, scaler, seq_length, horizon)
+
+
+def load_arguments(folder: str | Path) -> dict[str, Any]:
+    """Arguments of the command line that began a run, from its last.safetensors.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has no such file.
+    CheckpointError
+        If the file is damaged, or of a training that was not begun on the command line.
+    """
+    path = Path(folder) / "last.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{folder} has no last.safetensors: there is no training to go on with."
+        )
+    _, about = checkpoint.load(path)
+    check_schema(path, about)
+    arguments = about.get("arguments")
+    if not isinstance(arguments, dict):
+        raise checkpoint.CheckpointError(f"{path} is not of a run of `rnn-xp train`.")
+    return arguments
 
 
 class RunFolder:
@@ -131,7 +180,7 @@ class RunFolder:
     ----------
     path : path
     force : bool
-        Whether files of an earlier run may be replaced.
+        Whether files of an earlier run may be replaced, or the run gone on with.
 
     Raises
     ------
@@ -152,6 +201,7 @@ class RunFolder:
         self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            checkpoint.sweep(self.path)  # what a run that was killed in the midst of a write left
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
@@ -179,11 +229,9 @@ class RunFolder:
     def write_model(self, model: Model) -> None:
         """Write model.safetensors."""
         about = {
-            "schema": _SCHEMA,
+            "schema": SCHEMA,
             "network": dataclasses.asdict(model.net),
-            "scaler": dataclasses.asdict(model.scaler),
-            "seq_length": model.seq_length,
-            "horizon": model.horizon,
+            **describe_model(model.scaler, model.seq_length, model.horizon),
         }
         arrays = {name: to_numpy(param) for name, param in model.params.items()}
         checkpoint.save(self.path / "model.safetensors", arrays, about)
@@ -193,13 +241,15 @@ class RunFolder:
         lines = [f"{key} = {_toml(v)}" for key, v in config.items() if v is not None]
         self._write("config.toml", "\n".join(lines) + "\n")
 
-    def write_history(self, losses: Sequence[float]) -> None:
-        """Write history.csv."""
-        self._write_csv("history.csv", ["epoch", "loss"], enumerate(losses, start=1))
+    def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
+        """Write history.csv: a row for each epoch, a column for each kind of loss."""
+        rows = zip(*history.values(), strict=True)
+        numbered = ([number, *row] for number, row in enumerate(rows, start=1))
+        self._write_csv("history.csv", ["epoch", *history], numbered)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json."""
-        text = json.dumps({"schema": _SCHEMA, **metrics}, indent=2, default=_plain)
+        text = json.dumps({"schema": SCHEMA, **metrics}, indent=2, default=_plain)
         self._write("metrics.json", text + "\n")
 
     def write_predictions(self, split: SplitSeries, forecasts: Mapping[str, _Floats]) -> None:
@@ -217,7 +267,10 @@ class RunFolder:
         self._write_csv("predictions.csv", header, rows)
 
     def write_plots(
-        self, losses: Sequence[float], split: SplitSeries, forecasts: Mapping[str, _Floats]
+        self,
+        history: Mapping[str, Sequence[float]],
+        split: SplitSeries,
+        forecasts: Mapping[str, _Floats],
     ) -> None:
         """Write loss.png and forecast.png (of the first step ahead).
 
@@ -231,7 +284,11 @@ class RunFolder:
         steps = "step" if shown == 1 else f"{shown} steps"
         first_step = {name: forecast[:, 0] for name, forecast in forecasts.items()}
         axes = {
-            "loss.png": plotting.loss(losses, title=f"{series.name}: training loss"),
+            "loss.png": plotting.loss(
+                history["loss"],
+                history.get("validation_loss"),
+                title=f"{series.name}: {'losses' if len(history) > 1 else 'training loss'}",
+            ),
             "forecast.png": plotting.forecast(
                 split.target_dates(),
                 split.truth()[:, 0],

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rnn_xp import sequence, training_data
+from rnn_xp import sequence, training_data, training_state
 from rnn_xp._typing import Array, Loss, Optimizer, Params
 from rnn_xp.backend import Backend, backend_of, get_backend
 from rnn_xp.callbacks import Callback
 from rnn_xp.configuration import resolve_loss, takes_classes
-from rnn_xp.engines.portable import PortableEngine, default_block_rows, on_accelerator
+from rnn_xp.engines.memory import workers_within
+from rnn_xp.engines.portable import PortableEngine, default_block_rows
 from rnn_xp.network import Network
+from rnn_xp.training_loop import Loop, Watch
+from rnn_xp.training_state import TrainingState, all_finite
 
-__all__ = ["DivergenceError", "FitResult", "fit"]
+__all__ = ["FitResult", "fit"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,13 @@ class FitResult:
     ----------
     params : Params
         The last parameters, on the backend that trained them.
+    best_params : Params or None
+        With validation: those of the lowest validation loss.
+    best_epoch : int or None
+        With validation: the epoch, counted from 1, that left them.
     history : dict of str to list of float
         ``history["loss"][k]`` is the loss before update k (with minibatches: epoch k's mean over
-        its batches).
+        its batches), ``history["validation_loss"][k]`` that of the parameters epoch k left.
     stopped : str
         Why training ended before the last epoch; empty if it did not.
     evaluations : int
@@ -42,9 +48,13 @@ class FitResult:
         Wall time of the epochs.
     backend : Backend
     block_rows, workers : int
+    state : TrainingState
+        To go on from with ``fit(resume=)``.
     """
 
     params: Params
+    best_params: Params | None
+    best_epoch: int | None
     history: dict[str, list[float]]
     stopped: str
     evaluations: int
@@ -52,29 +62,7 @@ class FitResult:
     backend: Backend
     block_rows: int
     workers: int
-
-
-class DivergenceError(FloatingPointError):
-    """The loss or the parameters are no longer finite.
-
-    Attributes
-    ----------
-    epoch : int
-        The epoch, counted from 1, whose loss was not finite or whose update broke the parameters.
-    params : Params
-        The last good parameters: those of the latest finite loss.
-    history : dict of str to list of float
-        The losses up to there.
-    """
-
-    def __init__(
-        self, epoch: int, params: Params, history: dict[str, list[float]], what: str = "loss is"
-    ) -> None:
-        self.epoch, self.params, self.history = epoch, params, history
-        super().__init__(
-            f"training diverged: the {what} not finite at epoch {epoch}. Scale the data, or lower "
-            "the learning rate; the last good parameters are kept."
-        )
+    state: TrainingState
 
 
 def fit(
@@ -91,9 +79,17 @@ def fit(
     mask: Array | None = None,
     reset: Array | None = None,
     truncate: tuple[int, int] | None = None,
+    validation: float | tuple[Array, Array] | Mapping[str, Array] | None = None,
+    gap: int | None = None,
+    patience: int | None = None,
+    tolerance: float = 0.0,
     params: Params | None = None,
+    opt_state: Any = None,
+    resume: TrainingState | str | Path | None = None,
     seed: int = 0,
     workers: int | None = None,
+    memory_budget: int | None = None,
+    block_rows: int | None = None,
     backend: Backend | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> FitResult:
@@ -101,7 +97,7 @@ def fit(
 
     NumPy data go to the selected backend; arrays of another library stay where they are and
     decide. Equal seed, backend, device, kind of CPU and versions give equal bits, whatever the
-    number of workers.
+    number of workers and the memory, and however often training was interrupted and resumed.
 
     Parameters
     ----------
@@ -126,17 +122,40 @@ def fit(
         (k1, k2) of truncated backpropagation through time: an update after every k1 steps, whose
         gradient reaches back k2 >= k1 steps. Rows are then streams that run side by side, and the
         batch is full.
+    validation : float, (x, y) or mapping, optional
+        What `FitResult.best_params` and `patience` go by. A share in (0, 1): the last rows of the
+        data are not trained on. Otherwise data of their own, as a pair or by the names of the
+        arguments here: x, y, sample_weight, lengths, mask, reset.
+    gap : int, optional
+        With a share: rows left out between training and validation. T + O - 1 by default, so that
+        windows of one series (whose O outputs are steps ahead) share no value across the gap.
+    patience : int, optional
+        End training after so many epochs without a lower validation loss, or, without validation,
+        without a lower loss.
+    tolerance : float
+        By which share a loss must be lower for ``patience`` to count it; >= 0.
     params : Params, optional
         Where to start; ``net.init(seed)`` by default.
+    opt_state : optional
+        Where the optimiser starts, such as another result's ``state.opt_state``; afresh by default.
+    resume : TrainingState or path, optional
+        Go on from a result's ``state`` or from a file of `rnn_xp.callbacks.Checkpoint`, to the same
+        bits as if never interrupted. ``epochs`` counts those already done; everything else must be
+        as it was.
     seed : int
         Non-negative. Of the initial weights, the order of minibatches, and dropout, whose masks
         are a function of (seed, update, block).
     workers : int, optional
         Threads, on NumPy only; all cores by default.
+    memory_budget : int, optional
+        Bytes that activations may take; limits how many threads work at once. Never changes a bit.
+    block_rows : int, optional
+        Rows of a block: 1040 on a CPU, 65,536 on an accelerator by default. A part of the
+        definition of the result, since sums of other blocks are rounded differently.
     backend : Backend, optional
         `rnn_xp.get_backend` by default.
     callbacks : sequence of callable
-        Each is called as ``callback(epoch, epochs, loss)`` after every epoch.
+        Each is called with an `rnn_xp.callbacks.Epoch` after every epoch.
 
     Returns
     -------
@@ -145,9 +164,17 @@ def fit(
     Raises
     ------
     ValueError, TypeError
-        For shapes, sizes or values that cannot be trained on.
+        For shapes, sizes or values that cannot be trained on, or a state of another run.
+    CheckpointError
+        If the file to resume from is damaged.
     DivergenceError
-        If the loss stops being finite; it carries the last good parameters.
+        If the loss stops being finite, or is over ten times its lowest for 100 epochs (a
+        loss below a thousandth of the first counts as that); it carries the last good parameters.
+
+    Warns
+    -----
+    UserWarning
+        If a run is resumed where its bits may differ: another library, version or kind of CPU.
 
     Examples
     --------
@@ -163,115 +190,123 @@ def fit(
     backend = _resolve_backend(x, backend)
     epochs = training_data.whole("epochs", epochs, 1)
     seed = training_data.whole("seed", seed, 0)
-    rows = training_data.check_shapes(net, x, y, takes_classes(function))
+    watch = _watch(patience, tolerance)
+    training_data.check_shapes(net, x, y, takes_classes(function))
+    if truncate is not None:
+        _check_truncation(net, truncate, batch_size, lengths)
+    data, held_out = training_data.split_validation(
+        net, function, backend, validation, gap,
+        x=x, y=y, sample_weight=sample_weight, lengths=lengths, mask=mask, reset=reset,
+    )  # fmt: skip
+    rows = data.x.shape[0]
     if batch_size is not None:
         batch_size = training_data.whole("batch_size", batch_size, 1, rows)
-    full_batch = batch_size is None or batch_size == rows
+        batch_size = None if batch_size == rows else batch_size
     noisy = bool(net.dropout or net.recurrent_dropout)
-    if full_batch_only and not (full_batch and truncate is None and not noisy):
+    if full_batch_only and (batch_size or truncate or noisy):
         raise ValueError(
             f"{type(optimizer).__name__} needs the full batch, without truncation or dropout: its "
             "line search compares losses, which must be those of one function. Leave these out, "
             "or use rnn_xp.optim.adam()."
         )
-    if truncate is not None:
-        if not full_batch or lengths is not None:
-            raise ValueError(
-                "truncate= goes with the full batch and with mask= instead of lengths=: rows are "
-                "streams whose states are carried on."
-            )
-        if net.bidirectional:
-            raise ValueError("truncate= needs bidirectional=False.")
-        sequence.segments(1, *truncate)
-    data = training_data.enter(
-        net, function, backend,
-        x=x, y=y, sample_weight=sample_weight, lengths=lengths, mask=mask, reset=reset,
-    )  # fmt: skip
+    if isinstance(resume, str | Path):
+        resume = training_state.load(resume, net, optimizer, backend)
+    if block_rows is None:
+        recorded = resume.run.get("block_rows") if resume is not None else None
+        block_rows = recorded or default_block_rows(backend)
+    block_rows = training_data.whole("block_rows", block_rows, 1)
+    run = {
+        "optimizer": repr(optimizer),
+        "loss": _loss_name(loss),
+        "seed": seed,
+        "rows": rows,
+        "batch_size": batch_size,
+        "truncate": None if truncate is None else list(truncate),
+        "block_rows": block_rows,
+        "dtype": backend.dtype_name,
+        "data": training_data.digest(data),
+        "validation": None if held_out is None else training_data.digest(held_out),
+        "where": training_state.whereabouts(backend),
+    }
+    if resume is None:
+        params = net.init(seed, backend) if params is None else dict(params)
+        if not all_finite(params):
+            raise ValueError("fit: the given params have values that are not finite.")
+        start = TrainingState(
+            net=net,
+            optimizer=optimizer,
+            run=run,
+            epoch=0,
+            params=params,
+            opt_state=optimizer.init(params) if opt_state is None else opt_state,
+            history={"loss": []} if held_out is None else {"loss": [], "validation_loss": []},
+        )
+    else:
+        if params is not None or opt_state is not None:
+            raise ValueError("fit: resume= brings its own params and opt_state; leave these out.")
+        start = training_state.check_same(resume, net, run)
+    workers = _resolve_workers(workers, backend)
+    if memory_budget is not None:
+        budget = training_data.whole("memory_budget", memory_budget, 1)
+        steps = (data.y if net.topology == "one_to_many" else data.x).shape[1]
+        itemsize = 4 if backend.dtype_name == "float32" else 8
+        workers = workers_within(budget, net, steps, min(block_rows, rows), itemsize, workers)
     engine = PortableEngine(
         net=net,
         loss=function,
         optimizer=optimizer,
         backend=backend,
         data=data,
-        block_rows=default_block_rows(backend),
-        batches=None if full_batch else _shuffled(rows, batch_size or rows, seed),
+        block_rows=block_rows,
+        batches=None if batch_size is None else _shuffled(rows, batch_size, seed),
         truncate=truncate,
         noise=_seeded(seed) if noisy else None,
-        workers=_resolve_workers(workers, backend),
+        workers=workers,
     )
-    loop = _Loop(engine, epochs, callbacks, one_by_one=full_batch_only)
-    params = net.init(seed, backend) if params is None else dict(params)
-    if not _finite(backend, params):
-        raise ValueError("fit: the given params have values that are not finite.")
-    start = time.perf_counter()
+    loop = Loop(engine, start, epochs, callbacks, held_out, watch)
     # Overflow is reported once, as a DivergenceError, and not by a warning from each operation.
     quiet = np.errstate(over="ignore", invalid="ignore")
     with quiet, _one_blas_thread(backend), engine.running():
-        params = loop.train(params)
+        state = loop.train()
     return FitResult(
-        params=params,
-        history={"loss": loop.losses},
+        params=state.params,
+        best_params=None if state.best is None else state.best.params,
+        best_epoch=None if state.best is None else state.best.epoch,
+        history=state.history,
         stopped=loop.stopped,
-        evaluations=engine.evaluations,
-        seconds=time.perf_counter() - start,
+        evaluations=state.evaluations,
+        seconds=state.seconds,
         backend=backend,
         block_rows=engine.block_rows,
         workers=engine.workers,
+        state=state,
     )
 
 
-@dataclass
-class _Loop:
-    """The epochs, in chunks between two reads of the device."""
-
-    engine: PortableEngine
-    epochs: int
-    callbacks: Sequence[Callback]
-    one_by_one: bool  # for an optimiser that reads its losses itself
-    losses: list[float] = field(default_factory=list)
-    stopped: str = ""
-
-    def train(self, params: Params) -> Params:
-        # Each read of the losses waits for the device. A line search reads them anyway.
-        chunk = 10 if on_accelerator(self.engine.backend) and not self.one_by_one else 1
-        # Where this chunk starts, and where the one before did: (params, state, epochs done).
-        start = before = (params, self.engine.optimizer.init(params), 0)
-        while start[2] < self.epochs and not self.stopped:
-            params, opt_state, done = start
-            k = min(chunk, self.epochs - done)
-            try:
-                params, opt_state, losses = self.engine.run(params, opt_state, k, done)
-                values = [float(value) for value in self.engine.backend.to_numpy(losses)]
-            except FloatingPointError:  # an optimiser found its gradient broken
-                values = [math.nan]
-            finite = all(map(math.isfinite, values))
-            # What the very last update leaves is seen by no further loss.
-            broken = done + k == self.epochs and not _finite(self.engine.backend, params)
-            if chunk > 1 and (broken or not finite):
-                # Go back far enough to meet the last good parameters, and find the epoch.
-                chunk, start = 1, start if finite else before
-                continue
-            if not finite:
-                raise DivergenceError(done + 1, before[0], {"loss": self.losses})
-            self._report(values, done)
-            if broken:
-                history = {"loss": self.losses}
-                raise DivergenceError(done + 1, start[0], history, "updated parameters are")
-            before, start = start, (params, opt_state, done + k)
-            self.stopped = getattr(opt_state, "message", "")
-        return params
-
-    def _report(self, values: list[float], done: int) -> None:
-        """Record and tell the losses after epoch ``done``; those replayed are known already."""
-        new = values[len(self.losses) - done :]
-        for value in new:
-            self.losses.append(value)
-            for callback in self.callbacks:
-                callback(len(self.losses), self.epochs, value)
+def _check_truncation(
+    net: Network, truncate: tuple[int, int], batch_size: int | None, lengths: Any
+) -> None:
+    if batch_size is not None or lengths is not None:
+        raise ValueError(
+            "truncate= goes with the full batch and with mask= instead of lengths=: rows are "
+            "streams whose states are carried on."
+        )
+    if net.bidirectional:
+        raise ValueError("truncate= needs bidirectional=False.")
+    sequence.segments(1, *truncate)
 
 
-def _finite(backend: Backend, params: Params) -> bool:
-    return all(bool(backend.xp.all(backend.xp.isfinite(p))) for p in params.values())
+def _watch(patience: int | None, tolerance: float) -> Watch:
+    if patience is not None:
+        patience = training_data.whole("patience", patience, 1)
+    if not 0.0 <= tolerance < 1.0:
+        raise ValueError(f"fit: tolerance must be in [0, 1), a share, got {tolerance!r}.")
+    return Watch(patience, tolerance)
+
+
+def _loss_name(loss: str | Loss) -> str:
+    """Name a loss for the description of the run; the same in every process."""
+    return loss if isinstance(loss, str) else str(getattr(loss, "__qualname__", None) or loss)
 
 
 def _resolve_backend(x: Any, backend: Backend | None) -> Backend:

@@ -5,7 +5,10 @@ Afterwards the arrays live on the backend, and no computation looks at a value a
 
 from __future__ import annotations
 
+import hashlib
+import math
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,8 +18,19 @@ from rnn_xp.backend import Backend, to_numpy
 from rnn_xp.configuration import takes_classes
 from rnn_xp.engines.portable import Batch
 from rnn_xp.network import Network
+from rnn_xp.windows import cast_windows
 
-__all__ = ["check_optimizer", "check_shapes", "enter", "on_host", "whole"]
+__all__ = [
+    "check_optimizer",
+    "check_shapes",
+    "digest",
+    "enter",
+    "on_host",
+    "split_validation",
+    "whole",
+]
+
+_PIECE = 2**20  # entries
 
 
 def on_host(array: Any) -> bool:
@@ -120,19 +134,103 @@ def enter(
     return found
 
 
+def split_validation(
+    net: Network,
+    loss: Loss,
+    backend: Backend,
+    validation: Any,
+    gap: Any,
+    **arrays: Any,
+) -> tuple[Batch, Batch | None]:
+    """Bring the data to the backend, and take from them or from elsewhere what to validate on.
+
+    A share of the data is their last block of rows, after a gap: rows are in order of time, and
+    windows next to each other share values.
+    """
+    if gap is not None and not isinstance(validation, float):
+        raise ValueError("fit: gap= goes with a share of the rows, such as validation=0.2.")
+    data = enter(net, loss, backend, **arrays)
+    if validation is None:
+        return data, None
+    if not isinstance(validation, float):
+        return data, _own_validation(net, loss, backend, validation)
+    if not 0.0 < validation < 1.0:
+        raise ValueError(f"fit: validation must be a share in (0, 1), got {validation!r}.")
+    rows, steps = data.x.shape[0], data.x.shape[1]
+    gap = steps + net.output_size - 1 if gap is None else whole("gap", gap, 0)
+    held_out = max(1, round(validation * rows))
+    trained = rows - held_out - gap
+    if trained < 1:
+        raise ValueError(
+            f"fit: of {rows} rows, validation={validation:g} takes {held_out} and the gap {gap}, "
+            "which leaves none to train on. Give more data, a smaller share or a smaller gap=."
+        )
+    parts = data.rows(0, trained), data.rows(rows - held_out, rows)
+    for what, part in zip(("training", "validation"), parts, strict=True):
+        weight = part.sample_weight
+        if weight is not None and not bool(backend.xp.any(weight > 0)):
+            raise ValueError(f"fit: sample_weight is 0 in all {what} rows.")
+    return parts
+
+
+def _own_validation(net: Network, loss: Loss, backend: Backend, validation: Any) -> Batch:
+    if isinstance(validation, tuple) and len(validation) == 2:
+        validation = {"x": validation[0], "y": validation[1]}
+    known = Batch._fields
+    if not (isinstance(validation, Mapping) and {"x", "y"} <= validation.keys() <= set(known)):
+        given = list(validation) if isinstance(validation, Mapping) else type(validation).__name__
+        raise TypeError(
+            "fit: validation must be a share such as 0.2, a pair (x, y), or a mapping with x, y "
+            f"and any of {', '.join(known[2:])}; got {given}."
+        )
+    try:
+        check_shapes(net, validation["x"], validation["y"], takes_classes(loss))
+        arrays = {name: validation.get(name) for name in known}
+        return enter(net, loss, backend, **arrays)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("fit: ", "fit: validation: ", 1)) from error
+
+
+def digest(data: Batch) -> str:
+    """Tell data apart: the sha256 of all arrays but x, of which some thousand rows must do.
+
+    Windows repeat each value T times, and bringing all of x back from a device takes long.
+    """
+    found = hashlib.sha256()
+    stride = -(-data.x.shape[0] // 1000)
+    for name, array in data._replace(x=data.x[::stride, ...])._asdict().items():
+        if array is not None:
+            host = np.asarray(to_numpy(array), order="C")
+            found.update(f"|{name}|{host.dtype.str}|{host.shape}|".encode())
+            found.update(host.data if host.size else b"")
+    return found.hexdigest()
+
+
 def _floats(backend: Backend, name: str, array: Any) -> Array:
     if on_host(array):
         host = np.asarray(array)
         # Whole numbers are fine as data; the network computes with floats.
-        host = host.astype(backend.dtype_name) if host.dtype.kind in "biu" else host
+        if host.dtype.kind in "biuf":
+            host = cast_windows(host, backend.dtype_name)
         array = backend.asarray(host, copy=False)
     xp = backend.xp
-    if xp.isdtype(array.dtype, "real floating") and not bool(xp.all(xp.isfinite(array))):
+    if xp.isdtype(array.dtype, "real floating") and not _all_finite(array, xp=xp):
         raise ValueError(
             f"fit: {name} has values that are not finite. Remove or fill the gaps first, or leave "
             "steps out with mask= and a placeholder such as 0."
         )
     return array
+
+
+def _all_finite(array: Array, *, xp: Any) -> bool:
+    """Whether all values are finite, looked at in pieces: windows are far larger than they seem."""
+    size = math.prod(array.shape)
+    if size <= _PIECE:
+        return bool(xp.all(xp.isfinite(array)))
+    rows = max(1, _PIECE * array.shape[0] // size)
+    starts = range(0, array.shape[0], rows)
+    pieces = [xp.all(xp.isfinite(array[start : start + rows, ...])) for start in starts]
+    return bool(xp.all(xp.stack(pieces)))
 
 
 def _integers(backend: Backend, name: str, array: Any) -> Array:

@@ -143,6 +143,8 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--contract-table", metavar="FILE", help="write what the contract covered")
+    parser.addoption("--kills", type=int, default=3, help="how often to kill a training")
+    parser.addoption("--mutations", type=int, default=4000, help="of a checkpoint file")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

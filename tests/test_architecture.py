@@ -29,7 +29,7 @@ ROWS = (  # level 0 first; a module imports from lower levels only
     "configuration options pipeline network testing",
     "distributed checkpoint",
     "engines",
-    "trainer training_data callbacks",
+    "trainer training_data training_loop training_state callbacks",
     "forecasting estimators interchange plotting runs explain",
     "cli",
 )
@@ -41,7 +41,9 @@ SIBLINGS = {  # the only imports within a level, besides those between the host 
     *(("options", "configuration"), ("pipeline", "configuration"), ("pipeline", "options")),
     *(("network", "configuration"), ("network", "options"), ("network", "pipeline")),
     *(("testing", "network"), ("testing", "configuration"), ("testing", "options")),
-    *(("trainer", "callbacks"), ("trainer", "training_data")),
+    *(("trainer", "callbacks"), ("trainer", "training_data"), ("trainer", "training_loop")),
+    *(("trainer", "training_state"), ("training_loop", "training_state")),
+    *(("training_loop", "callbacks"), ("callbacks", "training_state")),
     ("runs", "forecasting"),
     ("runs", "plotting"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from rnn_xp.forecasting import Score, verdict
 
 ROOT = Path(__file__).parents[1]
 FILES = {
-    "model.safetensors", "config.toml", "history.csv", "metrics.json", "predictions.csv",
-    "loss.png", "forecast.png",
+    "model.safetensors", "last.safetensors", "config.toml", "history.csv", "metrics.json",
+    "predictions.csv", "loss.png", "forecast.png",
 }  # fmt: skip
 
 
@@ -333,7 +334,7 @@ class TestTrain:
         assert out == ""
         assert err.startswith("rnn-xp: error: cannot write into the folder file/run: Not a direc")
 
-    def test_an_interrupted_training_leaves_nothing(self, small_csv):
+    def test_an_interrupted_training_leaves_what_to_go_on_from(self, small_csv):
         process = subprocess.Popen(
             [sys.executable, "-m", "rnn_xp.cli", "train", "--data", small_csv, "--epochs", "999999",
              "--optimizer", "adam"],
@@ -348,10 +349,20 @@ class TestTrain:
         time.sleep(1.0)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-        assert err.splitlines()[-1] == "rnn-xp: interrupted; nothing was written"
+        last = err.splitlines()[-1]
+        assert re.fullmatch(
+            r"rnn-xp: interrupted by SIGINT after epoch \d+ of 999999; go on with: rnn-xp train "
+            "--resume runs/tide-rnn-1",
+            last,
+        )
         assert "Traceback" not in err
         assert process.returncode == 130
-        assert not Path("runs").exists()
+        left = {path.name for path in Path("runs/tide-rnn-1").iterdir()}
+        assert left == {"config.toml", "last.safetensors"}
+        done = int(last.split()[6])
+        assert cli.main(["train", *last.split()[-2:], "--epochs", str(done + 2)]) == 0
+        losses = Path("runs/tide-rnn-1/history.csv").read_text().splitlines()[1:]
+        assert len(losses) == done + 2
 
     def test_one_epoch_is_not_epochs(self, small_csv, capsys):
         assert train("--data", small_csv, "--epochs", "1") == 0
@@ -593,7 +604,7 @@ class TestOtherCommands:
             cli.main([*command, "--help"])
         assert stop.value.code == 0
         lines = capsys.readouterr().out.splitlines()
-        assert len(lines) <= 45
+        assert len(lines) <= 55
         assert max(map(len, lines)) <= 100
         assert lines[-1].startswith("example: ")
         assert "rnn-xp " in lines[-1]

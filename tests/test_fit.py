@@ -6,8 +6,6 @@ import functools
 import json
 import operator
 import runpy
-import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rnn_xp as rx
-from rnn_xp import trainer
-from rnn_xp.callbacks import Progress
+from rnn_xp.engines.memory import block_bytes
 from rnn_xp.engines.portable import Batch, PortableEngine, default_block_rows, tree_sum
 from rnn_xp.losses import mse
 
@@ -156,6 +153,51 @@ class TestBlocks:
         assert all(np.shares_memory(block, x) for block in seen)
 
 
+class TestMemoryBudget:
+    """How many blocks are alive is no part of the result."""
+
+    def test_parameters_are_the_same_to_the_bit(self):
+        """On the reference workload, over 20 epochs; the blocks of a budget are its threads."""
+        series = rx.datasets.load("length_of_day").values[:8327]
+        x, y = rx.make_windows(((series - series.mean()) / series.std()).astype("f4"), 10)
+        net = rx.Network(hidden_size=50)
+        one = block_bytes(net, 10, 1040, 4)
+        runs = {
+            (workers, blocks): rx.fit(
+                net, x, y, optimizer=rx.optim.adam(0.01), epochs=20, workers=workers,
+                memory_budget=blocks * one,
+            )
+            for workers in (1, 2, 4)
+            for blocks in (1, 3, 8)
+        }  # fmt: skip
+        assert {key: run.workers for key, run in runs.items()} == {
+            (workers, blocks): min(workers, blocks) for workers, blocks in runs
+        }
+        first = runs[1, 1]
+        for run in runs.values():
+            assert run.history == first.history
+            for name, p in first.params.items():
+                assert np.array_equal(run.params[name], p)
+
+    def test_too_small_for_one_block(self):
+        x, y = windows(3000)
+        with pytest.raises(ValueError, match=r"memory_budget.*block_rows"):
+            rx.fit(NET, x, y, optimizer=rx.optim.adam(), epochs=1, memory_budget=1000)
+        one = block_bytes(NET, 5, 10, 4)
+        found = rx.fit(
+            NET, x, y, optimizer=rx.optim.adam(), epochs=1, memory_budget=one, block_rows=10
+        )
+        assert (found.block_rows, found.workers) == (10, 1)
+
+    def test_block_rows_are_part_of_the_result(self):
+        x, y = windows(3000)
+        options = {"optimizer": rx.optim.adam(), "epochs": 2}
+        whole = rx.fit(NET, x, y, **options)
+        smaller = rx.fit(NET, x, y, block_rows=77, **options)
+        assert whole.history != smaller.history
+        np.testing.assert_allclose(whole.history["loss"], smaller.history["loss"], rtol=1e-5)
+
+
 class TestBLASThreads:
     def test_one_throughout_and_restored_even_after_an_error(self):
         def threads():
@@ -167,9 +209,9 @@ class TestBLASThreads:
 
         inside = []
 
-        def look(epoch, epochs, loss):
+        def look(epoch):
             inside.append(threads())
-            if epoch == 2:
+            if epoch.number == 2:
                 raise RuntimeError("stop here")
 
         with threadpoolctl.threadpool_limits(2, user_api="blas"):
@@ -307,300 +349,6 @@ class TestFit:
         assert losses.shape == (3,)
 
 
-class TestDivergence:
-    def test_keeps_the_last_good_parameters(self):
-        x, y = windows()
-        net = rx.Network(input_size=1, hidden_size=8, output_size=1, activation="relu")
-        with pytest.raises(rx.DivergenceError) as caught:
-            rx.fit(net, x, y, optimizer=rx.optim.sgd(1e4), epochs=50)
-        error = caught.value
-        assert f"the loss is not finite at epoch {error.epoch}" in str(error)
-        assert len(error.history["loss"]) == error.epoch - 1
-        assert np.isfinite(error.history["loss"]).all()
-        assert error.epoch > 1
-        good, _ = net.value_and_grad(error.params, x.astype("f4"), y.astype("f4"))
-        assert float(good) == pytest.approx(error.history["loss"][-1], rel=1e-5)
-
-    @pytest.mark.parametrize("at", [1, 4, 5])
-    def test_a_planted_nan_names_its_epoch(self, at):
-        x, y = windows()
-        calls = []
-
-        def poisoned(pred, target, weight=None, total=None):
-            calls.append(None)
-            value, dpred = mse(pred, target, weight, total)
-            return (value * np.nan if len(calls) == at else value), dpred
-
-        with pytest.raises(rx.DivergenceError) as caught:
-            rx.fit(NET, x, y, optimizer=rx.optim.sgd(0.01), epochs=5, loss=poisoned, workers=1)
-        assert caught.value.epoch == at
-        assert len(caught.value.history["loss"]) == at - 1
-
-    @pytest.mark.parametrize("epochs", [1, 13, 20])
-    def test_parameters_broken_by_the_last_update(self, epochs, monkeypatch):
-        """No loss sees them any more; on an accelerator they end a chunk of ten."""
-        x, y = windows(8)
-        calls = []
-
-        def poisoned(pred, target, weight=None, total=None):
-            calls.append(None)
-            value, dpred = mse(pred, target, weight, total)
-            return value, dpred * (np.nan if len(calls) in breaking else 1.0)
-
-        options = {"optimizer": rx.optim.sgd(0.01), "epochs": epochs, "backend": FLOAT64}
-        found = []
-        for accelerated in (False, True):
-            calls.clear()
-            # On an accelerator the last chunk is done again, one by one.
-            breaking = {epochs, epochs + (epochs - 1) % 10 + 1} if accelerated else {epochs}
-            monkeypatch.setattr(trainer, "on_accelerator", lambda backend, a=accelerated: a)
-            with pytest.raises(rx.DivergenceError, match="updated parameters are not") as caught:
-                rx.fit(NET, x, y, loss=poisoned, workers=1, **options)
-            found.append(caught.value)
-        assert found[0].epoch == found[1].epoch == epochs
-        assert len(found[0].history["loss"]) == epochs
-        good, _ = NET.value_and_grad(found[0].params, x, y)
-        assert float(good) == pytest.approx(found[0].history["loss"][-1], rel=1e-13)
-        for name, p in found[0].params.items():
-            assert np.array_equal(found[1].params[name], p)
-
-    def test_a_broken_gradient_of_a_line_search_is_divergence_too(self):
-        x, y = windows()
-
-        def poisoned(pred, target, weight=None, total=None):
-            value, dpred = mse(pred, target, weight, total)
-            return value, dpred * np.nan
-
-        with pytest.raises(rx.DivergenceError) as caught:
-            rx.fit(NET, x, y, optimizer=rx.optim.lbfgs(), epochs=3, loss=poisoned)
-        assert caught.value.epoch == 1
-
-    @pytest.mark.parametrize("options", [{"activation": "relu"}, {}, {"read": "max"}])
-    def test_a_nan_shows(self, options):
-        """relu and max must not take it for an idle unit or a small value."""
-        net = rx.Network(hidden_size=4, **options)
-        params = net.init(0, FLOAT64)
-        params["layer0.w_xh"] = params["layer0.w_xh"] * np.nan
-        with np.errstate(invalid="ignore"):
-            pred, _ = net.forward(params, np.ones((2, 3, 1)))
-        assert np.isnan(pred).all()
-
-    def test_given_parameters_must_be_finite(self):
-        params = {k: p * np.nan for k, p in NET.init(0).items()}
-        with pytest.raises(ValueError, match="the given params have values that are not finite"):
-            rx.fit(NET, *windows(), optimizer=rx.optim.adam(), epochs=1, params=params)
-
-    @pytest.mark.parametrize("at", [1, 5, 10, 11, 12, 21])
-    def test_on_an_accelerator_the_chunk_is_replayed_to_find_the_epoch(self, at, monkeypatch):
-        """Losses are read every ten epochs there; what is found must be the same."""
-        x, y = windows(8)
-
-        def poisoned(pred, target, weight=None, total=None):
-            # Gradients that push all predictions up by a step each: the epoch is in the data.
-            value = np.mean(pred - target)
-            broken = value > threshold
-            return (np.asarray(np.nan) if broken else value), -np.ones_like(pred) / pred.size
-
-        options = {"optimizer": rx.optim.sgd(0.01), "epochs": 30, "backend": FLOAT64}
-        threshold = np.inf
-        losses = rx.fit(NET, x, y, loss=poisoned, **options).history["loss"]
-        assert losses == sorted(losses)
-        threshold = -np.inf if at == 1 else (losses[at - 2] + losses[at - 1]) / 2
-        found, told = [], []
-        for accelerated in (False, True):
-            monkeypatch.setattr(trainer, "on_accelerator", lambda backend, a=accelerated: a)
-            told.append([])
-            watch = [lambda epoch, epochs, loss, to=told[-1]: to.append((epoch, loss))]
-            with pytest.raises(rx.DivergenceError) as caught:
-                rx.fit(NET, x, y, loss=poisoned, callbacks=watch, **options)
-            found.append(caught.value)
-        assert found[0].epoch == found[1].epoch == at
-        assert found[0].history == found[1].history == {"loss": losses[: at - 1]}
-        assert told[0] == told[1] == list(enumerate(losses[: at - 1], start=1))
-        for name, p in found[0].params.items():
-            assert np.array_equal(found[1].params[name], p)
-
-
-class TestDropout:
-    NET = rx.Network(
-        hidden_size=8, num_layers=2, dropout=0.5, recurrent_dropout=0.3, cell="gru", output_size=1
-    )
-
-    def fit(self, **options):
-        x, y = windows(2500)
-        options = {"optimizer": rx.optim.adam(0.01), "epochs": 2, **options}
-        return rx.fit(self.NET, x, y, **options).history["loss"]
-
-    def test_a_function_of_the_seed_alone(self):
-        assert self.fit(workers=1) == self.fit(workers=4)
-        assert self.fit(seed=0, batch_size=500) == self.fit(seed=0, batch_size=500)
-        assert self.fit(seed=0) != self.fit(seed=1)
-
-    def test_other_masks_in_every_update_and_block(self, monkeypatch):
-        drawn = []
-        original = rx.Network.value_and_grad
-
-        def value_and_grad(self, *args, rng=None, **options):
-            drawn.append(rng.bit_generator.seed_seq.entropy)
-            return original(self, *args, rng=rng, **options)
-
-        monkeypatch.setattr(rx.Network, "value_and_grad", value_and_grad)
-        self.fit(seed=7, workers=1)
-        assert drawn == [(7, step, block) for step in (0, 1) for block in (0, 1, 2)]
-        drawn.clear()
-        self.fit(seed=7, workers=1, batch_size=1000)
-        assert drawn == [(7, step, 0) for step in range(6)]
-
-    def test_masks_keep_the_expectation(self):
-        """Where all is positive relu is the identity, and the mean over many draws is exact."""
-        net = rx.Network(
-            hidden_size=8, num_layers=2, activation="relu", dropout=0.5, recurrent_dropout=0.3
-        )
-        params = {k: np.abs(p) for k, p in net.init(0, FLOAT64).items()}
-        x = np.ones((20_000, 2, 1))
-        plain, _ = net.forward(params, x)
-        noisy, _, _ = net.vjp(params, x, rng=np.random.default_rng(0))
-        assert np.std(noisy) > 0.1 * plain[0, 0]
-        assert np.mean(noisy) == pytest.approx(plain[0, 0], rel=0.02)
-
-    def test_recurrent_masks_are_the_same_at_every_step(self):
-        """With w_xh zero and h_0 of ones, a unit that is dropped once is dropped for ever."""
-        net = rx.Network(hidden_size=50, recurrent_dropout=0.5, output_size=50)
-        params = {k: np.zeros(s) for k, s in net.shapes.items()}
-        params["layer0.w_hh"] = np.eye(50)
-        params["readout.w_hy"] = np.eye(50)
-        state = rx.RNNState(np.ones((1, 1, 50)))
-        pred, _, _ = net.vjp(params, np.zeros((1, 12, 1)), state, rng=np.random.default_rng(0))
-        alive = np.count_nonzero(pred)
-        assert 15 <= alive <= 35, "independent masks would leave none of 50 after 12 steps"
-
-    def test_line_search_methods_are_refused(self):
-        with pytest.raises(ValueError, match="LBFGS needs the full batch, without truncation or"):
-            self.fit(optimizer=rx.optim.lbfgs())
-
-
-class TestSequences:
-    """fit on the other topologies: masks, lengths, classes, truncated backpropagation."""
-
-    @staticmethod
-    def echo(rows=40, steps=12, seed=0):
-        """Each step's target is the input before it."""
-        x = np.random.default_rng(seed).standard_normal((rows, steps, 1))
-        y = np.concatenate([np.zeros((rows, 1, 1)), x[:, :-1]], axis=1)
-        return x, y
-
-    NET = rx.Network(cell="gru", hidden_size=12, topology="many_to_many")
-
-    def test_many_to_many_learns(self):
-        x, y = self.echo()
-        result = rx.fit(self.NET, x, y, optimizer=rx.optim.lbfgs(), epochs=60)
-        assert result.history["loss"][-1] < 0.02
-
-    def test_lengths_make_padding_invisible(self):
-        x, y = self.echo()
-        lengths = np.random.default_rng(1).integers(0, 13, 40)
-        padded = np.arange(12) >= lengths[:, None]
-        options = {"optimizer": rx.optim.adam(0.01), "epochs": 3, "lengths": lengths}
-        clean = rx.fit(self.NET, x, y, **options)
-        x[padded], y[padded] = 1e3, -1e3
-        assert rx.fit(self.NET, x, y, **options).history == clean.history
-        by_mask = {**options, "lengths": None, "mask": ~padded}
-        assert rx.fit(self.NET, x, y, **by_mask).history == clean.history
-
-    def test_workers_and_minibatches_take_the_masks_along(self):
-        x, y = self.echo(rows=3000, steps=4)
-        lengths = np.random.default_rng(1).integers(0, 5, 3000)
-        options = {"optimizer": rx.optim.adam(0.01), "epochs": 1, "lengths": lengths}
-        one = rx.fit(self.NET, x, y, workers=1, **options)
-        four = rx.fit(self.NET, x, y, workers=4, **options)
-        assert one.history == four.history
-        small = rx.fit(
-            self.NET, x, y, batch_size=700, backend=FLOAT64, optimizer=rx.optim.sgd(1e-300),
-            epochs=1, lengths=lengths,
-        )  # fmt: skip
-        assert small.history["loss"][0] == pytest.approx(one.history["loss"][0], rel=1e-5)
-
-    def test_classes(self):
-        x = np.random.default_rng(0).standard_normal((60, 6, 1))
-        y = (x.sum(axis=(1, 2)) > 0).astype(int)
-        net = rx.Network(hidden_size=8, output_size=2, read="mean")
-        result = rx.fit(net, x, y, loss="cross_entropy", optimizer=rx.optim.lbfgs(), epochs=40)
-        assert result.history["loss"][0] == pytest.approx(np.log(2), rel=0.5)
-        assert result.history["loss"][-1] < 0.05
-
-    @pytest.mark.parametrize("truncate", [(12, 12), (4, 4), (3, 6), (1, 5)])
-    def test_truncated_backpropagation_learns_what_is_within_its_reach(self, truncate):
-        x, y = self.echo(rows=20, steps=12)
-        result = rx.fit(
-            self.NET, x, y, optimizer=rx.optim.adam(0.02), epochs=150, truncate=truncate
-        )
-        assert result.history["loss"][-1] < 0.1
-
-    def test_one_segment_equals_the_full_batch(self):
-        x, y = self.echo()
-        options = {"optimizer": rx.optim.sgd(0.1), "epochs": 3, "backend": FLOAT64}
-        whole = rx.fit(self.NET, x, y, **options)
-        one = rx.fit(self.NET, x, y, truncate=(12, 12), **options)
-        np.testing.assert_allclose(one.history["loss"], whole.history["loss"], rtol=1e-13)
-        for name, p in whole.params.items():
-            np.testing.assert_allclose(one.params[name], p, rtol=1e-12, atol=1e-14)
-
-    def test_losses_of_segments_are_those_of_the_steps(self):
-        """With a step too small to matter the epoch's loss is that of the full batch."""
-        x, y = self.echo()
-        mask = np.random.default_rng(5).random((40, 12)) > 0.3
-        loss = {}
-        for truncate in (None, (4, 4), (5, 7), (1, 12)):
-            result = rx.fit(
-                self.NET, x, y, optimizer=rx.optim.sgd(1e-300), epochs=1, truncate=truncate,
-                mask=mask, backend=FLOAT64,
-            )  # fmt: skip
-            loss[truncate] = result.history["loss"][0]
-        assert list(loss.values()) == pytest.approx([loss[None]] * 4, rel=1e-12)
-
-    def test_truncated_runs_are_the_same_for_any_number_of_workers(self):
-        x, y = self.echo(rows=2500, steps=6)
-        runs = [
-            rx.fit(
-                self.NET, x, y, optimizer=rx.optim.adam(0.01), epochs=2, truncate=(2, 3), workers=w
-            ).history
-            for w in (1, 4)
-        ]
-        assert runs[0] == runs[1]
-
-    @pytest.mark.parametrize("feed", ["zeros", "repeat", "feedback"])
-    @pytest.mark.parametrize("truncate", [None, (3, 4)])
-    def test_one_to_many(self, feed, truncate):
-        x = np.linspace(-1.0, 1.0, 30)[:, None, None]
-        y = x * 0.7 ** np.arange(1, 7)[None, :, None]
-        net = rx.Network(cell="gru", hidden_size=10, topology="one_to_many", feed=feed)
-        result = rx.fit(net, x, y, optimizer=rx.optim.adam(0.02), epochs=150, truncate=truncate)
-        assert result.history["loss"][-1] < 0.05 * result.history["loss"][0]
-        pred, _ = net.forward(result.params, x.astype("float32"), steps=6)
-        assert pred.shape == (30, 6, 1)
-
-    def test_many_to_one_truncated_reaches_back_k2_steps(self):
-        x, y = windows(30, seq_length=6)
-        options = {"optimizer": rx.optim.sgd(0.1), "epochs": 1, "backend": FLOAT64}
-        start = NET.init(0, FLOAT64)
-        result = rx.fit(NET, x, y, truncate=(1, 2), params=start, **options)
-        _, state = NET.forward(start, x[:, :4])
-        _, grads, _ = NET.segment_value_and_grad(start, x[:, 4:], y, state=state)
-        for name, p in start.items():
-            np.testing.assert_allclose(result.params[name], p - 0.1 * grads[name], rtol=1e-12)
-
-    def test_reset_separates_what_was_joined(self):
-        """Two sequences end to end in one row train like two rows."""
-        x, y = self.echo(rows=10, steps=6)
-        joined = {"x": x.reshape(5, 12, 1), "y": y.reshape(5, 12, 1)}
-        reset = np.zeros((5, 12), dtype=bool)
-        reset[:, 6] = True
-        options = {"optimizer": rx.optim.sgd(0.1), "epochs": 3, "backend": FLOAT64}
-        apart = rx.fit(self.NET, x, y, **options)
-        together = rx.fit(self.NET, **joined, reset=reset, **options)
-        np.testing.assert_allclose(together.history["loss"], apart.history["loss"], rtol=1e-12)
-
-
 class TestBadInput:
     @pytest.mark.parametrize(
         ("change", "error", "message"),
@@ -613,6 +361,8 @@ class TestBadInput:
             ({"epochs": 1.5}, TypeError, "epochs must be an integer >= 1, got 1.5"),
             ({"seed": -1}, ValueError, "seed must be an integer >= 0, got -1"),
             ({"seed": None}, TypeError, "seed must be an integer >= 0, got None"),
+            ({"memory_budget": 0}, ValueError, "memory_budget must be an integer >= 1, got 0"),
+            ({"block_rows": 0}, ValueError, "block_rows must be an integer >= 1, got 0"),
             ({"workers": 0}, ValueError, "workers must be an integer >= 1, got 0"),
             ({"workers": 1.5}, TypeError, "workers must be an integer >= 1, got 1.5"),
             ({"optimizer": "lbfgs"}, TypeError, "must be an object such as rnn_xp.optim.adam"),
@@ -681,21 +431,3 @@ class TestBadInput:
             {"sample_weight": (y >= 0).astype(float)},
         ):
             assert np.isfinite(rx.fit(net, x, y, **hidden, **options).history["loss"]).all()
-
-
-class TestProgress:
-    def test_prints_a_line_now_and_then(self, capsys):
-        with Progress(lines=3) as progress:
-            for epoch in range(1, 10):
-                progress(epoch, 9, 0.5)
-        lines = capsys.readouterr().err.splitlines()
-        assert [line.split()[1] for line in lines] == ["3/9", "6/9", "9/9"]
-
-    def test_a_bar_on_a_terminal(self, capsys, monkeypatch):
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-        with warnings.catch_warnings(), Progress() as progress:
-            for epoch in range(1, 4):
-                progress(epoch, 3, 0.5)
-        err = capsys.readouterr().err
-        assert "3/3" in err
-        assert "loss=0.5" in err

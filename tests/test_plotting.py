@@ -130,7 +130,7 @@ class TestOfARun:
         monkeypatch.setattr(plotting, "to_png", lambda ax: kept.append(ax) or b"")
         forecasts = split.baselines()
         with runs.RunFolder(tmp_path / "run") as folder:
-            folder.write_plots([1.0, 0.5], split, forecasts)
+            folder.write_plots({"loss": [1.0, 0.5]}, split, forecasts)
             folder.write_predictions(split, forecasts)
         with open(tmp_path / "run" / "predictions.csv", newline="") as file:
             return kept[1], list(csv.DictReader(file))

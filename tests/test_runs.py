@@ -102,7 +102,7 @@ class TestFolder:
             raise KeyboardInterrupt
         assert not (tmp_path / "stopped").exists()
         with RunFolder(tmp_path / "used") as folder:
-            folder.write_history([1.0])
+            folder.write_history({"loss": [1.0]})
         assert [f.name for f in folder.path.iterdir()] == ["history.csv"]
 
     def test_new_names_count_up(self, tmp_path):
@@ -129,7 +129,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("name", "write"),
         [
-            ("history.csv", lambda folder, v: folder.write_history([float(v)])),
+            ("history.csv", lambda folder, v: folder.write_history({"loss": [float(v)]})),
             ("config.toml", lambda folder, v: folder.write_config({"v": v})),
             ("metrics.json", lambda folder, v: folder.write_metrics({"v": v})),
         ],
@@ -152,7 +152,7 @@ class TestFiles:
 
     def test_history_counts_epochs_from_1(self, folder):
         losses = [0.1 + 0.2, 1e-300, 2.0]
-        folder.write_history(losses)
+        folder.write_history({"loss": losses})
         header, *rows = rows_of(folder.path / "history.csv")
         assert header == ["epoch", "loss"]
         assert [row[0] for row in rows] == ["1", "2", "3"]

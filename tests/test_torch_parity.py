@@ -1,4 +1,4 @@
-"""Agreement with PyTorch: an independent forward, autograd, and its optimisers."""
+"""Agreement with PyTorch: an independent forward, autograd, and its L-BFGS."""
 
 from __future__ import annotations
 
@@ -126,32 +126,8 @@ def test_autograd_through_our_own_forward(name):
         )
 
 
-class TestOptimizers:
-    @pytest.mark.parametrize(
-        ("ours", "theirs"),
-        [
-            (rx.optim.sgd(0.05), lambda p: torch.optim.SGD(p, lr=0.05)),
-            (rx.optim.sgd(0.05, 0.9), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
-            (rx.optim.adam(0.01), lambda p: torch.optim.Adam(p, lr=0.01)),
-        ],
-        ids=["sgd", "sgd-momentum", "adam"],
-    )
-    def test_twenty_updates(self, ours, theirs):
-        p = Problem()
-        params, state = p.params, ours.init(p.params)
-        peers = {k: torch.tensor(v, requires_grad=True) for k, v in p.params.items()}
-        optimizer = theirs(list(peers.values()))
-        for _ in range(20):
-            _, grads = p.net.value_and_grad(params, p.x, p.y)
-            params, state = ours.update(grads, state, params)
-            optimizer.zero_grad()
-            pred, _ = p.net.forward(peers, torch.tensor(p.x))
-            torch.nn.functional.mse_loss(pred, torch.tensor(p.y)).backward()
-            optimizer.step()
-        for key, peer in peers.items():
-            np.testing.assert_allclose(params[key], peer.detach().numpy(), atol=1e-12)
-
-    def test_lbfgs_takes_the_same_steps(self):
+class TestLBFGS:
+    def test_takes_the_same_steps(self):
         """Five iterations to 1e-9: rounding alone moves later ones further."""
         p = Problem(rows=40)
         ours = rx.optim.lbfgs(history=10)

@@ -16,7 +16,7 @@ from rnn_xp import __version__
 from rnn_xp.backend import BackendError
 from rnn_xp.cli import explain, show, train
 from rnn_xp.testing import GradientError
-from rnn_xp.trainer import DivergenceError
+from rnn_xp.training_loop import DivergenceError
 
 __all__ = ["main"]
 

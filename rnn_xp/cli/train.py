@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rnn_xp import __version__, optim
+from rnn_xp import __version__
 from rnn_xp.backend import Backend, get_backend
-from rnn_xp.callbacks import Progress
+from rnn_xp.callbacks import Checkpoint, Progress
 from rnn_xp.cli import options
+from rnn_xp.cli.interrupts import Interrupts
+from rnn_xp.cli.optimizers import add_optimizer_options, choose_optimizer
 from rnn_xp.forecasting import Score, SplitSeries, compare, verdict
 from rnn_xp.network import Network
-from rnn_xp.runs import RUN_FILES, Model, RunFolder, new_folder_name
-from rnn_xp.trainer import DivergenceError, FitResult, fit
+from rnn_xp.runs import (
+    RUN_FILES,
+    Model,
+    RunFolder,
+    describe_model,
+    load_arguments,
+    new_folder_name,
+)
+from rnn_xp.trainer import FitResult, fit
+from rnn_xp.training_loop import DivergenceError
 
 __all__ = ["add_command"]
 
-_OPTIMIZERS = {"lbfgs": optim.LBFGS, "adam": optim.Adam, "sgd": optim.SGD}
+# What may differ when a run is resumed; of these the settings of the run are only the defaults.
+_FREE = {"epochs", "patience", "workers", "backend", "device", "checkpoint_every"}
+_NOT_OF_THE_RUN = {"run", "argv", "json", "force", "out", "resume"}
 
 
 def add_command(commands: Any) -> None:
@@ -39,32 +54,54 @@ def add_command(commands: Any) -> None:
     add = command.add_argument_group("training").add_argument
     add("--epochs", type=int, default=300, help="(%(default)s)")
     add("--batch-size", type=int, metavar="B", help="1..N; the full batch by default")
-    add("--optimizer", choices=list(_OPTIMIZERS), help="lbfgs for a full batch, else adam")
-    add("--learning-rate", type=float, metavar="R", help="of adam (0.01) and sgd (0.1)")
+    add_optimizer_options(add)
+    add("--validation", type=float, metavar="F", help="share of the training part to validate on")
+    add("--patience", type=int, metavar="K", help="end after K epochs without a lower loss")
     add("--workers", type=int, help="threads on NumPy; all cores by default")
+    add("--checkpoint-every", type=int, metavar="K", help="epochs; every 20 s by default")
+    add("--resume", type=Path, metavar="DIR", help="go on with an interrupted run")
     options.add_common_options(command, "runs/DATA-CELL")
-    command.set_defaults(run=_train)
+    command.set_defaults(run=functools.partial(_train, command))
 
 
-def _train(args: argparse.Namespace) -> int:
+def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    if args.resume is not None:
+        args = _resumed(command, args)
     for option, value, low in (
         ("--epochs", args.epochs, 1),
         ("--workers", args.workers, 1),
         ("--seed", args.seed, 0),
+        ("--warmup", args.warmup, 1),
+        ("--patience", args.patience, 1),
+        ("--checkpoint-every", args.checkpoint_every, 1),
     ):
         options.check_whole(option, value, low)
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     split = options.load_split(args, backend.dtype_name)
     options.check_whole("--batch-size", args.batch_size, 1, len(split.x))
     net = options.make_network(args)
-    optimizer, reason = _choose_optimizer(args, len(split.x))
-    out = args.out or new_folder_name(Path("runs"), f"{split.series.name}-{args.cell}")
+    optimizer, reason = choose_optimizer(args, len(split.x))
+    out = args.resume or args.out
+    out = out or new_folder_name(Path("runs"), f"{split.series.name}-{args.cell}")
+    config = _config(args, backend, optimizer)
     say = _silent if args.json else print
-    with RunFolder(out, force=args.force) as folder:
+    with RunFolder(out, force=args.force or args.resume is not None) as folder:
         for line in _preamble(args, backend, split, net, reason):
             say(line)
+        if args.resume is None:
+            folder.remove(RUN_FILES)
+            folder.write_config(config)
+        checkpoint = Checkpoint(
+            folder.path,
+            every=args.checkpoint_every,
+            about={
+                **describe_model(split.scaler, args.seq_length, args.horizon),
+                "arguments": {**_arguments(args), **_where(backend)},
+                "data": split.series.sha256,
+            },
+        )
         try:
-            with Progress(lines=0 if args.json else 10) as progress:
+            with Progress(lines=0 if args.json else 10) as progress, Interrupts() as interrupts:
                 result = fit(
                     net,
                     split.x,
@@ -72,78 +109,103 @@ def _train(args: argparse.Namespace) -> int:
                     optimizer=optimizer,
                     epochs=args.epochs,
                     batch_size=args.batch_size,
+                    validation=args.validation,
+                    patience=args.patience,
                     seed=args.seed,
                     workers=args.workers,
                     backend=backend,
-                    callbacks=[progress],
+                    resume=checkpoint.last if args.resume else None,
+                    callbacks=[interrupts, progress, checkpoint],
                 )
+            done = len(result.history["loss"])
+            if interrupts.signal and done < args.epochs:
+                print(
+                    f"rnn-xp: {result.stopped} after epoch {done} of {args.epochs}; go on with: "
+                    f"rnn-xp train --resume {folder.path}",
+                    file=sys.stderr,
+                )
+                return 128 + interrupts.signal
+            summary = _finish(args, folder, backend, split, net, config, result, say)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("nothing was written") from None
+            raise KeyboardInterrupt(_what_is_left(folder, checkpoint)) from None
         except DivergenceError as error:
-            folder.remove(RUN_FILES)
-            folder.write_config(_config(args, backend, optimizer))
-            folder.write_history(error.history["loss"])
+            folder.write_history(error.history)
             folder.write_model(
                 Model(net, error.params, split.scaler, args.seq_length, args.horizon)
             )
             print(f"the last good model is in {folder.path}/", file=sys.stderr)
             raise
-        if result.stopped:
-            say(f"stopped after {_epochs(len(result.history['loss']))}: {result.stopped}")
-
-        model = Model(net, result.params, split.scaler, args.seq_length, args.horizon)
-        forecasts = {**split.baselines(), args.cell: model.predict(split.x_test, backend)}
-        scores = compare(split, forecasts)
-        summary = _summary(args, backend, split, net, optimizer, result, scores)
-        folder.remove(RUN_FILES)
-        folder.write_config(summary["config"])
-        folder.write_model(model)
-        folder.write_history(result.history["loss"])
-        folder.write_predictions(split, forecasts)
-        folder.write_metrics(summary)
-        for line in _table(scores, split.series.unit):
-            say(line)
-        try:
-            folder.write_plots(result.history["loss"], split, forecasts)
-        except ImportError as error:
-            say(f"no plots: {error}")
         say(f"wrote    {folder.path}/")
     if args.json:
         print(json.dumps({"out": str(folder.path), **summary}, default=dataclasses.asdict))
     return 0
 
 
-def _choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
-    """Return the optimiser, and the sentence that says which and why."""
-    full_batch = args.batch_size in (None, rows)
-    noisy = bool(args.dropout or args.recurrent_dropout)
-    name = args.optimizer or ("lbfgs" if full_batch and not noisy else "adam")
-    if args.learning_rate is not None and name == "lbfgs":
-        raise ValueError(
-            "--learning-rate has no meaning for lbfgs, whose line search finds the step; "
-            "add --optimizer adam or sgd."
-        )
-    if name == "lbfgs" and (noisy or not full_batch):
-        given = "dropout" if full_batch else f"--batch-size {args.batch_size}"
-        raise ValueError(
-            f"--optimizer lbfgs needs the full batch of {rows} without dropout: its line search "
-            f"compares losses, which must be those of one function. Leave out {given}, or take "
-            "--optimizer adam."
-        )
-    rate = (
-        {"adam": 0.01, "sgd": 0.1}.get(name) if args.learning_rate is None else args.learning_rate
-    )
-    optimizer = _OPTIMIZERS[name]() if rate is None else _OPTIMIZERS[name](rate)
-    batch = f"full batch of {rows}" if full_batch else f"batches of {args.batch_size} from {rows}"
-    why = {
-        "lbfgs": "L-BFGS (a full-batch gradient is exact, so its curvature can be used)",
-        "adam": "Adam",
-        "sgd": "SGD",
-    }[name]
-    if not args.optimizer and name == "adam":
-        noise = "gradients with dropout" if full_batch else "gradients of minibatches"
-        why += f" ({noise} are noisy; L-BFGS needs exact ones)"
-    return optimizer, f"{batch}, {why}"
+def _resumed(command: argparse.ArgumentParser, args: argparse.Namespace) -> argparse.Namespace:
+    """Parse again with the run's settings as defaults, and refuse what contradicts them."""
+    if args.out is not None or args.force:
+        raise ValueError("--resume goes on in the run's own folder: leave out --out and --force.")
+    settings = load_arguments(args.resume)
+    if settings.keys() != _arguments(args).keys():
+        raise ValueError(f"--resume {args.resume} is a run of another version.")
+    if args.backend or os.environ.get("RNN_XP_BACKEND", "").strip():  # another than the run's
+        settings["backend"] = settings["device"] = None
+    command.set_defaults(**settings)
+    args = command.parse_args(args.argv[1:], argparse.Namespace(argv=args.argv))
+    for key, value in settings.items():
+        if key not in _FREE and getattr(args, key) != value:
+            raise ValueError(
+                f"--{key.replace('_', '-')} {getattr(args, key)} contradicts --resume "
+                f"{args.resume}, which was begun with {value}. Leave it out."
+            )
+    return args
+
+
+def _arguments(args: argparse.Namespace) -> dict[str, Any]:
+    return {key: value for key, value in vars(args).items() if key not in _NOT_OF_THE_RUN}
+
+
+def _what_is_left(folder: RunFolder, checkpoint: Checkpoint) -> str:
+    """Say what a training leaves that ended at once."""
+    if checkpoint.last.exists():
+        return f"go on with: rnn-xp train --resume {folder.path}"
+    folder.remove(["config.toml"])
+    return "nothing was written"
+
+
+def _finish(
+    args: argparse.Namespace,
+    folder: RunFolder,
+    backend: Backend,
+    split: SplitSeries,
+    net: Network,
+    config: dict[str, Any],
+    result: FitResult,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Judge what was trained, and write the files; returns what metrics.json says."""
+    done = len(result.history["loss"])
+    if result.stopped:
+        say(f"stopped after {_epochs(done)}: {result.stopped}")
+    if result.best_epoch is not None:
+        say(f"keeping the parameters of epoch {result.best_epoch}, whose validation loss is lowest")
+    params = result.params if result.best_params is None else result.best_params
+    model = Model(net, params, split.scaler, args.seq_length, args.horizon)
+    forecasts = {**split.baselines(), args.cell: model.predict(split.x_test, backend)}
+    scores = compare(split, forecasts)
+    summary = _summary(config, backend, split, net, result, scores)
+    folder.write_config(config)  # of a resumed run, only now is it known to be the same
+    folder.write_model(model)
+    folder.write_history(result.history)
+    folder.write_predictions(split, forecasts)
+    folder.write_metrics(summary)
+    for line in _table(scores, split.series.unit):
+        say(line)
+    try:
+        folder.write_plots(result.history, split, forecasts)
+    except ImportError as error:
+        say(f"no plots: {error}")
+    return summary
 
 
 def _preamble(
@@ -186,12 +248,17 @@ def _table(scores: list[Score], unit: str) -> list[str]:
 
 def _config(args: argparse.Namespace, backend: Backend, optimizer: Any) -> dict[str, Any]:
     """Everything that defines the run, defaults resolved."""
-    skip = {"run", "argv", "json", "force", "out", "learning_rate"}
-    config = {key: value for key, value in vars(args).items() if key not in skip}
+    config = _arguments(args)
+    del config["learning_rate"]
+    for field in dataclasses.fields(optimizer):
+        value = getattr(optimizer, field.name)
+        flat = value if value is None or isinstance(value, bool | int | float) else repr(value)
+        config[f"optimizer_{field.name}"] = flat
+    return {**config, "optimizer": type(optimizer).__name__.lower(), **_where(backend)}
+
+
+def _where(backend: Backend) -> dict[str, str]:
     return {
-        **config,
-        "optimizer": type(optimizer).__name__.lower(),
-        **{f"optimizer_{k}": v for k, v in dataclasses.asdict(optimizer).items()},
         "backend": backend.name,
         "device": backend.device_name,
         "dtype": backend.dtype_name,
@@ -199,11 +266,10 @@ def _config(args: argparse.Namespace, backend: Backend, optimizer: Any) -> dict[
 
 
 def _summary(
-    args: argparse.Namespace,
+    config: dict[str, Any],
     backend: Backend,
     split: SplitSeries,
     net: Network,
-    optimizer: Any,
     result: FitResult,
     scores: list[Score],
 ) -> dict[str, Any]:
@@ -213,7 +279,7 @@ def _summary(
         "rnn_xp": __version__,
         "git": _git_revision(),
         "argv": sys.argv,
-        "config": _config(args, backend, optimizer),
+        "config": config,
         "data": {
             "name": series.name,
             "column": series.column,
@@ -247,6 +313,7 @@ def _summary(
         },
         "epochs": len(losses),
         "stopped": result.stopped,
+        "best_epoch": result.best_epoch,
         "evaluations": result.evaluations,
         "seconds": result.seconds,
         "seconds_per_epoch": result.seconds / len(losses),

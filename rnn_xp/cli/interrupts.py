@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM during training: finish the epoch, keep its state, then end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+from rnn_xp.callbacks import Epoch
+
+__all__ = ["Interrupts"]
+
+
+class Interrupts:
+    """A callback that ends training after the epoch in which a first signal came.
+
+    A second signal does what it would do without this: it acts at once. Within a ``with`` block;
+    outside the main thread, where signals cannot be caught, it does nothing.
+
+    Attributes
+    ----------
+    signal : int
+        The signal that came; 0 if none did.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def __call__(self, epoch: Epoch) -> str | None:
+        """End training if a signal has come."""
+        return f"interrupted by {self.name}" if self.signal else None
+
+    @property
+    def name(self) -> str:
+        """Name of the signal that came."""
+        return signal.Signals(self.signal).name
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # A flag, because an exception could land between two halves of an update.
+        self.signal = number
+        self._restore()
+        print(
+            f"\nrnn-xp: {self.name}: ending after this epoch; a second one ends at once",
+            file=sys.stderr,
+        )
+
+    def _restore(self) -> None:
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, handler)

@@ -1,0 +1,91 @@
+"""Options of ``rnn-xp train`` that choose the optimiser."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rnn_xp import optim
+
+__all__ = ["add_optimizer_options", "choose_optimizer"]
+
+_OPTIMIZERS = {
+    "lbfgs": optim.LBFGS,
+    "adam": optim.Adam,
+    "adamw": optim.AdamW,
+    "rmsprop": optim.RMSprop,
+    "adagrad": optim.Adagrad,
+    "sgd": optim.SGD,
+}
+_RATES = {"adam": 0.01, "adamw": 0.01, "rmsprop": 0.003, "adagrad": 0.05, "sgd": 0.1}
+_FIRST_ORDER_ONLY = ("learning_rate", "weight_decay", "clip_norm", "schedule", "warmup")
+
+
+def add_optimizer_options(add: Any) -> None:
+    """Add the options to a group of a parser, given its ``add_argument``."""
+    rates = ", ".join(f"{name} {rate:g}" for name, rate in _RATES.items())
+    add("--optimizer", choices=list(_OPTIMIZERS), help="lbfgs for a full batch, else adam")
+    add("--learning-rate", type=float, metavar="R", help=rates)
+    add("--schedule", choices=["cosine", "plateau"], help="of the rate; constant by default")
+    add("--warmup", type=int, metavar="K", help="updates in which the rate rises to its value")
+    add("--momentum", type=float, metavar="M", help="of sgd (0.9 is usual) and rmsprop")
+    add("--weight-decay", type=float, metavar="W", help="of weights; biases are left alone")
+    add("--clip-norm", type=float, metavar="C", help="limit of the gradient's norm")
+
+
+def choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
+    """Return the optimiser for so many rows, and the sentence that says which and why."""
+    full_batch = args.batch_size in (None, rows)
+    noisy = bool(args.dropout or args.recurrent_dropout)
+    name = args.optimizer or ("lbfgs" if full_batch and not noisy else "adam")
+    _check_options(args, name)
+    if name == "lbfgs" and (noisy or not full_batch):
+        given = "dropout" if full_batch else f"--batch-size {args.batch_size}"
+        raise ValueError(
+            f"--optimizer lbfgs needs the full batch of {rows} without dropout: its line search "
+            f"compares losses, which must be those of one function. Leave out {given}, or take "
+            "--optimizer adam."
+        )
+    batch = f"full batch of {rows}" if full_batch else f"batches of {args.batch_size} from {rows}"
+    if name == "lbfgs":
+        why = "a full-batch gradient is exact, so its curvature can be used"
+        return optim.lbfgs(), f"{batch}, L-BFGS ({why})"
+    updates = args.epochs * -(-rows // (args.batch_size or rows))
+    asked = {key: getattr(args, key) for key in ("momentum", "weight_decay", "clip_norm")}
+    extras = {key: value for key, value in asked.items() if value is not None}
+    words = [f"{key.replace('_', ' ')} {value:g}" for key, value in extras.items()]
+    words += [f"{args.schedule} schedule"] if args.schedule else []
+    words += [f"warm-up of {args.warmup}"] if args.warmup else []
+    if not args.optimizer:
+        noise = "gradients with dropout" if full_batch else "gradients of minibatches"
+        words.append(f"{noise} are noisy; L-BFGS needs exact ones")
+    optimizer = _OPTIMIZERS[name](_rate(args, name, updates), **extras)
+    why = type(optimizer).__name__ + (f" ({', '.join(words)})" if words else "")
+    return optimizer, f"{batch}, {why}"
+
+
+def _check_options(args: argparse.Namespace, name: str) -> None:
+    for key in _FIRST_ORDER_ONLY:
+        if name == "lbfgs" and getattr(args, key) is not None:
+            option = f"--{key.replace('_', '-')}"
+            raise ValueError(
+                f"{option} has no meaning for lbfgs, whose line search finds the step; "
+                "add --optimizer adam or sgd."
+            )
+    if args.momentum is not None and name not in ("sgd", "rmsprop"):
+        raise ValueError(f"--momentum is for --optimizer sgd and rmsprop, not {name}.")
+
+
+def _rate(args: argparse.Namespace, name: str, updates: int) -> Any:
+    """Return the learning rate, or its schedule over so many updates."""
+    rate: Any = _RATES[name] if args.learning_rate is None else args.learning_rate
+    if args.warmup is not None and args.schedule == "plateau":
+        raise ValueError("--warmup does not go with --schedule plateau.")
+    warmup = args.warmup or 0
+    if args.schedule == "cosine":
+        if warmup >= updates:
+            raise ValueError(f"--warmup {warmup} leaves none of {updates} updates for the cosine.")
+        rate = optim.Cosine(rate, updates - warmup)
+    elif args.schedule == "plateau":
+        rate = optim.ReduceOnPlateau(rate)
+    return optim.WarmUp(warmup, rate) if warmup else rate
