@@ -13,12 +13,13 @@ Gradients are named after what they belong to: the gradient of the loss with res
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 __all__ = [
     "Array",
     "Cell",
+    "Kernel",
     "Loss",
     "Namespace",
     "Optimizer",
@@ -26,6 +27,7 @@ __all__ = [
     "State",
     "Stepper",
     "ValueAndGrad",
+    "Workspace",
 ]
 
 Array: TypeAlias = Any
@@ -70,6 +72,10 @@ class Stepper(Protocol):
 class Cell(Stepper, Protocol):
     """A recurrent cell, see `rnn_xp.cells`. It knows nothing of time."""
 
+    @property
+    def kernel(self) -> str | None:
+        """Name of the kernels that compute this cell faster; None if there is none."""
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters."""
 
@@ -87,6 +93,48 @@ class Cell(Stepper, Protocol):
 
     def collect(self, params: Params, xs: Array, share: Any, *, xp: Namespace) -> Params:
         """Weight gradients summed over M rows."""
+
+
+class Kernel(Protocol):
+    """A layer in one direction over a whole sequence, computed in a library's own way."""
+
+    def forward(
+        self, params: Params, xs: Array, reverse: bool, workspace: Any, name: str
+    ) -> tuple[Array, tuple[Array, ...], Any]:
+        """Run over xs (T, N, I) from a state of zeros.
+
+        Returns
+        -------
+        hs : Array (T, N, H)
+            By time.
+        final : tuple of Array (N, H)
+            Fields of the state after the last step done.
+        tape : object
+            For `backward`. All lie in the workspace, under a name of this layer's.
+        """
+
+    def backward(
+        self,
+        params: Params,
+        tape: Any,
+        dhs: Sequence[Array | None],
+        *,
+        wrt_input: bool,
+    ) -> tuple[Params, Array | None]:
+        """Weight gradients, and dL/dxs (T, N, I), given dL/dh_t as far as step t is read."""
+
+
+class Workspace(Protocol):
+    """Memory of one thread that is used again and again, and the kernels that compute in it."""
+
+    def kernel(self, name: str | None) -> Kernel | None:
+        """Give the kernel of a cell, by ``cell.kernel``; None if there is none."""
+
+    def matmul(self, name: str, a: Array, b: Array) -> Array:
+        """Multiply two matrices into memory of this name."""
+
+    def rows(self, name: str, hs: Array) -> Array:
+        """Copy (T, N, H) to T*N rows, into memory of this name."""
 
 
 class Optimizer(Protocol):

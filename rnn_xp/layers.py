@@ -11,15 +11,15 @@ input to its output, so a stack that learns nothing passes its input on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rnn_xp import sequence
-from rnn_xp._typing import Array, Cell, Namespace, Params, State
-from rnn_xp.sequence import Schedule, Tape
+from rnn_xp._typing import Array, Cell, Kernel, Namespace, Params, State, Workspace
+from rnn_xp.sequence import Schedule
 
-__all__ = ["Layers", "Noise", "StackBackward", "StackPass", "layer_params"]
+__all__ = ["Layers", "Noise", "StackBackward", "StackPass", "as_one", "layer_params"]
 
 
 class Noise(NamedTuple):
@@ -39,14 +39,23 @@ class Noise(NamedTuple):
 
 class _LayerPass(NamedTuple):
     xs: Array  # what entered the layer, after dropout
-    tapes: list[Tape]  # one for each direction
+    tapes: list[Any]  # one for each direction: a Tape, or a kernel's own
     schedules: list[Schedule]
+    kernels: list[Kernel | None]  # what made the tape, if it was not `sequence`
 
 
 class StackPass(NamedTuple):
-    """What a forward pass leaves: ``outs[direction][t]`` (N, H), ``finals`` and the layers' own."""
+    """What a forward pass leaves.
 
-    outs: list[list[Array]]
+    Attributes
+    ----------
+    outs : list of D lists of T arrays (N, H), or of D arrays (T, N, H)
+    finals : list of L*D states
+    layers : list of L
+        The layers' own.
+    """
+
+    outs: list[Any]
     finals: list[State]
     layers: list[_LayerPass]
 
@@ -78,6 +87,11 @@ def layer_params(params: Params, prefix: str) -> Params:
     }
 
 
+def as_one(hs: Any, *, xp: Namespace) -> Array:
+    """Make one array (T, N, H) of T arrays (N, H), unless it is one already."""
+    return xp.stack(hs) if isinstance(hs, list) else hs
+
+
 @dataclass(frozen=True)
 class Layers:
     """The stack.
@@ -104,9 +118,10 @@ class Layers:
         self,
         params: Params,
         xs: Array,
-        states: Sequence[State],
+        states: Callable[[int], State],
         schedule: Schedule,
         noise: Noise,
+        workspace: Workspace | None = None,
         *,
         xp: Namespace,
     ) -> StackPass:
@@ -116,37 +131,52 @@ class Layers:
         ----------
         params : Params
         xs : Array (T, N, I)
-        states : sequence of L*D states
+        states : callable
+            ``states(i)``, i < L*D, is the initial state of a layer and direction.
         schedule : Schedule
         noise : Noise
+        workspace : Workspace, optional
+            Only where states are zeros and the schedule is straight. What its kernels can do, they
+            do, and what this pass leaves is then valid until the next.
         xp : Namespace
         """
         passes: list[_LayerPass] = []
         finals: list[State] = []
-        outs: list[list[Array]] = []
+        outs: list[Any] = []
         for layer, cell in enumerate(self.cells):
             below = outs
             if layer:
                 xs = self._join(below, xp=xp)
             if (keep := noise.between[layer]) is not None:
                 xs = xs * keep
-            tapes, schedules, outs = [], [], []
+            tapes, schedules, kernels, outs = [], [], [], []
             for direction in range(self.directions):
-                own = layer_params(params, self.prefix(layer, direction))
+                prefix = self.prefix(layer, direction)
+                own = layer_params(params, prefix)
                 at = layer * self.directions + direction
                 turned = schedule._replace(reverse=bool(direction))
-                projected = sequence.project(cell, own, xs, xp=xp)
-                tape = sequence.run(
-                    cell, own, projected, states[at], turned, noise.recurrent[at], xp=xp
-                )
-                finals.append(tape.states[turned.order(len(tape.states))[-1]])
-                hs = [state.h for state in tape.states]
+                kernel = None
+                if workspace is not None and noise.recurrent[at] is None:
+                    kernel = workspace.kernel(cell.kernel)
+                hs: Any
+                tape: Any
+                if kernel is not None:
+                    hs, final, tape = kernel.forward(own, xs, turned.reverse, workspace, prefix)
+                    finals.append(final)
+                else:
+                    projected = sequence.project(cell, own, xs, xp=xp)
+                    tape = sequence.run(
+                        cell, own, projected, states(at), turned, noise.recurrent[at], xp=xp
+                    )
+                    finals.append(tape.states[turned.order(len(tape.states))[-1]])
+                    hs = [state.h for state in tape.states]
                 if self.residual and layer:
                     hs = [h + x for h, x in zip(hs, below[direction], strict=True)]
                 outs.append(hs)
                 tapes.append(tape)
                 schedules.append(turned)
-            passes.append(_LayerPass(xs, tapes, schedules))
+                kernels.append(kernel)
+            passes.append(_LayerPass(xs, tapes, schedules, kernels))
         return StackPass(outs, finals, passes)
 
     def backprop(
@@ -154,7 +184,7 @@ class Layers:
         params: Params,
         done: StackPass,
         douts: list[list[Array | None]],
-        dfinals: Sequence[State],
+        dfinals: Callable[[int], State],
         noise: Noise,
         *,
         per_step: bool,
@@ -170,7 +200,8 @@ class Layers:
         done : StackPass
         douts : list of D lists of T arrays (N, H) or None
             Gradient of what the stack put out.
-        dfinals : sequence of L*D states
+        dfinals : callable
+            ``dfinals(i)``, i < L*D, is the gradient of a final state.
         per_step : bool
             Whether gradients get a leading axis T, with each step's own term.
         wrt_input, flow : bool
@@ -189,8 +220,16 @@ class Layers:
                 prefix = self.prefix(layer, direction)
                 own = layer_params(params, prefix)
                 at = layer * self.directions + direction
+                if (kernel := mine.kernels[direction]) is not None:
+                    made, dx = kernel.backward(
+                        own, mine.tapes[direction], douts[direction], wrt_input=bool(layer)
+                    )
+                    grads |= {prefix + name: grad for name, grad in made.items()}
+                    if dx is not None:
+                        dxs = dx if dxs is None else dxs + dx
+                    continue
                 shares, dinitials[at], flows[at] = sequence.backprop(
-                    cell, own, mine.tapes[direction], douts[direction], dfinals[at],
+                    cell, own, mine.tapes[direction], douts[direction], dfinals(at),
                     mine.schedules[direction], flow=flow, xp=xp,
                 )  # fmt: skip
                 rows = sequence.stack_rows(shares, xp=xp)
@@ -207,9 +246,9 @@ class Layers:
                 douts = self._split(dxs, noise.between[layer], douts)
         return StackBackward(grads, dxs, dinitials, flows)
 
-    def _join(self, outs: list[list[Array]], *, xp: Namespace) -> Array:
-        """Make the next layer's input (T, N, D*H) of D lists of T arrays (N, H)."""
-        stacked = [xp.stack(hs) for hs in outs]
+    def _join(self, outs: list[Any], *, xp: Namespace) -> Array:
+        """Make the next layer's input (T, N, D*H) of what the directions put out."""
+        stacked = [as_one(hs, xp=xp) for hs in outs]
         return stacked[0] if len(stacked) == 1 else xp.concat(stacked, axis=2)
 
     def _split(

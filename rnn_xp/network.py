@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnn_xp import initializers, losses, pipeline
-from rnn_xp._typing import Array, Loss, Params, State
-from rnn_xp.backend import Backend, array_namespace, get_backend
+from rnn_xp._typing import Array, Loss, Params, State, Workspace
+from rnn_xp.backend import Backend, get_backend
 from rnn_xp.configuration import Configuration, resolve_loss
 from rnn_xp.options import Options, check, check_shape, check_state
 from rnn_xp.pipeline import Carry, Pass, PassGrads
@@ -88,6 +88,8 @@ class Network(Configuration):
         True: the row's state becomes zero before the step, as at the start of a new sequence.
     steps : int
         For one_to_many only: T, how many predictions.
+    workspace : Workspace, optional
+        Memory of one thread, for faster kernels, see `rnn_xp.kernels`.
 
     Examples
     --------
@@ -133,6 +135,7 @@ class Network(Configuration):
         *,
         reset: Array | None = None,
         steps: int | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[Array, State]:
         """Predict, without dropout.
 
@@ -142,7 +145,8 @@ class Network(Configuration):
         state : NamedTuple
             Final state, fields as in ``state``; give it to the next call to go on.
         """
-        done = self._run(params, x, Options(state, lengths, mask, reset, None, steps))
+        options = Options(state, lengths, mask, reset, None, steps, workspace)
+        done = self._run(params, x, options)
         return pipeline.prediction(self, done), pipeline.final_state(self, done)
 
     def vjp(
@@ -205,6 +209,7 @@ class Network(Configuration):
         reset: Array | None = None,
         rng: Any = None,
         total: Any = None,
+        workspace: Workspace | None = None,
     ) -> tuple[Array, Params]:
         """Loss over the batch and its gradient by backpropagation through time.
 
@@ -225,7 +230,7 @@ class Network(Configuration):
         grads : Params
             Keys and shapes of ``params``.
         """
-        options = Options(state, lengths, mask, reset, rng)
+        options = Options(state, lengths, mask, reset, rng, workspace=workspace)
         value, result, _ = self._loss_back(params, x, y, loss, sample_weight, options, total=total)
         return value, result.grads
 
@@ -349,25 +354,6 @@ class Network(Configuration):
             ]
         return {name: done.xp.stack(flow) for name, flow in zip(names, result.flows, strict=True)}
 
-    def loss_weight(
-        self, x: Array, y: Array, sample_weight: Array | None, options: Options
-    ) -> Array | None:
-        """Weight of each entry of the loss: `sample_weight`, and 0 at masked steps.
-
-        Where a sequence is read once, masked steps are not entries of the loss.
-        """
-        if self.topology == "many_to_one":
-            return sample_weight
-        xp = array_namespace(x)
-        mask = options.joint_mask(y.shape[1], xp=xp)
-        if mask is None:
-            return sample_weight
-        counted = xp.astype(mask, x.dtype)
-        if sample_weight is None:
-            return counted
-        by_step = len(sample_weight.shape) == 2
-        return counted * (sample_weight if by_step else sample_weight[:, None])
-
     def _run(self, params: Params, x: Array, options: Options) -> Pass:
         xp = check(self, params, x, options)
         return pipeline.run(self, params, x, options, xp=xp)
@@ -390,7 +376,7 @@ class Network(Configuration):
                 raise ValueError(f"Network: y must have T steps, (N, T, ...), got {y.shape}.")
             options = options._replace(steps=y.shape[1])
         done = self._run(params, x, options)
-        weight = self.loss_weight(x, y, sample_weight, options)
+        weight = pipeline.loss_weight(self, x, y, sample_weight, options)
         if total is None:
             total = losses.total_weight(y, weight)
         value, dpred = function(pipeline.prediction(self, done), y, weight, total)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from rnn_xp._typing import Array, Namespace, Params, State
+from rnn_xp._typing import Array, Namespace, Params, State, Workspace
 from rnn_xp.backend import array_namespace, device_of, float_dtype
 from rnn_xp.configuration import Configuration
 
@@ -24,6 +24,7 @@ class Options(NamedTuple):
     reset: Array | None = None
     rng: Any = None
     steps: int | None = None
+    workspace: Workspace | None = None
 
     def joint_mask(self, steps: int, *, xp: Namespace) -> Array | None:
         """``mask`` and ``lengths`` as one mask (N, T)."""

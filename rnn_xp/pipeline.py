@@ -10,15 +10,17 @@ are one cell, and the rows of ``out`` are its predictions.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rnn_xp import sequence
-from rnn_xp._typing import Array, Namespace, Params, State
-from rnn_xp.backend import device_of
+from rnn_xp._typing import Array, Namespace, Params, State, Workspace
+from rnn_xp.backend import array_namespace, device_of
 from rnn_xp.configuration import Configuration
 from rnn_xp.feedback import FeedbackState
 from rnn_xp.kernels.portable import sum_rows
-from rnn_xp.layers import Noise, StackPass
+from rnn_xp.layers import Noise, StackPass, as_one
 from rnn_xp.options import Options
 from rnn_xp.sequence import Schedule, Tape
 
@@ -29,6 +31,7 @@ __all__ = [
     "carry_at",
     "final_state",
     "join_states",
+    "loss_weight",
     "prediction",
     "run",
     "run_back",
@@ -55,6 +58,7 @@ class Pass(NamedTuple):
     h: Array  # rows that the readout saw; the other factor of dw_hy
     read: list[Any]  # caches of the read, by direction
     out: Array  # (M, O)
+    workspace: Workspace | None = None  # in which the layers were computed
 
 
 class PassGrads(NamedTuple):
@@ -83,6 +87,8 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
     mask = options.joint_mask(steps, xp=xp)
     schedule = Schedule(_by_time(mask, xp=xp), _by_time(options.reset, xp=xp))
     states = _initial_states(net, x, options.state, xp=xp)
+    plain = options.state is None and schedule.mask is None and schedule.reset is None
+    workspace = options.workspace if plain else None
     noise = _draw(net, x, steps, options.rng, xp=xp)
     if net.feedback:
         return _run_feedback(net, params, x, steps, states, schedule, noise, xp=xp)
@@ -91,7 +97,7 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
         xs = net.feed_function.forward(xs, steps, xp=xp)
     if schedule.mask is not None:  # so that not even a NaN in the padding can be seen
         xs = xp.where(schedule.mask, xs, xp.zeros_like(xs))
-    stack = net.layers.run(params, xs, states, schedule, noise, xp=xp)
+    stack = net.layers.run(params, xs, states, schedule, noise, workspace, xp=xp)
     if net.topology == "many_to_one":
         reads = [
             net.read_function.forward(hs, schedule.mask, bool(direction), xp=xp)
@@ -99,11 +105,17 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
         ]
         parts, caches = [h for h, _ in reads], [cache for _, cache in reads]
     else:
-        parts, caches = [_rows(xp.stack(hs), xp=xp) for hs in stack.outs], []
+        parts = [
+            _rows(as_one(hs, xp=xp), xp=xp)
+            if workspace is None or isinstance(hs, list)
+            else workspace.rows(f"rows{direction}", hs)
+            for direction, hs in enumerate(stack.outs)
+        ]
+        caches = []
     h = parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
     y = xp.matmul(h, xp.matrix_transpose(params["readout.w_hy"])) + params["readout.b_y"]
     out = net.output_function.forward(y, xp=xp)
-    return Pass(xp, x, steps, schedule, noise, stack, None, h, caches, out)
+    return Pass(xp, x, steps, schedule, noise, stack, None, h, caches, out, workspace)
 
 
 def run_back(
@@ -140,7 +152,8 @@ def run_back(
     if done.stack is None:
         raise ValueError("a pass has either layers or, with feedback, a tape")
     dy = net.output_function.backward(dout, done.out, xp=xp)
-    dh = xp.matmul(dy, params["readout.w_hy"])
+    w_hy, workspace = params["readout.w_hy"], done.workspace
+    dh = xp.matmul(dy, w_hy) if workspace is None else workspace.matmul("readout", dy, w_hy)
     douts: list[list[Array | None]] = []
     for direction in range(net.directions):
         part = dh[:, direction * net.hidden_size : (direction + 1) * net.hidden_size]
@@ -206,12 +219,32 @@ def join_states(net: Configuration, states: Any, *, xp: Namespace) -> State:
     return net.state_type(*(xp.stack(list(fields)) for fields in zip(*states, strict=True)))
 
 
+def loss_weight(
+    net: Configuration, x: Array, y: Array, sample_weight: Array | None, options: Options
+) -> Array | None:
+    """Weight of each entry of the loss: `sample_weight`, and 0 at masked steps.
+
+    Where a sequence is read once, masked steps are not entries of the loss.
+    """
+    if net.topology == "many_to_one":
+        return sample_weight
+    xp = array_namespace(x)
+    mask = options.joint_mask(y.shape[1], xp=xp)
+    if mask is None:
+        return sample_weight
+    counted = xp.astype(mask, x.dtype)
+    if sample_weight is None:
+        return counted
+    by_step = len(sample_weight.shape) == 2
+    return counted * (sample_weight if by_step else sample_weight[:, None])
+
+
 def _run_feedback(
     net: Configuration,
     params: Params,
     x: Array,
     steps: int,
-    states: list[State],
+    states: Callable[[int], State],
     schedule: Schedule,
     noise: Noise,
     *,
@@ -221,7 +254,7 @@ def _run_feedback(
         tuple(None if keep is None else keep[t, ...] for keep in noise.between)
         for t in range(steps)
     ]
-    first = FeedbackState(x[:, 0, :], tuple(states))
+    first = FeedbackState(x[:, 0, :], tuple(states(i) for i in range(net.num_layers)))
     tape = sequence.run(
         net.make_feedback(), params, between, first, schedule, tuple(noise.recurrent), xp=xp
     )
@@ -234,14 +267,15 @@ def _feedback_back(
     params: Params,
     done: Pass,
     dout: Array,
-    dfinals: list[State],
+    dfinals: Callable[[int], State],
     *,
     per_step: bool,
     flow: bool,
 ) -> PassGrads:
     xp, cell, steps = done.xp, net.make_feedback(), done.steps
     by_step = done.xp.reshape(dout, (steps, -1, net.output_size))
-    dlast = FeedbackState(xp.zeros_like(by_step[0, ...]), tuple(dfinals))
+    dlayers = tuple(dfinals(i) for i in range(net.num_layers))
+    dlast = FeedbackState(xp.zeros_like(by_step[0, ...]), dlayers)
     dpreds = [by_step[t, ...] for t in range(steps)]
     if done.tape is None:
         raise ValueError("a pass with feedback has a tape")
@@ -295,24 +329,27 @@ def _by_time(mask: Array | None, *, xp: Namespace) -> Array | None:
 
 def _initial_states(
     net: Configuration, x: Array, state: State | None, *, xp: Namespace
-) -> list[State]:
+) -> Callable[[int], State]:
+    """Initial state by layer and direction; zeros are made only where one is asked for."""
     if state is not None:
-        count = net.num_layers * net.directions
-        return [net.state_type(*(field[i, ...] for field in state)) for i in range(count)]
-    zeros = xp.zeros((x.shape[0], net.hidden_size), dtype=x.dtype, device=device_of(x))
-    cells = net.layers.cells
-    return [cell.initial_state(zeros) for cell in cells for _ in range(net.directions)]
+        return lambda i: net.state_type(*(field[i, ...] for field in state))
+
+    @functools.cache
+    def zeros() -> Array:
+        return xp.zeros((x.shape[0], net.hidden_size), dtype=x.dtype, device=device_of(x))
+
+    cells, directions = net.layers.cells, net.directions
+    return lambda i: cells[i // directions].initial_state(zeros())
 
 
-def _split_state(net: Configuration, done: Pass, dstate: State | None) -> list[State]:
+def _split_state(net: Configuration, done: Pass, dstate: State | None) -> Callable[[int], State]:
+    """Gradient of the final state by layer and direction; zeros where the loss has none."""
     if dstate is not None:
-        count = net.num_layers * net.directions
-        return [net.state_type(*(field[i, ...] for field in dstate)) for i in range(count)]
+        return lambda i: net.state_type(*(field[i, ...] for field in dstate))
+    finals: Any = [] if done.stack is None else done.stack.finals
     if done.tape is not None:
         finals = done.tape.initial.layers
-    else:
-        finals = [] if done.stack is None else done.stack.finals
-    return [sequence.map_state(done.xp.zeros_like, final) for final in finals]
+    return lambda i: sequence.map_state(done.xp.zeros_like, finals[i])
 
 
 def _draw(net: Configuration, x: Array, steps: int, rng: Any, *, xp: Namespace) -> Noise:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_xp import pipeline
 from rnn_xp._typing import Array, Loss, Params, State
 from rnn_xp.backend import backend_of, to_numpy
 from rnn_xp.configuration import resolve_loss
@@ -132,7 +133,7 @@ def check_gradients(
     )
     # What else there is: the loss plus something random of the final state, with respect to all.
     pred, final, back = net.vjp(params, x, state, rng=noise(), **batch, **steps)
-    weight = net.loss_weight(x, y, sample_weight, Options(**batch))
+    weight = pipeline.loss_weight(net, x, y, sample_weight, Options(**batch))
     rng, backend = np.random.default_rng(seed), backend_of(x)
     dstate = map_state(lambda a: backend.asarray(rng.standard_normal(tuple(a.shape))), final)
     through = back(loss(pred, y, weight)[1], dstate)

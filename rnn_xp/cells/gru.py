@@ -93,6 +93,11 @@ class _GRU:
     hidden_size: int
     layer_norm: bool = False
 
+    @property
+    def kernel(self) -> str | None:
+        """Name of the kernels for this cell, if there are any."""
+        return None
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters: w_xh (3H, I), w_hh (3H, H), b_h (3H,)."""
         return gates.gate_shapes(3, self.input_size, self.hidden_size, self.layer_norm)
@@ -122,6 +127,11 @@ class GRUCell(_GRU):
     >>> state.h.tolist()  # z is one half: halfway between the old state and n = 0
     [[0.5]]
     """
+
+    @property
+    def kernel(self) -> str | None:
+        """Name of the kernels for this cell, if there are any."""
+        return None if self.layer_norm else "gru"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters: w_xh (3H, I), w_hh (3H, H), b_h (3H,), b_hn (H,)."""

@@ -86,6 +86,11 @@ class LSTMCell:
     hidden_size: int
     layer_norm: bool = False
 
+    @property
+    def kernel(self) -> str | None:
+        """Name of the kernels for this cell, if there are any."""
+        return None if self.layer_norm else "lstm"
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters: w_xh (4H, I), w_hh (4H, H), b_h (4H,)."""
         return gates.gate_shapes(4, self.input_size, self.hidden_size, self.layer_norm)

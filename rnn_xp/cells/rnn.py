@@ -31,7 +31,7 @@ from typing import NamedTuple
 from rnn_xp._typing import Array, Namespace, Params
 from rnn_xp.cells import gates
 from rnn_xp.cells.gates import NormCache, Share
-from rnn_xp.kernels.portable import TANH, Activation
+from rnn_xp.kernels.portable import RELU, TANH, Activation
 
 __all__ = ["RNNCache", "RNNCell", "RNNState"]
 
@@ -79,6 +79,12 @@ class RNNCell:
     hidden_size: int
     activation: Activation = TANH
     layer_norm: bool = False
+
+    @property
+    def kernel(self) -> str | None:
+        """Name of the kernels for this cell, if there are any."""
+        names = {TANH: "rnn-tanh", RELU: "rnn-relu"}
+        return None if self.layer_norm else names.get(self.activation)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters: w_xh (H, I), w_hh (H, H), b_h (H,)."""

@@ -19,114 +19,23 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from rnn_xp import sequence
-from rnn_xp._typing import Array, Loss, Namespace, Optimizer, Params
+from rnn_xp._typing import Array, Loss, Optimizer, Params, Workspace
 from rnn_xp.backend import Backend
+from rnn_xp.engines.blocks import Batch, tree_sum
 from rnn_xp.engines.threads import in_order
+from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import total_weight
 from rnn_xp.network import Network
 from rnn_xp.options import Options
-from rnn_xp.pipeline import Carry
+from rnn_xp.pipeline import Carry, loss_weight
 
-__all__ = ["Batch", "PortableEngine", "default_block_rows", "on_accelerator", "tree_sum"]
-
-_CPU_BLOCK_ROWS = 1040
-_ACCELERATOR_BLOCK_ROWS = 65536
+__all__ = ["PortableEngine"]
 
 _T = TypeVar("_T")
 _ValueAndGrads: TypeAlias = tuple[Array, Params]
-
-
-def on_accelerator(backend: Backend) -> bool:
-    """Whether the backend computes on a device where launches and host reads are dear."""
-    return backend.device_name.startswith(("cuda", "gpu", "tpu", "mps"))
-
-
-def default_block_rows(backend: Backend) -> int:
-    """Rows of a block: 1040 on a CPU, 65,536 on an accelerator.
-
-    On a CPU a block's arrays should stay in cache and there should be blocks for all threads;
-    the 8317 rows of the reference workload make 8 of 1040. On an accelerator every further block
-    repeats all kernel launches.
-    """
-    return _ACCELERATOR_BLOCK_ROWS if on_accelerator(backend) else _CPU_BLOCK_ROWS
-
-
-def tree_sum(leaves: Iterable[_T], add: Callable[[_T, _T], _T]) -> _T:
-    """Sum in the order of a fixed binary tree, holding only log2(n) partial sums.
-
-    The tree over n leaves splits at the largest power of two below n, so the subtree over any
-    aligned run of leaves does not depend on how many follow.
-
-    Parameters
-    ----------
-    leaves : iterable
-        In order of their index; at least one.
-    add : callable
-
-    Returns
-    -------
-    The sum.
-
-    Examples
-    --------
-    >>> tree_sum("abcdefg", lambda a, b: f"({a}{b})")
-    '(((ab)(cd))((ef)g))'
-    """
-    partial: list[tuple[int, _T]] = []  # (height, sum), heights strictly falling
-    for leaf in leaves:
-        height, total = 0, leaf
-        while partial and partial[-1][0] == height:
-            total = add(partial.pop()[1], total)
-            height += 1
-        partial.append((height, total))
-    if not partial:
-        raise ValueError("tree_sum needs at least one leaf.")
-    total = partial.pop()[1]
-    while partial:
-        total = add(partial.pop()[1], total)
-    return total
-
-
-class Batch(NamedTuple):
-    """Rows to train on. Every array that is given has N rows; `rnn_xp.Network` documents them."""
-
-    x: Array
-    y: Array
-    sample_weight: Array | None = None
-    lengths: Array | None = None
-    mask: Array | None = None
-    reset: Array | None = None
-
-    def rows(self, start: int, stop: int) -> Batch:
-        """Rows start..stop-1, as far as there are any; views where the library has them."""
-        stop = min(stop, self.x.shape[0])
-        return Batch(*(None if a is None else a[start:stop, ...] for a in self))
-
-    def take(self, index: Array, *, xp: Namespace) -> Batch:
-        """Rows by index."""
-        return Batch(*(None if a is None else xp.take(a, index, axis=0) for a in self))
-
-    def steps(self, start: int, stop: int, topology: str) -> Batch:
-        """Steps start..stop-1 of what has steps: x has none in one_to_many, y in many_to_one."""
-        cut, weight = slice(start, stop), self.sample_weight
-        if weight is not None and len(weight.shape) == 2:
-            weight = weight[:, cut]
-        return Batch(
-            self.x if topology == "one_to_many" else self.x[:, cut, :],
-            self.y if topology == "many_to_one" else self.y[:, cut, ...],
-            weight,
-            None,
-            None if self.mask is None else self.mask[:, cut],
-            None if self.reset is None else self.reset[:, cut],
-        )
-
-    @property
-    def options(self) -> dict[str, Array | None]:
-        """Arguments of the network's methods beyond x, y and the weights."""
-        return {"lengths": self.lengths, "mask": self.mask, "reset": self.reset}
 
 
 @dataclass
@@ -167,6 +76,7 @@ class PortableEngine:
     evaluations: int = 0
     _pool: ThreadPoolExecutor | None = None
     _seen: list[tuple[Params, _ValueAndGrads]] = field(default_factory=list)
+    _workspaces: list[Workspace | None] = field(default_factory=list)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -215,7 +125,7 @@ class PortableEngine:
         for seen, result in self._seen:
             if seen is params:
                 return result
-        result = self._evaluate(params, self.data, self._total(self.data), 0)
+        result = self._evaluate(params, self.data, self.total(self.data), 0)
         self._seen.append((params, result))
         return result
 
@@ -227,13 +137,16 @@ class PortableEngine:
         Array ()
             To the bit what `value_and_grad` makes of the same rows.
         """
-        total = self._total(batch)
+        total = self.total(batch)
         steps = batch.y.shape[1] if self.net.topology == "one_to_many" else None
 
         def block(number: int) -> Array:
             rows = self._block(batch, number)
-            pred, _ = self.net.forward(params, rows.x, steps=steps, **rows.options)
-            return self.loss(pred, rows.y, self._weight(rows), total)[0]
+            with self._workspace() as workspace:
+                pred, _ = self.net.forward(
+                    params, rows.x, steps=steps, workspace=workspace, **rows.options
+                )
+                return self.loss(pred, rows.y, self._weight(rows), total)[0]
 
         return tree_sum(self._map(block, batch), operator.add)
 
@@ -242,7 +155,7 @@ class PortableEngine:
             self._seen = [entry for entry in self._seen if entry[0] is params]
             value, grads = self.value_and_grad(params)
         else:
-            value, grads = self._evaluate(params, self.data, self._total(self.data), epoch)
+            value, grads = self._evaluate(params, self.data, self.total(self.data), epoch)
         params, opt_state = self.optimizer.update(
             grads, opt_state, params, value=value, value_and_grad=self.value_and_grad
         )
@@ -254,7 +167,7 @@ class PortableEngine:
         mean = _Mean()
         for number, rows in enumerate(batches):
             batch = self.data.take(self.backend.asarray(rows), xp=self.backend.xp)
-            total, step = self._total(batch), epoch * len(batches) + number
+            total, step = self.total(batch), epoch * len(batches) + number
             value, grads = self._evaluate(params, batch, total, step)
             params, opt_state = self.optimizer.update(grads, opt_state, params, value=value)
             mean.add(value, total)
@@ -277,7 +190,7 @@ class PortableEngine:
             batch = self.data.steps(piece.start, piece.stop, topology)
             following = pieces[number + 1].start if number + 1 < len(pieces) else piece.stop
             context = piece.first - piece.start
-            total, step = self._total(batch, context), epoch * len(pieces) + number
+            total, step = self.total(batch, context), epoch * len(pieces) + number
             value, grads = self._evaluate_segment(
                 params, batch, total, step, carries, following - piece.start, context
             )
@@ -299,10 +212,11 @@ class PortableEngine:
 
         def block(number: int) -> _ValueAndGrads:
             rows = self._block(batch, number)
-            return self.net.value_and_grad(
-                params, rows.x, rows.y, self.loss, rows.sample_weight,
-                rng=self._rng(step, number), total=total, **rows.options,
-            )  # fmt: skip
+            with self._workspace() as workspace:
+                return self.net.value_and_grad(
+                    params, rows.x, rows.y, self.loss, rows.sample_weight,
+                    rng=self._rng(step, number), total=total, workspace=workspace, **rows.options,
+                )  # fmt: skip
 
         return tree_sum(self._map(block, batch), _add)
 
@@ -338,6 +252,16 @@ class PortableEngine:
             return map(block, numbers)
         return in_order(self._pool, block, numbers, ahead=2 * self.workers)
 
+    @contextlib.contextmanager
+    def _workspace(self) -> Iterator[Workspace | None]:
+        """Lend a workspace to a thread: one that another has given back, or a new one."""
+        try:
+            workspace = self._workspaces.pop()
+        except IndexError:
+            workspace = make_workspace(self.backend)
+        yield workspace
+        self._workspaces.append(workspace)
+
     def _numbers(self, batch: Batch) -> range:
         """Numbers of the blocks."""
         return range(-(-batch.x.shape[0] // self.block_rows))
@@ -351,7 +275,7 @@ class PortableEngine:
     def _weight(self, batch: Batch, context: int = 0) -> Array | None:
         """Weights of the losses; the first steps may be context, which does not count."""
         xp, options = self.backend.xp, Options(lengths=batch.lengths, mask=batch.mask)
-        weight = self.net.loss_weight(batch.x, batch.y, batch.sample_weight, options)
+        weight = loss_weight(self.net, batch.x, batch.y, batch.sample_weight, options)
         if not context or self.net.topology == "many_to_one":
             return weight
         counts = xp.arange(batch.y.shape[1], device=self.backend.device) >= context
@@ -360,7 +284,7 @@ class PortableEngine:
             return xp.ones_like(batch.x[:, 0:1, 0]) * counts
         return (weight if len(weight.shape) == 2 else weight[:, None]) * counts
 
-    def _total(self, batch: Batch, context: int = 0) -> Any:
+    def total(self, batch: Batch, context: int = 0) -> Any:
         """Weight of all rows; by blocks, because the weights of all steps are as large as x."""
         blocks = (self._block(batch, number) for number in self._numbers(batch))
         totals = (total_weight(rows.y, self._weight(rows, context)) for rows in blocks)

@@ -1,0 +1,106 @@
+"""Rows, cut into blocks of a fixed size, and the fixed tree in which sums over blocks are added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
+
+from rnn_xp._typing import Array, Namespace
+from rnn_xp.backend import Backend
+
+__all__ = ["Batch", "default_block_rows", "on_accelerator", "tree_sum"]
+
+_CPU_BLOCK_ROWS = 1040
+_ACCELERATOR_BLOCK_ROWS = 65536
+
+_T = TypeVar("_T")
+
+
+def on_accelerator(backend: Backend) -> bool:
+    """Whether the backend computes on a device where launches and host reads are dear."""
+    return backend.device_name.startswith(("cuda", "gpu", "tpu", "mps"))
+
+
+def default_block_rows(backend: Backend) -> int:
+    """Rows of a block: 1040 on a CPU, 65,536 on an accelerator.
+
+    On a CPU a block's arrays should stay in cache and there should be blocks for all threads;
+    the 8317 rows of the reference workload make 8 of 1040. On an accelerator every further block
+    repeats all kernel launches.
+    """
+    return _ACCELERATOR_BLOCK_ROWS if on_accelerator(backend) else _CPU_BLOCK_ROWS
+
+
+def tree_sum(leaves: Iterable[_T], add: Callable[[_T, _T], _T]) -> _T:
+    """Sum in the order of a fixed binary tree, holding only log2(n) partial sums.
+
+    The tree over n leaves splits at the largest power of two below n, so the subtree over any
+    aligned run of leaves does not depend on how many follow.
+
+    Parameters
+    ----------
+    leaves : iterable
+        In order of their index; at least one.
+    add : callable
+
+    Returns
+    -------
+    The sum.
+
+    Examples
+    --------
+    >>> tree_sum("abcdefg", lambda a, b: f"({a}{b})")
+    '(((ab)(cd))((ef)g))'
+    """
+    partial: list[tuple[int, _T]] = []  # (height, sum), heights strictly falling
+    for leaf in leaves:
+        height, total = 0, leaf
+        while partial and partial[-1][0] == height:
+            total = add(partial.pop()[1], total)
+            height += 1
+        partial.append((height, total))
+    if not partial:
+        raise ValueError("tree_sum needs at least one leaf.")
+    total = partial.pop()[1]
+    while partial:
+        total = add(partial.pop()[1], total)
+    return total
+
+
+class Batch(NamedTuple):
+    """Rows to train on. Every array that is given has N rows; `rnn_xp.Network` documents them."""
+
+    x: Array
+    y: Array
+    sample_weight: Array | None = None
+    lengths: Array | None = None
+    mask: Array | None = None
+    reset: Array | None = None
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Rows start..stop-1, as far as there are any; views where the library has them."""
+        stop = min(stop, self.x.shape[0])
+        return Batch(*(None if a is None else a[start:stop, ...] for a in self))
+
+    def take(self, index: Array, *, xp: Namespace) -> Batch:
+        """Rows by index."""
+        return Batch(*(None if a is None else xp.take(a, index, axis=0) for a in self))
+
+    def steps(self, start: int, stop: int, topology: str) -> Batch:
+        """Steps start..stop-1 of what has steps: x has none in one_to_many, y in many_to_one."""
+        cut, weight = slice(start, stop), self.sample_weight
+        if weight is not None and len(weight.shape) == 2:
+            weight = weight[:, cut]
+        return Batch(
+            self.x if topology == "one_to_many" else self.x[:, cut, :],
+            self.y if topology == "many_to_one" else self.y[:, cut, ...],
+            weight,
+            None,
+            None if self.mask is None else self.mask[:, cut],
+            None if self.reset is None else self.reset[:, cut],
+        )
+
+    @property
+    def options(self) -> dict[str, Array | None]:
+        """Arguments of the network's methods beyond x, y and the weights."""
+        return {"lengths": self.lengths, "mask": self.mask, "reset": self.reset}
