@@ -7,6 +7,7 @@ those after it in the list find the sentence in ``epoch.stopped``. What it raise
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import Any, Protocol, TextIO
 
 from rnn_xp import training_state
-from rnn_xp.training_state import TrainingState
+from rnn_xp.training_state import Best, TrainingState
 
 __all__ = ["Callback", "Checkpoint", "Epoch", "History", "Progress"]
 
@@ -108,7 +109,11 @@ class Progress:
             self._bar.close()
 
     def __call__(self, epoch: Epoch) -> None:
-        """Report one epoch."""
+        """Report one epoch; if nobody reads any more, training goes on in silence."""
+        with contextlib.suppress(BrokenPipeError):
+            self._show(epoch)
+
+    def _show(self, epoch: Epoch) -> None:
         shown = {"loss": f"{epoch.loss:.4g}"}
         if epoch.validation_loss is not None:
             shown["validation"] = f"{epoch.validation_loss:.4g}"
@@ -157,7 +162,7 @@ class Checkpoint:
     ``last.safetensors`` is all that ``rnn_xp.fit(..., resume=path)`` needs to go on to the very
     bits of a run that was never interrupted. ``best.safetensors``, with validation, holds the
     parameters with the lowest validation loss. A reader, at any moment, finds a file's old content
-    or the new, whole.
+    or the new, whole. In the list of callbacks it stands after those that may end training.
 
     Parameters
     ----------
@@ -168,6 +173,7 @@ class Checkpoint:
     seconds : float, optional
         Without ``every``: the least time between two writes. One costs a few milliseconds, so the
         default of 20 costs nothing and loses little. The final epoch is written in any case.
+        On an accelerator both wait for the next read of the device.
     about : mapping, optional
         More for the files' metadata, such as the scaler of the data.
 
@@ -201,22 +207,25 @@ class Checkpoint:
         self.best = Path(folder) / "best.safetensors"
         self.every, self.seconds, self.about = every, seconds, about
         self._written = time.monotonic()
-        self._best_epoch = 0
+        self._written_epoch: int | None = None
+        self._best: Best | None = None
 
     def __call__(self, epoch: Epoch) -> None:
         """Write what is due."""
+        if self._written_epoch is None:
+            self._written_epoch = epoch.number - 1  # where this training began
         if epoch.state is None or not (epoch.final or self._due(epoch)):
             return
         state = epoch.state()
         if not state.finite:  # the next loss will say so, and the file before this is worth more
             return
-        if state.best is not None and state.best.epoch != self._best_epoch:
+        if state.best is not None and state.best is not self._best:
             training_state.save_best(self.best, state, self.about)
-            self._best_epoch = state.best.epoch
+            self._best = state.best
         training_state.save(self.last, state, self.about)
-        self._written = time.monotonic()
+        self._written, self._written_epoch = time.monotonic(), epoch.number
 
     def _due(self, epoch: Epoch) -> bool:
         if self.every is None:
             return time.monotonic() - self._written >= self.seconds
-        return epoch.number % self.every == 0
+        return epoch.number // self.every > (self._written_epoch or 0) // self.every

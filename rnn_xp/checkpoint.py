@@ -55,9 +55,9 @@ def atomic_write(path: str | Path, data: bytes) -> None:
     """Write a file so that any reader, at any moment, finds the old content or the new one.
 
     The data go to a temporary file in the same folder, reach the disk, and only then take the
-    name. An error before that leaves the old file as it was and no temporary file behind; a
-    process that is killed leaves one, for `sweep` to remove. The permissions are those of any new
-    file. If the path is a symbolic link, it stays one, and what it points to is replaced.
+    name. An error before that leaves the old file as it was, and no temporary file; a process that
+    is killed leaves one, which `sweep` removes. Permissions are those of any new file. A symbolic
+    link stays one: what it points to is replaced.
 
     Parameters
     ----------
@@ -169,8 +169,7 @@ def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     entry = f"{_FORMAT} {hashlib.sha256(text.encode()).hexdigest()} {text}"
     data = to_bytes(plain, metadata={"rnn_xp": entry})
-    length = int.from_bytes(data[:8], "little")
-    if length > _HEADER_LIMIT:
+    if (length := int.from_bytes(data[:8], "little")) > _HEADER_LIMIT:
         what = f"names and metadata take {length} bytes, over {_HEADER_LIMIT}"
         raise ValueError(f"{what}; {path} was not written. Keep what is long in an array.")
     atomic_write(path, data)
@@ -179,8 +178,8 @@ def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping
 def load(path: str | Path, *, limit: int = 4 << 30) -> _Content:
     """Read what `save` wrote, and check that it is what was written.
 
-    Whatever the file holds, reading it takes at most about three times its size in memory, and
-    sixty times that of its header, which is 4 MiB at most.
+    Memory is bounded whatever the file holds: by about three times its size, and sixty times that
+    of its header, which is 4 MiB at most.
 
     Parameters
     ----------
@@ -197,8 +196,8 @@ def load(path: str | Path, *, limit: int = 4 << 30) -> _Content:
     Raises
     ------
     CheckpointError
-        Whatever is wrong with the file: not a regular file, too large, damaged, of another format;
-        an array is missing, unknown, of another shape or dtype than was written, or not finite.
+        Whatever is wrong with the file, be it no regular file, too large or of another format; an
+        array missing, unknown, of another shape or dtype, damaged or not finite is named.
     OSError
         If it cannot be opened or read.
     """
@@ -256,7 +255,7 @@ def _read(path: str | Path, limit: int) -> bytes:
 
 def _decode(data: bytes) -> _Content:
     length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or 8 + length > len(data):
+    if 8 + length > len(data):
         raise CheckpointError("cannot be read: it is cut short, or not a safetensors file.")
     if length > _HEADER_LIMIT:
         raise CheckpointError(f"has a header of {length} bytes, over {_HEADER_LIMIT}.")
@@ -309,16 +308,20 @@ def _compare(
         raise CheckpointError(f"lacks the array {lost[0]!r}, which was written.")
     if strange := sorted(header.keys() - manifest.keys()):
         raise CheckpointError(f"has an array {strange[0]!r}, which was not written.")
-    arrays, begin = [], 0
-    for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
-        match manifest[name]:
-            case [str(code), [*shape], str(digest)] if code in _DTYPES and _is_shape(shape):
-                length = _DTYPES[code].itemsize * math.prod(shape)
+    for name, written in manifest.items():
+        match written:
+            case [str(code), [*shape], str()] if code in _DTYPES and _is_shape(shape):
+                found = [header[name]["dtype"], header[name]["shape"]]
             case _:
                 raise CheckpointError(f"is damaged: its manifest does not describe {name!r}.")
-        written = {"dtype": code, "shape": shape, "data_offsets": [begin, begin + length]}
-        if header[name] != written:
-            raise CheckpointError(f"has {name!r} as {header[name]}, but {written} was written.")
+        if found != [code, shape]:
+            raise CheckpointError(f"has {name!r} as {found}, but {[code, shape]} was written.")
+    arrays, begin = [], 0
+    for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
+        code, shape, digest = manifest[name]
+        length = _DTYPES[code].itemsize * math.prod(shape)
+        if header[name]["data_offsets"] != [begin, begin + length]:
+            raise CheckpointError(f"is damaged: {name!r} does not lie where it should.")
         arrays.append((name, code, shape, digest, length))
         begin += length
     if begin != size:
@@ -336,14 +339,12 @@ def _parse(text: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    if len(found := dict(pairs)) < len(pairs):
         raise ValueError("a key is there twice")
     return found
 
 
 def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is not a finite number")
-    return number
+    if math.isfinite(number := float(text)):
+        return number
+    raise ValueError(f"{text} is not a finite number")

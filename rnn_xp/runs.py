@@ -150,8 +150,15 @@ def load_model(path: str | Path, backend: Backend) -> Model:
     return Model(net, params, scaler, seq_length, horizon)
 
 
-def load_arguments(folder: str | Path) -> dict[str, Any]:
-    """Arguments of the command line that began a run, from its last.safetensors.
+def load_arguments(folder: str | Path) -> tuple[dict[str, Any], str]:
+    """Read from last.safetensors how a run was begun.
+
+    Returns
+    -------
+    arguments : dict
+        Of the command line.
+    sha256 : str
+        Of the data file.
 
     Raises
     ------
@@ -167,10 +174,10 @@ def load_arguments(folder: str | Path) -> dict[str, Any]:
         )
     _, about = checkpoint.load(path)
     check_schema(path, about)
-    arguments = about.get("arguments")
-    if not isinstance(arguments, dict):
+    arguments, sha256 = about.get("arguments"), about.get("data")
+    if not (isinstance(arguments, dict) and isinstance(sha256, str)):
         raise checkpoint.CheckpointError(f"{path} is not of a run of `rnn-xp train`.")
-    return arguments
+    return arguments, sha256
 
 
 class RunFolder:

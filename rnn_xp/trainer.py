@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from rnn_xp._typing import Array, Loss, Optimizer, Params
 from rnn_xp.backend import Backend, backend_of, get_backend
 from rnn_xp.callbacks import Callback
 from rnn_xp.configuration import resolve_loss, takes_classes
+from rnn_xp.engines.blocks import default_block_rows
 from rnn_xp.engines.memory import workers_within
-from rnn_xp.engines.portable import PortableEngine, default_block_rows
+from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.network import Network
 from rnn_xp.training_loop import Loop, Watch
 from rnn_xp.training_state import TrainingState, all_finite
@@ -85,7 +87,7 @@ def fit(
     tolerance: float = 0.0,
     params: Params | None = None,
     opt_state: Any = None,
-    resume: TrainingState | str | Path | None = None,
+    resume: FitResult | TrainingState | str | Path | None = None,
     seed: int = 0,
     workers: int | None = None,
     memory_budget: int | None = None,
@@ -138,10 +140,10 @@ def fit(
         Where to start; ``net.init(seed)`` by default.
     opt_state : optional
         Where the optimiser starts, such as another result's ``state.opt_state``; afresh by default.
-    resume : TrainingState or path, optional
-        Go on from a result's ``state`` or from a file of `rnn_xp.callbacks.Checkpoint`, to the same
-        bits as if never interrupted. ``epochs`` counts those already done; everything else must be
-        as it was.
+    resume : FitResult, TrainingState or path, optional
+        Go on from a result, or from the file or folder of a `rnn_xp.callbacks.Checkpoint`, to the
+        same bits as if never interrupted. ``epochs`` counts those already done; everything else
+        must be as it was.
     seed : int
         Non-negative. Of the initial weights, the order of minibatches, and dropout, whose masks
         are a function of (seed, update, block).
@@ -191,6 +193,8 @@ def fit(
     epochs = training_data.whole("epochs", epochs, 1)
     seed = training_data.whole("seed", seed, 0)
     watch = _watch(patience, tolerance)
+    if callable(callbacks):
+        raise TypeError(f"fit: callbacks must be a list of them, got {callbacks!r}.")
     training_data.check_shapes(net, x, y, takes_classes(function))
     if truncate is not None:
         _check_truncation(net, truncate, batch_size, lengths)
@@ -209,19 +213,18 @@ def fit(
             "line search compares losses, which must be those of one function. Leave these out, "
             "or use rnn_xp.optim.adam()."
         )
-    if isinstance(resume, str | Path):
-        resume = training_state.load(resume, net, optimizer, backend)
+    resume = _read_state(resume, net, optimizer, backend)
     if block_rows is None:
         recorded = resume.run.get("block_rows") if resume is not None else None
         block_rows = recorded or default_block_rows(backend)
     block_rows = training_data.whole("block_rows", block_rows, 1)
     run = {
-        "optimizer": repr(optimizer),
-        "loss": _loss_name(loss),
+        "optimizer": _name(optimizer),
+        "loss": _name(loss),
         "seed": seed,
         "rows": rows,
         "batch_size": batch_size,
-        "truncate": None if truncate is None else list(truncate),
+        "truncate": None if truncate is None else [int(k) for k in truncate],
         "block_rows": block_rows,
         "dtype": backend.dtype_name,
         "data": training_data.digest(data),
@@ -229,6 +232,7 @@ def fit(
         "where": training_state.whereabouts(backend),
     }
     if resume is None:
+        run["fresh"] = watch.fresh = params is None
         params = net.init(seed, backend) if params is None else dict(params)
         if not all_finite(params):
             raise ValueError("fit: the given params have values that are not finite.")
@@ -238,13 +242,14 @@ def fit(
             run=run,
             epoch=0,
             params=params,
-            opt_state=optimizer.init(params) if opt_state is None else opt_state,
+            opt_state=optimizer.init(params) if opt_state is None else _going_on(opt_state),
             history={"loss": []} if held_out is None else {"loss": [], "validation_loss": []},
         )
     else:
         if params is not None or opt_state is not None:
             raise ValueError("fit: resume= brings its own params and opt_state; leave these out.")
         start = training_state.check_same(resume, net, run)
+        watch.fresh = bool(start.run.get("fresh", True))
     workers = _resolve_workers(workers, backend)
     if memory_budget is not None:
         budget = training_data.whole("memory_budget", memory_budget, 1)
@@ -263,9 +268,11 @@ def fit(
         noise=_seeded(seed) if noisy else None,
         workers=workers,
     )
+    if held_out is not None and not float(engine.total(held_out)) > 0.0:
+        raise ValueError("fit: nothing counts in the validation: all is masked, or of weight 0.")
     loop = Loop(engine, start, epochs, callbacks, held_out, watch)
     # Overflow is reported once, as a DivergenceError, and not by a warning from each operation.
-    quiet = np.errstate(over="ignore", invalid="ignore")
+    quiet = np.errstate(over="ignore", invalid="ignore", under="ignore")
     with quiet, _one_blas_thread(backend), engine.running():
         state = loop.train()
     return FitResult(
@@ -304,9 +311,31 @@ def _watch(patience: int | None, tolerance: float) -> Watch:
     return Watch(patience, tolerance)
 
 
-def _loss_name(loss: str | Loss) -> str:
-    """Name a loss for the description of the run; the same in every process."""
-    return loss if isinstance(loss, str) else str(getattr(loss, "__qualname__", None) or loss)
+def _name(thing: Any) -> str:
+    """Name a loss or an optimiser in the description of a run, alike in every process."""
+    name = thing if isinstance(thing, str) else getattr(thing, "__qualname__", None) or repr(thing)
+    return re.sub(r" at 0x[0-9a-f]+", "", name)
+
+
+def _read_state(
+    resume: Any, net: Network, optimizer: Optimizer, backend: Backend
+) -> TrainingState | None:
+    """Take the state to resume from whatever holds one."""
+    resume = resume.state if isinstance(resume, FitResult) else resume
+    if isinstance(resume, str | Path):
+        path = Path(resume) / "last.safetensors" if Path(resume).is_dir() else resume
+        return training_state.load(path, net, optimizer, backend)
+    if not isinstance(resume, TrainingState | None):
+        raise TypeError(
+            "fit: resume must be a path, a result of fit or its state, got "
+            f"{type(resume).__name__}."
+        )
+    return resume
+
+
+def _going_on(opt_state: Any) -> Any:
+    """Return an optimiser's state that has forgotten why an earlier training ended."""
+    return opt_state._replace(message="") if getattr(opt_state, "message", "") else opt_state
 
 
 def _resolve_backend(x: Any, backend: Backend | None) -> Backend:

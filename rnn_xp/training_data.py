@@ -16,7 +16,7 @@ import numpy as np
 from rnn_xp._typing import Array, Loss
 from rnn_xp.backend import Backend, to_numpy
 from rnn_xp.configuration import takes_classes
-from rnn_xp.engines.portable import Batch
+from rnn_xp.engines.blocks import Batch
 from rnn_xp.network import Network
 from rnn_xp.windows import cast_windows
 
@@ -26,6 +26,7 @@ __all__ = [
     "digest",
     "enter",
     "on_host",
+    "split_rows",
     "split_validation",
     "whole",
 ]
@@ -147,30 +148,39 @@ def split_validation(
     A share of the data is their last block of rows, after a gap: rows are in order of time, and
     windows next to each other share values.
     """
-    if gap is not None and not isinstance(validation, float):
+    share = isinstance(validation, float | np.floating)
+    if gap is not None and not share:
         raise ValueError("fit: gap= goes with a share of the rows, such as validation=0.2.")
     data = enter(net, loss, backend, **arrays)
     if validation is None:
         return data, None
-    if not isinstance(validation, float):
+    if not share:
         return data, _own_validation(net, loss, backend, validation)
-    if not 0.0 < validation < 1.0:
-        raise ValueError(f"fit: validation must be a share in (0, 1), got {validation!r}.")
-    rows, steps = data.x.shape[0], data.x.shape[1]
-    gap = steps + net.output_size - 1 if gap is None else whole("gap", gap, 0)
-    held_out = max(1, round(validation * rows))
-    trained = rows - held_out - gap
-    if trained < 1:
-        raise ValueError(
-            f"fit: of {rows} rows, validation={validation:g} takes {held_out} and the gap {gap}, "
-            "which leaves none to train on. Give more data, a smaller share or a smaller gap=."
-        )
+    rows = data.x.shape[0]
+    if gap is None:
+        steps = (data.y if net.topology == "one_to_many" else data.x).shape[1]
+        gap = steps if takes_classes(loss) else steps + net.output_size - 1
+    trained, held_out = split_rows(rows, validation, whole("gap", gap, 0))
     parts = data.rows(0, trained), data.rows(rows - held_out, rows)
     for what, part in zip(("training", "validation"), parts, strict=True):
         weight = part.sample_weight
         if weight is not None and not bool(backend.xp.any(weight > 0)):
             raise ValueError(f"fit: sample_weight is 0 in all {what} rows.")
     return parts
+
+
+def split_rows(rows: int, share: float, gap: int) -> tuple[int, int]:
+    """Return how many of the rows are trained on, and how many are validated on."""
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"fit: validation must be a share in (0, 1), got {share!r}.")
+    held_out = max(1, round(share * rows))
+    trained = rows - held_out - gap
+    if trained < 1:
+        raise ValueError(
+            f"fit: of {rows} rows, validation={share:g} takes {held_out} and the gap {gap}, "
+            "which leaves none to train on. Give more data, a smaller share or a smaller gap=."
+        )
+    return trained, held_out
 
 
 def _own_validation(net: Network, loss: Loss, backend: Backend, validation: Any) -> Batch:
@@ -201,6 +211,7 @@ def digest(data: Batch) -> str:
     for name, array in data._replace(x=data.x[::stride, ...])._asdict().items():
         if array is not None:
             host = np.asarray(to_numpy(array), order="C")
+            host = host.astype(np.int64) if host.dtype.kind in "iu" else host  # of any library
             found.update(f"|{name}|{host.dtype.str}|{host.shape}|".encode())
             found.update(host.data if host.size else b"")
     return found.hexdigest()

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from rnn_xp._typing import Params
 from rnn_xp.callbacks import Callback, Epoch
-from rnn_xp.engines.portable import Batch, PortableEngine, on_accelerator
+from rnn_xp.engines.blocks import Batch, on_accelerator
+from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.training_state import Best, TrainingState, all_finite
 
 __all__ = ["DivergenceError", "Loop", "Watch"]
@@ -56,10 +57,13 @@ class Watch:
         Epochs without a new lowest after which training ends.
     tolerance : float
         By which share a loss must be below the lowest to count as new.
+    fresh : bool
+        Whether the first loss is that of initial parameters, which says how high is high.
     """
 
     patience: int | None = None
     tolerance: float = 0.0
+    fresh: bool = True
     epochs: int = 0
     first: float = math.nan
     lowest: float = math.inf  # training loss
@@ -74,13 +78,14 @@ class Watch:
         if self.epochs == 1:
             self.first = loss
         limit = _TIMES_LOWEST * max(self.lowest, _FLOOR * self.first)
-        self.high = self.high + 1 if loss > limit else 0
+        judged = self.fresh and self.lowest > 0.0  # a loss below zero has no such measure
+        self.high = self.high + 1 if judged and loss > limit else 0
         if loss < self.lowest:
             self.lowest, self.lowest_epoch = loss, self.epochs
-        judged = loss if validation_loss is None else validation_loss
+        waited_for = loss if validation_loss is None else validation_loss
         # The first one counts as new whatever it is.
-        if not self.best_epoch or judged < self.best - self.tolerance * abs(self.best):
-            self.best, self.best_epoch = judged, self.epochs
+        if not self.best_epoch or waited_for < self.best - self.tolerance * abs(self.best):
+            self.best, self.best_epoch = waited_for, self.epochs
 
     @property
     def diverged(self) -> str:
@@ -141,7 +146,7 @@ class Loop:
         self.stopped = ""
         self._optimizer: Any = engine.optimizer  # what it has beyond the protocol is asked for
         self._told = start.epoch
-        self._lowest = start.params  # with the lowest training loss
+        self._lowest = (math.inf, start.params)  # the lowest loss read here, and whose it is
         self._began = time.perf_counter()
         for row in zip(*self.history.values(), strict=True):
             watch.see(*row)
@@ -150,7 +155,7 @@ class Loop:
         """Go on to the last epoch, or to where there is a reason to stop."""
         backend, chunk = self.engine.backend, self._epochs_per_read()
         here = before = _Point(self.start.params, self.start.opt_state, self.start.epoch)
-        self.stopped = self._reason(here)
+        self.stopped = self._reason(here) if here.epoch else ""
         while here.epoch < self.epochs and not self.stopped:
             k = min(chunk, self.epochs - here.epoch)
             try:
@@ -171,12 +176,12 @@ class Loop:
             if not finite:
                 raise self._diverged(here.epoch + 1, before.params, "the loss is not finite")
             after = self._judge(values, here, after)
-            self._tell(here, after)
-            if broken:
+            stops = self._tell(here, after)
+            if broken or (stops and not all_finite(after.params)):
                 what = "the updated parameters are not finite"
                 raise self._diverged(after.epoch, here.params, what)
             before, here = here, after
-        return self._state(here)
+        return self._state(here, self.best)
 
     def _epochs_per_read(self) -> int:
         """Each read waits for the device; but what decides after every epoch must have its loss."""
@@ -190,15 +195,15 @@ class Loop:
 
     def _judge(self, values: list[float], here: _Point, after: _Point) -> _Point:
         """Record the losses of the epochs between two points, and draw the conclusions."""
-        if values[0] < self.watch.lowest:
-            self._lowest = here.params  # a loss is that of the parameters before its update
+        if values[0] < self._lowest[0]:
+            self._lowest = (values[0], here.params)  # those before the update
         known = len(self.history["loss"]) - here.epoch  # those replayed are recorded already
         validation_loss = self._validate(after)
         for value in values[known:]:
             self.history["loss"].append(value)
             self.watch.see(value, validation_loss)
         if self.watch.diverged:
-            raise self._diverged(after.epoch, self._lowest, self.watch.diverged)
+            raise self._diverged(after.epoch, self._lowest[1], self.watch.diverged)
         if getattr(self._optimizer, "watches_loss", False):
             judged = values[-1] if validation_loss is None else validation_loss
             opt_state = self._optimizer.observe(after.opt_state, judged)
@@ -212,7 +217,7 @@ class Loop:
             return None
         loss = float(self.engine.loss_value(after.params, self.validation))
         if not math.isfinite(loss):
-            raise self._diverged(after.epoch, self._lowest, "the validation loss is not finite")
+            raise self._diverged(after.epoch, self._lowest[1], "the validation loss is not finite")
         self.history["validation_loss"].append(loss)
         if self.best is None or loss < self.best.loss:
             self.best = Best(after.epoch, loss, after.params)
@@ -223,15 +228,22 @@ class Loop:
         of = "loss" if self.validation is None else "validation loss"
         return getattr(point.opt_state, "message", "") or self.watch.exhausted(of)
 
-    def _tell(self, here: _Point, after: _Point) -> None:
-        """Call the callbacks for the epochs between two points."""
+    def _tell(self, here: _Point, after: _Point) -> bool:
+        """Call the callbacks for the epochs between two points; whether training ends here."""
         for number in range(max(here.epoch, self._told) + 1, after.epoch + 1):
             epoch = self._epoch(number, after)
             for callback in self.callbacks:
                 reason = callback(epoch)
+                if not isinstance(reason, str | None):
+                    raise TypeError(
+                        "a callback must return None, or a sentence that says why training ends; "
+                        f"{callback!r} returned {reason!r}."
+                    )
                 self.stopped = self.stopped or reason or ""
-                epoch = dataclasses.replace(epoch, stopped=self.stopped)
+                if number == after.epoch:  # where training ends if it does
+                    epoch = dataclasses.replace(epoch, stopped=self.stopped)
             self._told = number
+        return bool(self.stopped)
 
     def _epoch(self, number: int, after: _Point) -> Epoch:
         epoch = Epoch(number, self.epochs, self.history["loss"][number - 1])
@@ -244,17 +256,17 @@ class Loop:
             improved=self.best is not None and self.best.epoch == number,
             learning_rate=optimizer.rate(after.opt_state) if hasattr(optimizer, "rate") else None,
             stopped=self.stopped,
-            state=functools.partial(self._state, after),
+            state=functools.partial(self._state, after, self.best),
         )
 
-    def _state(self, point: _Point) -> TrainingState:
+    def _state(self, point: _Point, best: Best | None) -> TrainingState:
         return dataclasses.replace(
             self.start,
             epoch=point.epoch,
             params=point.params,
             opt_state=point.opt_state,
-            history={name: list(column) for name, column in self.history.items()},
-            best=self.best,
+            history={name: column[: point.epoch] for name, column in self.history.items()},
+            best=best,
             evaluations=self.start.evaluations + self.engine.evaluations,
             seconds=self.start.seconds + time.perf_counter() - self._began,
         )

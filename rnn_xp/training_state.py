@@ -134,7 +134,7 @@ def check_same(state: TrainingState, net: Network, run: Mapping[str, Any]) -> Tr
     """
     if state.net != net:
         raise ValueError(f"fit: the state to resume from is of another network, {state.net!r}.")
-    for key in sorted((run.keys() | state.run.keys()) - {"where"}):
+    for key in sorted((run.keys() | state.run.keys()) - {"where", "fresh"}):
         was, now = state.run.get(key), run.get(key)
         if was != now:
             what = f"has {key} {was!r}, but this one has {now!r}"
@@ -151,7 +151,7 @@ def check_same(state: TrainingState, net: Network, run: Mapping[str, Any]) -> Tr
             "those of an uninterrupted run.",
             stacklevel=3,
         )
-    return dataclasses.replace(state, run=run)
+    return dataclasses.replace(state, run={**state.run, **run})
 
 
 def save(path: str | Path, state: TrainingState, about: Mapping[str, Any] | None = None) -> None:
@@ -325,6 +325,13 @@ class _Reader:
 
     def _history(self, epoch: int) -> dict[str, list[float]]:
         columns = self.groups["history"]
+        validated = self.training["run"].get("validation") is not None
+        if validated != ("validation_loss" in columns) or (epoch and validated) != bool(
+            self.groups["best"]
+        ):
+            raise CheckpointError(
+                f"{self.path}: validation losses and best parameters go together."
+            )
         for name, column in columns.items():
             if name not in _HISTORY or column.shape != (epoch,) or column.dtype != np.float64:
                 raise CheckpointError(

@@ -41,6 +41,7 @@ SIBLINGS = {  # the only imports within a level, besides those between the host 
     *(("options", "configuration"), ("pipeline", "configuration"), ("pipeline", "options")),
     *(("network", "configuration"), ("network", "options"), ("network", "pipeline")),
     *(("testing", "network"), ("testing", "configuration"), ("testing", "options")),
+    ("testing", "pipeline"),
     *(("trainer", "callbacks"), ("trainer", "training_data"), ("trainer", "training_loop")),
     *(("trainer", "training_state"), ("training_loop", "training_state")),
     *(("training_loop", "callbacks"), ("callbacks", "training_state")),

@@ -174,10 +174,14 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("old", "new", "message"),
         [
-            (b'"shape":[2,3]', b'"shape":[3,2]', r"has 'w' as .*\[3, 2\].*, but .*\[2, 3\].* was"),
-            (b'"F32"', b'"I32"', "has 'b' as .*'I32'.*, but .*'F32'.* was written"),
+            (
+                b'"shape":[2,3]',
+                b'"shape":[3,2]',
+                r"has 'w' as \['F64', \[3, 2\]\], but \['F64', \[2, 3\]\] was",
+            ),
+            (b'"F32"', b'"I32"', r"has 'b' as \['I32', \[4\]\], but \['F32', \[4\]\] was"),
             (b'"w":{', b'"v":{', "lacks the array 'w', which was written"),
-            (b"[56,72]", b"[56,71]", r"has 'b' as .*\[56, 71\].*, but .*\[56, 72\]"),
+            (b"[56,72]", b"[56,71]", "'b' does not lie where it should"),
         ],
     )
     def test_names_the_array_that_differs_from_the_manifest(self, path, old, new, message):
@@ -216,7 +220,7 @@ class TestDamage:
         ("text", "message"),
         [
             (entry("{}", "1"), "is of format '1', but this version reads '2'"),
-            (entry("{}", "10"), "is of format '10', but this version reads '2'"),
+            (entry("{}", "20"), "is of format '20', but this version reads '2'"),
             ('["{\\"epoch\\": 7}", "abc"]', r"is of format '\[.*, but this version reads '2'"),
             ("", "is of format '', but this"),
             ("x" * 10**6, "is of format 'xxxxxxxxx', but this"),
@@ -311,18 +315,26 @@ class TestBounds:
         content = {"manifest": {k: ["U8", [1 << 20], digest] for k in names}, "metadata": {}}
         put(tmp_path / "f", dict.fromkeys(names, about), content, values)
         size = (tmp_path / "f").stat().st_size
-        assert peak(lambda: refused(tmp_path / "f", "has 'a1' as ")) < 8 * size
+        assert peak(lambda: refused(tmp_path / "f", "'a1' does not lie")) < 8 * size
 
     @pytest.mark.parametrize(
-        "shape",
-        [[1 << 62], [0, 1 << 62, 1 << 62], [1 << 63, 0], [10**4000] * 1000, [1] * 65, [True]],
+        ("shape", "message"),
+        [
+            *(([1 << 62], "does not lie where"), ([0, 1 << 62, 1 << 62], "is damaged .ValueError")),
+            *((shape, "manifest does not describe 'w'") for shape in ([1 << 63, 0], [1] * 65)),
+            *((shape, "manifest does not describe 'w'") for shape in ([10**4000] * 500, [True])),
+        ],
+        ids=range(6),
     )
-    def test_shapes_that_cannot_be(self, tmp_path, shape):
-        content = {"manifest": {"w": ["U8", shape, hashlib.sha256().hexdigest()]}, "metadata": {}}
+    def test_shapes_that_cannot_be(self, tmp_path, shape, message):
+        content = {
+            "manifest": {"w": ["U8", shape, hashlib.sha256(b"").hexdigest()]},
+            "metadata": {},
+        }
         about = {"dtype": "U8", "shape": shape, "data_offsets": [0, 0]}
         put(tmp_path / "f", {"w": about}, content, b"")
         size = (tmp_path / "f").stat().st_size
-        assert peak(lambda: refused(tmp_path / "f", "is damaged|has")) < 8 * size + 100_000
+        assert peak(lambda: refused(tmp_path / "f", message)) < 8 * size + 100_000
 
     @pytest.mark.parametrize(
         "piece", ["[],", "{},", "0,", '"",', "[" * 800 + "]" * 800 + ",", "1.5,", '"\U0001f600",']

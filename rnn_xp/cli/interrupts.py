@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM during training: finish the epoch, keep its state, then end."""
+"""Ctrl-C, SIGTERM and a hang-up during training: finish the epoch, keep its state, then end."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
-import sys
 import threading
 from types import FrameType
 from typing import Any
@@ -31,8 +32,11 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)  # Windows has no SIGHUP
+                # What is ignored on purpose, as under nohup, stays ignored.
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -51,10 +55,10 @@ class Interrupts:
         # A flag, because an exception could land between two halves of an update.
         self.signal = number
         self._restore()
-        print(
-            f"\nrnn-xp: {self.name}: ending after this epoch; a second one ends at once",
-            file=sys.stderr,
-        )
+        # Not print, which may be what was interrupted; and whoever read this may be gone.
+        text = f"\nrnn-xp: {self.name}: ending after this epoch; a second one ends at once\n"
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode())
 
     def _restore(self) -> None:
         while self._before:

@@ -16,7 +16,7 @@ from typing import Any
 
 from rnn_xp import __version__
 from rnn_xp.backend import Backend, get_backend
-from rnn_xp.callbacks import Checkpoint, Progress
+from rnn_xp.callbacks import Checkpoint, Epoch, Progress
 from rnn_xp.cli import options
 from rnn_xp.cli.interrupts import Interrupts
 from rnn_xp.cli.optimizers import add_optimizer_options, choose_optimizer
@@ -31,13 +31,15 @@ from rnn_xp.runs import (
     new_folder_name,
 )
 from rnn_xp.trainer import FitResult, fit
+from rnn_xp.training_data import split_rows
 from rnn_xp.training_loop import DivergenceError
 
 __all__ = ["add_command"]
 
 # What may differ when a run is resumed; of these the settings of the run are only the defaults.
-_FREE = {"epochs", "patience", "workers", "backend", "device", "checkpoint_every"}
-_NOT_OF_THE_RUN = {"run", "argv", "json", "force", "out", "resume"}
+_FREE = {"data", "epochs", "patience", "workers", "backend", "device", "checkpoint_every"}
+_NOT_OF_THE_RUN = {"run", "argv", "json", "force", "out", "resume", "data_sha256"}
+_RESULTS = set(RUN_FILES) - {"config.toml", "last.safetensors", "best.safetensors"}
 
 
 def add_command(commands: Any) -> None:
@@ -78,19 +80,23 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         options.check_whole(option, value, low)
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     split = options.load_split(args, backend.dtype_name)
-    options.check_whole("--batch-size", args.batch_size, 1, len(split.x))
+    if args.resume is not None and split.series.sha256 != args.data_sha256:
+        raise ValueError(
+            f"{args.data} has changed since the run in {args.resume} was begun. Give the file it "
+            "was begun with as --data, or begin another run."
+        )
+    rows = _rows_trained_on(args, len(split.x))
+    options.check_whole("--batch-size", args.batch_size, 1, rows)
     net = options.make_network(args)
-    optimizer, reason = choose_optimizer(args, len(split.x))
+    optimizer, reason = choose_optimizer(args, rows)
     out = args.resume or args.out
     out = out or new_folder_name(Path("runs"), f"{split.series.name}-{args.cell}")
     config = _config(args, backend, optimizer)
     say = _silent if args.json else print
     with RunFolder(out, force=args.force or args.resume is not None) as folder:
-        for line in _preamble(args, backend, split, net, reason):
+        for line in _preamble(args, backend, split, net, reason, rows):
             say(line)
-        if args.resume is None:
-            folder.remove(RUN_FILES)
-            folder.write_config(config)
+        begin = _Begin(folder, config if args.resume is None else None)
         checkpoint = Checkpoint(
             folder.path,
             every=args.checkpoint_every,
@@ -115,7 +121,7 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
                     workers=args.workers,
                     backend=backend,
                     resume=checkpoint.last if args.resume else None,
-                    callbacks=[interrupts, progress, checkpoint],
+                    callbacks=[interrupts, begin, checkpoint, progress],
                 )
             done = len(result.history["loss"])
             if interrupts.signal and done < args.epochs:
@@ -129,6 +135,8 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_what_is_left(folder, checkpoint)) from None
         except DivergenceError as error:
+            begin()
+            folder.remove(_RESULTS)
             folder.write_history(error.history)
             folder.write_model(
                 Model(net, error.params, split.scaler, args.seq_length, args.horizon)
@@ -145,18 +153,23 @@ def _resumed(command: argparse.ArgumentParser, args: argparse.Namespace) -> argp
     """Parse again with the run's settings as defaults, and refuse what contradicts them."""
     if args.out is not None or args.force:
         raise ValueError("--resume goes on in the run's own folder: leave out --out and --force.")
-    settings = load_arguments(args.resume)
+    if args.resume.is_file():
+        args.resume = args.resume.parent
+    settings, args.data_sha256 = load_arguments(args.resume)
     if settings.keys() != _arguments(args).keys():
         raise ValueError(f"--resume {args.resume} is a run of another version.")
     if args.backend or os.environ.get("RNN_XP_BACKEND", "").strip():  # another than the run's
         settings["backend"] = settings["device"] = None
     command.set_defaults(**settings)
-    args = command.parse_args(args.argv[1:], argparse.Namespace(argv=args.argv))
+    kept = {"argv": args.argv, "resume": args.resume, "data_sha256": args.data_sha256}
+    args = command.parse_args(args.argv[1:])
+    vars(args).update(kept)
     for key, value in settings.items():
-        if key not in _FREE and getattr(args, key) != value:
+        if key not in _FREE and (given := getattr(args, key)) != value:
+            option = f"--{key.replace('_', '-')}" + ("" if given is True else f" {given}")
+            was = "without" if value is None or value is False else f"with {value}"
             raise ValueError(
-                f"--{key.replace('_', '-')} {getattr(args, key)} contradicts --resume "
-                f"{args.resume}, which was begun with {value}. Leave it out."
+                f"{option} contradicts --resume {args.resume}, which was begun {was}. Leave it out."
             )
     return args
 
@@ -165,11 +178,39 @@ def _arguments(args: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in vars(args).items() if key not in _NOT_OF_THE_RUN}
 
 
+class _Begin:
+    """Put a new run in the place of an old one, once its first epoch shows that it can be run."""
+
+    def __init__(self, folder: RunFolder, config: dict[str, Any] | None) -> None:
+        self.folder, self.config = folder, config
+
+    def __call__(self, epoch: Epoch | None = None) -> None:
+        if self.config is not None:
+            self.folder.remove(RUN_FILES)
+            self.folder.write_config(self.config)
+            self.config = None
+
+
+def _rows_trained_on(args: argparse.Namespace, windows: int) -> int:
+    """How many windows the validation leaves."""
+    if args.validation is None:
+        return windows
+    if not 0.0 < args.validation < 1.0:
+        raise ValueError(f"--validation must be a share in (0, 1), got {args.validation:g}.")
+    try:
+        trained, _ = split_rows(windows, args.validation, args.seq_length + args.horizon - 1)
+    except ValueError:
+        raise ValueError(
+            f"--validation {args.validation:g} leaves none of {windows} windows to train on. Give "
+            "a smaller share or more data."
+        ) from None
+    return trained
+
+
 def _what_is_left(folder: RunFolder, checkpoint: Checkpoint) -> str:
     """Say what a training leaves that ended at once."""
     if checkpoint.last.exists():
         return f"go on with: rnn-xp train --resume {folder.path}"
-    folder.remove(["config.toml"])
     return "nothing was written"
 
 
@@ -209,7 +250,12 @@ def _finish(
 
 
 def _preamble(
-    args: argparse.Namespace, backend: Backend, split: SplitSeries, net: Network, reason: str
+    args: argparse.Namespace,
+    backend: Backend,
+    split: SplitSeries,
+    net: Network,
+    reason: str,
+    rows: int,
 ) -> list[str]:
     windows = len(split.x)
     lines = [
@@ -220,6 +266,9 @@ def _preamble(
         f"model    {options.describe_network(net)}",
         f"training {reason}, {_epochs(args.epochs)}, seed {args.seed}",
     ]
+    if args.validation is not None:
+        share = f"{args.validation:g} of the windows, the last of them, after a gap"
+        lines.insert(3, f"         validation on {share}: {rows} are trained on")
     return [*lines, f"warning  {split.warning}"] if split.warning else lines
 
 
