@@ -102,6 +102,19 @@ class TestEnding:
         assert len(result.history["loss"]) == 10
         assert result.state.epoch == 10
 
+    def test_a_list_of_them_and_sentences_are_wanted(self):
+        with pytest.raises(TypeError, match="callbacks must be a list"):
+            fit(callbacks=History())
+        with pytest.raises(TypeError, match="must return None, or a sentence .* returned True"):
+            fit(callbacks=[lambda epoch: True])
+
+    def test_a_state_is_that_of_its_epoch_whenever_it_is_asked_for(self):
+        told = []
+        fit(epochs=5, validation=0.2, callbacks=[told.append])
+        state = told[1].state()
+        assert state.epoch == len(state.history["loss"]) == 2
+        assert state.best.epoch <= 2
+
     def test_an_exception_passes_through(self):
         def broken(epoch):
             raise RuntimeError("no more")
@@ -139,6 +152,20 @@ class TestCheckpoint:
 
         fit(epochs=8, callbacks=[keep, look])
         assert found == [0, 0, 3, 3, 3, 6, 6, 8]
+
+    @pytest.mark.parametrize("every", [7, 10, 25])
+    def test_on_an_accelerator_at_the_next_read(self, every, tmp_path, monkeypatch):
+        monkeypatch.setattr(training_loop, "on_accelerator", lambda backend: True)
+        keep, found = Checkpoint(tmp_path, every=every), []
+
+        def look(epoch):
+            if epoch.state is not None and keep.last.exists():
+                found.append(self.epochs_in(tmp_path)[0])
+
+        half = fit(epochs=13)
+        fit(epochs=53, resume=half, callbacks=[keep, look])
+        expected = {7: [23, 33, 43, 53], 10: [23, 33, 43, 53], 25: [33, 33, 53]}
+        assert found == expected[every]
 
     def test_every_so_many_seconds(self, tmp_path, monkeypatch):
         clock = iter(range(0, 1000, 5))
@@ -228,6 +255,17 @@ class TestProgress:
             progress(Epoch(2, 9, 0.5, validation_loss=0.25, stopped="enough"))
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("epoch 2/9  loss 0.5  validation 0.25  ")
+
+    def test_goes_silent_if_nobody_reads(self):
+        class Gone:
+            def isatty(self):
+                return False
+
+            def write(self, text):
+                raise BrokenPipeError
+
+        with Progress(lines=9, file=Gone()) as progress:
+            progress(Epoch(9, 9, 0.5))
 
     def test_a_bar_on_a_terminal(self, capsys, monkeypatch):
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

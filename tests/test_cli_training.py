@@ -101,11 +101,25 @@ def test_bad_options(options, message, capsys):
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("share", ["0", "1", "1.5", "-0.1", "nan", "0.97"])
+def test_bad_validation_leaves_the_run_that_is_there(share, capsys):
+    assert train("--out", "run") == 0
+    before = {path: path.read_bytes() for path in Path("run").iterdir()}
+    capsys.readouterr()
+    assert train("--out", "run", "--force", "--validation", share) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "--validation" in err
+    assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
+
+
 class TestValidation:
     def test_the_best_parameters_are_kept(self, capsys):
         options = ["--optimizer", "adam", "--learning-rate", "0.3", "--validation", "0.2"]
         assert train(*options, "--patience", "5", "--out", "run", epochs=200) == 0
         out = capsys.readouterr().out
+        assert "validation on 0.2 of the windows, the last of them, after a gap: 68 are" in out
+        assert "full batch of 68, Adam" in out
         metrics = json.loads(Path("run/metrics.json").read_text())
         assert f"keeping the parameters of epoch {metrics['best_epoch']}, whose" in out
         assert f"stopped after {metrics['epochs']} epochs: no lower validation loss" in out
@@ -178,8 +192,24 @@ class TestResume:
         Path("tide.csv").write_text("\n".join(lines))
         before = {p: p.read_bytes() for p in Path("run").iterdir()}
         assert resume("--epochs", "9") == 2
-        assert "the run to resume has other values in its data" in capsys.readouterr().err
+        assert "tide.csv has changed since the run in run was begun" in capsys.readouterr().err
         assert {p: p.read_bytes() for p in Path("run").iterdir()} == before
+
+    def test_in_a_part_that_is_not_trained_on(self, capsys):
+        assert train("--out", "run") == 0
+        lines = Path("tide.csv").read_text().splitlines()
+        Path("tide.csv").write_text("\n".join([*lines[:-1], "0.5"]))
+        assert resume("--epochs", "9") == 2
+        assert "tide.csv has changed since" in capsys.readouterr().err
+
+    def test_moved_data_and_the_file_instead_of_the_folder(self, capsys):
+        assert train("--out", "run") == 0
+        Path("tide.csv").rename("moved.csv")
+        assert resume() == 2
+        assert "'tide.csv' is neither a bundled series" in capsys.readouterr().err
+        options = ["--data", "moved.csv", "--epochs", "6"]
+        assert cli.main(["train", "--resume", "run/last.safetensors", *options]) == 0
+        assert len(Path("run/history.csv").read_text().splitlines()) == 7
 
     def test_a_damaged_file(self, capsys):
         assert train("--out", "run") == 0

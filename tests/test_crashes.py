@@ -167,15 +167,31 @@ def test_a_second_signal_ends_at_once_and_leaves_the_previous_checkpoint_whole(t
     assert not list(folder.glob("*.tmp.*"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_run_though_nobody_reads_what_it_says(tmp_path, number):
+    """As at the end of a pipe whose reader was interrupted too."""
+    folder, (reader, writer) = tmp_path / "run", os.pipe()
+    settings = [*SETTINGS, "--epochs", "100000", "--out", str(folder)]
+    process = subprocess.Popen(command(*settings), stdout=writer, stderr=writer)
+    os.close(writer)
+    wait_for(folder / "config.toml", process)
+    os.close(reader)
+    process.send_signal(number)
+    assert process.wait(timeout=60) in (128 + number, 141)
+    assert checkpoint.load(folder / "last.safetensors")[1]["training"]["epoch"] >= 1
+
+
 def test_interrupted_before_there_is_anything_to_go_on_from(tmp_path):
     folder = tmp_path / "run"
     slow = [*SETTINGS, "--cell", "lstm", "--hidden-size", "256", "--seq-length", "60"]
     slow += ["--train-fraction", "0.5", "--batch-size", "300"]
     process = start(*slow, "--out", str(folder))
-    wait_for(folder / "config.toml", process)
-    time.sleep(0.5)
+    wait_for(folder, process)
+    time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.1)
+    for line in process.stderr:
+        if "a second one ends at once" in line:
+            break
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

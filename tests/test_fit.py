@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rnn_xp as rx
+from rnn_xp.engines.blocks import Batch, default_block_rows, tree_sum
 from rnn_xp.engines.memory import block_bytes
-from rnn_xp.engines.portable import Batch, PortableEngine, default_block_rows, tree_sum
+from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.losses import mse
 
 ROOT = Path(__file__).parents[1]

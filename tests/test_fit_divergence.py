@@ -191,3 +191,37 @@ class TestFarAboveTheLowest:
         )
         for name, p in expected.params.items():
             assert np.array_equal(error.params[name], p)
+
+    def test_of_a_warm_start_nothing_is_known(self):
+        """Its first loss does not say how high is high."""
+        t = np.arange(200.0)
+        x, y = rx.make_windows(np.sin(t / 5.0), 10)
+        net = rx.Network(hidden_size=8)
+        good = rx.fit(net, x, y, optimizer=rx.optim.lbfgs(), epochs=300, backend=FLOAT64)
+        options = {"optimizer": rx.optim.adam(0.01), "params": good.params, "backend": FLOAT64}
+        warm = rx.fit(net, x, y, epochs=150, **options)
+        assert max(warm.history["loss"]) > 1e3 * warm.history["loss"][0]
+        resumed = rx.fit(
+            net, x, y, epochs=200, optimizer=rx.optim.adam(0.01), backend=FLOAT64, resume=warm
+        )
+        assert len(resumed.history["loss"]) == 200
+
+    @pytest.mark.parametrize("losses", [[0.0, *[1e-9] * 200], [-1e-3, *[-1e-6] * 200]])
+    def test_a_loss_of_zero_or_below_has_no_measure(self, losses):
+        assert self.see(losses) == (None, "")
+
+    def test_parameters_broken_by_the_update_before_a_stop(self):
+        """No epoch follows that would see them."""
+        x, y = windows(8)
+        calls = []
+
+        def poisoned(pred, target, weight=None, total=None):
+            calls.append(None)
+            value, dpred = mse(pred, target, weight, total)
+            return value, dpred * (np.nan if len(calls) == 3 else 1.0)
+
+        with pytest.raises(rx.DivergenceError, match="parameters are not finite at epoch 3"):
+            rx.fit(
+                NET, x, y, optimizer=rx.optim.sgd(0.01), epochs=9, loss=poisoned, workers=1,
+                callbacks=[lambda epoch: "enough" if epoch.number == 3 else None],
+            )  # fmt: skip

@@ -16,8 +16,9 @@ from problems import CELLS, TOPOLOGIES, excluded
 
 import rnn_xp as rx
 from rnn_xp import training_data
+from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.memory import block_bytes, workers_within
-from rnn_xp.engines.portable import Batch, PortableEngine
+from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.engines.threads import in_order
 from rnn_xp.losses import cross_entropy, mse
 

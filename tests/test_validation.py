@@ -52,6 +52,32 @@ class TestSplit:
         assert trained.max() + 1 == first_input
         assert len(validated) == round(0.25 * len(x))
 
+    def test_the_default_gap_of_one_to_many_is_as_long_as_what_follows(self):
+        """Each row's window of the series is its first value and the T - 1 after it."""
+        series, seen = np.arange(60.0), []
+        net = rx.Network(hidden_size=3, topology="one_to_many")
+
+        def spy(pred, target, weight=None, total=None):
+            seen.append(target)
+            return rx.losses.mse(pred, target, weight, total)
+
+        windows = np.lib.stride_tricks.sliding_window_view(series, 6)
+        x, y = windows[:, :1, None], windows[:, 1:, None]
+        rx.fit(
+            net, x, y, optimizer=rx.optim.sgd(1e-9), epochs=1, loss=spy, validation=0.25,
+            backend=FLOAT64, workers=1,
+        )  # fmt: skip
+        trained, validated = seen
+        assert trained.max() < x[len(x) - len(validated), 0, 0]
+
+    def test_classes_are_no_steps_ahead(self):
+        net = rx.Network(hidden_size=4, output_size=30)
+        x, y = np.zeros((90, 5, 1)), np.zeros(90, dtype=int)
+        found = rx.fit(
+            net, x, y, loss="cross_entropy", optimizer=rx.optim.adam(), epochs=1, validation=0.2
+        )
+        assert found.state.run["rows"] == 90 - 18 - 5
+
     def test_gap_of_your_own(self):
         x, y = windows()
         assert (
@@ -240,6 +266,16 @@ class TestBadInput:
     def test_message(self, change, error, message):
         with pytest.raises(error, match=message):
             fit(*windows(), **change)
+
+
+def test_a_validation_in_which_nothing_counts():
+    net = rx.Network(hidden_size=4, topology="many_to_many")
+    x = np.zeros((40, 5, 1))
+    with pytest.raises(ValueError, match="nothing counts in the validation"):
+        rx.fit(
+            net, x, x, lengths=np.where(np.arange(40) < 20, 5, 0), validation=0.25,
+            optimizer=rx.optim.adam(), epochs=1,
+        )  # fmt: skip
 
 
 def test_a_validation_loss_that_is_not_finite_is_divergence():
