@@ -196,8 +196,6 @@ def fit(
     if callable(callbacks):
         raise TypeError(f"fit: callbacks must be a list of them, got {callbacks!r}.")
     training_data.check_shapes(net, x, y, takes_classes(function))
-    if truncate is not None:
-        _check_truncation(net, truncate, batch_size, lengths)
     data, held_out = training_data.split_validation(
         net, function, backend, validation, gap,
         x=x, y=y, sample_weight=sample_weight, lengths=lengths, mask=mask, reset=reset,
@@ -206,6 +204,8 @@ def fit(
     if batch_size is not None:
         batch_size = training_data.whole("batch_size", batch_size, 1, rows)
         batch_size = None if batch_size == rows else batch_size
+    if truncate is not None:
+        _check_truncation(net, truncate, batch_size, lengths)
     noisy = bool(net.dropout or net.recurrent_dropout)
     if full_batch_only and (batch_size or truncate or noisy):
         raise ValueError(

@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import warnings
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,6 +103,8 @@ def all_finite(params: Params) -> bool:
 
 def whereabouts(backend: Backend) -> dict[str, Any]:
     """What the bits of a result depend on, beyond the definition of the run."""
+    from importlib import metadata  # takes as long to import as all of this package
+
     where: dict[str, Any] = {
         "backend": f"{backend.name} {backend.version}",
         "device": backend.device_name,

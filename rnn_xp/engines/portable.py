@@ -17,20 +17,21 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from rnn_xp import sequence
 from rnn_xp._typing import Array, Loss, Optimizer, Params, Workspace
 from rnn_xp.backend import Backend
 from rnn_xp.engines.blocks import Batch, tree_sum
-from rnn_xp.engines.threads import in_order
 from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import total_weight
 from rnn_xp.network import Network
 from rnn_xp.options import Options
 from rnn_xp.pipeline import Carry, loss_weight
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["PortableEngine"]
 
@@ -84,6 +85,8 @@ class PortableEngine:
         if self.workers == 1:
             yield
             return
+        from concurrent.futures import ThreadPoolExecutor  # only for those who use threads
+
         with ThreadPoolExecutor(self.workers) as self._pool:
             try:
                 yield
@@ -250,6 +253,8 @@ class PortableEngine:
         numbers = self._numbers(batch)
         if self._pool is None:
             return map(block, numbers)
+        from rnn_xp.engines.threads import in_order
+
         return in_order(self._pool, block, numbers, ahead=2 * self.workers)
 
     @contextlib.contextmanager
