@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-torch lint format learn contract golden data memory crash-test clean
+.PHONY: help train test test-torch lint format learn contract golden data memory crash-test bench clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ format: $(VENV)/installed-lint ## put the code into the project's format
 crash-test: $(VENV)/installed-test ## kill a training 50 times, mutate its files 100,000 times
 	$(BIN)/python -m pytest -n auto tests/test_crashes.py tests/test_checkpoint_mutations.py \
 		--kills 50 --mutations 100000
+
+bench: $(VENV)/installed-plot ## time training and inference beside other libraries (ten minutes)
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'jax>=0.5'
+	$(BIN)/python scripts/bench.py --out docs/results/bench $(ARGS)
 
 memory: $(VENV)/installed-plot ## peak memory of training on 8317 to 831,700 windows (a minute)
 	$(BIN)/python scripts/memory.py $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Before any import of the libraries that read them. Empty is the same as not set.
 os.environ["JAX_ENABLE_X64"] = "1"
@@ -139,6 +140,15 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
             flags = {"boolean_indexing": False, "data_dependent_shapes": False}
             stack.enter_context(backend.xp.ArrayAPIStrictFlags(**flags, enabled_extensions=()))
         yield Case(request.param, backend, device == "frozen")
+
+
+# What a shell runs in the background ignores SIGINT; the tests of Ctrl-C must not.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGTERM, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

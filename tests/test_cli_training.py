@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 import rnn_xp as rx
 from rnn_xp import checkpoint, cli, runs
+from rnn_xp.cli.interrupts import Interrupts
 
 SMALL = ["--hidden-size", "4", "--seq-length", "5"]
 
@@ -246,12 +249,20 @@ class TestResume:
         assert Path("run/notes.tmp.txt").exists()
 
 
+def test_what_is_ignored_on_purpose_stays_ignored():
+    """As under nohup."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interrupts():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 def test_interrupts_outside_the_main_thread_are_left_alone():
-    import threading
-
-    from rnn_xp.cli.interrupts import Interrupts
-
     found = []
 
     def work():
