@@ -31,15 +31,29 @@ def command(*arguments):
     return [sys.executable, "-m", "rnn_xp.cli", "train", *arguments]
 
 
-def start(*arguments):
-    return subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running():
+    """Also not where a test fails."""
+    yield
+    while STARTED:
+        end(STARTED.pop())
+
+
+def start(*arguments, **streams):
+    streams = streams or {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    STARTED.append(subprocess.Popen(command(*arguments), **streams))
+    return STARTED[-1]
 
 
 def end(process):
     process.kill()
-    process.communicate()
+    process.wait()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
 
 
 def train(folder):
@@ -172,7 +186,7 @@ def test_a_signal_keeps_the_run_though_nobody_reads_what_it_says(tmp_path, numbe
     """As at the end of a pipe whose reader was interrupted too."""
     folder, (reader, writer) = tmp_path / "run", os.pipe()
     settings = [*SETTINGS, "--epochs", "100000", "--out", str(folder)]
-    process = subprocess.Popen(command(*settings), stdout=writer, stderr=writer)
+    process = start(*settings, stdout=writer, stderr=writer)
     os.close(writer)
     wait_for(folder / "config.toml", process)
     os.close(reader)
