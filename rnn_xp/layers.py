@@ -220,27 +220,26 @@ class Layers:
                 prefix = self.prefix(layer, direction)
                 own = layer_params(params, prefix)
                 at = layer * self.directions + direction
+                dx = None
                 if (kernel := mine.kernels[direction]) is not None:
                     made, dx = kernel.backward(
                         own, mine.tapes[direction], douts[direction], wrt_input=bool(layer)
                     )
-                    grads |= {prefix + name: grad for name, grad in made.items()}
-                    if dx is not None:
-                        dxs = dx if dxs is None else dxs + dx
-                    continue
-                shares, dinitials[at], flows[at] = sequence.backprop(
-                    cell, own, mine.tapes[direction], douts[direction], dfinals(at),
-                    mine.schedules[direction], flow=flow, xp=xp,
-                )  # fmt: skip
-                rows = sequence.stack_rows(shares, xp=xp)
-                if per_step:
-                    made = sequence.collect_per_step(cell, own, mine.xs, shares, xp=xp)
                 else:
-                    del shares  # so that its memory can be used again
-                    made = sequence.collect(cell, own, mine.xs, rows, xp=xp)
+                    shares, dinitials[at], flows[at] = sequence.backprop(
+                        cell, own, mine.tapes[direction], douts[direction], dfinals(at),
+                        mine.schedules[direction], flow=flow, xp=xp,
+                    )  # fmt: skip
+                    rows = sequence.stack_rows(shares, xp=xp)
+                    if per_step:
+                        made = sequence.collect_per_step(cell, own, mine.xs, shares, xp=xp)
+                    else:
+                        del shares  # so that its memory can be used again
+                        made = sequence.collect(cell, own, mine.xs, rows, xp=xp)
+                    if layer or wrt_input:
+                        dx = sequence.input_back(cell, own, mine.xs, rows, xp=xp)
                 grads |= {prefix + name: grad for name, grad in made.items()}
-                if layer or wrt_input:
-                    dx = sequence.input_back(cell, own, mine.xs, rows, xp=xp)
+                if dx is not None:
                     dxs = dx if dxs is None else dxs + dx
             if layer:
                 douts = self._split(dxs, noise.between[layer], douts)
