@@ -79,8 +79,11 @@ class TestBlocks:
         )  # fmt: skip
         with engine.running():
             value, grads = engine.value_and_grad(params)
+        workspace = make_workspace(FLOAT32)
         blocks = [
-            NET.value_and_grad(params, x[k : k + 1040], y[k : k + 1040], "mse", total=8317.0)
+            NET.value_and_grad(
+                params, x[k : k + 1040], y[k : k + 1040], "mse", total=8317.0, workspace=workspace
+            )
             for k in range(0, 8317, 1040)
         ]
         assert len(blocks) == 8
