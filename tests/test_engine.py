@@ -18,6 +18,7 @@ from rnn_xp import training_loop
 from rnn_xp.engines.blocks import Batch, default_block_rows, on_accelerator
 from rnn_xp.engines.memory import block_bytes, workers_within
 from rnn_xp.engines.portable import PortableEngine
+from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import cross_entropy, mse
 
 NET = rx.Network(hidden_size=4)
