@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,21 +104,30 @@ def all_finite(params: Params) -> bool:
 
 def whereabouts(backend: Backend) -> dict[str, Any]:
     """What the bits of a result depend on, beyond the definition of the run."""
-    from importlib import metadata  # takes as long to import as all of this package
-
     where: dict[str, Any] = {
         "backend": f"{backend.name} {backend.version}",
         "device": backend.device_name,
+        "rnn_xp": _own_version(),
     }
-    with contextlib.suppress(metadata.PackageNotFoundError):  # a checkout that is not installed
-        where["rnn_xp"] = metadata.version("rnn-xp")
-    if backend.name == "numpy":
-        from threadpoolctl import threadpool_info
+    return {**where, "blas": list(_blas())} if backend.name == "numpy" else where
 
-        libraries = (pool for pool in threadpool_info() if pool["user_api"] == "blas")
-        keys = ("internal_api", "version", "architecture")
-        where["blas"] = [" ".join(str(pool.get(key)) for key in keys) for pool in libraries]
-    return where
+
+@functools.cache  # in a process it never changes, and asking takes as long as a small fit
+def _own_version() -> str | None:
+    from importlib import metadata  # takes as long to import as all of this package
+
+    with contextlib.suppress(metadata.PackageNotFoundError):  # a checkout that is not installed
+        return metadata.version("rnn-xp")
+    return None
+
+
+@functools.cache
+def _blas() -> tuple[str, ...]:
+    from threadpoolctl import threadpool_info
+
+    libraries = (pool for pool in threadpool_info() if pool["user_api"] == "blas")
+    keys = ("internal_api", "version", "architecture")
+    return tuple(" ".join(str(pool.get(key)) for key in keys) for pool in libraries)
 
 
 def check_same(state: TrainingState, net: Network, run: Mapping[str, Any]) -> TrainingState:

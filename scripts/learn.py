@@ -25,6 +25,7 @@ import numpy as np
 from learn import HEADINGS, table_row
 from learn.characters import characters
 from learn.synthetic import adding, copy, recall, xor
+from machine import processor
 
 import rnn_xp as rx
 
@@ -33,14 +34,9 @@ TASKS = {"xor": xor, "recall": recall, "adding": adding, "copy": copy, "characte
 
 def machine():
     """Describe the processor and the versions, which decide the bits, and how busy it was."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].partition(":")[2].strip() if lines else model
     load = f", load average {os.getloadavg()[1]:.1f}" if hasattr(os, "getloadavg") else ""
     return (
-        f"{model}, {os.cpu_count()} cores{load}; Python {platform.python_version()}, NumPy "
+        f"{processor()}{load}; Python {platform.python_version()}, NumPy "
         f"{np.__version__}, computed by {rx.get_backend()}"
     )
 

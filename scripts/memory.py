@@ -15,7 +15,6 @@ import argparse
 import ctypes
 import gc
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+from machine import processor
 
 import rnn_xp as rx
 from rnn_xp.engines.memory import block_bytes
@@ -123,13 +123,8 @@ def in_a_fresh_process(windows, workers, epochs, allocated):
 
 def machine():
     """Describe the processor and the versions."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].partition(":")[2].strip() if lines else model
     return (
-        f"{model}, {os.cpu_count()} cores; {platform.system()}, Python "
+        f"{processor()}; {platform.system()}, Python "
         f"{platform.python_version()}, NumPy {np.__version__}, rnn_xp {rx.__version__}"
     )
 

@@ -157,3 +157,9 @@ def everything(problem, case=None):
 
     arguments = {k: host(p) for k, p in there.params.items()} | {"x": host(there.x)}
     return function, arguments | {f"state.{k}": a for k, a in state._asdict().items()}
+
+
+def windows(rows=60, seq_length=5):
+    """Windows of two waves, and what follows each."""
+    t = np.arange(rows + seq_length, dtype=float)
+    return rx.make_windows(np.sin(t / 3.0) + 0.3 * np.cos(t), seq_length)

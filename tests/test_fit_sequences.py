@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from problems import windows
 
 import rnn_xp as rx
 
 NET = rx.Network(input_size=1, hidden_size=8, output_size=1)
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
-
-
-def windows(rows=60, seq_length=5):
-    t = np.arange(rows + seq_length, dtype=float)
-    return rx.make_windows(np.sin(t / 3.0) + 0.3 * np.cos(t), seq_length)
 
 
 class TestSequences:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import warnings
 
 import numpy as np
+import problems
 import pytest
 
 import rnn_xp as rx
@@ -22,9 +24,7 @@ STREAMS = rx.Network(cell="lstm", hidden_size=5, topology="many_to_many")
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
 
 
-def windows(rows=90, seq_length=5):
-    t = np.arange(rows + seq_length, dtype=float)
-    return rx.make_windows(np.sin(t / 3.0) + 0.3 * np.cos(t), seq_length)
+windows = functools.partial(problems.windows, 90)
 
 
 def streams(rows=12, steps=8):

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
+from problems import windows
 
 import rnn_xp as rx
-from rnn_xp import checkpoint, cli, training_loop, training_state
+from rnn_xp import checkpoint, training_loop, training_state
 from rnn_xp.callbacks import Checkpoint
 from rnn_xp.checkpoint import CheckpointError
-from rnn_xp.cli import train
-from rnn_xp.cli.interrupts import Interrupts
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.losses import mse
 from rnn_xp.optim.schedules import Plateau, ReduceOnPlateau
@@ -26,11 +20,6 @@ from rnn_xp.training_loop import Watch
 
 NET = rx.Network(hidden_size=4)
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
-
-
-def windows(rows=60, seq_length=5):
-    t = np.arange(rows + seq_length, dtype=float)
-    return rx.make_windows(np.sin(t / 3.0) + 0.3 * np.cos(t), seq_length)
 
 
 def fit(**options):
@@ -247,54 +236,3 @@ class TestKept:
         checkpoint.save(path, arrays, about)
         with pytest.raises(CheckpointError, match="one float64 for each of 5 epochs, got float32"):
             fit(epochs=6, resume=path)
-
-
-class TestCommand:
-    """``rnn-xp train`` in this process."""
-
-    @pytest.fixture(autouse=True)
-    def elsewhere(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-        for name in ("BACKEND", "DEVICE", "DTYPE"):
-            monkeypatch.delenv(f"RNN_XP_{name}", raising=False)
-        values = np.sin(np.arange(120) / 5.0) + np.cos(np.arange(120.0))
-        Path("wave.csv").write_text("".join(f"{v:.5f}\n" for v in values))
-
-    @staticmethod
-    def train(*options):
-        return cli.main(["train", "--data", "wave.csv", "--out", "run", "--epochs", "3", *options])
-
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    @pytest.mark.parametrize(("at", "files"), [(2, 2), (3, 6)])
-    def test_a_signal(self, at, files, number, monkeypatch, capsys):
-        """In the last epoch there is nothing left to interrupt."""
-
-        def fit(*args, callbacks, **more):
-            def kill(epoch):
-                if epoch.number == at:
-                    os.kill(os.getpid(), number)
-
-            return rx.fit(*args, callbacks=[kill, *callbacks], **more)
-
-        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-        monkeypatch.setattr(train, "fit", fit)
-        assert self.train("--json") == (0 if at == 3 else 128 + number)
-        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-        assert checkpoint.load("run/last.safetensors")[1]["training"]["epoch"] == at
-        assert len(list(Path("run").iterdir())) == files
-        out, err = capsys.readouterr()
-        assert out.count("\n") == (at == 3)
-        assert not any(line.startswith("epoch ") for line in err.splitlines())
-
-    def test_handlers_are_given_back_and_left_alone_in_threads(self):
-        before = signal.getsignal(signal.SIGINT)
-        with Interrupts():
-            assert signal.getsignal(signal.SIGINT) != before
-        assert signal.getsignal(signal.SIGINT) == before
-        with Interrupts() as interrupts:
-            os.kill(os.getpid(), signal.SIGINT)
-            assert interrupts.signal == signal.SIGINT
-            assert signal.getsignal(signal.SIGINT) == before
-        with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(self.train).result() == 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 import rnn_xp as rx
 from rnn_xp import checkpoint, cli, runs, training_state
 from rnn_xp.cli import train
+from rnn_xp.cli.interrupts import Interrupts
 from rnn_xp.optim.schedules import ReduceOnPlateau
 
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
@@ -179,3 +183,37 @@ class TestCommand:
         else:
             about = checkpoint.load("run/last.safetensors")[1]
             assert about["training"]["run"]["optimizer"] == repr(expected)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize(("at", "files"), [(2, 2), (3, 6)])
+    def test_a_signal(self, at, files, number, monkeypatch, capsys):
+        """In the last epoch there is nothing left to interrupt."""
+
+        def fit(*args, callbacks, **more):
+            def kill(epoch):
+                if epoch.number == at:
+                    os.kill(os.getpid(), number)
+
+            return rx.fit(*args, callbacks=[kill, *callbacks], **more)
+
+        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+        monkeypatch.setattr(train, "fit", fit)
+        assert self.train("--json") == (0 if at == 3 else 128 + number)
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+        assert checkpoint.load("run/last.safetensors")[1]["training"]["epoch"] == at
+        assert len(list(Path("run").iterdir())) == files
+        out, err = capsys.readouterr()
+        assert out.count("\n") == (at == 3)
+        assert not any(line.startswith("epoch ") for line in err.splitlines())
+
+    def test_handlers_are_given_back_and_left_alone_in_threads(self):
+        before = signal.getsignal(signal.SIGINT)
+        with Interrupts():
+            assert signal.getsignal(signal.SIGINT) != before
+        assert signal.getsignal(signal.SIGINT) == before
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupts.signal == signal.SIGINT
+            assert signal.getsignal(signal.SIGINT) == before
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(self.train).result() == 0

@@ -15,6 +15,7 @@ once than the blocks being computed and a few gradients, however many rows there
 from __future__ import annotations
 
 import contextlib
+import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -128,7 +129,7 @@ class PortableEngine:
         for seen, result in self._seen:
             if seen is params:
                 return result
-        result = self._evaluate(params, self.data, self.total(self.data), 0)
+        result = self._evaluate(params, self.data, self._total_of_data, 0)
         self._seen.append((params, result))
         return result
 
@@ -158,7 +159,7 @@ class PortableEngine:
             self._seen = [entry for entry in self._seen if entry[0] is params]
             value, grads = self.value_and_grad(params)
         else:
-            value, grads = self._evaluate(params, self.data, self.total(self.data), epoch)
+            value, grads = self._evaluate(params, self.data, self._total_of_data, epoch)
         params, opt_state = self.optimizer.update(
             grads, opt_state, params, value=value, value_and_grad=self.value_and_grad
         )
@@ -288,6 +289,10 @@ class PortableEngine:
         if weight is None:
             return xp.ones_like(batch.x[:, 0:1, 0]) * counts
         return (weight if len(weight.shape) == 2 else weight[:, None]) * counts
+
+    @functools.cached_property
+    def _total_of_data(self) -> Any:
+        return self.total(self.data)
 
     def total(self, batch: Batch, context: int = 0) -> Any:
         """Weight of all rows; by blocks, because the weights of all steps are as large as x."""

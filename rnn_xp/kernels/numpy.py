@@ -122,7 +122,9 @@ class RNN:
                 np.multiply(h, h, out=dz)
                 np.subtract(1.0, dz, out=dz)
             else:
-                np.greater(h, 0.0, out=dz, casting="unsafe")
+                # 1 where h > 0, and where it is NaN, which must not look like an idle unit.
+                np.less_equal(h, 0.0, out=dz, casting="unsafe")
+                np.subtract(1.0, dz, out=dz)
             dz *= back.dh
             back.finish(s, dz)
             back.dh, back.through = back.through, back.dh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import time
 
 import numpy as np
@@ -12,14 +13,14 @@ LONG = 0.5  # s
 PAUSE = 0.03  # s; threads of the one before keep spinning for so long
 
 
-class Contender:
+class Contender(abc.ABC):
     """Something that does a step of work when asked, and can be timed doing it."""
 
     name = "?"
 
+    @abc.abstractmethod
     def step(self):
         """Do the work, and wait until it is done."""
-        raise NotImplementedError
 
     def times(self, seconds, most):
         """Seconds of one step, measured for so many steps, or as many as fit into the seconds."""
@@ -31,7 +32,8 @@ class Contender:
         return taken
 
     def close(self):
-        """Give back what the contender holds."""
+        """Give back what the contender holds; most hold nothing."""
+        return
 
 
 def interleave(contenders, seconds, rounds):
