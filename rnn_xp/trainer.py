@@ -152,8 +152,9 @@ def fit(
     memory_budget : int, optional
         Bytes that activations may take; limits how many threads work at once. Never changes a bit.
     block_rows : int, optional
-        Rows of a block: 1040 on a CPU, 65,536 on an accelerator by default. A part of the
-        definition of the result, since sums of other blocks are rounded differently.
+        Rows of a block. By default 1040 on a CPU, or half of an update's rows where these are no
+        more than 1040 and have 16,384 numbers or more in their state; 65,536 on an accelerator. A
+        part of the definition of the result, since sums of other blocks are rounded differently.
     backend : Backend, optional
         `rnn_xp.get_backend` by default.
     callbacks : sequence of callable
@@ -216,7 +217,7 @@ def fit(
     resume = _read_state(resume, net, optimizer, backend)
     if block_rows is None:
         recorded = resume.run.get("block_rows") if resume is not None else None
-        block_rows = recorded or default_block_rows(backend)
+        block_rows = recorded or default_block_rows(backend, batch_size or rows, net.hidden_size)
     block_rows = training_data.whole("block_rows", block_rows, 1)
     run = {
         "optimizer": _name(optimizer),

@@ -28,6 +28,7 @@ from rnn_xp import checkpoint
 from rnn_xp._typing import Array, Optimizer, Params
 from rnn_xp.backend import Backend, array_namespace, to_numpy
 from rnn_xp.checkpoint import CheckpointError
+from rnn_xp.kernels import kernels_of
 from rnn_xp.network import Network
 
 __all__ = [
@@ -107,6 +108,7 @@ def whereabouts(backend: Backend) -> dict[str, Any]:
     where: dict[str, Any] = {
         "backend": f"{backend.name} {backend.version}",
         "device": backend.device_name,
+        "kernels": kernels_of(backend),
         "rnn_xp": _own_version(),
     }
     return {**where, "blas": list(_blas())} if backend.name == "numpy" else where

@@ -27,6 +27,7 @@ import numpy as np
 from machine import processor
 
 import rnn_xp as rx
+from rnn_xp.engines.blocks import default_block_rows
 from rnn_xp.engines.memory import block_bytes
 
 STEPS, HIDDEN = 10, 50
@@ -219,8 +220,9 @@ def main(argv=None):
             found = {"windows": windows, "workers": workers}
             for allocated in (False, True):
                 found |= in_a_fresh_process(windows, workers, args.epochs, allocated)
-            blocks = min(workers, -(-windows // 1040))
-            found["estimate"] = blocks * block_bytes(NET, STEPS, min(windows, 1040), 4)
+            rows = default_block_rows(rx.get_backend("numpy"), windows, NET.hidden_size)
+            blocks = min(workers, -(-windows // rows))
+            found["estimate"] = blocks * block_bytes(NET, STEPS, min(windows, rows), 4)
             results.append(found)
             print(*(table(results) if len(results) == 1 else [row(found)]), sep="\n", flush=True)
     verdicts = judge(results)

@@ -11,11 +11,15 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["RNN_XP_BACKEND"] = os.environ["RNN_XP_DEVICE"] = os.environ["RNN_XP_DTYPE"] = ""
+os.environ["RNN_XP_KERNELS"] = ""
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import array_api_compat
@@ -25,7 +29,13 @@ from frozen import freeze
 from guard import no_host_sync
 from problems import CELLS, OPTIONS
 
+import rnn_xp
 from rnn_xp.backend import Backend, BackendError, get_backend, to_numpy
+
+# numba keeps what it compiled, and notices a change in a function's own file only.
+_SOURCES = sorted((Path(rnn_xp.__file__).parent / "kernels" / "numba").glob("*.py"))
+_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:16]
+os.environ.setdefault("NUMBA_CACHE_DIR", f"{tempfile.gettempdir()}/rnn_xp-numba-{_DIGEST}")
 
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5}
 """Relative to the largest entry of what is compared. The only place where it is said."""

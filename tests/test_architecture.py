@@ -54,7 +54,8 @@ MAY_NAME_LIBRARIES = {
     *("kernels", "engines", "distributed", "interchange", "cli"),
 }
 MAY_IMPORT_NUMPY = (
-    {"backend.arrays", "backend.handle", "kernels.numpy", "testing", "distributed", "checkpoint"}
+    {"backend.arrays", "backend.handle", "kernels.numpy", "kernels.numba"}
+    | {"testing", "distributed", "checkpoint"}
     | HOST_DATA
     | {name for name, level in LEVELS.items() if level >= 7}
 )

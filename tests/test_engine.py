@@ -66,8 +66,25 @@ class TestBlocks:
     )
     def test_rows_of_a_block_on_each_kind_of_device(self, device, rows, accelerator):
         backend = SimpleNamespace(device_name=device)
-        assert default_block_rows(backend) == rows
+        assert default_block_rows(backend, 8317, 50) == rows
         assert on_accelerator(backend) is accelerator
+
+    @pytest.mark.parametrize(
+        ("rows", "hidden", "expected"),
+        [
+            (1040, 50, 520),
+            (1041, 50, 1040),
+            (64, 256, 32),
+            (63, 256, 32),
+            (62, 256, 1040),  # 31 x 256 numbers are not worth a thread
+            (32, 64, 1040),
+            (1, 20_000, 1),
+        ],
+    )
+    def test_a_single_block_is_cut_in_two_if_it_is_worth_it(self, rows, hidden, expected):
+        assert default_block_rows(FLOAT32, rows, hidden) == expected
+        gpu = SimpleNamespace(device_name="cuda:0")
+        assert default_block_rows(gpu, rows, hidden) == 65536
 
     @pytest.mark.parametrize("workers", [1, 2])
     def test_the_reference_workload_is_summed_as_a_tree(self, workers):
@@ -76,7 +93,7 @@ class TestBlocks:
         params = NET.init(0, FLOAT32)
         engine = PortableEngine(
             net=NET, loss=mse, optimizer=rx.optim.sgd(), backend=FLOAT32, data=Batch(x, y),
-            block_rows=default_block_rows(FLOAT32), workers=workers,
+            block_rows=default_block_rows(FLOAT32, 8317, 50), workers=workers,
         )  # fmt: skip
         with engine.running():
             value, grads = engine.value_and_grad(params)
@@ -140,7 +157,7 @@ class TestBits:
         found = {}
         for workers in {1, 2, 4, *within}:
             engine = make_engine(
-                Batch(x, y), workers, net, FLOAT32, block_rows=default_block_rows(FLOAT32)
+                Batch(x, y), workers, net, FLOAT32, block_rows=default_block_rows(FLOAT32, 8317, 50)
             )
             params = net.init(0, FLOAT32)
             with engine.running(), threadpoolctl.threadpool_limits(1, user_api="blas"):

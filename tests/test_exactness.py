@@ -112,7 +112,7 @@ class TestBlocks:
                 assert np.array_equal(run.params[name], p)
 
     def test_reference_workload_has_eight_blocks(self):
-        assert -(-8317 // default_block_rows(FLOAT64)) == 8
+        assert -(-8317 // default_block_rows(FLOAT64, 8317, 50)) == 8
 
     def test_line_search_evaluations_are_reused(self):
         """L-BFGS ends on a point it has evaluated: only the first gradient is extra."""

@@ -11,6 +11,7 @@ from rnn_xp.backend import Backend
 __all__ = ["Batch", "default_block_rows", "on_accelerator", "tree_sum"]
 
 _CPU_BLOCK_ROWS = 1040
+_WORTH_A_THREAD = 8192  # numbers in the state of a block
 _ACCELERATOR_BLOCK_ROWS = 65536
 
 _T = TypeVar("_T")
@@ -21,14 +22,34 @@ def on_accelerator(backend: Backend) -> bool:
     return backend.device_name.startswith(("cuda", "gpu", "tpu", "mps"))
 
 
-def default_block_rows(backend: Backend) -> int:
-    """Rows of a block: 1040 on a CPU, 65,536 on an accelerator.
+def default_block_rows(backend: Backend, rows: int, hidden_size: int) -> int:
+    """Rows of a block for an update of so many rows: 1040 on a CPU, 65,536 on an accelerator.
 
     On a CPU a block's arrays should stay in cache and there should be blocks for all threads;
-    the 8317 rows of the reference workload make 8 of 1040. On an accelerator every further block
-    repeats all kernel launches.
+    the 8317 rows of the reference workload make 8 of 1040. What would be a single block is cut in
+    two, if its halves are worth a thread each. On an accelerator every further block repeats all
+    kernel launches.
+
+    Parameters
+    ----------
+    backend : Backend
+    rows : int
+        N of an update.
+    hidden_size : int
+        H.
+
+    Examples
+    --------
+    >>> from rnn_xp.backend import get_backend
+    >>> numpy = get_backend("numpy", device="cpu")
+    >>> default_block_rows(numpy, 8317, 50), default_block_rows(numpy, 64, 256)
+    (1040, 32)
     """
-    return _ACCELERATOR_BLOCK_ROWS if on_accelerator(backend) else _CPU_BLOCK_ROWS
+    if on_accelerator(backend):
+        return _ACCELERATOR_BLOCK_ROWS
+    half = -(-rows // 2)
+    alone = rows <= _CPU_BLOCK_ROWS
+    return half if alone and half * hidden_size >= _WORTH_A_THREAD else _CPU_BLOCK_ROWS
 
 
 def tree_sum(leaves: Iterable[_T], add: Callable[[_T, _T], _T]) -> _T:

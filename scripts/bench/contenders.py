@@ -16,7 +16,10 @@ from rnn_xp.configuration import resolve_loss
 from rnn_xp.engines.blocks import Batch, default_block_rows
 from rnn_xp.engines.portable import PortableEngine
 
-BLOCK_ROWS = default_block_rows(FLOAT32)
+
+def block_rows(case):
+    """What `fit` takes."""
+    return default_block_rows(FLOAT32, case.N, case.H)
 
 
 def first_gradient(mean):
@@ -63,7 +66,7 @@ class Engine(Contender):
     def __init__(self, case, optimizer=ADAM, data=None):
         self.engine = Watched(
             net=case.net, loss=resolve_loss("mse", "identity"), optimizer=optimizer,
-            backend=FLOAT32, data=Batch(*(data or case.data)), block_rows=BLOCK_ROWS,
+            backend=FLOAT32, data=Batch(*(data or case.data)), block_rows=block_rows(case),
             workers=THREADS,
         )  # fmt: skip
         self.running = contextlib.ExitStack()
@@ -127,7 +130,7 @@ class Products(Contender):
     def __init__(self, case, threads, blas=1):
         self.name = f"products, {threads} x {blas} thread{'s'[: threads * blas > 1]}"
         self.blas, self.pool = blas, ThreadPoolExecutor(threads) if threads > 1 else None
-        blocks = threads * -(-case.N // (threads * BLOCK_ROWS)) if blas == 1 else 1
+        blocks = threads * -(-case.N // (threads * block_rows(case))) if blas == 1 else 1
         each = -(-case.N // blocks)
         self.rows = [min(each, case.N - start) for start in range(0, case.N, each)]
         spaces = [_Space(case, each) for _ in range(threads)]

@@ -1,0 +1,41 @@
+"""NumPy's layers, compiled by numba: a whole sequence in one call that holds no lock; float32.
+
+What is computed is what `rnn_xp.kernels.numpy` computes; what differs is that nothing between two
+products is a call of its own, so neither the interpreter nor passes over memory stand between the
+arithmetic units and their work. From the bottom up:
+
+- `product`: a matrix product made of register tiles;
+- `lanes`: pointwise equations, traced to vector instructions;
+- `layer`: buffers and the pieces of a step, which all cells share;
+- `rnn`, `gru`, `lstm`: the loops over tiles of rows and over time.
+"""
+
+from rnn_xp._typing import Kernel
+from rnn_xp.kernels import numpy
+from rnn_xp.kernels.numba.gru import GRU
+from rnn_xp.kernels.numba.lstm import LSTM
+from rnn_xp.kernels.numba.rnn import RNN
+
+__all__ = ["GRU", "KERNELS", "LSTM", "RNN", "Workspace"]
+
+KERNELS: dict[str, Kernel] = {
+    "rnn-tanh": RNN("tanh"),
+    "rnn-relu": RNN("relu"),
+    "gru": GRU(),
+    "lstm": LSTM(),
+}
+"""By the names that cells give (``cell.kernel``)."""
+
+
+class Workspace(numpy.Workspace):
+    """Buffers of one worker, and the compiled layers that compute in them.
+
+    Examples
+    --------
+    >>> Workspace("float32").kernel("gru") is KERNELS["gru"]
+    True
+    """
+
+    def kernel(self, name: str | None) -> Kernel | None:
+        """Give the kernel of a cell by the name the cell calls it, or None if there is none."""
+        return None if name is None else KERNELS.get(name)

@@ -1,0 +1,170 @@
+"""Pointwise functions over rows, written in Python as equations and traced to vector instructions.
+
+A compiler turns a loop into vectors only if it can prove that no two of its arrays overlap, and the
+step of an LSTM has thirteen of them. So the vectors are written down: `lanewise` calls a function
+once with `Lanes`, which note every operation for LLVM, and puts the result into a loop over eight
+columns at a time. The last eight of a row may overlap those before; they are read first, so that
+results may be written over what they were made of.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from rnn_xp.kernels.numba.product import compiled
+
+__all__ = ["Lanes", "columns", "lanewise", "sigmoid", "tanh", "where"]
+
+_LANES = 8
+_FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
+
+# tanh(x) = x P(x^2) / Q(x^2): minimax on [-9, 9], off by at most 6e-8 of tanh.
+_P = (0.99999994, 0.12919224, 2.9207569e-3, 9.2673785e-6, -1.2780327e-8, 1.8254985e-11)
+_Q = (1.0, 0.46252508, 2.3763148e-2, 2.2809953e-4)
+_EDGE = 9.0  # beyond, tanh is 1 in float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Lanes:
+    """Eight numbers, or a single one, in a function that is being traced."""
+
+    builder: Any
+    value: Any
+
+    def __add__(self, other: Lanes | float) -> Lanes:
+        return self._apply("fadd", self, other)
+
+    def __sub__(self, other: Lanes | float) -> Lanes:
+        return self._apply("fsub", self, other)
+
+    def __mul__(self, other: Lanes | float) -> Lanes:
+        return self._apply("fmul", self, other)
+
+    def __truediv__(self, other: Lanes | float) -> Lanes:
+        return self._apply("fdiv", self, other)
+
+    def __radd__(self, other: float) -> Lanes:
+        return self._apply("fadd", other, self)
+
+    def __rsub__(self, other: float) -> Lanes:
+        return self._apply("fsub", other, self)
+
+    def __rmul__(self, other: float) -> Lanes:
+        return self._apply("fmul", other, self)
+
+    def _apply(self, operation: str, a: Lanes | float, b: Lanes | float) -> Lanes:
+        a, b = self.value_of(a), self.value_of(b)
+        # A product and a sum may become one instruction.
+        made = getattr(self.builder, operation)(a, b, flags=("contract",))
+        return Lanes(self.builder, made)
+
+    def value_of(self, other: Lanes | float) -> Any:
+        """Give what LLVM knows a number or other lanes by."""
+        if isinstance(other, Lanes):
+            return other.value
+        kind = self.value.type
+        return ir.Constant(kind, other if kind == _FLOAT else [other] * _LANES)
+
+
+def where(x: Lanes, relation: str, bound: float, a: Lanes | float, b: Lanes) -> Lanes:
+    """Choose a where x stands in a relation to a bound, which a NaN never does, and b elsewhere."""
+    holds = x.builder.fcmp_ordered(relation, x.value, x.value_of(bound))
+    return Lanes(x.builder, x.builder.select(holds, x.value_of(a), b.value))
+
+
+def tanh(x: Lanes) -> Lanes:
+    """Hyperbolic tangent; a NaN stays one."""
+    x = where(x, "<", -_EDGE, -_EDGE, x)
+    x = where(x, ">", _EDGE, _EDGE, x)
+    u = x * x
+    p, q = u * _P[-1], u * _Q[-1]
+    for a in _P[-2:0:-1]:
+        p = (p + a) * u
+    for a in _Q[-2:0:-1]:
+        q = (q + a) * u
+    y = x * (p + _P[0]) / (q + _Q[0])
+    y = where(y, "<", -1.0, -1.0, y)
+    return where(y, ">", 1.0, 1.0, y)
+
+
+def sigmoid(s: Lanes) -> Lanes:
+    """sigmoid(z), given s = tanh(z / 2); its derivative is (1 - s^2) / 4."""
+    return 0.5 + 0.5 * s
+
+
+def lanewise(function: Callable[..., Any]) -> Any:
+    """Make of a function of Lanes one of rows, to be called from compiled code.
+
+    Parameters
+    ----------
+    function : callable
+        Takes Lanes and returns one or a tuple of them.
+
+    Returns
+    -------
+    callable
+        ``f(rows, size, places)`` computes ``size`` columns of so many rows. The places, each from
+        `columns` and joined by ``+``, are first those of what the function takes, then those of
+        what it returns, and may be the same.
+    """
+    count = len(inspect.signature(function).parameters)
+
+    @intrinsic
+    def over_rows(typing, rows, size, places):
+        def generate(context, builder, signature, arguments):
+            rows, size, places = arguments
+            numbers = cgutils.unpack_tuple(builder, places)
+            bases = [builder.inttoptr(p, _FLOAT.as_pointer()) for p in numbers[::2]]
+            vector = ir.VectorType(_FLOAT, _LANES)
+            last = builder.sub(size, _INDEX(_LANES))
+
+            def load(starts: list[Any], j: Any, kind: Any) -> list[Lanes]:
+                places = [at(start, j, kind) for start in starts[:count]]
+                return [Lanes(builder, builder.load(place, align=4)) for place in places]
+
+            def store(starts: list[Any], j: Any, kind: Any, taken: list[Lanes]) -> None:
+                made = function(*taken)
+                made = made if isinstance(made, tuple) else (made,)
+                for start, lanes in zip(starts[count:], made, strict=True):
+                    builder.store(lanes.value, at(start, j, kind), align=4)
+
+            def at(start: Any, j: Any, kind: Any) -> Any:
+                return builder.bitcast(builder.gep(start, [j]), kind.as_pointer())
+
+            with cgutils.for_range(builder, rows) as row:
+                starts = [
+                    builder.gep(base, [builder.mul(stride, row.index)])
+                    for base, stride in zip(bases, numbers[1::2], strict=True)
+                ]
+                enough = builder.icmp_signed(">=", last, _INDEX(0))
+                with builder.if_else(enough) as (vectors, singles):
+                    with vectors:
+                        final = load(starts, last, vector)
+                        begun = cgutils.for_range_slice(builder, _INDEX(0), last, _INDEX(_LANES))
+                        with begun as (j, _):
+                            store(starts, j, vector, load(starts, j, vector))
+                        store(starts, last, vector, final)
+                    with singles, cgutils.for_range(builder, size) as column:
+                        store(starts, column.index, _FLOAT, load(starts, column.index, _FLOAT))
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.intp, places), generate
+
+    return over_rows
+
+
+@compiled
+def columns(rows, first):
+    """Name the columns of a matrix from the first of them on: its address, and a row's length."""
+    length = rows.strides[0] // 4
+    return rows.ctypes.data + 4 * first, length

@@ -1,0 +1,200 @@
+"""What the compiled layers share: buffers in rows, tiles of rows, and the pieces of a step.
+
+A tile of rows goes through all steps before the next one begins, so that what a step needs stays in
+the cache. With W = 1 + I + H, and ``~`` before what is padded to a multiple of 8 columns::
+
+    entering  (T + 1, N, W)     [1, x, h] of each step, in the order in which the steps are done
+    w         (W, G*H) packed   [b_h; w_xh.T; w_hh.T], so that one product gives z
+    dw        (W, ~G*H)         its gradient
+    back      (G*H, H) packed   w_hh, and beside it w_xh where dx is wanted
+    through   (TILE, ~(H + I))  [dh, dx] of the step at hand
+    d         (TILE, ~G*H)      dz of the step at hand
+
+sigmoid(z) = (1 + s) / 2 with s = tanh(z / 2): the weights of sigmoids are halved beforehand, and s
+is what is kept.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_xp.kernels.numba.lanes import columns, lanewise
+from rnn_xp.kernels.numba.product import PANEL, compiled, multiply, spaced
+
+__all__ = [
+    "TILE",
+    "Back",
+    "Tape",
+    "add_own_share",
+    "collect",
+    "enter",
+    "forwarded",
+    "give_dx",
+    "join",
+    "project",
+    "pull_back",
+    "split",
+]
+
+TILE = 36  # rows; a multiple of the 6 and 12 rows of the product's tiles
+
+_Floats = NDArray[np.floating[Any]]
+
+
+class Tape(NamedTuple):
+    """What a forward leaves in the workspace, for its backward; ``kept`` is the cell's own."""
+
+    entering: _Floats
+    kept: tuple[_Floats, ...]
+    reverse: bool
+    workspace: Any
+    name: str
+
+
+def enter(xs: _Floats, size: int, reverse: bool, workspace: Any, name: str) -> _Floats:
+    """Lay out [1, x, h] for all steps, in the order in which they are done; h is still missing."""
+    steps, rows, inputs = xs.shape
+    entering: _Floats = workspace.take(f"{name}entering", steps + 1, rows, 1 + inputs + size)
+    entering[:steps, :, 0] = 1.0
+    entering[:steps, :, 1 : 1 + inputs] = xs[::-1] if reverse else xs
+    return entering
+
+
+def join(params: dict[str, _Floats]) -> _Floats:
+    """Make the weights of `enter`'s rows, (W, G*H)."""
+    return np.concatenate([params["b_h"][None, :], params["w_xh"].T, params["w_hh"].T])
+
+
+def split(dw: _Floats, gates: int, inputs: int) -> dict[str, _Floats]:
+    """Take `join` apart again: gradients of the parameters, as arrays of their own."""
+    b_h, w_xh, w_hh = np.split(dw[:, :gates], (1, 1 + inputs))
+    return {"w_hh": w_hh.T.copy(), "b_h": b_h[0].copy(), "w_xh": w_xh.T.copy()}
+
+
+def forwarded(
+    size: int, more: tuple[_Floats, ...], tape: Tape
+) -> tuple[_Floats, tuple[_Floats, ...], Tape]:
+    """Make what a forward returns: the states by time, the fields of the last, and the tape."""
+    hs = tape.entering[1:, :, -size:]
+    return hs[::-1] if tape.reverse else hs, (hs[-1], *more), tape
+
+
+class Back:
+    """Buffers of a way back, and what the loss itself says of the states.
+
+    Attributes
+    ----------
+    own : ndarray (K, N, H)
+        The loss's own shares of dL/dh_t, each distinct one once.
+    which : ndarray (T,) of int
+        Which of them is a step's, in the order of the steps; -1 for none.
+    dxs : ndarray (T, N, I)
+        In the order of the steps; I is 0 where dx is not wanted.
+    """
+
+    def __init__(
+        self, params: dict[str, _Floats], tape: Tape, dhs: Sequence[_Floats | None], wanted: bool
+    ) -> None:
+        gates, size = params["w_hh"].shape
+        steps, (_, rows, width) = len(dhs), tape.entering.shape
+        self.inputs = params["w_xh"].shape[1]
+        inputs = self.inputs if wanted else 0
+        take = tape.workspace.take
+        given = {id(dh): dh for dh in dhs if dh is not None}
+        places = {key: place for place, key in enumerate(given)}
+        self.own = take("own", len(given), rows, size)
+        for place, dh in enumerate(given.values()):
+            self.own[place] = dh
+        ordered = dhs[::-1] if tape.reverse else dhs
+        self.which = np.asarray([-1 if dh is None else places[id(dh)] for dh in ordered])
+        self.through = _zeros(take("through", TILE, spaced(size + inputs)))
+        self.d = _zeros(take("d", TILE, spaced(gates)))
+        self.dw = _zeros(take("dw", width, spaced(gates)))
+        self.dxs = take(f"{tape.name}dx", steps, rows, inputs)
+        self.reverse = tape.reverse
+
+    def by_time(self) -> _Floats | None:
+        """Gradient of the input (T, N, I), or None if it is not wanted."""
+        if not self.dxs.shape[2]:
+            return None
+        dxs: _Floats = self.dxs[::-1] if self.reverse else self.dxs
+        return dxs
+
+
+def _zeros(buffer: _Floats) -> _Floats:
+    buffer[...] = 0.0
+    return buffer
+
+
+@compiled
+def project(entering, s, start, used, w, z):
+    """Compute z (tile, ~J) = the first ``used`` columns of [1, x, h], times w."""
+    _, rows, width = entering.shape
+    entered = entering.ctypes.data + 4 * (s * rows + start) * width
+    tile, z_row = z.shape
+    panel, columns = PANEL * w.shape[1], min(PANEL * w.shape[0], z_row)
+    multiply(
+        entered, width, 1, w.ctypes.data, PANEL, panel, z.ctypes.data, z_row, tile, columns, used,
+        False,
+    )  # fmt: skip
+
+
+@compiled
+def collect(entering, s, start, used, d, gates, dw):
+    """Sum over the samples of a tile: dw += [1, x, h].T d, for the first ``used`` rows of it."""
+    _, rows, width = entering.shape
+    entered = entering.ctypes.data + 4 * (s * rows + start) * width
+    tile, d_row = d.shape
+    multiply(
+        entered, 1, width, d.ctypes.data, d_row, PANEL, dw.ctypes.data, dw.shape[1], used,
+        (gates + 7) // 8 * 8, tile, True,
+    )  # fmt: skip
+
+
+@compiled
+def pull_back(d, gates, back, through, add):
+    """Compute [dh, dx], or add to it: [dh, dx] (+)= d [w_hh, w_xh]."""
+    (tile, d_row), row = d.shape, through.shape[1]
+    panel, columns = PANEL * back.shape[1], min(PANEL * back.shape[0], row)
+    multiply(
+        d.ctypes.data, d_row, 1, back.ctypes.data, PANEL, panel, through.ctypes.data, row, tile,
+        columns, gates, add,
+    )  # fmt: skip
+
+
+@compiled
+def add_own_share(dh, own, place, start, size, last):
+    """Add to dh the loss's own share; before the last step done there is nothing to add it to."""
+    tile = dh.shape[0]
+    total = columns(dh, 0)
+    if place >= 0:
+        share = columns(own[place, start : start + tile], 0)
+        if last:
+            _copy(tile, size, share + total)
+        else:
+            _add(tile, size, share + total + total)
+    elif last:
+        dh[...] = 0.0
+
+
+@compiled
+def give_dx(through, size, dxs, s, start):
+    """Hand out dx of a step, where it is wanted."""
+    tile, inputs = through.shape[0], dxs.shape[2]
+    _copy(tile, inputs, columns(through, size) + columns(dxs[s, start : start + tile], 0))
+
+
+@lanewise
+def _copy(a):
+    return a
+
+
+@lanewise
+def _add(a, b):
+    return a + b

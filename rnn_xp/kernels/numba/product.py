@@ -1,0 +1,166 @@
+"""A matrix product for the thin shapes of recurrent networks, made of register tiles.
+
+A BLAS lays its operands out anew in every call, and for the rows of one step that costs as much as
+the product itself. Here the weights are laid out once for a whole sequence, and the other operand
+is read where it lies. The innermost piece is written for LLVM: a tile of C, six rows of sixteen
+columns, stays in registers while
+
+    c[i, :] += a[i, k] * b[k, :]        for all k, with a[i, k] in every lane of a vector.
+
+Sixteen columns are two registers with AVX, four with NEON and one with AVX-512.
+"""
+
+# Signatures are left to numba, which reads no annotations.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = ["PANEL", "compiled", "multiply", "pack", "padded", "spaced"]
+
+PANEL = 16  # columns of a tile, and of a panel of packed weights
+_LANES = 8  # of a vector; a last tile of so many columns if these are enough
+_FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
+
+
+def compiled(function: Any) -> Any:
+    """Compile without the interpreter's lock, and keep the result for the next process.
+
+    ``contract`` lets a product and a sum become one instruction; nothing else is reordered.
+    """
+    options = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # there is no folder that can be written to
+        return njit(**options)(function)
+
+
+def padded(columns: int) -> int:
+    """Columns that a product writes: the next multiple of 8."""
+    return -(-columns // _LANES) * _LANES
+
+
+def spaced(columns: int) -> int:
+    """Length of a row for so many columns, such that rows do not compete for one place in a cache.
+
+    That they do where their distance is a multiple of 1 KiB, which hidden sizes like to be.
+    """
+    length = padded(columns)
+    return length + PANEL if length % 256 == 0 else length
+
+
+def pack(b: Any) -> Any:
+    """Lay out B (K, J) in panels of 16 columns, (ceil(J / 16), K, 16), the last padded by zeros."""
+    steps, columns = b.shape
+    panels = np.zeros((-(-columns // PANEL), steps, PANEL), b.dtype)
+    for number, panel in enumerate(panels):
+        part = b[:, number * PANEL : (number + 1) * PANEL]
+        panel[:, : part.shape[1]] = part
+    return panels
+
+
+def _tile(rows: int, columns: int) -> Any:
+    """Make the product of one tile; addresses in bytes, strides in floats."""
+
+    @intrinsic
+    def tile(typing, a, a_row, a_k, b, b_k, c, c_row, steps, add):
+        def generate(context, builder, signature, arguments):
+            a, a_row, a_k, b, b_k, c, c_row, steps, add = arguments
+            vector, lanes = ir.VectorType(_FLOAT, _LANES), ir.VectorType(ir.IntType(32), _LANES)
+            zeros, across = ir.Constant(vector, None), range(columns // _LANES)
+            a, b, c = (builder.inttoptr(p, _FLOAT.as_pointer()) for p in (a, b, c))
+
+            def at(base: Any, offset: Any, number: int) -> Any:
+                place = builder.gep(base, [builder.add(offset, _INDEX(number * _LANES))])
+                return builder.bitcast(place, vector.as_pointer())
+
+            def in_every_lane(value: Any) -> Any:
+                one = builder.insert_element(zeros, value, ir.IntType(32)(0))
+                return builder.shuffle_vector(one, zeros, ir.Constant(lanes, None))
+
+            a_rows = [builder.gep(a, [builder.mul(a_row, _INDEX(i))]) for i in range(rows)]
+            c_at = [[at(c, builder.mul(c_row, _INDEX(i)), j) for j in across] for i in range(rows)]
+            sums = [
+                [
+                    cgutils.alloca_once_value(
+                        builder, builder.select(add, builder.load(place, align=4), zeros)
+                    )
+                    for place in row
+                ]
+                for row in c_at
+            ]
+            with cgutils.for_range(builder, steps) as loop:
+                b_row, a_column = builder.mul(loop.index, b_k), builder.mul(loop.index, a_k)
+                bs = [builder.load(at(b, b_row, j), align=4) for j in across]
+                for i in range(rows):
+                    value = in_every_lane(builder.load(builder.gep(a_rows[i], [a_column])))
+                    for j in across:
+                        term = builder.fmul(value, bs[j], flags=("contract",))
+                        old = builder.load(sums[i][j])
+                        builder.store(builder.fadd(old, term, flags=("contract",)), sums[i][j])
+            for i in range(rows):
+                for j in across:
+                    builder.store(builder.load(sums[i][j]), c_at[i][j], align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 8, types.boolean), generate
+
+    return tile
+
+
+# As many rows as registers can hold, and two sizes for what is left over.
+_wide_6, _wide_2, _wide_1 = (_tile(rows, PANEL) for rows in (6, 2, 1))
+_slim_12, _slim_2, _slim_1 = (_tile(rows, _LANES) for rows in (12, 2, 1))
+
+
+@compiled
+def multiply(a, a_row, a_k, b, b_k, b_panel, c, c_row, rows, columns, steps, add):
+    """C = A B, or C += A B.
+
+    Parameters
+    ----------
+    a, a_row, a_k : int
+        Address of A (rows, steps) and, in floats, from one row and one column to the next.
+    b, b_k, b_panel : int
+        Address of B (steps, columns), from one row and from sixteen columns to the next.
+    c, c_row : int
+        Address of C (rows, columns), and from one row to the next.
+    rows, columns, steps : int
+        Columns are a multiple of 8.
+    add : bool
+        Whether to add to what C holds.
+    """
+    for j in range(0, columns, PANEL):
+        b_j, c_j = b + 4 * (j // PANEL * b_panel), c + 4 * j
+        i = 0
+        if columns - j >= PANEL:
+            while i + 6 <= rows:
+                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
+                _wide_6(a_i, a_row, a_k, b_j, b_k, c_i, c_row, steps, add)
+                i += 6
+            while i + 2 <= rows:
+                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
+                _wide_2(a_i, a_row, a_k, b_j, b_k, c_i, c_row, steps, add)
+                i += 2
+            if i < rows:
+                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
+                _wide_1(a_i, a_row, a_k, b_j, b_k, c_i, c_row, steps, add)
+        else:
+            while i + 12 <= rows:
+                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
+                _slim_12(a_i, a_row, a_k, b_j, b_k, c_i, c_row, steps, add)
+                i += 12
+            while i + 2 <= rows:
+                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
+                _slim_2(a_i, a_row, a_k, b_j, b_k, c_i, c_row, steps, add)
+                i += 2
+            if i < rows:
+                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
+                _slim_1(a_i, a_row, a_k, b_j, b_k, c_i, c_row, steps, add)
