@@ -46,7 +46,7 @@ crash-test: $(VENV)/installed-test ## kill a training 50 times, mutate its files
 		--kills 50 --mutations 100000
 
 bench: $(VENV)/installed-plot ## time training and inference beside other libraries (ten minutes)
-	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'jax>=0.5'
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'jax>=0.5' 'numba>=0.61'
 	$(BIN)/python scripts/bench.py --out docs/results/bench $(ARGS)
 
 memory: $(VENV)/installed-plot ## peak memory of training on 8317 to 831,700 windows (a minute)

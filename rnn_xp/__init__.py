@@ -5,14 +5,20 @@
 8317
 """
 
-from rnn_xp import callbacks, datasets, losses, optim, testing
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rnn_xp import losses, optim
 from rnn_xp.backend import Backend, BackendError, backends, get_backend
 from rnn_xp.cells import GRUState, LSTMState, RNNState
-from rnn_xp.checkpoint import CheckpointError
 from rnn_xp.network import Network
-from rnn_xp.trainer import FitResult, fit
-from rnn_xp.training_loop import DivergenceError
 from rnn_xp.windows import make_windows, num_windows
+
+if TYPE_CHECKING:
+    from rnn_xp import callbacks, datasets, testing
+    from rnn_xp.checkpoint import CheckpointError
+    from rnn_xp.trainer import FitResult, fit
+    from rnn_xp.training_loop import DivergenceError
 
 __all__ = [
     "Backend",
@@ -38,3 +44,25 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# Imported on first use: whoever only computes needs neither training nor files.
+_LATER = {
+    "CheckpointError": "checkpoint",
+    "DivergenceError": "training_loop",
+    "FitResult": "trainer",
+    "fit": "trainer",
+    **{module: module for module in ("callbacks", "datasets", "testing")},
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_LATER[name]}")
+    value = module if name == _LATER[name] else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -20,8 +20,13 @@ import re
 import sys
 from pathlib import Path
 
-CELLS, SECTIONS = ("rnn", "gru", "lstm"), ("steps", "inference", "scaling")
-SHARES = {"steps": 0.58, "inference": 0.2, "scaling": 1.0}  # of the time that is then left
+CELLS, SECTIONS = ("rnn", "gru", "lstm"), ("steps", "pieces", "inference", "scaling")
+SHARES = {
+    "steps": 0.58,
+    "pieces": 1.0,
+    "inference": 0.2,
+    "scaling": 1.0,
+}  # of the time that is then left
 SECONDS, QUICK_SECONDS = 500.0, 28.0
 UNSET = re.compile(r"(OPENBLAS|OMP|MKL|KMP|GOMP|XLA|JAX|RNN_XP|TORCH|KERAS)_")
 SET = {
@@ -90,7 +95,7 @@ def write(results, out):
 def run(args):
     """Do the sections; the results."""
     from bench import QUICK_SIZES, SIZES, Case, report
-    from bench.sections import Clock, inference, scalings, steps
+    from bench.sections import Clock, inference, pieces, scalings, steps
     from memory import machine
     from threadpoolctl import threadpool_limits
 
@@ -117,7 +122,9 @@ def run(args):
     sizes = QUICK_SIZES if args.quick else SIZES
     cases = [Case(cell, *size) for size in sizes for cell in args.only]
     whole = Clock(args.seconds or (QUICK_SECONDS if args.quick else SECONDS))
-    run_section = {"steps": steps, "inference": inference, "scaling": scalings}
+    run_section = {
+        "steps": steps, "pieces": pieces, "inference": inference, "scaling": scalings,
+    }  # fmt: skip
     with threadpool_limits(1, user_api="blas"):
         for section in args.sections:
             last = section == args.sections[-1]
@@ -140,6 +147,8 @@ def lines(section, result, report):
     """What to print of a result."""
     if section == "scaling":
         return report.scaling_tables([result])[1:]
+    if section == "pieces":
+        return report.pieces_table([result])
     body = report.steps_table(result) if section == "steps" else report.inference_table([result])
     said = [*result["notes"], *(f"WRONG: {sentence}" for sentence in result["wrong"])]
     heading = [str(report.case_of(result))] if section == "steps" else []
@@ -182,7 +191,7 @@ def main(argv=None):
 
     print(f"\nLoad average after: {results['load_after']}.", "", sep="\n")
     print(*report.targets(results), sep="\n")
-    wrong = any(result["wrong"] for name in SECTIONS[:2] for result in results[name])
+    wrong = any(result["wrong"] for name in ("steps", "inference") for result in results[name])
     return 1 if wrong else 0
 
 

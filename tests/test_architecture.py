@@ -360,7 +360,8 @@ def test_importing_loads_no_library_writes_nothing_and_sets_nothing(tmp_path):
 import os, sys
 before = dict(os.environ)
 import rnn_xp
-heavy = {sorted(LIBRARIES | {"array_api_compat", "matplotlib", "sklearn"})!r}
+heavy = {sorted(LIBRARIES | {"array_api_compat", "matplotlib", "numba", "sklearn"})!r}
+heavy += ["rnn_xp.trainer", "rnn_xp.datasets", "concurrent.futures", "hashlib", "pathlib"]
 print([name for name in heavy if name in sys.modules])
 print({{*before.items()}} ^ {{*os.environ.items()}})
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,11 +16,28 @@ from bench.timing import Contender
 from rnn_xp.configuration import resolve_loss
 from rnn_xp.engines.blocks import Batch, default_block_rows
 from rnn_xp.engines.portable import PortableEngine
+from rnn_xp.kernels import kernels_of
 
 
 def block_rows(case):
     """What `fit` takes."""
     return default_block_rows(FLOAT32, case.N, case.H)
+
+
+@contextlib.contextmanager
+def kernels(name):
+    """Choose the kernels that training uses, as a user would."""
+    before = os.environ.get("RNN_XP_KERNELS", "")
+    os.environ["RNN_XP_KERNELS"] = name
+    try:
+        yield
+    finally:
+        os.environ["RNN_XP_KERNELS"] = before
+
+
+def kinds_of_kernels():
+    """NumPy's own kernels, and the compiled ones where they can be had."""
+    return list(dict.fromkeys(["numpy", kernels_of(FLOAT32).partition(" ")[0]]))
 
 
 def first_gradient(mean):
@@ -87,17 +105,17 @@ class Engine(Contender):
 class Fit(Contender):
     """`fit` itself: the time from one call of a callback to the next."""
 
-    name = "rnn_xp, fit"
-
-    def __init__(self, case):
+    def __init__(self, case, kernels="numpy"):
+        self.name, self.kernels = f"rnn_xp, fit, {kernels}", kernels
         self.net, self.data = case.net, case.data
         self.params, self.state = case.weights, None
 
     def train(self, callback):
-        result = rx.fit(
-            self.net, *self.data, optimizer=ADAM, epochs=10**6, params=self.params,
-            opt_state=self.state, workers=THREADS, backend=FLOAT32, callbacks=[callback],
-        )  # fmt: skip
+        with kernels(self.kernels):
+            result = rx.fit(
+                self.net, *self.data, optimizer=ADAM, epochs=10**6, params=self.params,
+                opt_state=self.state, workers=THREADS, backend=FLOAT32, callbacks=[callback],
+            )  # fmt: skip
         self.params, self.state = result.params, result.state.opt_state
         return result.history["loss"]
 

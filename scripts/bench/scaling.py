@@ -23,7 +23,7 @@ CURVES = {
     "H": [8, 16, 32, 64, 128, 256, 512],
 }
 QUICK = {"N": [10, 100, 1000, 8317], "T": [1, 10, 100], "H": [8, 32, 128]}
-FIXED = {"N": 1040, "T": 10, "I": 1, "H": 50}  # what does not vary; one block of rows
+FIXED = {"N": 1040, "T": 10, "I": 1, "H": 50}  # what does not vary
 MOST_ROWS = {"gru": 100_000, "lstm": 100_000}  # the others show how it goes on
 FLAT = 0.15
 NAMES = {"N": "windows", "T": "steps", "H": "hidden units"}

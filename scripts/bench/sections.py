@@ -7,9 +7,10 @@ import time
 
 import rnn_xp as rx
 from bench import ADAM, WrongError, check_inference, check_training, reference, scaling
-from bench.contenders import Engine, Fit, Naive, floors
+from bench.contenders import Engine, Fit, Naive, floors, kinds_of_kernels
 from bench.inference import predictors
 from bench.libraries import LIBRARIES
+from bench.pieces import pieces as kernel_pieces
 from bench.timing import LEAST_ROUNDS, ROUNDS, interleave
 
 MOST_SECONDS = 14.0  # more of them for one case would tell nothing new
@@ -55,7 +56,8 @@ def steps(cases, clock, quick):
     rounds = LEAST_ROUNDS if quick else ROUNDS
     for number, case in enumerate(cases):
         began, share = time.perf_counter(), clock.left() / (len(cases) - number)
-        contenders, notes = [Naive(case), Engine(case), Fit(case)], []
+        contenders, notes = [Naive(case), Engine(case)], []
+        contenders += [Fit(case, kernels) for kernels in kinds_of_kernels()]
         for library in LIBRARIES:
             try:
                 found, more = library(case, quick)
@@ -78,6 +80,11 @@ def steps(cases, clock, quick):
             "notes": notes + more,
             "wrong": wrong,
         }
+
+
+def pieces(cases, clock, quick):
+    """Pieces of a layer alone; no case's own."""
+    yield from kernel_pieces()
 
 
 def overhead(case, optimizer):
