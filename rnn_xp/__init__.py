@@ -17,9 +17,12 @@ from rnn_xp.windows import make_windows, num_windows
 if TYPE_CHECKING:
     from rnn_xp import callbacks, datasets, testing
     from rnn_xp.checkpoint import CheckpointError
+    from rnn_xp.estimators import RecurrentClassifier as RecurrentClassifier
+    from rnn_xp.estimators import RecurrentRegressor as RecurrentRegressor
     from rnn_xp.trainer import FitResult, fit
     from rnn_xp.training_loop import DivergenceError
 
+# Without the estimators, so that a star import asks for no scikit-learn.
 __all__ = [
     "Backend",
     "BackendError",
@@ -50,6 +53,8 @@ _LATER = {
     "CheckpointError": "checkpoint",
     "DivergenceError": "training_loop",
     "FitResult": "trainer",
+    "RecurrentClassifier": "estimators",
+    "RecurrentRegressor": "estimators",
     "fit": "trainer",
     **{module: module for module in ("callbacks", "datasets", "testing")},
 }

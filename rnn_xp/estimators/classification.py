@@ -1,0 +1,105 @@
+"""Classification of windows."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+
+from rnn_xp._typing import Array
+from rnn_xp.backend import array_namespace, backend_of, to_numpy
+from rnn_xp.estimators.recurrent import Recurrent, beside, elsewhere
+from rnn_xp.training_data import on_host
+
+__all__ = ["RecurrentClassifier"]
+
+
+class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
+    """Classification of windows by a recurrent network, with the cross-entropy.
+
+    {parameters}
+    classes_ : array (C,)
+        Labels, sorted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnn_xp as rx
+    >>> x = np.random.default_rng(0).standard_normal((200, 5))
+    >>> label = np.where(x.sum(axis=1) > 0, "up", "down")
+    >>> model = rx.RecurrentClassifier(hidden_size=8, solver="lbfgs", random_state=0)
+    >>> model.fit(x, label).score(x, label) > 0.95
+    True
+    """
+
+    _loss = "cross_entropy"
+    _checks_of_y: ClassVar[dict[str, bool]] = {}
+    classes_: Any
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train.
+
+        Parameters
+        ----------
+        X : array (n, T) or (n, T, I)
+        y : array (n,)
+            Labels.
+        sample_weight : array (n,), optional
+            Non-negative.
+        """
+        return self._fit(X, y, sample_weight, partial=False)
+
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> Self:  # fmt: skip
+        """Train for one epoch more, on all that is given; the solver's state is kept.
+
+        Parameters
+        ----------
+        classes : array (C,), optional
+            All labels that will ever be given; by default those of the first call.
+        """
+        return self._fit(X, y, sample_weight, partial=True, classes=classes)
+
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, *, partial: bool, classes: Any = None
+    ) -> Self:
+        go_on = self._goes_on(partial)
+        x, y = self._windows(X, y, reset=not go_on)
+        labels = to_numpy(y) if elsewhere(y) else np.asarray(y)
+        check_classification_targets(labels)
+        known = self.classes_ if go_on else np.unique(labels if classes is None else classes)
+        if len(known) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs samples of at least 2 classes, got {len(known)} class"
+            )
+        index = np.searchsorted(known, labels)
+        if not np.array_equal(known[np.minimum(index, len(known) - 1)], labels):
+            raise ValueError(f"y has labels other than the classes {known}.")
+        self.classes_ = known
+        target = index if on_host(x) else beside(x, index, array_namespace(x).int64)
+        return self._train(x, target, sample_weight, len(known), partial=partial, go_on=go_on)
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities of the classes.
+
+        Returns
+        -------
+        array (n, C)
+            In the order of ``classes_``; each row sums to 1.
+        """
+        logits = self._raw(X, "predict_proba")
+        xp = backend_of(logits).xp
+        power = xp.exp(logits - xp.max(logits, axis=1, keepdims=True))
+        return power / xp.sum(power, axis=1, keepdims=True)
+
+    def predict(self, X: Any) -> Array:
+        """Predict the most probable labels (n,)."""
+        logits = self._raw(X, "predict")
+        if on_host(logits):
+            return self.classes_[np.argmax(logits, axis=1)]
+        backend = backend_of(logits)
+        index = backend.xp.argmax(logits, axis=1)
+        return backend.xp.take(backend.asarray(self.classes_), index)

@@ -1,0 +1,341 @@
+"""What the estimators share: their parameters, the checks of X, training, and the raw outputs."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from rnn_xp import optim
+from rnn_xp._typing import Array, Params
+from rnn_xp.backend import (
+    Backend,
+    array_namespace,
+    backend_of,
+    device_of,
+    get_backend,
+    to_numpy,
+)
+from rnn_xp.callbacks import Progress
+from rnn_xp.engines.blocks import default_block_rows
+from rnn_xp.kernels import make_workspace
+from rnn_xp.network import Network
+from rnn_xp.trainer import FitResult, fit
+from rnn_xp.training_data import on_host
+
+__all__ = ["Recurrent", "beside", "elsewhere"]
+
+_SOLVERS = {
+    "adam": optim.Adam,
+    "adamw": optim.AdamW,
+    "rmsprop": optim.RMSprop,
+    "sgd": optim.SGD,
+    "lbfgs": optim.LBFGS,
+}
+_BATCH_ROWS = 200
+
+_NO_Y: Any = object()
+
+
+def elsewhere(X: Any) -> bool:
+    """Whether X is an array of another library than NumPy, to be computed where it is."""
+    import array_api_compat
+
+    return array_api_compat.is_array_api_obj(X) and not array_api_compat.is_numpy_array(X)
+
+
+def beside(x: Any, values: Any, dtype: Any) -> Array:
+    """Bring y or weights to the library and device of x: everything follows X."""
+    xp, device = array_namespace(x), device_of(x)
+    if not elsewhere(values):
+        values = xp.asarray(np.array(values), device=device)  # its own, to be written to
+    elif array_namespace(values) is not xp or device_of(values) != device:
+        values = xp.asarray(np.array(to_numpy(values)), device=device)
+    return xp.astype(values, dtype, copy=False)
+
+
+_PARAMETERS = """
+    Parameters
+    ----------
+    cell : {"rnn", "gru", "lstm"}
+    hidden_size : int
+        H, hidden units of each layer.
+    num_layers : int
+    bidirectional : bool
+    activation : {"tanh", "relu"}
+        Of the cell "rnn".
+    read : {"last", "mean", "max"}
+        Which hidden state of the window the readout is given.
+    dropout, recurrent_dropout : float
+        Rates in [0, 1), between layers and of the state.
+    layer_norm, residual : bool
+    solver : {"adam", "adamw", "rmsprop", "sgd", "lbfgs"} or Optimizer
+        An object of `rnn_xp.optim` brings its own settings, and `learning_rate_init`, `alpha` and
+        `clip_norm` are left aside.
+    learning_rate_init : float
+        Not for "lbfgs".
+    alpha : float
+        L2 penalty on the weights: ``alpha / 2 * |w|**2`` is added to the mean loss ("adamw": decay
+        of the weights). Not for "lbfgs".
+    clip_norm : float, optional
+        Largest norm of a gradient. Not for "lbfgs".
+    batch_size : int or "auto"
+        Rows of an update. "auto" is min(200, n), and all rows for "lbfgs".
+    max_iter : int
+        Epochs.
+    tol : float
+        A loss lower by a share of less than this is no improvement.
+    n_iter_no_change : int, optional
+        Epochs without an improvement after which training ends; None never ends it.
+    early_stopping : bool
+        Whether to hold out the last windows and to keep the weights that do best on them. They are
+        the last in time and never shuffled; T + O - 1 windows before them are left out, which share
+        values with them.
+    validation_fraction : float
+        The share held out.
+    random_state : int, RandomState or None
+        Of the first weights, the order of minibatches, and dropout.
+    warm_start : bool
+        Whether `fit` goes on from the weights and the solver's state that are there.
+    verbose : bool
+        Whether to report progress on standard error.
+    workers : int, optional
+        Threads, all cores by default; no bit depends on it.
+    backend : str or Backend, optional
+        Where to compute on NumPy data, see `rnn_xp.get_backend`; NumPy by default.
+
+    Attributes
+    ----------
+    net_ : Network
+    params_ : dict of arrays
+        Weights, by the names of `rnn_xp.Network`.
+    loss_curve_ : list of float
+        The loss before the update (full batch), or the mean of an epoch's losses.
+    validation_curve_ : list of float
+        With early stopping, the loss on what is held out after each epoch.
+    best_loss_ : float
+        Lowest of the curve that decides when to stop.
+    n_iter_ : int
+        Epochs done.
+    n_features_in_, n_outputs_ : int
+"""
+
+
+class Recurrent(BaseEstimator):  # type: ignore[misc]
+    """What the estimators share; a subclass names the loss and what is checked of y."""
+
+    _loss: ClassVar[str]
+    _checks_of_y: ClassVar[dict[str, bool]]
+    net_: Network
+    params_: Params
+    loss_curve_: list[float]
+    validation_curve_: list[float]
+    n_iter_: int
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__doc__ = (cls.__doc__ or "").replace("    {parameters}", _PARAMETERS.strip("\n"))
+
+    def __init__(
+        self,
+        cell: str = "rnn",
+        hidden_size: int = 50,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        activation: str = "tanh",
+        read: str = "last",
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        layer_norm: bool = False,
+        residual: bool = False,
+        solver: Any = "adam",
+        learning_rate_init: float = 1e-3,
+        alpha: float = 0.0,
+        clip_norm: float | None = None,
+        batch_size: int | str = "auto",
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        n_iter_no_change: int | None = 10,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: bool = False,
+        workers: int | None = None,
+        backend: Any = None,
+    ) -> None:
+        self.cell = cell
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.activation = activation
+        self.read = read
+        self.dropout = dropout
+        self.recurrent_dropout = recurrent_dropout
+        self.layer_norm = layer_norm
+        self.residual = residual
+        self.solver = solver
+        self.learning_rate_init = learning_rate_init
+        self.alpha = alpha
+        self.clip_norm = clip_norm
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.workers = workers
+        self.backend = backend
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.array_api_support = True
+        return tags
+
+    def _goes_on(self, partial: bool) -> bool:
+        """Whether to train from what is there."""
+        return (partial or self.warm_start) and hasattr(self, "params_")
+
+    def _windows(self, X: Any, y: Any = _NO_Y, *, reset: bool) -> tuple[Any, Any]:
+        """Check X and, if given, y; X as windows (n, T, I)."""
+        if elsewhere(X):
+            steps = X.shape[1] if len(X.shape) > 1 else 0
+            if reset:
+                self.n_features_in_ = steps
+            elif steps != self.n_features_in_:
+                raise ValueError(
+                    f"X has {steps} features, but {type(self).__name__} is expecting "
+                    f"{self.n_features_in_} features as input."
+                )
+        else:
+            wanted = {"dtype": [np.float64, np.float32], "allow_nd": True, "reset": reset}
+            if y is _NO_Y:
+                X = validate_data(self, X, **wanted)
+            else:
+                X, y = validate_data(self, X, y, **wanted, **self._checks_of_y)
+        if len(X.shape) not in (2, 3):
+            raise ValueError(
+                f"X must have shape (n, T), windows of one series, or (n, T, I), got {X.shape}."
+            )
+        return (X if len(X.shape) == 3 else X[:, :, None]), y
+
+    def _place(self, X: Any) -> Backend:
+        """Where to compute: with X, or where the user says."""
+        if not on_host(X):
+            return backend_of(X)
+        if isinstance(self.backend, Backend):
+            return self.backend
+        return get_backend(self.backend or "numpy", dtype=X.dtype.name)
+
+    def _optimizer(self) -> Any:
+        if not isinstance(self.solver, str):
+            return self.solver
+        if self.solver not in _SOLVERS:
+            raise ValueError(
+                f"solver={self.solver!r} is not known. Choose from: {', '.join(_SOLVERS)}, or give "
+                "an object of rnn_xp.optim."
+            )
+        if self.solver == "lbfgs":
+            if self.alpha or self.clip_norm is not None:
+                raise ValueError("solver='lbfgs' has no alpha and no clip_norm; leave these out.")
+            return optim.LBFGS()
+        return _SOLVERS[self.solver](
+            self.learning_rate_init, weight_decay=self.alpha, clip_norm=self.clip_norm
+        )
+
+    def _network(self, inputs: int, outputs: int) -> Network:
+        return Network(
+            cell=self.cell, input_size=inputs, hidden_size=self.hidden_size, output_size=outputs,
+            num_layers=self.num_layers, bidirectional=self.bidirectional,
+            activation=self.activation, read=self.read, dropout=self.dropout,
+            recurrent_dropout=self.recurrent_dropout, layer_norm=self.layer_norm,
+            residual=self.residual,
+        )  # fmt: skip
+
+    def _train(
+        self, x: Any, y: Any, sample_weight: Any, outputs: int, *, partial: bool, go_on: bool
+    ) -> Self:
+        """Train on checked windows and targets as the loss takes them; if partial, an epoch."""
+        backend, optimizer = self._place(x), self._optimizer()
+        full = bool(getattr(optimizer, "full_batch_only", False))
+        rows, net, self._on_host = x.shape[0], self._network(x.shape[2], outputs), on_host(x)
+        if sample_weight is not None and on_host(x):
+            sample_weight = _check_sample_weight(
+                sample_weight, x, dtype=x.dtype, ensure_non_negative=True
+            )
+        elif sample_weight is not None:
+            sample_weight = beside(x, sample_weight, x.dtype)
+        if go_on and self.net_ != net:
+            raise ValueError(
+                f"the network was {self.net_!r} and cannot go on as {net!r}. Give warm_start=False."
+            )
+        batch = _BATCH_ROWS if self.batch_size == "auto" else self.batch_size
+        if isinstance(batch, str) or batch < 1:
+            raise ValueError(f"batch_size must be 'auto' or an integer >= 1, got {batch!r}.")
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        held_out = self.early_stopping and not partial
+        progress = Progress() if self.verbose else Progress(lines=0)
+        with progress:
+            result = fit(
+                net, x, y, optimizer=optimizer, epochs=1 if partial else self.max_iter,
+                loss=self._loss, batch_size=None if full or batch >= rows else batch,
+                sample_weight=sample_weight,
+                validation=float(self.validation_fraction) if held_out else None,
+                patience=None if partial else self.n_iter_no_change, tolerance=self.tol,
+                params=self._last_params if go_on else None,
+                opt_state=self._opt_state if go_on else None,
+                # Another order of minibatches than in the epochs before.
+                seed=seed + (self.n_iter_ if go_on else 0), workers=self.workers, backend=backend,
+                callbacks=[progress] if self.verbose else [],
+            )  # fmt: skip
+        return self._keep(net, result, outputs, go_on=go_on)
+
+    def _keep(self, net: Network, result: FitResult, outputs: int, *, go_on: bool) -> Self:
+        losses, held_out = (result.history.get(name, []) for name in ("loss", "validation_loss"))
+        self.net_, self.n_outputs_ = net, outputs
+        best: Params | None = result.best_params
+        self.params_ = result.params if best is None else best
+        self._last_params = result.params
+        self._opt_state, self._backend = result.state.opt_state, result.backend
+        self.loss_curve_ = [*(self.loss_curve_ if go_on else []), *losses]
+        self.validation_curve_ = [*(self.validation_curve_ if go_on else []), *held_out]
+        self.best_loss_ = min(self.validation_curve_ or self.loss_curve_)
+        self.n_iter_ = len(self.loss_curve_)
+        return self
+
+    def _raw(self, X: Any, method: str) -> Array:
+        """Outputs of the network (n, O), where X is."""
+        check_is_fitted(self)
+        x, _ = self._windows(X, reset=False)
+        host, backend = on_host(x), self._backend
+        given = None if host else backend_of(x)
+        if host != self._on_host or (
+            given and (given.name, given.device) != (backend.name, backend.device)
+        ):
+            raise ValueError(
+                f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace "
+                "and the same device as those passed to fit(): these were "
+                f"{'NumPy arrays' if self._on_host else backend}, and now there are "
+                f"{given or 'NumPy arrays'}."
+            )
+        if x.shape[2] != self.net_.input_size:
+            raise ValueError(
+                f"X has {x.shape[2]} features at each step, but {type(self).__name__} is "
+                f"expecting {self.net_.input_size}."
+            )
+        workspace, found = make_workspace(backend), []
+        size = default_block_rows(backend, x.shape[0], self.net_.hidden_size)
+        for start in range(0, x.shape[0], size):  # so that memory does not grow with the rows
+            rows = x[start : min(start + size, x.shape[0]), ...]
+            rows = backend.asarray(rows) if host else rows
+            found.append(self.net_.forward(self.params_, rows, workspace=workspace)[0])
+        out = backend.xp.concat(found)
+        return to_numpy(out) if host else out

@@ -1,0 +1,74 @@
+"""Regression on windows."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+from sklearn.base import RegressorMixin
+
+from rnn_xp._typing import Array
+from rnn_xp.estimators.recurrent import Recurrent, beside
+from rnn_xp.training_data import on_host
+
+__all__ = ["RecurrentRegressor"]
+
+
+class RecurrentRegressor(RegressorMixin, Recurrent):  # type: ignore[misc]
+    """Regression on windows by a recurrent network, with the mean squared error.
+
+    {parameters}
+
+    Examples
+    --------
+    >>> import rnn_xp as rx
+    >>> x, y = rx.make_windows([i % 7 / 7 for i in range(200)], seq_length=10)
+    >>> model = rx.RecurrentRegressor(hidden_size=8, solver="lbfgs", random_state=0)
+    >>> model.fit(x, y[:, 0]).score(x, y[:, 0]) > 0.99
+    True
+    """
+
+    _loss = "mse"
+    _checks_of_y: ClassVar[dict[str, bool]] = {"multi_output": True, "y_numeric": True}
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train.
+
+        Parameters
+        ----------
+        X : array (n, T) or (n, T, I)
+        y : array (n,) or (n, O)
+        sample_weight : array (n,), optional
+            Non-negative.
+        """
+        return self._fit(X, y, sample_weight, partial=False)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train for one epoch more, on all that is given; the solver's state is kept."""
+        return self._fit(X, y, sample_weight, partial=True)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, *, partial: bool) -> Self:
+        go_on = self._goes_on(partial)
+        x, y = self._windows(X, y, reset=not go_on)
+        y = y.astype(x.dtype, copy=False) if on_host(x) else beside(x, y, x.dtype)
+        self._flat = len(y.shape) == 1
+        y = y[:, None] if self._flat else y
+        return self._train(x, y, sample_weight, y.shape[1], partial=partial, go_on=go_on)
+
+    def predict(self, X: Any) -> Array:
+        """Predict.
+
+        Parameters
+        ----------
+        X : array (n, T) or (n, T, I)
+
+        Returns
+        -------
+        array (n,) or (n, O), as y was
+        """
+        out = self._raw(X, "predict")
+        return out[:, 0] if self._flat else out

@@ -1,0 +1,355 @@
+"""The scikit-learn estimators: scikit-learn's own checks, and what is particular to windows."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rnn_xp as rx
+
+sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+from sklearn.base import clone  # noqa: E402
+from sklearn.model_selection import (  # noqa: E402
+    GridSearchCV,
+    TimeSeriesSplit,
+    cross_val_score,
+)
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import StandardScaler  # noqa: E402
+from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
+
+from rnn_xp.estimators import RecurrentClassifier, RecurrentRegressor  # noqa: E402
+
+
+@parametrize_with_checks(
+    [RecurrentRegressor(random_state=0), RecurrentClassifier(random_state=0)],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+ARRAY_API = """
+import sys, warnings
+from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
+import rnn_xp as rx
+estimator = getattr(rx, sys.argv[1])(random_state=0, hidden_size=4, max_iter=5)
+done = 0
+for estimator, check in estimator_checks_generator(estimator):
+    if "array_api" in check.func.__name__ and "torch" not in str(check.keywords):
+        try:
+            check(estimator)
+            done += 1
+        except Exception as error:
+            if type(error).__name__ != "SkipTest":
+                raise
+print(done)
+"""
+
+
+@pytest.mark.parametrize("name", ["RecurrentRegressor", "RecurrentClassifier"])
+def test_scikit_learns_checks_of_array_api_dispatch(name):
+    """In a process of its own: SciPy reads this setting when it is imported."""
+    path = str(Path(rx.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", ARRAY_API, name],
+        env={"SCIPY_ARRAY_API": "1", "PYTHONPATH": path, "PATH": ""},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 3
+
+
+def series(n=300):
+    t = np.arange(n)
+    return np.sin(t / 4.0) + 0.1 * np.cos(1.7 * t)
+
+
+def windows(n=300, dtype="float64"):
+    x, y = rx.make_windows(series(n).astype(dtype), seq_length=8)
+    return x[:, :, 0].copy(), y[:, 0].copy()
+
+
+def labelled(n=150):
+    x = np.random.default_rng(0).standard_normal((n, 6))
+    return x, np.where(x.sum(axis=1) > 0.5, "up", np.where(x.sum(axis=1) < -0.5, "down", "flat"))
+
+
+def quick(**settings):
+    return RecurrentRegressor(hidden_size=6, random_state=0, **{"max_iter": 5, **settings})
+
+
+class TestRegressor:
+    def test_a_grid_search_over_cells_on_500_windows(self):
+        x, y = windows(508)
+        assert len(x) == 500
+        search = GridSearchCV(
+            make_pipeline(StandardScaler(), quick(solver="lbfgs", max_iter=15)),
+            {"recurrentregressor__cell": ["rnn", "gru", "lstm"],
+             "recurrentregressor__hidden_size": [2, 8]},
+            cv=TimeSeriesSplit(3),
+        )  # fmt: skip
+        search.fit(x, y)
+        assert len(search.cv_results_["params"]) == 6
+        assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+        assert search.best_score_ > 0.95
+        assert search.predict(x).shape == (500,)
+
+    def test_three_axes_are_features_at_each_step(self):
+        x, y = windows()
+        both = np.stack([x, np.zeros_like(x)], axis=2)
+        model = quick().fit(both, y)
+        assert model.net_.input_size == 2
+        assert model.n_features_in_ == 8
+        assert model.predict(both).shape == y.shape
+        np.testing.assert_allclose(
+            quick().fit(x[:, :, None], y).predict(x[:, :, None]), quick().fit(x, y).predict(x)
+        )
+        with pytest.raises(ValueError, match="1 features at each step, .* expecting 2"):
+            model.predict(x)
+        with pytest.raises(ValueError, match=r"\(n, T\), windows of one series, or \(n, T, I\)"):
+            quick().fit(both[..., None], y)
+
+    def test_several_outputs(self):
+        x, y = rx.make_windows(series(), 8, horizon=3)
+        model = quick().fit(x, y)
+        assert model.n_outputs_ == 3
+        assert model.predict(x).shape == y.shape
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+    def test_precision_follows_x(self, dtype):
+        x, y = windows()
+        model = quick().fit((10 * x).astype(dtype), y)
+        expected = "float32" if dtype == "float32" else "float64"
+        assert {p.dtype.name for p in model.params_.values()} == {expected}
+        assert model.predict((10 * x).astype(dtype)).dtype.name == expected
+
+    def test_it_is_fit(self):
+        """The defaults are those that are documented: Adam 0.001, 200 rows, 200 epochs."""
+        x, y = windows()
+        model = RecurrentRegressor(hidden_size=6, random_state=5, n_iter_no_change=None).fit(x, y)
+        seed = int(np.random.RandomState(5).randint(2**31))
+        result = rx.fit(
+            rx.Network(hidden_size=6), x[:, :, None], y[:, None], optimizer=rx.optim.adam(1e-3),
+            epochs=200, batch_size=200, seed=seed, backend=rx.get_backend("numpy", dtype="float64"),
+        )  # fmt: skip
+        assert model.loss_curve_ == result.history["loss"]
+        assert model.n_iter_ == 200
+        assert model.best_loss_ == min(model.loss_curve_)
+        for name, p in result.params.items():
+            assert np.array_equal(model.params_[name], p)
+
+    def test_a_weight_of_two_is_a_row_twice(self):
+        x, y = windows(60)
+        twice = np.arange(len(x)) % 3 == 0
+        weighted = quick(solver="lbfgs").fit(x, y, sample_weight=1.0 + twice)
+        repeated = quick(solver="lbfgs").fit(
+            np.concatenate([x, x[twice]]), np.concatenate([y, y[twice]])
+        )  # fmt: skip
+        np.testing.assert_allclose(weighted.predict(x), repeated.predict(x), rtol=1e-6)
+        with pytest.raises(ValueError, match="Negative values"):
+            quick().fit(x, y, sample_weight=-np.ones(len(x)))
+
+    def test_epoch_by_epoch_is_the_same_training(self):
+        x, y = windows(100)
+        settings = {"max_iter": 4, "n_iter_no_change": None}
+        whole, parts = quick(**settings).fit(x, y), quick()
+        for _ in range(4):
+            parts.partial_fit(x, y)
+        assert parts.loss_curve_ == whole.loss_curve_
+        assert parts.n_iter_ == 4
+        again = quick(**settings, warm_start=True).fit(x, y)
+        again.set_params(max_iter=2).fit(x, y)
+        assert again.loss_curve_[:4] == whole.loss_curve_
+        assert len(again.loss_curve_) == 6
+        assert again.loss_curve_[4] < whole.loss_curve_[3]
+        with pytest.raises(ValueError, match="cannot go on as .*Give warm_start=False"):
+            again.set_params(hidden_size=7).fit(x, y)
+
+    def test_minibatches_of_later_epochs_are_in_another_order(self):
+        x, y = windows(100)
+        model = quick(batch_size=20, max_iter=1, warm_start=True)
+        seeds = []
+        original = importlib.import_module("rnn_xp.estimators.recurrent").fit
+        for _ in range(2):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(
+                    "rnn_xp.estimators.recurrent.fit",
+                    lambda *args, **named: seeds.append(named["seed"]) or original(*args, **named),
+                )
+                model.fit(x, y)
+        assert seeds[0] != seeds[1]
+
+    def test_early_stopping_holds_out_the_last_windows(self):
+        x, y = windows(200)
+        model = quick(early_stopping=True, max_iter=300, n_iter_no_change=5, solver="rmsprop",
+                      learning_rate_init=0.01).fit(x, y)  # fmt: skip
+        held_out = round(0.1 * len(x))
+        error = np.mean((model.predict(x[-held_out:]) - y[-held_out:]) ** 2)
+        assert model.best_loss_ == pytest.approx(error)
+        assert model.best_loss_ == min(model.validation_curve_)
+        changed = y.copy()
+        changed[-held_out:] += 5.0
+        again = clone(model).set_params(max_iter=3).fit(x, changed)
+        assert again.loss_curve_ == model.loss_curve_[:3]
+
+    def test_tolerance_ends_training(self):
+        x, y = windows(100)
+        model = quick(max_iter=50, tol=0.5, n_iter_no_change=3).fit(x, y)
+        assert model.n_iter_ == 4
+
+    @pytest.mark.parametrize("solver", ["adam", "adamw", "rmsprop", "sgd", "lbfgs"])
+    def test_solvers(self, solver):
+        x, y = windows(100)
+        model = quick(solver=solver, learning_rate_init=0.01).fit(x, y)
+        assert model.loss_curve_[-1] < model.loss_curve_[0]
+
+    def test_an_optimiser_of_ones_own(self):
+        x, y = windows(100)
+        mine = quick(solver=rx.optim.adam(0.02)).fit(x, y)
+        assert mine.loss_curve_ == quick(learning_rate_init=0.02).fit(x, y).loss_curve_
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"solver": "newton"}, "solver='newton' is not known. Choose from: adam, adamw"),
+            ({"solver": "lbfgs", "alpha": 1.0}, "'lbfgs' has no alpha and no clip_norm"),
+            ({"batch_size": 0}, "batch_size must be 'auto' or an integer >= 1, got 0"),
+            ({"batch_size": "all"}, "batch_size must be 'auto' or an integer >= 1, got 'all'"),
+            ({"cell": "transformer"}, "cell"),
+            ({"max_iter": 0}, "epochs must be an integer >= 1"),
+        ],
+    )
+    def test_settings_that_cannot_be(self, settings, message):
+        with pytest.raises(ValueError, match=message):
+            quick(**settings).fit(*windows(60))
+
+    def test_alpha_and_clipping_reach_the_solver(self):
+        x, y = windows(60)
+        plain = quick(max_iter=30, learning_rate_init=0.01).fit(x, y)
+        decayed = quick(max_iter=30, learning_rate_init=0.01, alpha=1.0).fit(x, y)
+        size = [np.abs(model.params_["readout.w_hy"]).sum() for model in (plain, decayed)]
+        assert size[1] < 0.8 * size[0]
+        clipped = quick(solver="sgd", learning_rate_init=1.0, clip_norm=1e-6, max_iter=2).fit(x, y)
+        assert clipped.loss_curve_[1] == pytest.approx(clipped.loss_curve_[0], rel=1e-4)
+
+    def test_verbose_reports_on_stderr(self, capsys):
+        quick(verbose=True).fit(*windows(60))
+        assert "epoch 5/5" in capsys.readouterr().err
+        quick().fit(*windows(60))
+        assert capsys.readouterr().err == ""
+
+    def test_cross_validation_and_pickle(self):
+        x, y = windows(150)
+        scores = cross_val_score(quick(solver="lbfgs", max_iter=20), x, y, cv=TimeSeriesSplit(3))
+        assert scores[-1] > 0.9
+        model = quick().fit(x, y)
+        copy = pickle.loads(pickle.dumps(model))
+        assert np.array_equal(copy.predict(x), model.predict(x))
+
+    def test_memory_of_a_prediction_does_not_grow_with_the_rows(self, monkeypatch):
+        x, y = windows(100)
+        model, seen = quick().fit(x, y), []
+        forward = rx.Network.forward
+
+        def watched(net, params, rows, **named):
+            seen.append(rows.shape[0])
+            return forward(net, params, rows, **named)
+
+        monkeypatch.setattr(rx.Network, "forward", watched)
+        many = np.concatenate([x] * 30)
+        np.testing.assert_allclose(model.predict(many)[: len(x)], model.predict(x), rtol=1e-12)
+        assert sum(seen) == len(many) + len(x)
+        assert max(seen) == 1040
+
+
+class TestClassifier:
+    def test_probabilities(self):
+        x, y = labelled()
+        model = RecurrentClassifier(hidden_size=8, solver="lbfgs", random_state=0, max_iter=40)
+        model.fit(x, y)
+        assert list(model.classes_) == ["down", "flat", "up"]
+        probabilities = model.predict_proba(x)
+        assert probabilities.shape == (len(x), 3)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+        assert np.array_equal(model.classes_[probabilities.argmax(axis=1)], model.predict(x))
+        assert model.score(x, y) > 0.95
+        share = probabilities[np.arange(len(x)), np.searchsorted(model.classes_, y)]
+        loss, _ = model.net_.value_and_grad(
+            model.params_, x[:, :, None], np.searchsorted(model.classes_, y), "cross_entropy"
+        )
+        assert -np.log(share).mean() == pytest.approx(float(loss))
+
+    def test_batches_that_lack_a_class(self):
+        x, y = labelled()
+        model = RecurrentClassifier(hidden_size=4, random_state=0)
+        model.partial_fit(x[y != "up"], y[y != "up"], classes=["up", "down", "flat"])
+        model.partial_fit(x, y)
+        assert model.predict_proba(x).shape == (len(x), 3)
+        with pytest.raises(ValueError, match="labels other than the classes"):
+            model.partial_fit(x, np.where(y == "up", "sideways", y))
+
+    def test_one_class_is_none(self):
+        with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+            RecurrentClassifier().fit(np.ones((5, 3)), np.zeros(5))
+
+    def test_weights_of_samples(self):
+        x, y = labelled()
+        certain = RecurrentClassifier(hidden_size=4, solver="lbfgs", random_state=0, max_iter=30)
+        only = certain.fit(x, y, sample_weight=np.where(y == "flat", 0.0, 1.0))
+        assert "flat" not in only.predict(x)
+
+
+class TestArrays:
+    """Everything follows X."""
+
+    @pytest.mark.parametrize(
+        "library", ["array_api_strict", pytest.param("torch", marks=pytest.mark.torch)]
+    )
+    @pytest.mark.parametrize("kind", [RecurrentRegressor, RecurrentClassifier])
+    def test_of_another_library(self, library, kind):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+        device = {"array_api_strict": "device1", "torch": "cpu"}[library]
+        backend = rx.get_backend(library, device=device, dtype="float32")
+        x, y = windows(100, "float32")
+        y = (y > 0).astype(np.int64) if kind is RecurrentClassifier else y
+        model = kind(hidden_size=4, random_state=0, max_iter=3)
+        here = model.fit(x, y).predict(x)
+        there_x = backend.asarray(x)
+        for there_y in (y, backend.xp.asarray(y, device=backend.device)):
+            found = model.fit(there_x, there_y).predict(there_x)
+            assert rx.backend.array_namespace(found) is backend.xp
+            assert rx.backend.device_of(found) == backend.device
+            np.testing.assert_allclose(rx.backend.to_numpy(found), here, rtol=1e-4, atol=1e-5)
+        with pytest.raises(ValueError, match=r"predict\(\) must use the same namespace"):
+            model.predict(x)
+        with pytest.raises(ValueError, match="X has 7 features, but .* is expecting 8"):
+            model.predict(there_x[:, :7])
+
+    def test_numpy_data_computed_elsewhere(self):
+        x, y = windows(100, "float32")
+        here = quick().fit(x, y).predict(x)
+        for backend in ("array_api_strict", rx.get_backend("array_api_strict", dtype="float32")):
+            there = quick(backend=backend).fit(x, y)
+            assert rx.backend.array_namespace(there.params_["readout.b_y"]).__name__ == (
+                "array_api_strict"
+            )
+            found = there.predict(x)
+            assert isinstance(found, np.ndarray)
+            np.testing.assert_allclose(found, here, rtol=1e-4, atol=1e-5)
+
+
+def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("rnn_xp.estimators")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.delitem(vars(rx), "RecurrentRegressor", raising=False)
+    with pytest.raises(ImportError, match=r"pip install 'rnn-xp\[sklearn\]'"):
+        _ = rx.RecurrentRegressor
+    exec("from rnn_xp import *", {})
