@@ -19,7 +19,14 @@ from rnn_xp.datasets import Series
 from rnn_xp.scaling import Scaler, fit_scaler, range_warning
 from rnn_xp.windows import make_windows, time_split
 
-__all__ = ["Score", "SplitSeries", "compare", "split_series", "verdict"]
+__all__ = [
+    "Score",
+    "SplitSeries",
+    "compare",
+    "follows_last_value",
+    "split_series",
+    "verdict",
+]
 
 _Floats = NDArray[np.floating[Any]]
 
@@ -62,11 +69,24 @@ class SplitSeries:
         return make_windows(self.test, self.seq_length, self.horizon)[1]
 
     def baselines(self) -> dict[str, _Floats]:
-        """Forecasts of the test part (N, horizon) in original units that any model must beat."""
-        x, y = make_windows(self.train, self.seq_length, self.horizon)
-        x_test, _ = make_windows(self.test, self.seq_length, self.horizon)
+        """Forecasts of the test part (N, horizon) in original units that any model must beat.
+
+        The seasonal one is there if the training part suggests a period.
+        """
+        train, horizon = self.train, self.horizon
+        x, y = make_windows(train, self.seq_length, horizon)
+        x_test, _ = make_windows(self.test, self.seq_length, horizon)
+        found = {
+            "persistence": baselines.persistence(x_test, horizon),
+            "drift": baselines.drift(x_test, train, horizon),
+            "mean": baselines.mean(train, len(x_test), horizon),
+        }
+        if (period := baselines.suggest_period(train)) is not None:
+            whole = np.concatenate([train, self.test])
+            first = len(train) + self.seq_length
+            found[f"seasonal({period})"] = baselines.seasonal(whole, first, period, horizon)
         return {
-            "persistence": baselines.persistence(x_test, self.horizon),
+            **found,
             f"linear AR({self.seq_length})": baselines.fit_linear_ar(x, y).predict(x_test),
         }
 
@@ -191,6 +211,38 @@ def verdict(scores: list[Score]) -> str:
     if ratio < 1.02:
         return f"{model.name} is level with {best.name} (RMSE ratio {ratio:.3f})"
     return f"{model.name} does NOT beat {best.name}: its RMSE is {ratio:.3f} times as large"
+
+
+def follows_last_value(split: SplitSeries, name: str, forecast: _Floats) -> str:
+    """Say so if a forecast is no more than the last value, one step late.
+
+    It is if the forecast of the first step correlates more with the value that was known when it
+    was made than with the value that came: drawn over time it looks right, and runs behind.
+
+    Parameters
+    ----------
+    split : SplitSeries
+    name : str
+        Of the model, for the sentence.
+    forecast : ndarray (N, horizon)
+        Of the test part, in original units.
+
+    Returns
+    -------
+    str
+        A sentence, or nothing.
+    """
+    windows, truth = make_windows(split.test, split.seq_length, split.horizon)
+    first, last = forecast[:, 0], windows[:, -1, 0]
+    if min(np.ptp(first), np.ptp(last), np.ptp(truth[:, 0])) == 0.0:
+        return ""
+    behind, ahead = (float(np.corrcoef(first, other)[0, 1]) for other in (last, truth[:, 0]))
+    if behind <= ahead:
+        return ""
+    return (
+        f"{name} repeats the last value: its forecast correlates more with the value before "
+        f"({behind:.4f}) than with the one it is of ({ahead:.4f})"
+    )
 
 
 def _if_defined(metric: Callable[..., float], *arguments: _Floats) -> float | None:

@@ -5,6 +5,12 @@ With y the truth, f the forecast and means over all entries::
     rmse = sqrt(mean((y - f)**2))      mase = mae / mean(|train[t] - train[t-m]|)
     mae  = mean(|y - f|)               skill = 1 - rmse / rmse of a reference forecast
     bias = mean(f - y)                 r2 = 1 - sum((y - f)**2) / sum((y - mean(y))**2)
+    smape = 200 * mean(|y - f| / (|y| + |f|)), for positive y alone
+    pinball = mean(max(q * (y - f), (q - 1) * (y - f))), of a forecast f of the quantile q
+
+and of an interval [low, high]::
+
+    coverage = mean(low <= y <= high)  width = mean(high - low)
 
 Several horizons are pooled: the mean runs over windows and steps alike. A metric takes the units
 of its arguments, so give them in original units.
@@ -20,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_xp.windows import as_series
 
-__all__ = ["bias", "mae", "mase", "r2", "rmse", "skill"]
+__all__ = ["bias", "coverage", "mae", "mase", "pinball", "r2", "rmse", "skill", "smape", "width"]
 
 _Float64: TypeAlias = NDArray[np.float64]
 
@@ -213,6 +219,142 @@ def r2(truth: ArrayLike, forecast: ArrayLike) -> float:
     if y.min() == y.max():
         raise ValueError("the truth is constant, so r2 is undefined.")
     return float(1 - np.sum((y - f) ** 2) / np.sum((y - y.mean()) ** 2))
+
+
+def smape(truth: ArrayLike, forecast: ArrayLike) -> float:
+    """Symmetric mean absolute percentage error, 200 * mean(abs(y - f) / (abs(y) + abs(f))).
+
+    Other definitions run from 0 to 1 or to 2; this one from 0 to 200.
+
+    Parameters
+    ----------
+    truth, forecast : arrays of one shape, usually (N, horizon)
+        Finite real numbers in the same units, the truth positive.
+
+    Returns
+    -------
+    float
+        Per cent.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, an entry is not finite, or a true value is not positive: near zero
+        a percentage means nothing.
+
+    References
+    ----------
+    Makridakis, S. (1993). Accuracy measures: theoretical and practical concerns. International
+    Journal of Forecasting 9(4), 527-529.
+
+    Examples
+    --------
+    >>> smape([1.0, 3.0], [3.0, 3.0])
+    50.0
+    """
+    y, f = _pair(truth, forecast)
+    if y.min() <= 0:
+        raise ValueError(
+            f"smape is for positive data, and the truth holds {y.min():g}. Use mae or mase."
+        )
+    return float(200 * np.mean(np.abs(y - f) / (y + np.abs(f))))
+
+
+def pinball(truth: ArrayLike, forecast: ArrayLike, quantile: float) -> float:
+    """Pinball loss of a forecast of a quantile; half the mean absolute error for the median.
+
+    Parameters
+    ----------
+    truth, forecast : arrays of one shape, usually (N, horizon)
+        Finite real numbers in the same units.
+    quantile : float
+        In (0, 1).
+
+    Returns
+    -------
+    float
+        In the units of the arguments.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, an entry is not finite, or the quantile is not in (0, 1).
+
+    References
+    ----------
+    Koenker, R. and Bassett, G. (1978). Regression quantiles. Econometrica 46(1), 33-50.
+
+    Examples
+    --------
+    >>> pinball([1.0, 2.0], [2.0, 0.0], quantile=0.75)
+    0.875
+    """
+    y, f = _pair(truth, forecast)
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile must be in (0, 1), got {quantile!r}.")
+    return float(np.mean(np.maximum(quantile * (y - f), (quantile - 1) * (y - f))))
+
+
+def coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
+    """Share of the truth that lies in [low, high], ends included.
+
+    Parameters
+    ----------
+    truth, low, high : arrays of one shape, usually (N, horizon)
+        Finite real numbers in the same units.
+
+    Returns
+    -------
+    float
+        In 0..1. To be compared with the level the interval was made for.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, an entry is not finite, or an interval ends below its start.
+
+    Examples
+    --------
+    >>> coverage([1.0, 2.0, 9.0, 4.0], low=[0.0] * 4, high=[4.0] * 4)
+    0.75
+    """
+    y, lower = _pair(truth, low)
+    _, upper = _pair(truth, high)
+    _check_interval(lower, upper)
+    return float(np.mean((lower <= y) & (y <= upper)))
+
+
+def width(low: ArrayLike, high: ArrayLike) -> float:
+    """Mean width of intervals [low, high].
+
+    Parameters
+    ----------
+    low, high : arrays of one shape, usually (N, horizon)
+        Finite real numbers in the same units.
+
+    Returns
+    -------
+    float
+        In the units of the arguments.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, an entry is not finite, or an interval ends below its start.
+
+    Examples
+    --------
+    >>> width([0.0, 1.0], [2.0, 5.0])
+    3.0
+    """
+    lower, upper = _pair(low, high)
+    _check_interval(lower, upper)
+    return float(np.mean(upper - lower))
+
+
+def _check_interval(low: _Float64, high: _Float64) -> None:
+    if (high < low).any():
+        raise ValueError("an interval ends below its start: low and high may have been swapped.")
 
 
 def _pair(truth: ArrayLike, forecast: ArrayLike) -> tuple[_Float64, _Float64]:

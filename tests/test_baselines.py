@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnn_xp.baselines import LinearAR, fit_linear_ar, persistence
+from rnn_xp.baselines import (
+    LinearAR,
+    drift,
+    fit_linear_ar,
+    mean,
+    persistence,
+    seasonal,
+    suggest_period,
+)
 from rnn_xp.datasets import load
 from rnn_xp.metrics import mae, mase, r2, rmse, skill
 from rnn_xp.scaling import fit_scaler
@@ -37,6 +45,76 @@ class TestPersistence:
             persistence(np.ones((2, 3, 1)), horizon=0)
         with pytest.raises(ValueError, match=r"shape \(N, T, I\), none of them 0, got \(2, 3\)"):
             persistence(np.ones((2, 3)))
+
+
+class TestDriftAndMean:
+    def test_by_hand(self):
+        x = np.asarray([[[1.0, 9.0], [2.0, 8.0]], [[3.0, 7.0], [5.0, 6.0]]])
+        assert drift(x, [4.0, 9.0, 1.0], horizon=3).tolist() == [[0.5, -1.0, -2.5], [3.5, 2, 0.5]]
+        assert mean([4.0, 9.0, 2.0], rows=2, horizon=3).tolist() == [[5.0] * 3] * 2
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match=r"a vector of 2 values or more is needed, got \(1,\)"):
+            drift(np.ones((2, 3, 1)), [1.0])
+        with pytest.raises(ValueError, match=r"a vector of 1 values or more .* got \(2, 2\)"):
+            mean(np.ones((2, 2)), rows=1)
+        with pytest.raises(ValueError, match="must be finite"):
+            mean([1.0, np.nan], rows=1)
+
+
+class TestSeasonal:
+    @pytest.mark.parametrize("horizon", [1, 3, 7, 10])
+    def test_the_latest_value_of_the_same_season_that_is_known(self, horizon):
+        """Values that are their own index say where they come from."""
+        forecasts = seasonal(np.arange(40.0), first=12, period=3, horizon=horizon)
+        assert forecasts.shape == (40 - 12 - horizon + 1, horizon)
+        for row, forecast in enumerate(forecasts):
+            known = 12 + row  # values before it
+            for step, source in enumerate(forecast):
+                target = known + step
+                assert source < known
+                assert (target - source) % 3 == 0
+                assert source + 3 >= known
+
+    def test_a_period_of_one_is_persistence(self):
+        series = np.random.default_rng(0).normal(size=30)
+        x, y = make_windows(series, 4, horizon=3)
+        found = seasonal(series, first=4, period=1, horizon=3)
+        assert np.array_equal(found, persistence(x, 3))
+        assert found.shape == y.shape
+
+    @pytest.mark.parametrize("period", [0, 5])
+    def test_a_season_must_have_passed(self, period):
+        with pytest.raises(ValueError, match=rf"period={period} must be in 1\.\.4"):
+            seasonal(np.arange(20.0), first=4, period=period)
+
+
+class TestSuggestPeriod:
+    T = np.arange(1000.0)
+    NOISE = np.random.default_rng(0).standard_normal(1000)
+
+    @pytest.mark.parametrize("period", [2, 7, 12, 25, 90])
+    def test_found_beneath_noise_and_trend(self, period):
+        season = np.random.default_rng(period).standard_normal(period)
+        series = np.tile(season, 1000)[:1000] + 0.2 * self.NOISE + 0.001 * self.T
+        assert suggest_period(series) == period
+
+    @pytest.mark.parametrize("series", [NOISE, NOISE.cumsum(), T, T**2, np.ones(50), T[:4], T[:1]])
+    def test_none_where_there_is_none(self, series):
+        assert suggest_period(series) is None
+
+    def test_the_bundled_series(self):
+        """Tides: about 27 days. Oil has no season."""
+        assert suggest_period(time_split(load("length_of_day").values)[0]) == 27
+        assert suggest_period(time_split(load("wti").values)[0]) is None
+
+    def test_at_ten_days_the_season_beats_the_last_value(self):
+        train, test = time_split(load("length_of_day").values)
+        first, whole = len(train) + 10, np.concatenate([train, test])
+        x, y = make_windows(test, 10, 10)
+        found = seasonal(whole, first, 27, 10)
+        assert rmse(y[:, 9], found[:, 9]) == pytest.approx(0.360, abs=0.002)
+        assert rmse(y[:, 9], persistence(x, 10)[:, 9]) == pytest.approx(0.583, abs=0.001)
 
 
 class TestLinearAR:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rnn_xp.datasets import Series
-from rnn_xp.forecasting import Score, compare, split_series, verdict
+from rnn_xp.forecasting import Score, compare, follows_last_value, split_series, verdict
 from rnn_xp.scaling import fit_scaler
 
 VALUES = np.random.default_rng(0).standard_normal(50).cumsum()
@@ -54,14 +54,26 @@ class TestTestPartIsUnseen:
 
     def test_baselines(self):
         """Persistence repeats the last value; the AR finds the rule of the training part."""
-        rule = np.sin(np.arange(50) / 3.0)  # v[t] = 2 cos(1/3) v[t-1] - v[t-2]
+        rule = np.sin(np.arange(50) * np.pi / 4.0)  # v[t] = 2 cos(pi/4) v[t-1] - v[t-2]
         rule[CUT:] = VALUES[CUT:]  # which follows no such rule
         forecasts = split(rule, seq_length=2).baselines()
-        assert list(forecasts) == ["persistence", "linear AR(2)"]
+        assert list(forecasts) == ["persistence", "drift", "mean", "seasonal(8)", "linear AR(2)"]
         last = rule[CUT + 1 : -2]
         assert np.array_equal(forecasts["persistence"], np.stack([last, last], axis=1))
-        expected = 2 * np.cos(1 / 3) * last - rule[CUT:-3]
+        expected = 2 * np.cos(np.pi / 4) * last - rule[CUT:-3]
         np.testing.assert_allclose(forecasts["linear AR(2)"][:, 0], expected, atol=1e-12)
+        change = (rule[CUT - 1] - rule[0]) / (CUT - 1)
+        np.testing.assert_allclose(
+            forecasts["drift"], np.stack([last + change, last + 2 * change], axis=1)
+        )
+        np.testing.assert_allclose(forecasts["mean"], np.full((7, 2), rule[:CUT].mean()))
+        # What a season ago was may lie in the training part.
+        before = np.stack([rule[CUT + 2 - 8 : -1 - 8], rule[CUT + 3 - 8 : -8]], axis=1)
+        assert np.array_equal(forecasts["seasonal(8)"], before)
+
+    def test_no_seasonal_forecast_without_a_season(self):
+        walk = np.random.default_rng(3).standard_normal(60).cumsum()
+        assert list(split(walk).baselines()) == ["persistence", "drift", "mean", "linear AR(4)"]
 
     @pytest.mark.parametrize(
         ("train", "test", "words"),
@@ -126,6 +138,27 @@ class TestCompare:
         score = compare(still, {"persistence": still.baselines()["persistence"]})[0]
         assert score.mase is None
         assert (score.skill, score.r2 is None) == (0.0, False)
+
+
+class TestFollowsLastValue:
+    WALK = np.random.default_rng(0).standard_normal(300).cumsum()
+
+    def test_it_is_said_of_a_copy_of_the_last_value(self):
+        made = split(self.WALK)
+        copy = made.baselines()["persistence"]
+        noise = 0.01 * np.random.default_rng(1).standard_normal(copy.shape)
+        said = follows_last_value(made, "model", 0.9 * copy + 3.0 + noise)
+        assert said.startswith("model repeats the last value: its forecast correlates more with")
+
+    def test_it_is_not_said_of_a_forecast(self):
+        made = split(self.WALK)
+        noise = 0.1 * np.random.default_rng(1).standard_normal(made.truth().shape)
+        assert follows_last_value(made, "model", made.truth() + noise) == ""
+
+    @pytest.mark.parametrize("forecast", [0.0, 5.0])
+    def test_nor_where_nothing_moves(self, forecast):
+        made = split(self.WALK)
+        assert follows_last_value(made, "model", np.full(made.truth().shape, forecast)) == ""
 
 
 class TestVerdict:

@@ -7,7 +7,18 @@ import math
 import numpy as np
 import pytest
 
-from rnn_xp.metrics import bias, mae, mase, r2, rmse, skill
+from rnn_xp.metrics import (
+    bias,
+    coverage,
+    mae,
+    mase,
+    pinball,
+    r2,
+    rmse,
+    skill,
+    smape,
+    width,
+)
 
 TRUTH = [[1.0, 2.0], [3.0, 6.0]]
 FORECAST = [[2.0, 0.0], [3.0, 9.0]]  # errors f - y: 1, -2, 0, 3
@@ -40,6 +51,40 @@ class TestValues:
         train = [0.0, 1.0, 3.0, 3.0, 8.0]  # steps 1, 2, 0, 5: mean 2; two apart 3, 2, 5
         assert mase(TRUTH, FORECAST, train) == 0.75
         assert mase(TRUTH, FORECAST, train, m=2) == pytest.approx(1.5 * 3 / 10, rel=1e-15)
+
+    def test_smape(self):
+        """By its definition, 0 to 200, for positive data alone."""
+        y, f = np.asarray([[1.0, 4.0]]), np.asarray([[2.0, -4.0]])
+        assert smape(y, f) == pytest.approx(100 * (1 / 3 + 1.0) * 1.0)
+        assert smape(y, 0 * y) == 200.0
+        for bad in (0.0, -1.0):
+            with pytest.raises(ValueError, match="positive data, and the truth holds"):
+                smape([[1.0, bad]], f)
+
+    @pytest.mark.parametrize("quantile", [0.1, 0.5, 0.9])
+    def test_pinball(self, quantile):
+        """It is lowest for the quantile itself; for the median it is half the MAE."""
+        y = np.random.default_rng(0).exponential(size=2001)
+        best = pinball(y, np.full_like(y, np.quantile(y, quantile)), quantile)
+        for shift in (-0.05, 0.05):
+            assert pinball(y, np.full_like(y, np.quantile(y, quantile) + shift), quantile) > best
+        assert pinball(y, y + 1.0, quantile) == pytest.approx(1.0 - quantile)
+        assert pinball(y, y - 1.0, quantile) == pytest.approx(quantile)
+        assert pinball(y, 2 * y, 0.5) == pytest.approx(0.5 * mae(y, 2 * y))
+        for bad in (0.0, 1.0, -0.1):
+            with pytest.raises(ValueError, match="quantile must be in"):
+                pinball(y, y, bad)
+
+    def test_intervals(self):
+        y = [[1.0, 2.0], [3.0, 4.0]]
+        low, high = [[1.0, 2.5], [2.0, 0.0]], [[1.0, 3.0], [3.0, 3.9]]
+        assert coverage(y, low, high) == 0.5
+        assert width(low, high) == pytest.approx((0.0 + 0.5 + 1.0 + 3.9) / 4)
+        for call in (lambda: coverage(y, high, low), lambda: width(high, low)):
+            with pytest.raises(ValueError, match="may have been swapped"):
+                call()
+        with pytest.raises(ValueError, match="nothing is broadcast"):
+            coverage(y, low, high[0])
 
     def test_pooled_is_not_the_mean_of_the_steps(self):
         truth, forecast = np.asarray(TRUTH), np.asarray(FORECAST)

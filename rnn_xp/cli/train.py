@@ -20,7 +20,7 @@ from rnn_xp.callbacks import Checkpoint, Epoch, Progress
 from rnn_xp.cli import options
 from rnn_xp.cli.interrupts import Interrupts
 from rnn_xp.cli.optimizers import add_optimizer_options, choose_optimizer
-from rnn_xp.forecasting import Score, SplitSeries, compare, verdict
+from rnn_xp.forecasting import Score, SplitSeries, compare, follows_last_value, verdict
 from rnn_xp.network import Network
 from rnn_xp.runs import (
     RUN_FILES,
@@ -234,7 +234,10 @@ def _finish(
     model = Model(net, params, split.scaler, args.seq_length, args.horizon)
     forecasts = {**split.baselines(), args.cell: model.predict(split.x_test, backend)}
     scores = compare(split, forecasts)
-    summary = _summary(config, backend, split, net, result, scores)
+    summary = {
+        **_summary(config, backend, split, net, result, scores),
+        "follows_last_value": follows_last_value(split, args.cell, forecasts[args.cell]),
+    }
     folder.write_config(config)  # of a resumed run, only now is it known to be the same
     folder.write_model(model)
     folder.write_history(result.history)
@@ -242,8 +245,12 @@ def _finish(
     folder.write_metrics(summary)
     for line in _table(scores, split.series.unit):
         say(line)
+    if summary["follows_last_value"]:
+        say(f"warning  {summary['follows_last_value']}")
+    # Far from the others, the mean would flatten the picture; drift is all but persistence.
+    drawn = {name: f for name, f in forecasts.items() if name not in ("drift", "mean")}
     try:
-        folder.write_plots(result.history, split, forecasts)
+        folder.write_plots(result.history, split, drawn)
     except ImportError as error:
         say(f"no plots: {error}")
     return summary
@@ -286,7 +293,7 @@ def _table(scores: list[Score], unit: str) -> list[str]:
             f"{score.rmse:.4f}",
             f"{score.mae:.4f}",
             "-" if score.mase is None else f"{score.mase:.3f}",
-            "-" if score.skill is None else f"{100 * score.skill:.1f} %",
+            "-" if score.skill is None else f"{round(100 * score.skill, 1) + 0.0:.1f} %",
         ]
         lines.append(
             f"{score.name:{width}}  "
