@@ -9,7 +9,7 @@ from rnn_xp.engines.cuda_fused.plan import SUPPORTED, make_plan, unsupported
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.losses import cross_entropy
 
-__all__ = ["SUPPORTED", "Engine", "FusedEngine", "fastest"]
+__all__ = ["SUPPORTED", "Engine", "FusedEngine", "fastest", "make_plan", "unsupported"]
 
 Engine: TypeAlias = PortableEngine | FusedEngine
 
