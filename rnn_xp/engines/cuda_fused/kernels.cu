@@ -72,6 +72,7 @@ constexpr long long A_GLOBAL = HISTORY_SHARED ? 0 : (T + 1LL) * A_STEP;
 constexpr long long D_GLOBAL = COLLECT_AFTER ? (T + 1LL) * D_STEP : 0;
 constexpr long long WORKSPACE = A_GLOBAL + D_GLOBAL + (long long)T * KEPT_STEP;
 constexpr int PARTIAL = J * K + 1;  // a row of partial sums: dM, then the loss
+static_assert(!(COLLECT_AFTER && HISTORY_SHARED), "the first pass of dM would destroy the history");
 static_assert(4LL * SHARED == PLAN_SHARED_BYTES, "plan.py counts other bytes of shared memory");
 static_assert(WEIGHTS == PLAN_WEIGHTS && PARTIAL == PLAN_PARTIAL && WORKSPACE == PLAN_WORKSPACE
               && THREADS == PLAN_THREADS, "plan.py counts other sizes");

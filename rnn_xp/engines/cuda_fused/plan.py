@@ -129,8 +129,9 @@ class Plan:
 def make_plan(net: Configuration, steps: int, classes: bool, shared_limit: int) -> Plan | None:
     """Choose sizes and where things lie.
 
-    The history and the weights lie in shared memory if they fit, else in global memory. Where
-    they lie changes no bit.
+    The history and the weights lie in shared memory if they fit, else in global memory; of a
+    network whose dM does not fit the threads' registers at once, the history is in global memory.
+    Where they lie changes no bit.
 
     Parameters
     ----------
@@ -173,7 +174,7 @@ def make_plan(net: Configuration, steps: int, classes: bool, shared_limit: int) 
         held = history * history_shared + deltas * (not collect_after)
         return 4 * (max(held, reduction) + weights * weights_shared)
 
-    history_shared = shared(True, False) <= shared_limit
+    history_shared = not collect_after and shared(True, False) <= shared_limit
     weights_shared = shared(history_shared, True) <= shared_limit
     shared_bytes = shared(history_shared, weights_shared)
     if shared_bytes > shared_limit:
