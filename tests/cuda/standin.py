@@ -262,6 +262,7 @@ class FakeCupy(types.ModuleType):
         return found
 
     def RawModule(self, *, code: str, options: tuple[str, ...]) -> Any:  # noqa: N802
+        self.source = code
         code = self.edit(code) if self.edit else code
         library = build(code, (*options, *self.options))
         return types.SimpleNamespace(get_function=functools.partial(Kernel, self, library))

@@ -60,6 +60,10 @@ class FusedEngine:
 
     Attributes
     ----------
+    matrix : Array (J*K,)
+        M, see `layout`.
+    slots : dict of str to Array (J*K,)
+        The optimiser's memory, in the same form.
     partial : Array (blocks, J*K + 1)
         By block, the gradient of M and the loss (times the total) of the latest epoch.
     """
@@ -88,10 +92,10 @@ class FusedEngine:
             self._x = cupy.ascontiguousarray(data.x)
             target = cupy.int32 if portable.loss is cross_entropy else cupy.float32
             self._y = cupy.ascontiguousarray(data.y, dtype=target)
-            self._matrix = empty(plan.entries)
+            self.matrix = empty(plan.entries)
             self._weights = cupy.zeros(plan.weights, dtype=cupy.float32)
             self._workspace = empty(max(1, blocks * plan.workspace))
-            self._slots = {name: empty(plan.entries) for name in (("m", "v") if adam else ())}
+            self.slots = {name: empty(plan.entries) for name in (("m", "v") if adam else ())}
             self.partial = empty((blocks, plan.partial))
             self._stream = cupy.cuda.Stream(non_blocking=True)
 
@@ -113,10 +117,10 @@ class FusedEngine:
         losses : Array (epochs,)
             The loss before each update.
         """
-        if opt_state.slots.keys() != self._slots.keys():
+        if opt_state.slots.keys() != self.slots.keys():
             raise ValueError(
                 f"{type(self.optimizer).__name__}: the state has {sorted(opt_state.slots)}, but "
-                f"this optimiser remembers {sorted(self._slots)}. Take the state from its own init."
+                f"this optimiser remembers {sorted(self.slots)}. Take the state from its own init."
             )
         import cupy
 
@@ -124,15 +128,15 @@ class FusedEngine:
         with self.backend.device:
             chunk = self._chunk(epochs)
             chunk.rates[...] = cupy.asarray(self._rates(opt_state, epochs), dtype=cupy.float32)
-            self._matrix[...] = xp.reshape(layout.pack(net, params, xp=xp), (-1,))
-            for name, slot in self._slots.items():
+            self.matrix[...] = xp.reshape(layout.pack(net, params, xp=xp), (-1,))
+            for name, slot in self.slots.items():
                 slot[...] = xp.reshape(layout.pack(net, opt_state.slots[name], xp=xp), (-1,))
             with self._on_stream():
                 chunk.launch()
-            slots = {name: self._unpack(slot) for name, slot in self._slots.items()}
+            slots = {name: self._unpack(slot) for name, slot in self.slots.items()}
             self.evaluations += epochs
             opt_state = opt_state._replace(step=opt_state.step + epochs, slots=slots)
-            return self._unpack(self._matrix), opt_state, chunk.losses.copy()
+            return self._unpack(self.matrix), opt_state, chunk.losses.copy()
 
     def loss_value(self, params: Params, batch: Batch) -> Array:
         """Loss of any rows, by the portable engine."""
@@ -153,7 +157,7 @@ class FusedEngine:
         table = []
         for step in range(opt_state.step, opt_state.step + epochs):
             rate, t = optimizer.rate(opt_state._replace(step=step)), step + 1
-            if self._slots:
+            if self.slots:
                 correction = math.sqrt(1.0 - optimizer.beta2**t)
                 table.append((rate / (1.0 - optimizer.beta1**t), correction))
             else:
@@ -207,11 +211,11 @@ class FusedEngine:
         plan, optimizer = self.plan, self.optimizer
         blocks, rows = self.partial.shape[0], self._x.shape[0]
         inv_total = real(1.0 / self.portable.total_of_data)
-        hyper: tuple[Any, ...] = tuple(self._slots.values())
+        hyper: tuple[Any, ...] = tuple(self.slots.values())
         if isinstance(optimizer, Adam):
             beta1, beta2 = optimizer.beta1, optimizer.beta2
             hyper += (*map(real, (beta1, 1.0 - beta1, beta2, 1.0 - beta2, optimizer.eps)),)
-        self._place(plan.grid(256), (256,), (self._matrix, self._weights))
+        self._place(plan.grid(256), (256,), (self.matrix, self._weights))
         for epoch in range(losses.shape[0]):
             self._train(
                 (blocks,),
@@ -227,7 +231,7 @@ class FusedEngine:
                 (256,),
                 (
                     *(self.partial, whole(blocks), whole(epoch), inv_total),
-                    *(rates, losses, self._matrix, self._weights, *hyper),
+                    *(rates, losses, self.matrix, self._weights, *hyper),
                 ),
                 shared_mem=4 * 256,
             )
