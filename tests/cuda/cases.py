@@ -116,7 +116,9 @@ def all_pairs() -> tuple[list[Case], set[Any]]:
     while left:
         pair = min(left, key=repr)
         drawn = (
-            Case(**{name: generator.choice(values) for name, values in CHOICES.items()} | dict(pair))
+            Case(
+                **{name: generator.choice(values) for name, values in CHOICES.items()} | dict(pair)
+            )
             for _ in range(300)
         )
         best = max(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -25,7 +26,15 @@ from rnn_xp.backend import Backend
 
 HERE = Path(__file__).parent
 SHARED_LIMIT = {"sm_80": 166912, "sm_86": 101376, "sm_90": 232448}
-FLAGS = ("-O2", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-fno-gnu-unique", "-Wall")
+FLAGS = (
+    "-O2",
+    "-march=native",
+    "-ffp-contract=fast",
+    "-std=c++17",
+    "-fPIC",
+    "-fno-gnu-unique",
+    "-Wall",
+)
 GUARD, GUARD_VALUE = 64, 12345.0  # numbers beyond the end of each array
 DTYPES = {"r": np.float32, "w": np.float32, "c": np.int32, "i": np.int32, "f": np.float32}
 
@@ -43,7 +52,8 @@ def build_folder() -> tempfile.TemporaryDirectory:
 
 def compile_cpp(output: str, *arguments: str) -> Path:
     path = Path(build_folder().name) / output
-    command = ["g++", *FLAGS, *arguments, "-o", str(path)]
+    more = os.environ.get("CXXFLAGS", "").split()  # see `make sanitize`
+    command = ["g++", *FLAGS, *more, *arguments, "-o", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or done.stderr:
         raise CompileError(done.stderr)

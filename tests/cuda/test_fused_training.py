@@ -133,8 +133,8 @@ class TestFit:
         result = self.fit(cupy, resume=tmp_path)
         assert result.history == whole.history
         assert np.array_equal(flat(result.params), flat(whole.params))
+        cupy.cuda.is_available = lambda: False
         with pytest.warns(UserWarning, match="its bits may differ"):
-            cupy.cuda.is_available = lambda: False
             self.fit(cupy, resume=tmp_path)
 
     def test_validation_and_patience(self, cupy):
