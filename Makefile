@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-torch lint format learn contract golden data memory crash-test bench clean
+.PHONY: help train test test-torch lint format learn contract golden data memory crash-test sanitize bench clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,13 @@ lint: $(VENV)/installed-lint ## check style and types
 format: $(VENV)/installed-lint ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+SANITIZERS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
+sanitize: $(VENV)/installed-test ## run the CUDA kernels on the CPU under the address sanitizer
+	CXXFLAGS="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+		$(BIN)/python -m pytest tests/cuda/test_fused_kernels.py \
+		-k "test_loss_gradient_and_update and not 8317" $(ARGS)
 
 crash-test: $(VENV)/installed-test ## kill a training 50 times, mutate its files 100,000 times
 	$(BIN)/python -m pytest -n auto tests/test_crashes.py tests/test_checkpoint_mutations.py \

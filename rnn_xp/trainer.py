@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rnn_xp.backend import Backend, backend_of, get_backend
 from rnn_xp.callbacks import Callback
 from rnn_xp.configuration import resolve_loss, takes_classes
 from rnn_xp.engines.blocks import default_block_rows
+from rnn_xp.engines.cuda_fused import fastest
 from rnn_xp.engines.memory import workers_within
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.network import Network
@@ -49,6 +50,10 @@ class FitResult:
     seconds : float
         Wall time of the epochs.
     backend : Backend
+    engine : str
+        What computed the epochs: "portable", or "cuda_fused", see `rnn_xp.engines.cuda_fused`.
+    engine_reason : str
+        On CuPy, why it was not the fused engine, or not with a CUDA graph; empty if it was.
     block_rows, workers : int
     state : TrainingState
         To go on from with ``fit(resume=)``.
@@ -62,6 +67,8 @@ class FitResult:
     evaluations: int
     seconds: float
     backend: Backend
+    engine: str
+    engine_reason: str
     block_rows: int
     workers: int
     state: TrainingState
@@ -219,6 +226,25 @@ def fit(
         recorded = resume.run.get("block_rows") if resume is not None else None
         block_rows = recorded or default_block_rows(backend, batch_size or rows, net.hidden_size)
     block_rows = training_data.whole("block_rows", block_rows, 1)
+    workers = _resolve_workers(workers, backend)
+    if memory_budget is not None:
+        budget = training_data.whole("memory_budget", memory_budget, 1)
+        steps = (data.y if net.topology == "one_to_many" else data.x).shape[1]
+        itemsize = 4 if backend.dtype_name == "float32" else 8
+        workers = workers_within(budget, net, steps, min(block_rows, rows), itemsize, workers)
+    portable = PortableEngine(
+        net=net,
+        loss=function,
+        optimizer=optimizer,
+        backend=backend,
+        data=data,
+        block_rows=block_rows,
+        batches=None if batch_size is None else training_data.shuffled(rows, batch_size, seed),
+        truncate=truncate,
+        noise=training_data.seeded(seed) if noisy else None,
+        workers=workers,
+    )
+    engine = fastest(portable)
     run = {
         "optimizer": _name(optimizer),
         "loss": _name(loss),
@@ -230,7 +256,7 @@ def fit(
         "dtype": backend.dtype_name,
         "data": training_data.digest(data),
         "validation": None if held_out is None else training_data.digest(held_out),
-        "where": training_state.whereabouts(backend),
+        "where": {**training_state.whereabouts(backend), "engine": engine.name},
     }
     if resume is None:
         run["fresh"] = watch.fresh = params is None
@@ -251,24 +277,6 @@ def fit(
             raise ValueError("fit: resume= brings its own params and opt_state; leave these out.")
         start = training_state.check_same(resume, net, run)
         watch.fresh = bool(start.run.get("fresh", True))
-    workers = _resolve_workers(workers, backend)
-    if memory_budget is not None:
-        budget = training_data.whole("memory_budget", memory_budget, 1)
-        steps = (data.y if net.topology == "one_to_many" else data.x).shape[1]
-        itemsize = 4 if backend.dtype_name == "float32" else 8
-        workers = workers_within(budget, net, steps, min(block_rows, rows), itemsize, workers)
-    engine = PortableEngine(
-        net=net,
-        loss=function,
-        optimizer=optimizer,
-        backend=backend,
-        data=data,
-        block_rows=block_rows,
-        batches=None if batch_size is None else _shuffled(rows, batch_size, seed),
-        truncate=truncate,
-        noise=_seeded(seed) if noisy else None,
-        workers=workers,
-    )
     if held_out is not None and not float(engine.total(held_out)) > 0.0:
         raise ValueError("fit: nothing counts in the validation: all is masked, or of weight 0.")
     loop = Loop(engine, start, epochs, callbacks, held_out, watch)
@@ -285,6 +293,8 @@ def fit(
         evaluations=state.evaluations,
         seconds=state.seconds,
         backend=backend,
+        engine=engine.name,
+        engine_reason=engine.reason,
         block_rows=engine.block_rows,
         workers=engine.workers,
         state=state,
@@ -365,21 +375,6 @@ def _resolve_workers(workers: int | None, backend: Backend) -> int:
         count: int | None = len(affinity(0)) if affinity else os.cpu_count()
         return count or 1
     return workers
-
-
-def _shuffled(rows: int, batch_size: int, seed: int) -> Callable[[int], list[Any]]:
-    """Minibatches of an epoch, a function of (seed, epoch) alone; the last may be short."""
-
-    def batches(epoch: int) -> list[Any]:
-        order = np.random.default_rng((seed, epoch)).permutation(rows)
-        return [order[start : start + batch_size] for start in range(0, rows, batch_size)]
-
-    return batches
-
-
-def _seeded(seed: int) -> Callable[[int, int], np.random.Generator]:
-    """Generators for dropout, one for each block in each update."""
-    return lambda step, block: np.random.default_rng((seed, step, block))
 
 
 def _one_blas_thread(backend: Backend) -> contextlib.AbstractContextManager[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ __all__ = [
     "digest",
     "enter",
     "on_host",
+    "seeded",
+    "shuffled",
     "split_rows",
     "split_validation",
     "whole",
@@ -199,6 +201,21 @@ def _own_validation(net: Network, loss: Loss, backend: Backend, validation: Any)
         return enter(net, loss, backend, **arrays)
     except (TypeError, ValueError) as error:
         raise type(error)(str(error).replace("fit: ", "fit: validation: ", 1)) from error
+
+
+def shuffled(rows: int, batch_size: int, seed: int) -> Callable[[int], list[Any]]:
+    """Minibatches of an epoch, a function of (seed, epoch) alone; the last may be short."""
+
+    def batches(epoch: int) -> list[Any]:
+        order = np.random.default_rng((seed, epoch)).permutation(rows)
+        return [order[start : start + batch_size] for start in range(0, rows, batch_size)]
+
+    return batches
+
+
+def seeded(seed: int) -> Callable[[int, int], np.random.Generator]:
+    """Generators for dropout, one for each block in each update."""
+    return lambda step, block: np.random.default_rng((seed, step, block))
 
 
 def digest(data: Batch) -> str:

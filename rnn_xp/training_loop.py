@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rnn_xp._typing import Params
 from rnn_xp.callbacks import Callback, Epoch
 from rnn_xp.engines.blocks import Batch, on_accelerator
-from rnn_xp.engines.portable import PortableEngine
+from rnn_xp.engines.cuda_fused import Engine
 from rnn_xp.training_state import Best, TrainingState, all_finite
 
 __all__ = ["DivergenceError", "Loop", "Watch"]
@@ -120,7 +120,7 @@ class Loop:
 
     Parameters
     ----------
-    engine : PortableEngine
+    engine : PortableEngine or FusedEngine
     start : TrainingState
         Where to go on from, or the state before the first epoch.
     epochs : int
@@ -132,7 +132,7 @@ class Loop:
 
     def __init__(
         self,
-        engine: PortableEngine,
+        engine: Engine,
         start: TrainingState,
         epochs: int,
         callbacks: Sequence[Callback],

@@ -226,6 +226,8 @@ def _finish(
 ) -> dict[str, Any]:
     """Judge what was trained, and write the files; returns what metrics.json says."""
     done = len(result.history["loss"])
+    why = result.engine_reason and f": {result.engine_reason}"
+    say(f"engine   {result.engine}{why}")
     if result.stopped:
         say(f"stopped after {_epochs(done)}: {result.stopped}")
     if result.best_epoch is not None:
@@ -363,7 +365,8 @@ def _summary(
         },
         "versions": {name: metadata.version(name) for name in packages},
         "engine": {
-            "name": "portable",
+            "name": result.engine,
+            "reason": result.engine_reason or None,
             "block_rows": result.block_rows,
             "workers": result.workers,
         },

@@ -19,7 +19,7 @@ import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from rnn_xp import sequence
 from rnn_xp._typing import Array, Loss, Optimizer, Params, Workspace
@@ -63,7 +63,11 @@ class PortableEngine:
         ``noise(step, block)`` gives the generator for the dropout of a block in an update.
     workers : int
         Threads; more than one only where several can work at once, which is NumPy.
+    reason : str
+        Why no faster engine does this, where there might be one.
     """
+
+    name: ClassVar[str] = "portable"
 
     net: Network
     loss: Loss
@@ -75,6 +79,7 @@ class PortableEngine:
     truncate: tuple[int, int] | None = None
     noise: Callable[[int, int], Any] | None = None
     workers: int = 1
+    reason: str = ""
     evaluations: int = 0
     _pool: ThreadPoolExecutor | None = None
     _seen: list[tuple[Params, _ValueAndGrads]] = field(default_factory=list)
@@ -129,7 +134,7 @@ class PortableEngine:
         for seen, result in self._seen:
             if seen is params:
                 return result
-        result = self._evaluate(params, self.data, self._total_of_data, 0)
+        result = self._evaluate(params, self.data, self.total_of_data, 0)
         self._seen.append((params, result))
         return result
 
@@ -159,7 +164,7 @@ class PortableEngine:
             self._seen = [entry for entry in self._seen if entry[0] is params]
             value, grads = self.value_and_grad(params)
         else:
-            value, grads = self._evaluate(params, self.data, self._total_of_data, epoch)
+            value, grads = self._evaluate(params, self.data, self.total_of_data, epoch)
         params, opt_state = self.optimizer.update(
             grads, opt_state, params, value=value, value_and_grad=self.value_and_grad
         )
@@ -291,7 +296,8 @@ class PortableEngine:
         return (weight if len(weight.shape) == 2 else weight[:, None]) * counts
 
     @functools.cached_property
-    def _total_of_data(self) -> Any:
+    def total_of_data(self) -> Any:
+        """Weight of all rows that are trained on."""
         return self.total(self.data)
 
     def total(self, batch: Batch, context: int = 0) -> Any:

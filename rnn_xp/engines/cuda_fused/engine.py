@@ -1,0 +1,237 @@
+"""The fused engine: full-batch epochs of a small network in two launches each, K to a CUDA graph.
+
+Parameters, the optimiser's memory and the losses stay on the device from the first epoch of a
+`FusedEngine.run` to its last. What depends on the number of the update, such as the learning rate
+of a schedule, is computed on the host for all K of them and handed over as a table, so that a
+graph can be launched again as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import resources
+from typing import Any, NamedTuple
+
+from rnn_xp._typing import Array, Params
+from rnn_xp.engines.blocks import Batch
+from rnn_xp.engines.cuda_fused import layout
+from rnn_xp.engines.cuda_fused.plan import Plan
+from rnn_xp.engines.portable import PortableEngine
+from rnn_xp.losses import cross_entropy
+from rnn_xp.optim import Adam
+
+__all__ = ["FusedEngine"]
+
+_PLAIN_SHARED_BYTES = 48 * 1024  # a kernel that needs more of it must say so
+
+
+class _Chunk(NamedTuple):
+    """K epochs that are launched together.
+
+    Attributes
+    ----------
+    rates : Array (K, 2)
+        What the updates need of their number, see `FusedEngine._rates`.
+    losses : Array (K,)
+    launch : callable
+        Launches them on the current stream.
+    """
+
+    rates: Array
+    losses: Array
+    launch: Callable[[], None]
+
+
+class FusedEngine:
+    """Epochs of training on a CUDA device, for what ``plan.SUPPORTED`` lists.
+
+    Equal bits on every device of a kind and for every K, but not those of the portable engine:
+    its sums are over blocks of rows of its own.
+
+    Parameters
+    ----------
+    portable : PortableEngine
+        What to train. It goes on to compute the losses of a validation.
+    plan : Plan
+
+    Attributes
+    ----------
+    matrix : Array (J*K,)
+        M, see `layout`.
+    slots : dict of str to Array (J*K,)
+        The optimiser's memory, in the same form.
+    partial : Array (blocks, J*K + 1)
+        By block, the gradient of M and the loss (times the total) of the latest epoch.
+    """
+
+    name = "cuda_fused"
+
+    def __init__(self, portable: PortableEngine, plan: Plan) -> None:
+        import cupy
+
+        self.portable, self.plan = portable, plan
+        self.backend, self.optimizer = portable.backend, portable.optimizer
+        self.block_rows, self.workers = portable.block_rows, portable.workers
+        self.reason, self.evaluations = "", 0
+        self._chunks: dict[int, _Chunk] = {}
+        source = resources.files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
+        data, adam = portable.data, isinstance(portable.optimizer, Adam)
+        # All memory is allocated here: a graph keeps the addresses that it was captured with.
+        with self.backend.device:
+            module = cupy.RawModule(code=source, options=plan.options)
+            names = ("train", "place", "adam" if adam else "sgd")
+            self._train, self._place, self._update = map(module.get_function, names)
+            if plan.shared_bytes > _PLAIN_SHARED_BYTES:
+                self._train.max_dynamic_shared_size_bytes = plan.shared_bytes
+            empty = functools.partial(cupy.empty, dtype=cupy.float32)
+            blocks = plan.blocks(data.x.shape[0])
+            self._x = cupy.ascontiguousarray(data.x)
+            target = cupy.int32 if portable.loss is cross_entropy else cupy.float32
+            self._y = cupy.ascontiguousarray(data.y, dtype=target)
+            self.matrix = empty(plan.entries)
+            self._weights = cupy.zeros(plan.weights, dtype=cupy.float32)
+            self._workspace = empty(max(1, blocks * plan.workspace))
+            self.slots = {name: empty(plan.entries) for name in (("m", "v") if adam else ())}
+            self.partial = empty((blocks, plan.partial))
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """For the time of a fit; nothing is held beyond the memory that the engine has anyway."""
+        with self.portable.running():
+            yield
+
+    def run(
+        self, params: Params, opt_state: Any, epochs: int, first_epoch: int = 0
+    ) -> tuple[Params, Any, Array]:
+        """Train for some epochs without reading anything back to the host.
+
+        Returns
+        -------
+        params : Params
+        opt_state : optimiser state
+        losses : Array (epochs,)
+            The loss before each update.
+        """
+        if opt_state.slots.keys() != self.slots.keys():
+            raise ValueError(
+                f"{type(self.optimizer).__name__}: the state has {sorted(opt_state.slots)}, but "
+                f"this optimiser remembers {sorted(self.slots)}. Take the state from its own init."
+            )
+        import cupy
+
+        net, xp = self.portable.net, self.backend.xp
+        with self.backend.device:
+            chunk = self._chunk(epochs)
+            chunk.rates[...] = cupy.asarray(self._rates(opt_state, epochs), dtype=cupy.float32)
+            self.matrix[...] = xp.reshape(layout.pack(net, params, xp=xp), (-1,))
+            for name, slot in self.slots.items():
+                slot[...] = xp.reshape(layout.pack(net, opt_state.slots[name], xp=xp), (-1,))
+            with self._on_stream():
+                chunk.launch()
+            slots = {name: self._unpack(slot) for name, slot in self.slots.items()}
+            self.evaluations += epochs
+            opt_state = opt_state._replace(step=opt_state.step + epochs, slots=slots)
+            return self._unpack(self.matrix), opt_state, chunk.losses.copy()
+
+    def loss_value(self, params: Params, batch: Batch) -> Array:
+        """Loss of any rows, by the portable engine."""
+        return self.portable.loss_value(params, batch)
+
+    def total(self, batch: Batch) -> Any:
+        """Weight of all rows."""
+        return self.portable.total(batch)
+
+    def _unpack(self, matrix: Array) -> Params:
+        xp, net = self.backend.xp, self.portable.net
+        columns = net.hidden_size + net.input_size + 1
+        return layout.unpack(net, xp.reshape(matrix, (-1, columns)), xp=xp)
+
+    def _rates(self, opt_state: Any, epochs: int) -> list[tuple[float, float]]:
+        """What each update needs of its number t: the rate, and Adam's corrections."""
+        optimizer: Any = self.optimizer
+        table = []
+        for step in range(opt_state.step, opt_state.step + epochs):
+            rate, t = optimizer.rate(opt_state._replace(step=step)), step + 1
+            if self.slots:
+                correction = math.sqrt(1.0 - optimizer.beta2**t)
+                table.append((rate / (1.0 - optimizer.beta1**t), correction))
+            else:
+                table.append((rate, 1.0))
+        return table
+
+    def _chunk(self, epochs: int) -> _Chunk:
+        """K epochs, captured in a graph when first asked for."""
+        if epochs not in self._chunks:
+            import cupy
+
+            rates = cupy.ones((epochs, 2), dtype=cupy.float32)
+            losses = cupy.empty(epochs, dtype=cupy.float32)
+            self._chunks[epochs] = _Chunk(rates, losses, self._captured(rates, losses))
+        return self._chunks[epochs]
+
+    def _captured(self, rates: Array, losses: Array) -> Callable[[], None]:
+        """Return what launches the epochs: a graph, or one kernel after the other without one."""
+        work, stream = functools.partial(self._launch_all, rates, losses), self._stream
+        with self._on_stream():
+            work()  # modules are loaded at the first launch, which a capture does not allow
+            try:
+                stream.begin_capture()
+                try:
+                    work()
+                finally:
+                    graph = stream.end_capture()
+                graph.upload(stream)
+            except RuntimeError as error:
+                self.reason = f"launched kernel by kernel, since there is no CUDA graph: {error}"
+                warnings.warn(f"the fused engine is {self.reason}", stacklevel=2)
+                return work
+        return functools.partial(graph.launch, stream)
+
+    @contextlib.contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        """Work on the engine's own stream, in line with what comes before and after elsewhere."""
+        import cupy
+
+        current = cupy.cuda.get_current_stream()
+        self._stream.wait_event(current.record())
+        with self._stream:
+            yield
+        current.wait_event(self._stream.record())
+
+    def _launch_all(self, rates: Array, losses: Array) -> None:
+        """Launch the epochs of a chunk on the current stream."""
+        import cupy
+
+        real, whole = cupy.float32, cupy.int32  # a Python number would be passed as 8 bytes
+        plan, optimizer = self.plan, self.optimizer
+        blocks, rows = self.partial.shape[0], self._x.shape[0]
+        inv_total = real(1.0 / self.portable.total_of_data)
+        hyper: tuple[Any, ...] = tuple(self.slots.values())
+        if isinstance(optimizer, Adam):
+            beta1, beta2 = optimizer.beta1, optimizer.beta2
+            hyper += (*map(real, (beta1, 1.0 - beta1, beta2, 1.0 - beta2, optimizer.eps)),)
+        self._place(plan.grid(256), (256,), (self.matrix, self._weights))
+        for epoch in range(losses.shape[0]):
+            self._train(
+                (blocks,),
+                (plan.threads,),
+                (
+                    *(self._x, self._y, self._weights, self._workspace, self.partial),
+                    *(whole(rows), inv_total),
+                ),
+                shared_mem=plan.shared_bytes,
+            )
+            self._update(
+                plan.grid(32),
+                (256,),
+                (
+                    *(self.partial, whole(blocks), whole(epoch), inv_total),
+                    *(rates, losses, self.matrix, self._weights, *hyper),
+                ),
+                shared_mem=4 * 256,
+            )

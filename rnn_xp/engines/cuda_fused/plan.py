@@ -1,0 +1,207 @@
+"""What the fused kernels support, and the sizes with which they are compiled and launched.
+
+The kernels are specialised at run time: every size but N is a macro of ``kernels.cu``, which checks
+with ``static_assert`` that it counts memory as it is counted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rnn_xp.configuration import Configuration
+from rnn_xp.engines.blocks import default_block_rows
+from rnn_xp.engines.portable import PortableEngine
+from rnn_xp.losses import cross_entropy, mse
+from rnn_xp.optim import SGD, Adam
+from rnn_xp.optim.first_order import FirstOrder
+
+__all__ = ["SUPPORTED", "Plan", "make_plan", "unsupported"]
+
+_MAX_HIDDEN, _MAX_INPUTS, _MAX_OUTPUTS = 128, 32, 8
+
+
+def _plain_network(engine: PortableEngine) -> bool:
+    net = engine.net
+    return net.num_layers == 1 and not (net.bidirectional or net.layer_norm)
+
+
+def _plain_optimizer(engine: PortableEngine) -> bool:
+    optimizer = engine.optimizer
+    if type(optimizer) not in (Adam, SGD) or not isinstance(optimizer, FirstOrder):
+        return False
+    clips = optimizer.clip_value is not None or optimizer.clip_norm is not None
+    return not (clips or optimizer.weight_decay or getattr(optimizer, "momentum", 0.0))
+
+
+def _whole_batch(engine: PortableEngine) -> bool:
+    return engine.batches is None and engine.truncate is None and engine.noise is None
+
+
+SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
+    ("the backend cupy", lambda e: e.backend.name == "cupy"),
+    ("the dtype float32", lambda e: e.backend.dtype_name == "float32"),
+    ("one layer in one direction, without layer normalisation", _plain_network),
+    ("of the GRUs the one with reset_after=True", lambda e: e.net.reset_after),
+    (f"hidden_size <= {_MAX_HIDDEN}", lambda e: e.net.hidden_size <= _MAX_HIDDEN),
+    (f"input_size <= {_MAX_INPUTS}", lambda e: e.net.input_size <= _MAX_INPUTS),
+    (f"output_size <= {_MAX_OUTPUTS}", lambda e: e.net.output_size <= _MAX_OUTPUTS),
+    (
+        "the topology many_to_one with read='last', or many_to_many",
+        lambda e: e.net.topology != "one_to_many" and e.net.read == "last",
+    ),
+    ("output_activation='identity'", lambda e: e.net.output_activation == "identity"),
+    ("the loss mse or cross_entropy", lambda e: e.loss in (mse, cross_entropy)),
+    (
+        "the optimiser adam, or sgd without momentum, without weight decay and clipping",
+        _plain_optimizer,
+    ),
+    ("the full batch, without truncation and dropout", _whole_batch),
+    ("no sample_weight, lengths, mask or reset", lambda e: not any(_given(e))),
+    (
+        "block_rows left alone: its own blocks have 64 rows",
+        lambda e: e.block_rows == default_block_rows(e.backend),
+    ),
+)
+"""All that the fused engine needs: a sentence for people, and its test."""
+
+
+def _given(engine: PortableEngine) -> list[bool]:
+    return [array is not None for array in engine.data[2:]]
+
+
+def unsupported(engine: PortableEngine) -> str:
+    """Say what a training would need to run on the fused kernels; empty if they can run it."""
+    needed = next((needed for needed, holds in SUPPORTED if not holds(engine)), "")
+    return needed and f"the fused kernels need {needed}"
+
+
+# Rows of a block, and how many blocks share the rows: the 8317 rows of the reference workload are
+# 130 blocks, which the 132 multiprocessors of an H100 compute at once. Both are part of the
+# definition of the result, and the same on every device.
+_ROWS, _MAX_BLOCKS = 64, 132
+_MAX_THREADS = 256
+# Of rows of M per hidden unit, and of what a step keeps; see kernels.cu.
+_GATES, _KEPT = {"rnn": 1, "gru": 4, "lstm": 4}, {"rnn": 0, "gru": 4, "lstm": 5}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the kernels are compiled and launched for one training.
+
+    Attributes
+    ----------
+    macros : dict of str to str or int
+        For the compiler.
+    entries : int
+        Of M, J*K: the parameters, and some zeros.
+    threads : int
+        Of a block of ``train``.
+    shared_bytes : int
+        Dynamic shared memory of ``train``.
+    partial, weights, workspace : int
+        Floats of a block's row of partial sums, of the placed weights, of a block's workspace.
+    """
+
+    macros: dict[str, str | int]
+    entries: int
+    threads: int
+    shared_bytes: int
+    partial: int
+    weights: int
+    workspace: int
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Options for the compiler."""
+        return ("-std=c++17", *(f"-D{name}={value}" for name, value in self.macros.items()))
+
+    @staticmethod
+    def blocks(rows: int) -> int:
+        """Blocks of ``train`` for N rows."""
+        return min(-(-rows // _ROWS), _MAX_BLOCKS)
+
+    def grid(self, each: int) -> tuple[int]:
+        """Blocks of a kernel whose blocks do so many of M's entries, and of the loss, each."""
+        return (-(-self.partial // each),)
+
+
+def make_plan(net: Configuration, steps: int, classes: bool, shared_limit: int) -> Plan | None:
+    """Choose sizes and where things lie.
+
+    The history and the weights lie in shared memory if they fit, else in global memory; of a
+    network whose dM does not fit the threads' registers at once, the history is in global memory.
+    Where they lie changes no bit.
+
+    Parameters
+    ----------
+    net : Network
+    steps : int
+        T.
+    classes : bool
+        Whether the loss is the cross-entropy.
+    shared_limit : int
+        Bytes of shared memory that a block may have on the device.
+
+    Returns
+    -------
+    Plan, or None if the device has too little shared memory.
+
+    Examples
+    --------
+    >>> import rnn_xp as rx
+    >>> plan = make_plan(rx.Network(hidden_size=50), steps=10, classes=False, shared_limit=232448)
+    >>> plan.threads, plan.macros["HISTORY_SHARED"], plan.blocks(8317)
+    (200, 1, 130)
+    """
+    size, inputs, outputs = net.hidden_size, net.input_size, net.output_size
+    gates, kept = _GATES[net.cell], _KEPT[net.cell]
+    j, k = gates * size + outputs, size + inputs + 1
+    hp, op, kp = _up(size), _up(outputs), _up(k)
+    gp = gates * hp
+    jp = gp + op
+    pairs = (size + 1) // 2
+    row_groups = next(n for n in (64, 32, 16, 8, 4) if pairs * n <= _MAX_THREADS)
+    threads = pairs * row_groups
+
+    tiles = -(-jp // 8) * -(-kp // 8)
+    collect_after = tiles > threads
+    weights = kp * gp + jp * hp + outputs * kp
+    history, deltas = (steps + 1) * _ROWS * kp, _ROWS * jp
+    reduction = 64 * threads + _ROWS
+
+    def shared(history_shared: bool, weights_shared: bool) -> int:
+        held = history * history_shared + deltas * (not collect_after)
+        return 4 * (max(held, reduction) + weights * weights_shared)
+
+    history_shared = not collect_after and shared(True, False) <= shared_limit
+    weights_shared = shared(history_shared, True) <= shared_limit
+    shared_bytes = shared(history_shared, weights_shared)
+    if shared_bytes > shared_limit:
+        return None
+    workspace = history * (not history_shared) + deltas * (steps + 1) * collect_after
+    workspace += steps * _ROWS * kept * hp
+    macros: dict[str, str | int] = {
+        "CELL": {"rnn": f"RNN_{net.activation.upper()}"}.get(net.cell, net.cell.upper()),
+        "HIDDEN": size,
+        "INPUTS": inputs,
+        "OUTPUTS": outputs,
+        "STEPS": steps,
+        "EVERY_STEP": int(net.topology == "many_to_many"),
+        "CROSS_ENTROPY": int(classes),
+        "ROWS": _ROWS,
+        "ROW_GROUPS": row_groups,
+        "HISTORY_SHARED": int(history_shared),
+        "WEIGHTS_SHARED": int(weights_shared),
+        "PLAN_THREADS": threads,
+        "PLAN_SHARED_BYTES": shared_bytes,
+        "PLAN_PARTIAL": j * k + 1,
+        "PLAN_WEIGHTS": weights,
+        "PLAN_WORKSPACE": f"{workspace}LL",
+    }
+    return Plan(macros, j * k, threads, shared_bytes, j * k + 1, weights, workspace)
+
+
+def _up(size: int) -> int:
+    """Pad to a multiple of 4, as float4 loads need it."""
+    return -(-size // 4) * 4
