@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-torch lint format learn contract golden data memory crash-test sanitize bench clean
+.PHONY: help train test test-torch lint format learn contract golden data memory crash-test sanitize \
+	bench gpu-check clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,9 @@ crash-test: $(VENV)/installed-test ## kill a training 50 times, mutate its files
 bench: $(VENV)/installed-plot ## time training and inference beside other libraries (ten minutes)
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'jax>=0.5' 'numba>=0.61'
 	$(BIN)/python scripts/bench.py --out docs/results/bench $(ARGS)
+
+gpu-check: ## check and time everything on a CUDA GPU, with the packages of PYTHON (nine minutes)
+	$(PYTHON) scripts/gpu_check.py $(ARGS)
 
 memory: $(VENV)/installed-plot ## peak memory of training on 8317 to 831,700 windows (a minute)
 	$(BIN)/python scripts/memory.py $(ARGS)

@@ -25,6 +25,7 @@ from typing import Any
 
 from rnn_xp._typing import Array, Loss, Namespace
 from rnn_xp.backend import array_namespace, device_of, float_dtype
+from rnn_xp.kernels.portable import sign
 
 __all__ = [
     "Huber",
@@ -102,7 +103,7 @@ def mae(
     """
     xp, pred, target, share = _enter("mae", pred, target, weight, total)
     error = pred - target
-    dpred = share(xp.sign(xp.real(error)))
+    dpred = share(sign(xp.real(error), xp=xp))
     return xp.sum(dpred * error), dpred
 
 
@@ -147,7 +148,7 @@ class Huber:
         xp, pred, target, share = _enter("Huber", pred, target, weight, total)
         error = pred - target
         real = xp.real(error)
-        slope = xp.where(xp.abs(real) <= self.delta, error, self.delta * xp.sign(real))
+        slope = xp.where(xp.abs(real) <= self.delta, error, self.delta * sign(real, xp=xp))
         dpred = share(slope)
         return xp.sum(dpred * (error - 0.5 * slope)), dpred
 
@@ -203,7 +204,7 @@ class Pinball:
         error = pred - target
         real = xp.real(error)
         q = xp.asarray(self.quantiles, dtype=real.dtype, device=device_of(pred))
-        dpred = share(xp.sign(real) * xp.where(real > 0, 1.0 - q, q))
+        dpred = share(sign(real, xp=xp) * xp.where(real > 0, 1.0 - q, q))
         return xp.sum(dpred * error), dpred
 
 

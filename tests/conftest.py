@@ -25,12 +25,13 @@ from typing import Any
 import array_api_compat
 import numpy as np
 import pytest
+from device import require_device
 from frozen import freeze
 from guard import no_host_sync
 from problems import CELLS, OPTIONS
 
 import rnn_xp
-from rnn_xp.backend import Backend, BackendError, get_backend, to_numpy
+from rnn_xp.backend import Backend, get_backend, to_numpy
 
 # numba keeps what it compiled, and notices a change in a function's own file only.
 _SOURCES = sorted((Path(rnn_xp.__file__).parent / "kernels" / "numba").glob("*.py"))
@@ -135,16 +136,13 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     """Every backend in turn; one that is not to be had here is skipped, and the summary says so."""
     request.node.user_properties.append(("case", request.param))
     library, device, dtype = CASES[request.param]
+    if library == "cupy":
+        require_device()
     try:
         importlib.import_module(library)
     except ModuleNotFoundError:
         pytest.skip(f"{library} is not installed")
-    try:
-        backend = get_backend(library, device="cpu" if device == "frozen" else device, dtype=dtype)
-    except BackendError as error:
-        if library != "cupy":
-            raise
-        pytest.skip(str(error).partition(" Check ")[0])
+    backend = get_backend(library, device="cpu" if device == "frozen" else device, dtype=dtype)
     with contextlib.ExitStack() as stack:
         if library == "array_api_strict":
             flags = {"boolean_indexing": False, "data_dependent_shapes": False}

@@ -227,12 +227,17 @@ def check_no_assert(module: Module) -> list[str]:
 
 
 def check_portable(module: Module) -> list[str]:
-    """No ``@`` (it fails on complex arrays of some libraries) and no writing into arrays."""
+    """No ``@`` (it fails on complex arrays of some libraries) and no writing into arrays.
+
+    And neither clip nor sign of array_api_compat, which for CuPy reads by a mask: the host waits.
+    """
     if not module.belongs_to(PORTABLE):
         return []
     found = []
     for node in ast.walk(module.tree):
         where = f"{module.name}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.Attribute) and node.attr in ("clip", "sign"):
+            found.append(f"{where} uses {node.attr}, for which CuPy waits")
         if isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.MatMult):
             found.append(f"{where} uses @; write xp.matmul")
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Subscript):
@@ -320,6 +325,8 @@ def test_imports_form_no_cycle():
         (check_portable, "sequence", "x[t] += 1"),
         (check_portable, "network", "x[t, ...] = 1"),
         (check_portable, "optim", "x[:] = 1"),
+        (check_portable, "optim.clipping", "g = xp.clip(g, -1.0, 1.0)"),
+        (check_portable, "losses", "dpred = xp.sign(error)"),
     ],
 )
 def test_a_violation_is_noticed(check, name, source):

@@ -1,14 +1,24 @@
-"""NumPy's own kernels: what the portable code computes, in memory that is used again."""
+"""Each library's own kernels: what the portable code computes, in memory that is used again.
+
+Those of CuPy run here on NumPy's arrays, their C text compiled for the host (`cupy_stand_in`), and
+on a GPU where there is one.
+"""
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib
 import itertools
+import sys
 import threading
 import tracemalloc
+from types import SimpleNamespace
 
+import cupy_stand_in
 import numpy as np
 import pytest
+from device import require_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +26,8 @@ import rnn_xp as rx
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.kernels import make_workspace
-from rnn_xp.kernels.numpy import KERNELS, Workspace
+from rnn_xp.kernels.numpy import Workspace
+from rnn_xp.sequence import map_state
 
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
 CELLS = {
@@ -45,20 +56,46 @@ USES = {
 LEFT = ("recurrent dropout", "layer norm", "feedback")
 
 
-class Recorder(Workspace):
-    """Remembers which kernels were asked for."""
+class Tier:
+    """The kernels of a library, and what turns NumPy's arrays into its own and back."""
 
-    def __init__(self, dtype):
-        super().__init__(dtype)
-        self.asked = []
+    def __init__(self, name):
+        self.name, self.array, self.host = name, np.asarray, np.asarray
+        if name == "stand-in":
+            self.module = cupy_stand_in.load("cupy")
+            return
+        self.module = importlib.import_module(f"rnn_xp.kernels.{name}")
+        if name == "cupy":
+            cupy = importlib.import_module("cupy")
+            self.array, self.host = cupy.asarray, cupy.asnumpy
 
-    def kernel(self, name):
-        self.asked.append(name)
-        return super().kernel(name)
+    def workspace(self, dtype="float64"):
+        """A workspace that remembers which kernels were asked for."""
+
+        class Recorder(self.module.Workspace):
+            def kernel(self, name):
+                self.asked.append(name)
+                return super().kernel(name)
+
+        workspace = Recorder(dtype)
+        workspace.asked = []
+        return workspace
+
+
+@pytest.fixture(
+    params=["numpy", "stand-in", pytest.param("cupy", marks=pytest.mark.device)],
+    scope="module",
+)
+def tier(request):
+    if request.param == "cupy":
+        require_device()
+    return Tier(request.param)
 
 
 class Problem:
-    def __init__(self, seed=0, rows=3, steps=5, inputs=2, hidden=4, dtype="float64", **options):
+    def __init__(
+        self, tier=None, seed=0, rows=3, steps=5, inputs=2, hidden=4, dtype="float64", **options
+    ):
         rng = np.random.default_rng(seed)
         feedback = options.get("feed") == "feedback"
         outputs = inputs if feedback else 3
@@ -68,12 +105,20 @@ class Problem:
         shape = (rows, outputs) if self.net.topology == "many_to_one" else (rows, steps, outputs)
         self.x = rng.standard_normal((rows, entering, inputs)).astype(dtype)
         self.y = rng.standard_normal(shape).astype(dtype)
+        self.tier = tier
 
     def value_and_grad(self, workspace=None, **options):
+        """On the host; given a workspace, on the tier's own arrays and back."""
         rng = np.random.default_rng(7) if self.net.dropout or self.net.recurrent_dropout else None
-        return self.net.value_and_grad(
-            self.params, self.x, self.y, rng=rng, workspace=workspace, **options
-        )
+        compute = functools.partial(self.net.value_and_grad, rng=rng, workspace=workspace)
+        if workspace is None:
+            return compute(self.params, self.x, self.y, **options)
+        there, host = self.tier.array, self.tier.host
+        value, grads = compute(
+            {k: there(p) for k, p in self.params.items()}, there(self.x), there(self.y),
+            **{k: map_state(there, a) for k, a in options.items()},
+        )  # fmt: skip
+        return host(value), {k: host(grad) for k, grad in grads.items()}
 
 
 def assert_equal(found, expected, rtol=1e-13):
@@ -89,8 +134,8 @@ def assert_equal(found, expected, rtol=1e-13):
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("cell", CELLS)
-def test_gradients_are_those_of_the_portable_code(cell, use):
-    problem, workspace = Problem(**CELLS[cell], **USES[use]), Recorder("float64")
+def test_gradients_are_those_of_the_portable_code(tier, cell, use):
+    problem, workspace = Problem(tier, **CELLS[cell], **USES[use]), tier.workspace()
     expected = problem.value_and_grad()
     assert_equal(problem.value_and_grad(workspace), expected)
     if use != "feedback" and use != "recurrent dropout":
@@ -98,15 +143,15 @@ def test_gradients_are_those_of_the_portable_code(cell, use):
         name = None if use == "layer norm" else cell
         assert workspace.asked == [name] * net.num_layers * net.directions
     # What was left in the buffers changes nothing.
-    other = Problem(seed=1, rows=9, steps=7, hidden=5, **CELLS[cell], **USES[use])
+    other = Problem(tier, seed=1, rows=9, steps=7, hidden=5, **CELLS[cell], **USES[use])
     other.value_and_grad(workspace)
     assert_equal(problem.value_and_grad(workspace), expected)
     assert bool(workspace._buffers.keys() - {"readout"}) == (use not in LEFT)
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_masks_resets_and_states_are_left_to_the_portable_code(cell):
-    problem, rng = Problem(**CELLS[cell], topology="many_to_many"), np.random.default_rng(2)
+def test_masks_resets_and_states_are_left_to_the_portable_code(tier, cell):
+    problem, rng = Problem(tier, **CELLS[cell], topology="many_to_many"), np.random.default_rng(2)
     state = problem.net.state_type(
         *(rng.standard_normal((1, 3, 4)) for _ in problem.net.state_type._fields)
     )
@@ -116,27 +161,32 @@ def test_masks_resets_and_states_are_left_to_the_portable_code(cell):
         {"lengths": np.asarray([5, 2, 0])},
         {"state": state},
     ):
-        workspace = Workspace("float64")
+        workspace = tier.workspace()
         found = problem.value_and_grad(workspace, **options)
-        assert_equal(found, problem.value_and_grad(**options), rtol=0.0)
+        exact = 1e-13 if tier.name == "cupy" else 0.0  # a GPU's products round in their own way
+        assert_equal(found, problem.value_and_grad(**options), rtol=exact)
         assert not workspace._buffers
 
 
 @pytest.mark.parametrize("use", [use for use in USES if use not in LEFT])
 @pytest.mark.parametrize("cell", CELLS)
-def test_predictions_and_final_states_too(cell, use):
-    problem, workspace = Problem(**CELLS[cell], **USES[use]), Workspace("float64")
+def test_predictions_and_final_states_too(tier, cell, use):
+    problem, workspace = Problem(tier, **CELLS[cell], **USES[use]), tier.workspace()
     steps = 5 if problem.net.topology == "one_to_many" else None
     expected, state = problem.net.forward(problem.params, problem.x, steps=steps)
-    found, final = problem.net.forward(problem.params, problem.x, steps=steps, workspace=workspace)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+    params = {name: tier.array(p) for name, p in problem.params.items()}
+    found, final = problem.net.forward(
+        params, tier.array(problem.x), steps=steps, workspace=workspace
+    )
+    bound = 1e-13 * np.abs(expected).max()
+    np.testing.assert_allclose(tier.host(found), expected, rtol=0, atol=bound)
     for mine, theirs in zip(final, state, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-13)
-    copies = [a.copy() for a in (found, *final)]
+        np.testing.assert_allclose(tier.host(mine), theirs, rtol=0, atol=1e-13)
+    copies = [tier.host(a).copy() for a in (found, *final)]
     for buffer in workspace._buffers.values():
         buffer[...] = np.nan
     for array, copy in zip((found, *final), copies, strict=True):
-        assert np.array_equal(array, copy), "results share no memory with the workspace"
+        assert np.array_equal(tier.host(array), copy), "results share no memory with the workspace"
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -146,20 +196,20 @@ def test_predictions_and_final_states_too(cell, use):
     st.integers(1, 2),
     st.booleans(),
 )
-def test_of_any_size(cell, sizes, layers, both):
+def test_of_any_size(tier, cell, sizes, layers, both):
     rows, steps, inputs, hidden = sizes
     problem = Problem(
-        rows=rows, steps=steps, inputs=inputs, hidden=hidden, num_layers=layers,
+        tier, rows=rows, steps=steps, inputs=inputs, hidden=hidden, num_layers=layers,
         bidirectional=both, topology="many_to_many", **CELLS[cell],
     )  # fmt: skip
-    assert_equal(problem.value_and_grad(Workspace("float64")), problem.value_and_grad())
+    assert_equal(problem.value_and_grad(tier.workspace()), problem.value_and_grad())
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_float32_stays_float32_and_is_as_exact(cell):
+def test_float32_stays_float32_and_is_as_exact(tier, cell):
     exact = Problem(rows=200, hidden=16, **CELLS[cell]).value_and_grad()
-    problem = Problem(rows=200, hidden=16, dtype="float32", **CELLS[cell])
-    found = problem.value_and_grad(Workspace("float32"))
+    problem = Problem(tier, rows=200, hidden=16, dtype="float32", **CELLS[cell])
+    found = problem.value_and_grad(tier.workspace("float32"))
     portable = problem.value_and_grad()
     assert {grad.dtype.name for grad in found[1].values()} == {"float32"}
     for name, grad in exact[1].items():
@@ -169,36 +219,44 @@ def test_float32_stays_float32_and_is_as_exact(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_gradients_are_the_callers_own(cell):
+def test_gradients_are_the_callers_own(tier, cell):
     """They survive whatever the workspace is used for next."""
-    problem, workspace = Problem(num_layers=2, **CELLS[cell]), Workspace("float64")
-    _, grads = problem.value_and_grad(workspace)
-    copies = {name: grad.copy() for name, grad in grads.items()}
+    problem, workspace = Problem(num_layers=2, **CELLS[cell]), tier.workspace()
+    params = {name: tier.array(p) for name, p in problem.params.items()}
+    x, y = tier.array(problem.x), tier.array(problem.y)
+    _, grads = problem.net.value_and_grad(params, x, y, workspace=workspace)
+    copies = {name: tier.host(grad).copy() for name, grad in grads.items()}
     for buffer in workspace._buffers.values():
         buffer[...] = np.nan
-    assert all(np.array_equal(grads[name], copy) for name, copy in copies.items())
+    assert all(np.array_equal(tier.host(grads[name]), copy) for name, copy in copies.items())
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_nan_shows(cell):
-    problem = Problem(**CELLS[cell])
+def test_a_nan_shows(tier, cell):
+    problem = Problem(tier, **CELLS[cell])
     problem.x[1, 2, 0] = np.nan
     with np.errstate(invalid="ignore"):
-        value, grads = problem.value_and_grad(Workspace("float64"))
+        value, grads = problem.value_and_grad(tier.workspace())
     assert np.isnan(value)
     assert np.isnan(grads["layer0.w_hh"]).any()
 
 
-def test_every_kernel_is_a_cells():
+def test_every_kernel_is_a_cells(tier):
     names = {
         rx.Network(hidden_size=4, **options).layers.cells[0].kernel for options in CELLS.values()
     }
-    assert names == set(KERNELS) == set(CELLS)
+    assert names == set(tier.module.KERNELS) == set(CELLS)
     assert rx.Network(cell="gru", hidden_size=4, reset_after=False).layers.cells[0].kernel is None
 
 
-def test_for_numpy_alone():
+def test_for_numpy_and_cupy_alone(monkeypatch):
     assert make_workspace(FLOAT64).dtype == np.float64
+    kernels = cupy_stand_in.load("cupy")
+    monkeypatch.setitem(sys.modules, "rnn_xp.kernels.cupy", kernels)
+    monkeypatch.setattr("rnn_xp.kernels.cupy", kernels, raising=False)
+    workspace = make_workspace(SimpleNamespace(name="cupy", dtype_name="float32"))
+    assert isinstance(workspace, kernels.Workspace)
+    assert workspace.take("a", 2).dtype == np.float32
     assert make_workspace(rx.get_backend("array_api_strict")) is None
     assert make_workspace(rx.get_backend("jax")) is None
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp._typing import Kernel
+from rnn_xp.kernels.buffers import Buffers
 
 __all__ = ["GRU", "KERNELS", "LSTM", "RNN", "Workspace"]
 
@@ -31,8 +32,8 @@ _Params = dict[str, _Floats]
 _Shares = Sequence[_Floats | None]
 
 
-class Workspace:
-    """Buffers of one worker, by name. Each grows to the largest size asked for, and stays.
+class Workspace(Buffers):
+    """Buffers of one worker, and the kernels that compute in them.
 
     Examples
     --------
@@ -43,25 +44,16 @@ class Workspace:
 
     def __init__(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
-        self._buffers: dict[str, _Floats] = {}
-
-    def take(self, name: str, *shape: int) -> _Floats:
-        """Give the buffer of a name in a shape; what is in it is what was left there."""
-        size = 1
-        for length in shape:
-            size *= length
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size:
-            buffer = self._buffers[name] = np.empty(size, self.dtype)
-        return buffer[:size].reshape(shape)
+        super().__init__(lambda size: np.empty(size, self.dtype))
 
     def matmul(self, name: str, a: _Floats, b: _Floats) -> _Floats:
         """Multiply two matrices into the buffer of a name."""
-        return np.matmul(a, b, out=self.take(name, a.shape[0], b.shape[1]))
+        product: _Floats = np.matmul(a, b, out=self.take(name, a.shape[0], b.shape[1]))
+        return product
 
     def rows(self, name: str, hs: _Floats) -> _Floats:
         """Copy (T, N, H) to T*N rows, in the buffer of a name."""
-        rows = self.take(name, *hs.shape)
+        rows: _Floats = self.take(name, *hs.shape)
         rows[...] = hs
         return rows.reshape(-1, hs.shape[2])
 
@@ -353,7 +345,7 @@ class _Back:
 def _enter(xs: _Floats, size: int, reverse: bool, workspace: Workspace, name: str) -> _Floats:
     """Lay out [h; 1; x] for all steps, in the order in which they are done; h is still missing."""
     steps, rows, inputs = xs.shape
-    entering = workspace.take(f"{name}entering", steps + 1, size + 1 + inputs, rows)
+    entering: _Floats = workspace.take(f"{name}entering", steps + 1, size + 1 + inputs, rows)
     entering[:steps, size] = 1.0
     entering[:steps, size + 1 :] = (xs[::-1] if reverse else xs).transpose(0, 2, 1)
     return entering

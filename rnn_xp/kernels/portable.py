@@ -21,6 +21,7 @@ __all__ = [
     "normalise",
     "normalise_back",
     "sigmoid",
+    "sign",
     "sum_rows",
 ]
 
@@ -163,6 +164,20 @@ def normalise_back(dn: Array, n: Array, inv: Array, *, xp: Namespace) -> Array:
     mean = xp.sum(dn, axis=1, keepdims=True) * share
     along = xp.sum(dn * n, axis=1, keepdims=True) * share
     return inv * (dn - mean - n * along)
+
+
+def sign(x: Array, *, xp: Namespace) -> Array:
+    """Sign of real numbers: -1, 0 or 1; a NaN stays one.
+
+    Not ``xp.sign``: for CuPy, array_api_compat writes the NaN by a mask, and the host waits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sign(np.asarray([-2.0, 0.0, 5.0, np.nan]), xp=np).tolist()
+    [-1.0, 0.0, 1.0, nan]
+    """
+    return xp.where(x > 0, 1.0, xp.where(x < 0, -1.0, x))
 
 
 def sum_rows(a: Array, *, xp: Namespace) -> Array:

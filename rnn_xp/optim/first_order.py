@@ -14,12 +14,14 @@ float32 parameters stay float32 on every library.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from rnn_xp._typing import Array, Namespace, Params, ValueAndGrad
 from rnn_xp.backend import array_namespace
+from rnn_xp.kernels import pointwise
 from rnn_xp.optim.checks import Saved, flag, number
 from rnn_xp.optim.clipping import clip_entries, clip_to_norm
 from rnn_xp.optim.schedules import Plateau, ReduceOnPlateau, Schedule, check_rate, rate_at
@@ -94,7 +96,10 @@ class FirstOrder(abc.ABC):
     def _rule(
         self, g: Array, slots: dict[str, Array], rate: float, t: int, *, xp: Namespace
     ) -> tuple[Array, dict[str, Array]]:
-        """Formula for one array: (step to subtract, new slots) in the t-th update, t >= 1."""
+        """Formula for one array: (step to subtract, new slots) in the t-th update, t >= 1.
+
+        It is made of what `rnn_xp.kernels.pointwise` knows.
+        """
 
     @property
     def watches_loss(self) -> bool:
@@ -131,22 +136,34 @@ class FirstOrder(abc.ABC):
             grads = clip_entries(grads, self.clip_value)
         if self.clip_norm is not None:
             grads = clip_to_norm(grads, self.clip_norm)
-        new: Params = {}
-        slots: dict[str, Params] = {slot: {} for slot in state.slots}
-        for name, p in params.items():
-            g = grads[name]
-            if self.weight_decay and (self.decay_biases or p.ndim >= 2):
-                if self.decoupled_decay:
-                    p = p * (1.0 - rate * self.weight_decay)
-                else:
-                    g = g + self.weight_decay * p
-            before = {slot: state.slots[slot][name] for slot in slots}
-            step, after = self._rule(g, before, rate, t, xp=xp)
-            new[name] = p - step
-            for slot in slots:
-                slots[slot][name] = after[slot]
+        updated: dict[str, Sequence[Array]] = {}
+        for decays in (False, True):
+            names = [name for name, p in params.items() if self._decays(p) is decays]
+            memories = [[state.slots[slot][name] for slot in self._slots()] for name in names]
+            operands = [(params[n], grads[n], *m) for n, m in zip(names, memories, strict=True)]
+            entry = functools.partial(self._entry, rate, t, decays)
+            updated |= zip(names, pointwise(entry, operands, xp=xp), strict=True)
+        new = {name: updated[name][0] for name in params}
+        slots = {
+            slot: {name: updated[name][at] for name in params}
+            for at, slot in enumerate(self._slots(), start=1)
+        }
         plateau = state.plateau or Plateau()  # a state from before the schedule has none
         return new, FirstOrderState(t, slots, plateau if self.watches_loss else None)
+
+    def _decays(self, p: Array) -> bool:
+        return bool(self.weight_decay) and (self.decay_biases or p.ndim >= 2)
+
+    def _entry(
+        self, rate: float, t: int, decays: bool, p: Array, g: Array, *memory: Array, xp: Namespace
+    ) -> tuple[Array, ...]:
+        """Update one array, entry by entry: the new one, then what is remembered."""
+        if decays and self.decoupled_decay:
+            p = p * (1.0 - rate * self.weight_decay)
+        elif decays:
+            g = g + self.weight_decay * p
+        step, after = self._rule(g, dict(zip(self._slots(), memory, strict=True)), rate, t, xp=xp)
+        return (p - step, *(after[slot] for slot in self._slots()))
 
     def rate(self, state: FirstOrderState) -> float:
         """Return the learning rate of the next update."""

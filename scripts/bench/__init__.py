@@ -98,20 +98,21 @@ def reference(case):
     return Reference(gradients[0], losses, predictions)
 
 
-def check_training(contender, right):
-    """Compare the very steps that will be timed with the reference.
+def check_training(contender, right, slack=1.0):
+    """Compare the very steps that will be timed with the reference, to ``slack`` tolerances.
 
     Adam's first mean is a share of the first gradient, so the gradient that is looked at is the one
     the update was made with. Later updates cannot be compared closely, for Adam divides by the size
     of a gradient, however small; but the loss must fall as much.
     """
     loss = float(contender.step())
-    _close(contender, "loss", loss, right.losses[0], LOSS_TOLERANCE)
+    _close(contender, "loss", loss, right.losses[0], slack * LOSS_TOLERANCE)
     found = contender.gradient()
     if found.keys() != right.gradient.keys():
         raise WrongError(f"{contender.name}: gradients of {sorted(found)}")
     for name, gradient in right.gradient.items():
-        _close(contender, f"gradient of {name}", found[name], gradient, GRADIENT_TOLERANCE)
+        tolerance = slack * GRADIENT_TOLERANCE
+        _close(contender, f"gradient of {name}", found[name], gradient, tolerance)
     last = [float(contender.step()) for _ in right.losses[1:]][-1]
     fall = right.losses[0] - right.losses[-1]
     if not abs((loss - last) - fall) <= FALL_TOLERANCE * abs(fall):

@@ -8,7 +8,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 import rnn_xp as rx
 from bench import ADAM, FLOAT32, THREADS
@@ -164,6 +163,8 @@ class Products(Contender):
             list(self.pool.map(lambda share: share[0].multiply(share[1]), self.shares))
 
     def times(self, seconds, most):
+        from threadpoolctl import threadpool_limits
+
         with threadpool_limits(self.blas, user_api="blas"):
             return super().times(seconds, most)
 

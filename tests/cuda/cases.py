@@ -144,7 +144,7 @@ def make_engine(case: Case, cupy: FakeCupy, batch: Batch, optimizer: Any = None)
         optimizer=optimizer or case.update_rule(),
         backend=cupy.backend,
         data=batch,
-        block_rows=default_block_rows(cupy.backend),
+        block_rows=default_block_rows(cupy.backend, batch.x.shape[0], case.net.hidden_size),
     )
     engine = fastest(portable)
     assert engine.name == "cuda_fused", engine.reason

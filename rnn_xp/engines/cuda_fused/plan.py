@@ -60,7 +60,9 @@ SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
     ("no sample_weight, lengths, mask or reset", lambda e: not any(_given(e))),
     (
         "block_rows left alone: its own blocks have 64 rows",
-        lambda e: e.block_rows == default_block_rows(e.backend),
+        lambda e: (
+            e.block_rows == default_block_rows(e.backend, e.data.x.shape[0], e.net.hidden_size)
+        ),
     ),
 )
 """All that the fused engine needs: a sentence for people, and its test."""

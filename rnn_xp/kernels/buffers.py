@@ -1,0 +1,40 @@
+"""Memory that is used again and again: what the workspaces of all libraries have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rnn_xp._typing import Array
+
+__all__ = ["Buffers"]
+
+
+class Buffers:
+    """Arrays by name. Each grows to the largest size asked for, and stays.
+
+    Parameters
+    ----------
+    empty : callable
+        ``empty(size)`` makes a new vector, of the library and dtype of all of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> buffers = Buffers(np.empty)
+    >>> buffers.take("h", 3, 2).shape
+    (3, 2)
+    """
+
+    def __init__(self, empty: Callable[[int], Array]) -> None:
+        self._empty = empty
+        self._buffers: dict[str, Array] = {}
+
+    def take(self, name: str, *shape: int) -> Array:
+        """Give the buffer of a name in a shape; what is in it is what was left there."""
+        size = 1
+        for length in shape:
+            size *= length
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[name] = self._empty(size)
+        return buffer[:size].reshape(shape)

@@ -1,0 +1,349 @@
+"""CuPy's own kernels: one matrix product and one elementwise kernel for each step of a layer.
+
+On a GPU this work is bound by the number of launches, of which the portable code needs one for
+each operation. Here the equations of `rnn_xp.cells` are written in C, a step forward and a step
+back in one kernel each::
+
+    before the loop   Z = X @ w_xh.T                  all T*N rows
+    step forward      A_t = h_{t-1} @ w_hh.T          then h_t, of A_t, Z_t and the biases
+    step back         dz_t, of dh_t and what is kept  then dh_{t-1} = dz_t @ w_hh
+    after the loop    dw_hh = dZ.T @ H   dw_xh = dZ.T @ X   db_h = 1 @ dZ   dX = dZ @ w_xh
+
+Matrices are two-dimensional and contiguous, since CuPy copies others on every call. Samples are in
+rows, and arrays of all steps, (T, N, .), are in the order in which the steps are done. They lie in
+a `Workspace`, so that nothing of their size is allocated again, and are used twice: the forward
+writes its gates over Z, and the backward its gradients over the gates.
+
+Results agree with the portable code to rounding. Kernels know nothing of masks, layer
+normalisation, recurrent dropout or given states; those stay with the portable code.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import cupy
+
+from rnn_xp._typing import Array, Kernel, Params
+from rnn_xp.kernels.buffers import Buffers
+
+__all__ = ["GRU", "KERNELS", "LSTM", "RNN", "Workspace"]
+
+
+class Workspace(Buffers):
+    """Buffers of one worker, and the kernels that compute in them."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+        super().__init__(lambda size: cupy.empty(size, dtype=dtype))
+        self._ones = cupy.ones(1, dtype=dtype)
+
+    def matmul(self, name: str, a: Array, b: Array) -> Array:
+        """Multiply two matrices into the buffer of a name."""
+        return cupy.matmul(a, b, out=self.take(name, a.shape[0], b.shape[1]))
+
+    def rows(self, name: str, hs: Array) -> Array:
+        """Give (T, N, H) as T*N rows; copied, into the buffer of a name, only where need be."""
+        steps, rows, size = hs.shape
+        if not hs.flags.c_contiguous:
+            copied = self.take(name, steps, rows, size)
+            copied[...] = hs
+            hs = copied
+        return hs.reshape(steps * rows, size)
+
+    def sum_rows(self, a: Array) -> Array:
+        """Sum (M, K) over its rows, as a product: a reduction would occupy two multiprocessors."""
+        rows = a.shape[0]
+        if self._ones.size < rows:
+            self._ones = cupy.ones(rows, dtype=self.dtype)
+        return cupy.matmul(self._ones[:rows].reshape(1, rows), a).reshape(-1)
+
+    def kernel(self, name: str | None) -> Kernel | None:
+        """Give the kernel of a cell by the name the cell calls it, or None if there is none."""
+        return None if name is None else KERNELS.get(name)
+
+
+class _Tape(NamedTuple):
+    """What a forward leaves in the workspace, for one backward.
+
+    Attributes
+    ----------
+    x : Array (T*N, I)
+    h : Array (T + 1, N, H)
+        The state before each step, zeros before the first; h_T is in the last.
+    z : Array (T, N, G*H)
+        The gates; of the simple cell nothing.
+    a : Array (1, N, G*H)
+        The recurrent product; of a GRU those of all steps, (T, N, 3H), with q in the last third.
+    c : Array (T + 1, N, H)
+        The LSTM's other state, like ``h``; of the others None.
+    """
+
+    x: Array
+    h: Array
+    z: Array
+    a: Array
+    c: Array
+    reverse: bool
+    workspace: Workspace
+    name: str
+
+
+class _Shares(NamedTuple):
+    """What a step back is given beside the tape; the flags say what there is to be added up.
+
+    Attributes
+    ----------
+    own : Array (N, H)
+        The loss's share of dL/dh_t, if ``read``.
+    dh, beside : Array (N, H)
+        What came back through the next step's product, and past it, if ``through``: the GRU's
+        share of dL/dh_t, or the LSTM's dL/dc_t. The step leaves in ``beside`` what goes past it.
+    """
+
+    own: Array
+    read: int
+    dh: Array
+    beside: Array
+    through: int
+
+
+# In a kernel ``i`` counts the entries of (N, H). Of arrays with G gates side by side, (N, G*H), an
+# entry's first gate is at ``k`` and the others are H apart; its first bias is at ``j``.
+_PLACE = "const ptrdiff_t j = i % H, k = (i - j) * {gates} + j;\n"
+_DH = "const T d = (read ? own[i] : T(0)) + (through ? {came} : T(0));\n"
+_SIGMOID = """
+template <typename U> __device__ U sigmoid(U z) { return U(0.5) * tanh(U(0.5) * z) + U(0.5); }
+"""
+
+
+def _forward_kernel(name: str, reads: str, writes: str, gates: int, body: str) -> Any:
+    return cupy.ElementwiseKernel(
+        f"{_raw(reads)}, int32 H",
+        _raw(writes),
+        _PLACE.format(gates=gates) + body,
+        f"rnn_xp_{name}",
+        preamble=_SIGMOID,
+    )
+
+
+def _backward_kernel(
+    name: str, reads: str, writes: str, gates: int, body: str, came: str = "dh[i]"
+) -> Any:
+    return cupy.ElementwiseKernel(
+        f"{_raw(reads)}, raw T own, raw T dh, int32 read, int32 through, int32 H",
+        _raw(writes),
+        _PLACE.format(gates=gates) + _DH.format(came=came) + body,
+        f"rnn_xp_{name}_back",
+    )
+
+
+def _raw(names: str) -> str:
+    return ", ".join(f"raw T {name}" for name in names.split())
+
+
+class _Cell(abc.ABC):
+    """A layer over a sequence and its adjoint, but for what a step computes."""
+
+    keeps_products: ClassVar[bool] = False
+    has_c: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def step(self, s: int, tape: _Tape, params: Params) -> None:
+        """Do step ``s``, given its products: write h, and what is kept."""
+
+    @abc.abstractmethod
+    def step_back(self, s: int, tape: _Tape, given: _Shares) -> Array:
+        """Write dZ of step ``s`` over its gates; return the recurrent product's gradient."""
+
+    def forward(
+        self, params: Params, xs: Array, reverse: bool, workspace: Workspace, name: str
+    ) -> tuple[Array, tuple[Array, ...], _Tape]:
+        """Run over xs (T, N, I) from a state of zeros, see `rnn_xp._typing.Kernel`."""
+        steps, rows, _ = xs.shape
+        width, size = params["w_hh"].shape
+        take = workspace.take
+        x = workspace.rows(f"{name}x", xs[::-1] if reverse else xs)
+        z = workspace.matmul(f"{name}z", x, params["w_xh"].T).reshape(steps, rows, width)
+        h = take(f"{name}h", steps + 1, rows, size)
+        h[0, ...] = 0.0
+        c = take(f"{name}c", steps + 1, rows, size) if self.has_c else None
+        if c is not None:
+            c[0, ...] = 0.0
+        kept, count = (f"{name}a", steps) if self.keeps_products else ("a", 1)
+        a = take(kept, count, rows, width)
+        tape = _Tape(x, h, z, a, c, reverse, workspace, name)
+        w_hh = params["w_hh"].T
+        for s in range(steps):
+            cupy.matmul(h[s], w_hh, out=a[s % count])
+            self.step(s, tape, params)
+        hs = h[:0:-1] if reverse else h[1:]
+        return hs, (h[-1],) if c is None else (h[-1], c[-1]), tape
+
+    def backward(
+        self, params: Params, tape: _Tape, dhs: Sequence[Array | None], *, wrt_input: bool
+    ) -> tuple[Params, Array | None]:
+        """Weight gradients, and dL/dxs (T, N, I), see `rnn_xp._typing.Kernel`."""
+        x, h, z, _, _, reverse, workspace, name = tape
+        steps, rows, width = z.shape
+        size, last = h.shape[2], steps - 1
+        dh, beside = (workspace.take(what, rows, size) for what in ("dh", "beside"))
+        for s in range(last, -1, -1):
+            own = dhs[last - s if reverse else s]
+            read = own is not None
+            given = _Shares(own if read else dh, int(read), dh, beside, int(s < last))
+            da = self.step_back(s, tape, given)
+            if s:
+                cupy.matmul(da, params["w_hh"], out=dh)
+        dz = z.reshape(steps * rows, width)
+        grads = self.collect(tape, dz, h[:-1].reshape(steps * rows, size))
+        if not wrt_input:
+            return grads, None
+        dx = workspace.matmul(f"{name}dx", dz, params["w_xh"]).reshape(steps, rows, x.shape[1])
+        return grads, dx[::-1] if reverse else dx
+
+    def collect(self, tape: _Tape, dz: Array, h: Array) -> Params:
+        """Weight gradients, each one product over T*N rows."""
+        return {
+            "w_xh": cupy.matmul(dz.T, tape.x),
+            "w_hh": cupy.matmul(dz.T, h),
+            "b_h": tape.workspace.sum_rows(dz),
+        }
+
+
+class RNN(_Cell):
+    """The simple cell, see `rnn_xp.cells.rnn`; f is tanh or relu."""
+
+    def __init__(self, activation: str) -> None:
+        # Where h is NaN, relu lets the gradient pass: it must not look like an idle unit.
+        f, slope = {
+            "tanh": ("tanh(p)", "d * (1 - h[i] * h[i])"),
+            "relu": ("p <= 0 ? T(0) : p", "h[i] <= 0 ? T(0) : d"),
+        }[activation]
+        self._forward = _forward_kernel(
+            activation, "a z b", "h", 1, f"const T p = z[k] + a[k] + b[j]; h[i] = {f};"
+        )
+        self._backward = _backward_kernel(activation, "h", "z", 1, f"z[k] = {slope};")
+
+    def step(self, s: int, tape: _Tape, params: Params) -> None:
+        """Write h = f(z + a + b)."""
+        h = tape.h[s + 1]
+        self._forward(tape.a[0], tape.z[s], params["b_h"], h.shape[1], h, size=h.size)
+
+    def step_back(self, s: int, tape: _Tape, given: _Shares) -> Array:
+        """Write dz = dh * f'(z)."""
+        h, dz = tape.h[s + 1], tape.z[s]
+        own, read, dh, _, through = given
+        self._backward(h, own, dh, read, through, h.shape[1], dz, size=h.size)
+        return dz
+
+
+class GRU(_Cell):
+    """The reset-after GRU, see `rnn_xp.cells.gru`; gates r, z (here u, for update), n.
+
+    The candidate's two products have different gradients, so those of the recurrent product are
+    written over it, da = [dp_r, dp_u, dq], beside dz = [dp_r, dp_u, dp_n].
+    """
+
+    keeps_products: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._forward = _forward_kernel("gru", "b b_n before", "a z h", 3, """
+            const T r = sigmoid(z[k] + a[k] + b[j]);
+            const T u = sigmoid(z[k + H] + a[k + H] + b[j + H]);
+            const T q = a[k + 2 * H] + b_n[j];
+            const T n = tanh(z[k + 2 * H] + b[j + 2 * H] + r * q);
+            h[i] = (1 - u) * n + u * before[i];
+            z[k] = r; z[k + H] = u; z[k + 2 * H] = n; a[k + 2 * H] = q;
+        """)  # fmt: skip
+        self._backward = _backward_kernel("gru", "before", "a z beside", 3, """
+            const T r = z[k], u = z[k + H], n = z[k + 2 * H], q = a[k + 2 * H];
+            const T dp_n = d * (1 - u) * (1 - n * n);
+            const T dp_r = dp_n * q * r * (1 - r), dp_u = d * (before[i] - n) * u * (1 - u);
+            z[k] = dp_r; z[k + H] = dp_u; z[k + 2 * H] = dp_n;
+            a[k] = dp_r; a[k + H] = dp_u; a[k + 2 * H] = dp_n * r;
+            beside[i] = d * u;
+        """, came="dh[i] + beside[i]")  # fmt: skip
+
+    def step(self, s: int, tape: _Tape, params: Params) -> None:
+        """r, u = sigmoid(...); q = a_n + b_n; n = tanh(z_n + r q); h = (1 - u) n + u h_{t-1}."""
+        h = tape.h[s + 1]
+        self._forward(
+            params["b_h"], params["b_hn"], tape.h[s], h.shape[1], tape.a[s], tape.z[s], h,
+            size=h.size,
+        )  # fmt: skip
+
+    def step_back(self, s: int, tape: _Tape, given: _Shares) -> Array:
+        """The adjoint; dh u goes past the product."""
+        before, da = tape.h[s], tape.a[s]
+        own, read, dh, beside, through = given
+        self._backward(
+            before, own, dh, read, through, before.shape[1], da, tape.z[s], beside,
+            size=before.size,
+        )  # fmt: skip
+        return da
+
+    def collect(self, tape: _Tape, dz: Array, h: Array) -> Params:
+        """Those of the recurrent product are of da, of which the last third is also db_hn."""
+        da = tape.a.reshape(dz.shape)
+        return {
+            "w_xh": cupy.matmul(dz.T, tape.x),
+            "w_hh": cupy.matmul(da.T, h),
+            "b_h": tape.workspace.sum_rows(dz),
+            "b_hn": tape.workspace.sum_rows(da)[2 * h.shape[1] :],
+        }
+
+
+class LSTM(_Cell):
+    """The LSTM, see `rnn_xp.cells.lstm`; gates i, f, g, o."""
+
+    has_c: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._forward = _forward_kernel("lstm", "a b before", "z c h", 4, """
+            const T gi = sigmoid(z[k] + a[k] + b[j]);
+            const T gf = sigmoid(z[k + H] + a[k + H] + b[j + H]);
+            const T gg = tanh(z[k + 2 * H] + a[k + 2 * H] + b[j + 2 * H]);
+            const T go = sigmoid(z[k + 3 * H] + a[k + 3 * H] + b[j + 3 * H]);
+            const T next = gf * before[i] + gi * gg;
+            c[i] = next; h[i] = go * tanh(next);
+            z[k] = gi; z[k + H] = gf; z[k + 2 * H] = gg; z[k + 3 * H] = go;
+        """)  # fmt: skip
+        self._backward = _backward_kernel("lstm", "before c", "z beside", 4, """
+            const T gi = z[k], gf = z[k + H], gg = z[k + 2 * H], go = z[k + 3 * H];
+            const T tanh_c = tanh(c[i]);
+            const T dc = (through ? beside[i] : T(0)) + d * go * (1 - tanh_c * tanh_c);
+            z[k] = dc * gg * gi * (1 - gi);
+            z[k + H] = dc * before[i] * gf * (1 - gf);
+            z[k + 2 * H] = dc * gi * (1 - gg * gg);
+            z[k + 3 * H] = d * tanh_c * go * (1 - go);
+            beside[i] = dc * gf;
+        """)  # fmt: skip
+
+    def step(self, s: int, tape: _Tape, params: Params) -> None:
+        """i, f, o = sigmoid(...); g = tanh(...); c = f c_{t-1} + i g; h = o tanh(c)."""
+        h, c = tape.h[s + 1], tape.c
+        self._forward(
+            tape.a[0], params["b_h"], c[s], h.shape[1], tape.z[s], c[s + 1], h, size=h.size
+        )
+
+    def step_back(self, s: int, tape: _Tape, given: _Shares) -> Array:
+        """The adjoint; dc f goes past the product."""
+        c, dz = tape.c, tape.z[s]
+        own, read, dh, beside, through = given
+        before, after = c[s], c[s + 1]
+        self._backward(
+            before, after, own, dh, read, through, after.shape[1], dz, beside, size=after.size
+        )
+        return dz
+
+
+KERNELS: dict[str, Kernel] = {
+    "rnn-tanh": RNN("tanh"),
+    "rnn-relu": RNN("relu"),
+    "gru": GRU(),
+    "lstm": LSTM(),
+}
+"""By the names that cells give (``cell.kernel``)."""

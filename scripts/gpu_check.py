@@ -1,0 +1,258 @@
+"""Check and time everything on a CUDA GPU, in less than nine minutes; what fails is in the report.
+
+    python scripts/gpu_check.py                        all; writes docs/results/gpu/
+    python scripts/gpu_check.py --sections environment,agreement
+    python scripts/gpu_check.py --sections benchmark --seconds 1500
+    python scripts/gpu_check.py --wheels DIR           takes packages that are missing from there
+    python scripts/gpu_check.py --cpu-dry-run          tiny sizes on the CPU, to try the script
+
+Needs CuPy, NumPy and safetensors; array-api-compat, -extra and -strict, threadpoolctl and tqdm,
+which may come from --wheels; pytest and hypothesis for the tests; and compares with torch and jax
+where they are installed. The package itself need not be. Exits with 2 if there is no usable CUDA
+device, and with 1 if anything does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "docs" / "results" / "gpu"
+SECONDS, DRY_SECONDS = 510.0, 240.0
+LIMITS = {  # seconds of each section; the benchmark has what is left
+    "environment": 30.0,
+    "capture": 40.0,
+    "agreement": 80.0,
+    "sanitizer": 60.0,
+    "tests": 150.0,
+    "training": 70.0,
+    "benchmark": 0.0,
+}
+ROUNDS, DRY_ROUNDS = (False, False, True), (False, True)  # whether TF32 is on
+UNSET = (  # what would change how others compute, or where
+    *("RNN_XP_BACKEND", "RNN_XP_DEVICE", "RNN_XP_DTYPE", "CUPY_TF32", "NVIDIA_TF32_OVERRIDE"),
+    *("JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "JAX_PLATFORMS"),
+)
+WHEELS = {  # distribution: what is imported
+    "array-api-compat": "array_api_compat",
+    "array-api-extra": "array_api_extra",
+    "array-api-strict": "array_api_strict",
+    "safetensors": "safetensors",
+    "threadpoolctl": "threadpoolctl",
+    "tqdm": "tqdm",
+    "pytest": "pytest",
+    "hypothesis": "hypothesis",
+}
+
+
+def prepare(wheels, folder, dry):
+    """Let this process and its children import what they need, and compute as is usual."""
+    paths = [str(ROOT), str(ROOT / "scripts")]
+    missing = [name for name, module in WHEELS.items() if importlib.util.find_spec(module) is None]
+    if wheels is not None and missing:
+        paths.append(folder)
+        for name in missing:  # one by one: not all of them need be there
+            subprocess.run(
+                [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps",
+                 "--find-links", str(wheels), "--target", folder, name], check=False,
+            )  # fmt: skip
+    sys.path[:0] = paths
+    inherited = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *([inherited] if inherited else [])])
+    for name in UNSET:
+        os.environ.pop(name, None)
+    os.environ |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "MPLBACKEND": "Agg"}
+    if dry:
+        os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def command_of(section, dry, **options):
+    """The command that does a section in a process of its own."""
+    words = [sys.executable, str(ROOT / "scripts" / "gpu_check.py"), "--one", section]
+    return [*words, "--options", json.dumps(options), *(["--cpu-dry-run"] if dry else [])]
+
+
+def do_one(section, options, dry):
+    """Do a section here; its records go to a file, or to nowhere."""
+    from gpu import Place, benchmark, correctness, environment
+
+    place, out = Place(dry), options.pop("out", None)
+    records = {
+        "environment": environment.environment,
+        "capture": environment.capture,
+        "agreement": correctness.agreement,
+        "small": correctness.small,
+        "sanitizer": correctness.sanitizer,
+        "tests": correctness.tests,
+        "training": correctness.training,
+        "references": benchmark.references,
+        "times": benchmark.times,
+    }[section](place, **options)
+    done = []
+    with open(out or os.devnull, "a", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, default=float) + "\n")
+            file.flush()
+            done.append(record)
+    return int(any_wrong(done))
+
+
+class Section:
+    """A process that does a section, and what became of it."""
+
+    def __init__(self, section, dry, folder, environment=None, **options):
+        self.section, self.began = section, time.perf_counter()
+        own = Path(tempfile.mkdtemp(dir=folder))
+        self.out, self.errors = own / "records", own / "errors"
+        command = command_of(section, dry, out=str(self.out), **options)
+        with open(self.errors, "w") as errors:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env={**os.environ, **(environment or {})},
+                stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True,
+            )  # fmt: skip
+
+    def finish(self, seconds):
+        """Wait so long, and stop it then with all it has started; what there is of it."""
+        try:
+            code = self.process.wait(max(seconds, 0.0))
+            status = "done" if code in (0, 1) else f"ended with status {code}"
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            status = f"stopped after {seconds:.0f} s"
+        errors = self.errors.read_text(errors="replace").strip()
+        lines = self.out.read_text().splitlines(keepends=True) if self.out.exists() else []
+        records = [json.loads(line) for line in lines if line.endswith("\n")]
+        broken = status != "done" or (code == 1 and not any_wrong(records))
+        return {
+            "section": self.section,
+            "status": status,
+            "error": (errors[-4000:] or status) if broken else "",
+            "seconds": time.perf_counter() - self.began,
+            "records": records,
+        }
+
+
+def any_wrong(records):
+    return any(record.get("holds") is False for record in records)
+
+
+def run(args, folder):
+    """Do all sections that were asked for, and write what there is after each."""
+    from gpu import CONTENDERS, report
+
+    end = time.perf_counter() + args.seconds
+    scale = args.seconds / SECONDS
+    words = ["--cpu-dry-run"] if args.cpu_dry_run else []
+    words += [] if args.sections == list(LIMITS) else [f"--sections {','.join(args.sections)}"]
+    results = {
+        "command": " ".join(["python scripts/gpu_check.py", *words]),
+        "date": datetime.date.today().isoformat(),
+        "dry": args.cpu_dry_run, "picture": None, "sections": [],
+    }  # fmt: skip
+
+    def done(found):
+        results["sections"].append(found)
+        wrong = sum(record.get("holds") is False for record in found["records"])
+        print(f"{found['section']}: {found['status']}, {len(found['records'])} records, {wrong} "
+              f"do not hold, {found['seconds']:.0f} s", flush=True)  # fmt: skip
+        if found["error"]:
+            print(found["error"][-1000:], flush=True)
+        write(results, args.out, report)
+
+    def start(section, **options):
+        return Section(section, args.cpu_dry_run, folder, **options)
+
+    background = start("references", references=folder) if "benchmark" in args.sections else None
+    for section in args.sections:
+        limit = min(LIMITS[section] * scale, end - time.perf_counter())
+        options = {
+            "sanitizer": {
+                "command": command_of("small", args.cpu_dry_run), "seconds": limit - 2.0,
+            },
+            "tests": {"seconds": limit - 2.0},
+            "training": {"script": str(ROOT / "scripts" / "train.py")},
+        }  # fmt: skip
+        if section != "benchmark":
+            done(start(section, **options.get(section, {})).finish(limit))
+            continue
+        done(background.finish(end - time.perf_counter()))
+        jobs = [
+            (number, tf32, library)
+            for number, tf32 in enumerate(DRY_ROUNDS if args.cpu_dry_run else ROUNDS)
+            for library in CONTENDERS
+        ]  # fmt: skip
+        for at, (number, tf32, library) in enumerate(jobs):
+            share = (end - time.perf_counter()) / (len(jobs) - at)
+            # A contender that is being timed when its time is out may still finish.
+            job = start(
+                "times", environment={"CUPY_TF32": str(int(tf32))}, library=library, tf32=tf32,
+                round=number, references=folder, seconds=0.75 * share,
+            )  # fmt: skip
+            done(job.finish(share))
+    return results
+
+
+def write(results, out, report):
+    """The files, with what there is so far."""
+    out.mkdir(parents=True, exist_ok=True)
+    results["picture"] = "gpu.png" if report.draw(results, out / "gpu.png") else None
+    text = json.dumps(results, indent=1, default=float)
+    (out / "gpu.json").write_text(text + "\n", encoding="utf-8")
+    (out / "gpu.md").write_text(report.page(results), encoding="utf-8")
+
+
+def main(argv=None):
+    def sections(text):
+        given = text.split(",")
+        if unknown := [name for name in given if name not in LIMITS]:
+            raise argparse.ArgumentTypeError(
+                f"no {unknown[0]!r}. Choose from: {', '.join(LIMITS)}."
+            )
+        return [name for name in LIMITS if name in given]
+
+    parser = argparse.ArgumentParser(description="Check and time everything on a CUDA GPU.")
+    parser.add_argument("--sections", type=sections, default=list(LIMITS), metavar="SECTIONS")
+    parser.add_argument("--seconds", type=float, help="how long it may take (510)")
+    parser.add_argument("--wheels", type=Path, metavar="DIR", help="install from there what misses")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs" / "results" / "gpu", metavar="DIR"
+    )
+    parser.add_argument("--cpu-dry-run", action="store_true", help="tiny sizes on the CPU")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--options", type=json.loads, default={}, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    args.seconds = args.seconds or (DRY_SECONDS if args.cpu_dry_run else SECONDS)
+    if args.one:  # in a process that another has prepared
+        sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+        return do_one(args.one, args.options, args.cpu_dry_run)
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(args.wheels, folder, args.cpu_dry_run)
+        if not args.cpu_dry_run:
+            import rnn_xp as rx
+
+            cupy = next(status for status in rx.backends() if status.name == "cupy")
+            if not cupy.usable:
+                print(f"no usable CUDA device: {cupy.reason}", file=sys.stderr)
+                return 2
+        results = run(args, folder)
+        from gpu import report
+
+        for holds, sentence in report.verdicts(results):
+            print("holds:" if holds else "MISSED:", sentence)
+        broken = any(section["error"] for section in results["sections"])
+        return 1 if broken or report.failures(results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

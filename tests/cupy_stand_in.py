@@ -1,0 +1,238 @@
+"""What `rnn_xp.kernels.cupy` and `rnn_xp.kernels.fusion` use of CuPy, on a machine without a GPU.
+
+Arrays are NumPy's. The C text of an `ElementwiseKernel` is compiled by the host's C++ compiler as
+it stands, inside a loop in place of CuPy's; an index out of range is an error. `matmul` accepts
+only what CuPy passes on to cuBLAS as it is, without a copy. Everything that would be a launch on a
+GPU is noted: see `launches`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+
+import rnn_xp
+
+_FREE = {"reshape", "transpose", "swapaxes", "matrix_transpose", "real", "broadcast_to", "shape"}
+_noted: list[str] = []
+_paused = False
+
+
+@contextlib.contextmanager
+def launches() -> Iterator[list[str]]:
+    """Collect what would be launches; arrays that take part must be `counted`."""
+    _noted.clear()
+    yield _noted
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Inside a function of NumPy nothing is counted: CuPy has one kernel for it."""
+    global _paused
+    before, _paused = _paused, True
+    try:
+        yield
+    finally:
+        _paused = before
+
+
+def _note(what: str, times: int = 1) -> None:
+    if not _paused:
+        _noted.extend([what] * times)
+
+
+class Counted(np.ndarray):
+    """Every operation on it that makes or writes an array is noted."""
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=(), **options):
+        _note(ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}")
+        plain = [np.asarray(a) if isinstance(a, Counted) else a for a in inputs]
+        if out:
+            options["out"] = tuple(np.asarray(a) for a in out)
+        return counted(getattr(ufunc, method)(*plain, **options))
+
+    def __array_function__(self, function, types, args, options):
+        name = function.__name__
+        if name in ("concatenate", "concat", "stack"):
+            # CuPy has one kernel for more than eight arrays; of fewer it copies each.
+            _note(name, len(args[0]) if len(args[0]) <= 8 else 1)
+        elif name not in _FREE:
+            _note(name)
+        with _quietly():
+            result = super().__array_function__(function, types, args, options)
+            copied = name == "reshape" and not np.shares_memory(result, args[0])
+        if copied:
+            _note("copy")
+        return result
+
+    def __setitem__(self, index, value):
+        _note("set")
+        with _quietly():
+            super().__setitem__(index, value)
+
+    def copy(self, *args):
+        _note("copy")
+        return super().copy(*args)
+
+
+def counted(array: Any) -> Counted:
+    return np.asarray(array).view(Counted)
+
+
+def empty(shape: Any, dtype: Any) -> np.ndarray:
+    """Not zeros, so that what is read before it is written shows."""
+    return counted(np.full(shape, np.nan, dtype))
+
+
+def ones(shape: Any, dtype: Any) -> np.ndarray:
+    _note("ones")
+    return counted(np.ones(shape, dtype))
+
+
+def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    _note("matmul")
+    with _quietly():
+        for operand in (a, b):
+            assert operand.ndim == 2, "CuPy makes a batched product of it"
+            flags = operand.flags
+            assert flags.c_contiguous or flags.f_contiguous, "CuPy copies it on every call"
+            if out is not None:
+                assert out.dtype == operand.dtype
+                assert not np.may_share_memory(out, operand), "CuPy makes a temporary"
+        assert out is None or out.flags.c_contiguous, "CuPy makes a temporary"
+        return counted(np.matmul(np.asarray(a), np.asarray(b), out=out))
+
+
+class ElementwiseKernel:
+    """As CuPy's: ``T`` is the arrays' dtype; ``raw`` ones are indexed, others taken entry by entry.
+
+    In `made` are all kernels, to be compiled for a GPU where that can be done.
+    """
+
+    made: ClassVar[dict[tuple[str, str, str, str], ElementwiseKernel]] = {}
+
+    def __init__(self, reads, writes, operation, name, preamble="", return_tuple=False):
+        self.reads, self.writes = (self._split(params) for params in (reads, writes))
+        self.operation, self.name, self.preamble = operation, name, preamble
+        self.return_tuple = return_tuple
+        self.made[reads, writes, operation, name] = self
+
+    @staticmethod
+    def _split(params: str) -> list[tuple[bool, str, str]]:
+        """(raw, type, name) of each parameter."""
+        return [
+            ("raw" in words, *words[-2:]) for words in (p.split() for p in params.split(","))
+        ]  # fmt: skip
+
+    def __call__(self, *args, size=None):
+        wanted = len(self.reads) + len(self.writes)
+        assert len(args) in (len(self.reads), wanted)
+        given = dict(zip((name for _, _, name in self.reads + self.writes), args, strict=False))
+        arrays = [a for a in args if isinstance(a, np.ndarray)]
+        dtype, shape = arrays[0].dtype, arrays[0].shape
+        assert {a.dtype for a in arrays} == {dtype}
+        raw_only = all(raw or type == "int32" for raw, type, _ in self.reads + self.writes)
+        assert raw_only == (size is not None), "CuPy wants a size for raw arrays only"
+        for _, _, name in self.writes:
+            given.setdefault(name, counted(np.empty(shape, dtype)))
+            assert given[name].flags.c_contiguous
+        if size is None:
+            size = int(np.prod(shape))
+            assert all(a.shape == shape for a in arrays)
+        values = []
+        for _, type, name in self.reads + self.writes:
+            value = given[name]
+            if isinstance(value, np.ndarray):
+                value = np.ascontiguousarray(value)  # CuPy follows the strides
+                values += [ctypes.c_void_p(value.ctypes.data), ctypes.c_ssize_t(value.size)]
+                given[f"_{name}"] = value  # lives until the call is over
+            else:
+                number = ctypes.c_float if dtype == np.float32 else ctypes.c_double
+                values.append((ctypes.c_int if type == "int32" else number)(value))
+        is_array = tuple(isinstance(given[n], np.ndarray) for _, _, n in self.reads + self.writes)
+        _note(self.name)
+        if _compile(self.text(dtype, is_array))(ctypes.c_ssize_t(size), *values):
+            raise IndexError(f"{self.name} reads or writes beyond an array")
+        results = tuple(given[name] for _, _, name in self.writes)
+        return results if self.return_tuple or len(results) > 1 else results[0]
+
+    def text(self, dtype: np.dtype, is_array: tuple[bool, ...]) -> str:
+        """The kernel as a function of C++."""
+        params, before, inside = [], [], []
+        constant = [True] * len(self.reads) + [False] * len(self.writes)
+        every = zip(self.reads + self.writes, is_array, constant, strict=True)
+        for (raw, type, name), array, const in every:
+            if not array:
+                params.append(f"{'int' if type == 'int32' else 'T'} {name}")
+                continue
+            kind = "const T" if const else "T"
+            params.append(f"{kind}* {name}_data, ptrdiff_t {name}_size")
+            view = f"{name}_array" if not raw else name
+            before.append(f"Checked<{kind}> {view}{{{name}_data, {name}_size}};")
+            if not raw:
+                inside.append(f"{kind}& {name} = {view}[i];")
+        return f"""
+            #include <cmath>
+            #include <cstddef>
+            #define __device__
+            using namespace std;
+            typedef {"float" if dtype == np.float32 else "double"} T;
+            static int beyond;
+            template <typename U> struct Checked {{
+              U* data; ptrdiff_t size;
+              U& operator[](ptrdiff_t i) const {{
+                if (i < 0 || i >= size) {{ beyond = 1; i = 0; }}
+                return data[i];
+              }}
+            }};
+            {self.preamble}
+            extern "C" int run(ptrdiff_t n, {", ".join(params)}) {{
+              beyond = 0;
+              {" ".join(before)}
+              for (ptrdiff_t i = 0; i < n; ++i) {{ {" ".join(inside)} {self.operation} }}
+              return beyond;
+            }}
+        """
+
+
+@functools.cache
+def _compile(text: str) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
+        source.write_text(text)
+        compiler = os.environ.get("CXX", "c++")
+        command = [compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-o", library, source]
+        subprocess.run(command, check=True)
+        return ctypes.CDLL(str(library)).run
+
+
+@functools.cache
+def load(name: str) -> ModuleType:
+    """A module of `rnn_xp.kernels`, with this in place of CuPy."""
+    path = Path(rnn_xp.__file__).parent / "kernels" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_on_a_stand_in", path)
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get("cupy")
+    sys.modules["cupy"] = SimpleNamespace(
+        ElementwiseKernel=ElementwiseKernel, empty=empty, ones=ones, matmul=matmul
+    )
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        if before is None:
+            del sys.modules["cupy"]
+        else:
+            sys.modules["cupy"] = before
+    return module
