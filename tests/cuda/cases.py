@@ -62,8 +62,8 @@ class Case:
 
     @property
     def possible(self) -> bool:
-        """Two classes or more, and no more than a second or so of work."""
-        return self.work < 220e6 and (self.outputs > 1 or "entropy" not in self.task)
+        """Two classes or more, and about a second of work at most."""
+        return self.work < 150e6 and (self.outputs > 1 or "entropy" not in self.task)
 
     @property
     def loss(self) -> str:

@@ -66,7 +66,7 @@ bool launch(unsigned blocks, unsigned count, size_t shared_bytes, unsigned seed,
   std::iota(order.begin(), order.end(), 0u);
   bool whole = true;
   for (unsigned b = 0; b < blocks && whole; ++b) {
-    shared = static_cast<char*>(std::aligned_alloc(16, shared_bytes / 16 * 16 + 16));
+    shared = static_cast<char*>(std::aligned_alloc(16, (shared_bytes + 15) / 16 * 16));
     std::fill_n(reinterpret_cast<float*>(shared), shared_bytes / 4, NAN);
     block_idx = dim3{b, 0, 0};
     for (Thread& thread : threads) {

@@ -72,6 +72,7 @@ constexpr long long A_GLOBAL = HISTORY_SHARED ? 0 : (T + 1LL) * A_STEP;
 constexpr long long D_GLOBAL = COLLECT_AFTER ? (T + 1LL) * D_STEP : 0;
 constexpr long long WORKSPACE = A_GLOBAL + D_GLOBAL + (long long)T * KEPT_STEP;
 constexpr int PARTIAL = J * K + 1;  // a row of partial sums: dM, then the loss
+static_assert((T + 1LL) * A_STEP < 1LL << 31, "T is too large for an int to count the history");
 static_assert(!(COLLECT_AFTER && HISTORY_SHARED), "the first pass of dM would destroy the history");
 static_assert(4LL * SHARED == PLAN_SHARED_BYTES, "plan.py counts other bytes of shared memory");
 static_assert(WEIGHTS == PLAN_WEIGHTS && PARTIAL == PLAN_PARTIAL && WORKSPACE == PLAN_WORKSPACE
@@ -394,9 +395,16 @@ train(const float* __restrict__ x,        // [N][T][I]
         float y[O] = {};
         float* d_row = d + tid * JP;
         if (read && row0 + tid < N) {
-          for (int k = 0; k < KP; ++k)
+          for (int k = 0; k < KP; k += 4) {
+            float of_a[4], of_w[4];
+            load4(of_a, a + tid * KP + k);
 #pragma unroll
-            for (int o = 0; o < O; ++o) y[o] = fmaf(a[tid * KP + k], readout[o * KP + k], y[o]);
+            for (int o = 0; o < O; ++o) {
+              load4(of_w, readout + o * KP + k);
+#pragma unroll
+              for (int e = 0; e < 4; ++e) y[o] = fmaf(of_a[e], of_w[e], y[o]);
+            }
+          }
           const long long entry = EVERY_STEP ? (long long)(row0 + tid) * T + t - 1 : row0 + tid;
           loss += loss_back(y, target + entry * (CROSS_ENTROPY ? 1 : O), inv_total);
         }
