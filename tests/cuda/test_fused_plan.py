@@ -197,3 +197,10 @@ def test_compiles_without_spills(case, device, tmp_path):
     for name, stores, loads, registers in found:
         assert (int(stores), int(loads)) == (0, 0), name
         print(case, device, name, registers)
+
+
+def test_the_documentation_has_the_same_table():
+    page = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
+    listed = [line.removeprefix("- ") for line in page.splitlines() if line.startswith("- ")]
+    sentences = [sentence for sentence, _ in SUPPORTED]
+    assert listed[: len(sentences)] == sentences
