@@ -110,7 +110,7 @@ class Kernel(Protocol):
         final : tuple of Array (N, H)
             Fields of the state after the last step done.
         tape : object
-            For `backward`. All lie in the workspace, under a name of this layer's.
+            For one `backward`. All lie in the workspace, under a name of this layer's.
         """
 
     def backward(

@@ -15,6 +15,7 @@ device, and with 1 if anything does not hold.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import importlib.util
 import json
@@ -121,14 +122,19 @@ class Section:
                 stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True,
             )  # fmt: skip
 
+    def stop(self):
+        """End it, and what it has started, unless it is over."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
     def finish(self, seconds):
         """Wait so long, and stop it then with all it has started; what there is of it."""
         try:
             code = self.process.wait(max(seconds, 0.0))
             status = "done" if code in (0, 1) else f"ended with status {code}"
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.stop()
             status = f"stopped after {seconds:.0f} s"
         errors = self.errors.read_text(errors="replace").strip()
         lines = self.out.read_text().splitlines(keepends=True) if self.out.exists() else []
@@ -147,8 +153,11 @@ def any_wrong(records):
     return any(record.get("holds") is False for record in records)
 
 
-def run(args, folder):
-    """Do all sections that were asked for, and write what there is after each."""
+def run(args, folder, stack):
+    """Do all sections that were asked for, and write what there is after each.
+
+    Whatever ends this, no section is left running: the stack stops them.
+    """
     from gpu import CONTENDERS, report
 
     end = time.perf_counter() + args.seconds
@@ -171,7 +180,9 @@ def run(args, folder):
         write(results, args.out, report)
 
     def start(section, **options):
-        return Section(section, args.cpu_dry_run, folder, **options)
+        started = Section(section, args.cpu_dry_run, folder, **options)
+        stack.callback(started.stop)
+        return started
 
     background = start("references", references=folder) if "benchmark" in args.sections else None
     for section in args.sections:
@@ -245,7 +256,8 @@ def main(argv=None):
             if not cupy.usable:
                 print(f"no usable CUDA device: {cupy.reason}", file=sys.stderr)
                 return 2
-        results = run(args, folder)
+        with contextlib.ExitStack() as stack:
+            results = run(args, folder, stack)
         from gpu import report
 
         for holds, sentence in report.verdicts(results):

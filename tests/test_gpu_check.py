@@ -104,6 +104,26 @@ class TestSections:
         assert found["status"] == found["error"] == "stopped after 2 s"
         assert found["records"] == [{"what": "a"}]
 
+    def test_no_section_outlives_the_command(self, tmp_path, monkeypatch):
+        started = []
+
+        def begin(self, *given, **options):
+            child = [sys.executable, "-c", "import time; time.sleep(60)"]
+            self.process = subprocess.Popen(child, start_new_session=True)
+            started.append(self.process)
+
+        def finish(self, seconds):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(command.Section, "__init__", begin)
+        monkeypatch.setattr(command.Section, "finish", finish)
+        monkeypatch.setattr(command, "prepare", lambda *given: None)
+        monkeypatch.setattr(sys, "path", [str(SCRIPTS), *sys.path])
+        with pytest.raises(KeyboardInterrupt):
+            command.main(["--cpu-dry-run", "--out", str(tmp_path)])
+        assert len(started) == 2  # the references in the background, and the first section
+        assert all(process.poll() is not None for process in started)
+
     def test_what_dies_says_why(self, tmp_path, monkeypatch):
         found = self.section("raise OSError('no driver')", 60.0, tmp_path, monkeypatch)
         assert found["status"] == "done"

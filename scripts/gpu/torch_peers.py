@@ -30,7 +30,7 @@ def prepare(place, tf32):
 class Torch(Epochs):
     """Forward, backward and a fused Adam, eagerly."""
 
-    name = "torch, eager"
+    name, keeps_gradients = "torch, eager", False
 
     def __init__(self, place, case, tf32):
         self.torch, module, device = prepare(place, tf32)
@@ -61,7 +61,7 @@ class Torch(Epochs):
         return self.model(xs)
 
     def epoch(self):
-        self.adam.zero_grad(set_to_none=False)
+        self.adam.zero_grad(set_to_none=not self.keeps_gradients)
         loss = self.torch.nn.functional.mse_loss(self.forward(self.xs), self.y)
         loss.backward()
         self.adam.step()
@@ -100,7 +100,7 @@ class Torch(Epochs):
 class Graph(Torch):
     """The whole epoch in a CUDA graph; in a dry run eagerly."""
 
-    name = "torch, CUDA graph"
+    name, keeps_gradients = "torch, CUDA graph", True  # a graph needs them where they are
 
     def __init__(self, place, case, tf32):
         super().__init__(place, case, tf32)
