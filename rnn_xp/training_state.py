@@ -127,7 +127,9 @@ def _own_version() -> str | None:
 def _blas() -> tuple[str, ...]:
     from threadpoolctl import threadpool_info
 
-    libraries = (pool for pool in threadpool_info() if pool["user_api"] == "blas")
+    found = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    # SciPy brings another, which computes nothing here, once something has imported it.
+    libraries = [pool for pool in found if "numpy" in Path(pool["filepath"]).parent.name] or found
     keys = ("internal_api", "version", "architecture")
     return tuple(" ".join(str(pool.get(key)) for key in keys) for pool in libraries)
 

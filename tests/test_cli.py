@@ -124,7 +124,10 @@ class TestTrain:
         assert rows[0].startswith("date_of_step_1,step,truth,persistence,")
         assert len(rows) == 1 + 14 * 3
         scores = json.loads(Path("runs/tide-rnn-1/metrics.json").read_text())["scores"]
-        assert [len(score["rmse_per_step"]) for score in scores] == [3, 3, 3]
+        assert {len(score["rmse_per_step"]) for score in scores} == {3}
+        names = [score["name"] for score in scores]
+        assert names[:3] == ["persistence", "drift", "mean"]
+        assert names[-2:] == ["linear AR(8)", "rnn"]
 
     def test_minibatches_choose_adam_and_say_why(self, small_csv, capsys):
         assert train("--data", small_csv, "--batch-size", "16") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import subprocess
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_kernels import CELLS, LEFT, USES, Problem
+from test_kernels import CELLS, LEFT, USES, Tier
+from test_kernels import Problem as AnyProblem
 
 import rnn_xp as rx
 from rnn_xp import kernels
@@ -27,6 +29,10 @@ from rnn_xp.kernels.numba import KERNELS, Workspace, lanes, product  # noqa: E40
 FLOAT32, FLOAT64 = (rx.get_backend("numpy", dtype=name) for name in ("float32", "float64"))
 ROUNDING = 5e-6
 """Of the largest entry of a gradient: some tens of float32's rounding units, as sums need them."""
+
+
+# The compiled kernels work on NumPy's arrays as they are.
+Problem = functools.partial(AnyProblem, Tier("numpy"))
 
 
 def assert_close(found, exact):

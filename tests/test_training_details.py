@@ -236,3 +236,24 @@ class TestKept:
         checkpoint.save(path, arrays, about)
         with pytest.raises(CheckpointError, match="one float64 for each of 5 epochs, got float32"):
             fit(epochs=6, resume=path)
+
+
+def test_where_a_run_was_computed_names_the_blas_of_numpy_alone(monkeypatch):
+    """Importing SciPy, which has its own, makes it no other run."""
+
+    def pool(folder):
+        return {
+            "user_api": "blas", "internal_api": "openblas", "version": "0.3", "architecture": folder,
+            "filepath": f"/lib/site-packages/{folder}.libs/libopenblas.so",
+        }  # fmt: skip
+
+    loaded = [pool("numpy"), pool("scipy"), {"user_api": "openmp", "filepath": "/lib/omp.so"}]
+    monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: loaded)
+    training_state._blas.cache_clear()
+    try:
+        assert training_state.whereabouts(FLOAT64)["blas"] == ["openblas 0.3 numpy"]
+        training_state._blas.cache_clear()
+        loaded[:] = [pool("system")]  # which all share
+        assert training_state.whereabouts(FLOAT64)["blas"] == ["openblas 0.3 system"]
+    finally:
+        training_state._blas.cache_clear()
