@@ -243,8 +243,8 @@ def test_where_a_run_was_computed_names_the_blas_of_numpy_alone(monkeypatch):
 
     def pool(folder):
         return {
-            "user_api": "blas", "internal_api": "openblas", "version": "0.3", "architecture": folder,
-            "filepath": f"/lib/site-packages/{folder}.libs/libopenblas.so",
+            "user_api": "blas", "internal_api": "openblas", "version": "0.3",
+            "architecture": folder, "filepath": f"/lib/site-packages/{folder}.libs/openblas.so",
         }  # fmt: skip
 
     loaded = [pool("numpy"), pool("scipy"), {"user_api": "openmp", "filepath": "/lib/omp.so"}]
