@@ -7,6 +7,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,6 +75,18 @@ class TestEquality:
         forward.params = {name: 1.001 * weight for name, weight in case.weights.items()}
         with pytest.raises(bench.WrongError, match="prediction is off by"):
             bench.check_inference(forward, bench.reference(case))
+
+    @pytest.mark.parametrize("error", [0.5, 2.0])
+    def test_the_largest_prediction_is_the_scale(self, error):
+        """A first prediction of a hundredth may be off by as much as the others, and no more."""
+        right = bench.Reference({}, [], np.asarray([[0.01], [-1.0]]))
+        off = right.predictions[:1] + error * bench.PREDICTION_TOLERANCE
+        contender = SimpleNamespace(name="c", step=lambda: off)
+        if error < 1.0:
+            bench.check_inference(contender, right)
+        else:
+            with pytest.raises(bench.WrongError, match="prediction is off by 2.0e-05"):
+                bench.check_inference(contender, right)
 
     def test_what_is_wrong_is_found_and_not_timed(self):
         class Off(contenders.Naive):
