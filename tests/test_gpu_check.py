@@ -183,6 +183,9 @@ class TestBenchmark:
             def synchronize(self):
                 done.append("wait")
 
+            def loss(self):
+                return 0.0
+
             def event(self):
                 return Device.now
 

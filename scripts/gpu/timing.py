@@ -6,6 +6,7 @@ epochs as last 50 ms, with one wait at the end; between two events on the device
 
 from __future__ import annotations
 
+import abc
 import time
 
 import numpy as np
@@ -21,24 +22,23 @@ class Epochs(Contender):
 
     unit = 1  # epochs that are handed over at once
 
+    @abc.abstractmethod
     def run(self, epochs):
         """Hand over so many epochs, a multiple of the unit."""
-        raise NotImplementedError
 
     def synchronize(self):
         """Wait for the device."""
 
     def event(self):
-        """Mark this moment of the device; None where that cannot be done."""
+        """Mark this moment of the device; None where that cannot be done.
+
+        Who can has ``elapsed(first, last)`` too, the milliseconds between two of them.
+        """
         return
 
-    def elapsed(self, first, last):
-        """Milliseconds between two events."""
-        raise NotImplementedError
-
+    @abc.abstractmethod
     def loss(self):
         """Loss of the latest epoch."""
-        raise NotImplementedError
 
     def step(self):
         self.run(1)
