@@ -251,17 +251,17 @@ def _direction(gradient: Array, state: LBFGSState, *, xp: Namespace) -> Array:
 
     The scalars stay arrays of shape (): nothing is read by the host.
     """
-    pairs = list(zip(state.steps, state.changes, strict=True))
+    pairs = [(s, y, xp.vecdot(s, y)) for s, y in zip(state.steps, state.changes, strict=True)]
     q, alphas = -gradient, []
-    for s, y in reversed(pairs):
-        alpha = xp.vecdot(s, q) / xp.vecdot(s, y)
+    for s, y, curvature in reversed(pairs):
+        alpha = xp.vecdot(s, q) / curvature
         alphas.append(alpha)
         q = q - alpha * y
     if pairs:
-        s, y = pairs[-1]
-        q = q * (xp.vecdot(s, y) / xp.vecdot(y, y))
-    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
-        q = q + (alpha - xp.vecdot(y, q) / xp.vecdot(s, y)) * s
+        _, y, curvature = pairs[-1]
+        q = q * (curvature / xp.vecdot(y, y))
+    for (s, y, curvature), alpha in zip(pairs, reversed(alphas), strict=True):
+        q = q + (alpha - xp.vecdot(y, q) / curvature) * s
     return q
 
 

@@ -18,7 +18,7 @@ from gpu.timing import measure
 # TF32 keeps 10 bits of a factor; the tolerances are those of float32, with 23.
 TF32_SLACK = 1000.0
 MODULES = {"rnn_xp": "gpu.tiers", "torch": "gpu.torch_peers", "jax": "gpu.jax_peers"}
-CASE_SECONDS = 0.8  # of timing, for a contender
+CASE_SECONDS = 0.3  # of timing, for a contender
 DRY_SECONDS = 0.01
 
 
