@@ -34,7 +34,7 @@ LIMITS = {  # seconds of each section; the benchmark has what is left
     "environment": 30.0,
     "capture": 40.0,
     "agreement": 80.0,
-    "sanitizer": 100.0,
+    "sanitizer": 140.0,
     "tests": 150.0,
     "training": 70.0,
     "benchmark": 0.0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import traceback
 
 from bench import CELLS, SIZES, Case
@@ -61,4 +62,11 @@ def attempt(what, function, *args):
     except LeftOutError as error:
         return {"what": what, "note": str(error)}
     except Exception:
-        return {"what": what, "holds": False, "error": traceback.format_exc()}
+        return {"what": what, "holds": False, "error": without_folders(traceback.format_exc())}
+
+
+def without_folders(text):
+    """A traceback without where things lie on this machine."""
+    return re.sub(
+        r'File "[^"\n]*?/(?=scripts/|rnn_xp/|site-packages/|python3[^/"]*/)', 'File "', text
+    )

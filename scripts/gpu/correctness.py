@@ -110,8 +110,11 @@ def sanitizer(place, command, seconds):
     def check(name):
         limit = max((end - time.perf_counter()) / (len(TOOLS) - TOOLS.index(name)), 1.0)
         options = ["--tool", name, "--error-exitcode", str(FAULT)]
-        ran = subprocess.run([tool, *options, *command], capture_output=True, text=True,
-                             timeout=limit)  # fmt: skip
+        try:
+            ran = subprocess.run([tool, *options, *command], capture_output=True, text=True,
+                                 timeout=limit)  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{name} was not done after {limit:.0f} s") from None
         lines = [line for line in ran.stdout.splitlines() if line.startswith("=========")]
         return {"holds": ran.returncode == 0, "detail": "\n".join(lines[-20:]) or ran.stderr[-500:]}
 

@@ -184,11 +184,20 @@ def left_out(results):
     for section in results["sections"]:
         for record in section["records"]:
             if "tf32" in record and "wall" not in record and record.get("holds") is not False:
-                notes.setdefault(record.get("note", "not timed"), []).append(record["what"])
-    if not notes:
-        return []
-    lines = ["", "## Not timed", ""]
-    return lines + [f"- {note}: {'; '.join(dict.fromkeys(names))}" for note, names in notes.items()]
+                reason = record.get("note", "not timed")
+                case = str(Case(**record["case"])) if "case" in record else record["what"]
+                names = notes.setdefault((reason, case), [])
+                names += [record["name"]] if "name" in record else []
+    found = {  # what another round has timed is not missing
+        (str(case), name) for tf32 in (False, True) for case, names in timed(results, tf32).items()
+        for name in names
+    }  # fmt: skip
+    rows = []
+    for (reason, case), names in notes.items():
+        missing = dict.fromkeys(name for name in names if (case, name) not in found)
+        if missing or not names:
+            rows.append([case, "; ".join(missing), reason])
+    return ["", "## Not timed", "", *table(("", "", ""), rows)] if rows else []
 
 
 def code(text):

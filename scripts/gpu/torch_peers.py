@@ -8,6 +8,7 @@ from bench import ADAM
 from bench.contenders import first_gradient
 from bench.libraries import time_limit, torch_module
 
+from gpu import LeftOutError
 from gpu.timing import Epochs
 
 COMPILE_SECONDS, COMPILED_STEPS = 90.0, 10
@@ -134,8 +135,12 @@ class Compiled(Graph):
         torch._dynamo.reset()
         how = {"backend": "eager"} if place.dry else {"mode": "max-autotune-no-cudagraphs"}
         self.forward = torch.compile(self._loop, **how)
-        with time_limit(min(left(), COMPILE_SECONDS)):
-            super().__init__(place, case, tf32)
+        limit = min(left(), COMPILE_SECONDS)
+        try:
+            with time_limit(limit):
+                super().__init__(place, case, tf32)
+        except TimeoutError as error:
+            raise LeftOutError(f"no time was left: {error}") from None
 
     def _loop(self, xs):
         torch, cell = self.torch, self.model.cell
