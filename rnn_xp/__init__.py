@@ -15,7 +15,7 @@ from rnn_xp.network import Network
 from rnn_xp.windows import make_windows, num_windows
 
 if TYPE_CHECKING:
-    from rnn_xp import callbacks, datasets, testing
+    from rnn_xp import callbacks, datasets, interchange, testing
     from rnn_xp.checkpoint import CheckpointError
     from rnn_xp.trainer import FitResult, fit
     from rnn_xp.training_loop import DivergenceError
@@ -36,6 +36,7 @@ __all__ = [
     "datasets",
     "fit",
     "get_backend",
+    "interchange",
     "losses",
     "make_windows",
     "num_windows",
@@ -51,7 +52,7 @@ _LATER = {
     "DivergenceError": "training_loop",
     "FitResult": "trainer",
     "fit": "trainer",
-    **{module: module for module in ("callbacks", "datasets", "testing")},
+    **{module: module for module in ("callbacks", "datasets", "interchange", "testing")},
 }
 
 

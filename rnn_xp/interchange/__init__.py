@@ -18,6 +18,7 @@ as one (with plain gradient descent their sum learns at twice the rate).
 from rnn_xp.interchange import files as files
 from rnn_xp.interchange import keras as keras
 from rnn_xp.interchange import onnx as onnx
+from rnn_xp.interchange import onnx_training as onnx_training
 from rnn_xp.interchange import torch as torch
 
 __all__: list[str] = []
