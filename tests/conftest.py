@@ -12,6 +12,7 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["RNN_XP_BACKEND"] = os.environ["RNN_XP_DEVICE"] = os.environ["RNN_XP_DTYPE"] = ""
 os.environ["RNN_XP_KERNELS"] = ""
+os.environ["KERAS_BACKEND"] = "jax"
 
 import contextlib
 import dataclasses
@@ -37,6 +38,8 @@ from rnn_xp.backend import Backend, get_backend, to_numpy
 _SOURCES = sorted((Path(rnn_xp.__file__).parent / "kernels" / "numba").glob("*.py"))
 _DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:16]
 os.environ.setdefault("NUMBA_CACHE_DIR", f"{tempfile.gettempdir()}/rnn_xp-numba-{_DIGEST}")
+
+os.environ["KERAS_HOME"] = f"{tempfile.gettempdir()}/rnn_xp-keras"  # where it writes its settings
 
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5}
 """Relative to the largest entry of what is compared. The only place where it is said."""
