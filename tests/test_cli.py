@@ -598,9 +598,7 @@ class TestOtherCommands:
         assert "wti            8321 rows, USD/barrel" in out
         assert "U.S. Energy Information Administration" in out
 
-    COMMANDS = tuple(
-        [*c.split()] for c in ("", "train", "explain", "export", "import", "backends", "datasets")
-    )
+    COMMANDS = ([], ["train"], ["explain"], ["export"], ["import"], ["backends"], ["datasets"])
 
     @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "-".join(command) or "itself")
     def test_help_fits_a_screen_and_ends_with_an_example(self, command, capsys, monkeypatch):

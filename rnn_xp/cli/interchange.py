@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rnn_xp import checkpoint, optim
+from rnn_xp import __version__, checkpoint, optim
 from rnn_xp.backend import get_backend
 from rnn_xp.checkpoint import CheckpointError
 from rnn_xp.cli import options
@@ -85,6 +85,7 @@ def _export(args: argparse.Namespace) -> int:
         raise FileExistsError(f"{path} exists already. Give another with --out, or --force.")
     model, precise = _load(args.source, float32=args.to.startswith("onnx"))
     about = describe_model(model.scaler, model.seq_length, model.horizon)
+    about |= {"rnn_xp": __version__}
     notes = [options.describe_network(model.net)]
     if args.to in files.LAYOUTS:
         files.save(path, args.to, model.net, model.params, about)
@@ -108,7 +109,7 @@ def _graph(args: argparse.Namespace, model: Model, about: dict[str, Any]) -> tup
             scaler = model.scaler if args.scaler else None
             graph = onnx.to_onnx(
                 model.net, model.params, scaler=scaler, lengths=args.lengths,
-                about={"seq_length": model.seq_length, "horizon": model.horizon},
+                about={key: value for key, value in about.items() if key != "scaler"},
             )  # fmt: skip
             units = "the data's own" if args.scaler else "scaled"
             return graph, [_signature(graph), f"units {units}"]

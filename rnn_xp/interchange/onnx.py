@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from rnn_xp import __version__
 from rnn_xp._typing import Array
 from rnn_xp.interchange.tensors import Floats, check_expressible, host_params, reorder
 from rnn_xp.network import Network
@@ -73,7 +72,7 @@ def to_onnx(
     onnx.ModelProto
         ``SerializeToString()`` makes the file. Inputs ``x`` (batch, time, I) float32 and, if asked
         for, ``lengths`` (batch,) int32; output ``pred`` (batch, O) or (batch, time, O). Under the
-        key ``rnn_xp`` the metadata have one string of JSON: network, scaler, version.
+        key ``rnn_xp`` the metadata have one string of JSON: network, scaler, lengths.
 
     Raises
     ------
@@ -112,7 +111,6 @@ def to_onnx(
     graph = _Graph()
     graph.build(net, host, scaler, lengths)
     facts = {
-        "version": __version__,
         "network": dataclasses.asdict(net),
         "scaler": None if scaler is None else dataclasses.asdict(scaler),
         "lengths": lengths,
@@ -256,7 +254,6 @@ class _Graph:
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="rnn_xp",
-            producer_version=__version__,
         )
         helper.set_model_props(model, {"rnn_xp": json.dumps(facts, sort_keys=True)})
         self.onnx.checker.check_model(model, full_check=True)

@@ -22,7 +22,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rnn_xp import __version__
 from rnn_xp._typing import Array, Loss, Namespace
 from rnn_xp.configuration import resolve_loss, takes_classes
 from rnn_xp.interchange.tensors import check_expressible
@@ -127,7 +126,6 @@ def to_training_step(
         {"loss": value, **{f"next.{name}": array for name, array in changed.items()}},
     )
     facts = {
-        "version": __version__,
         "network": dataclasses.asdict(net),
         "optimizer": {"name": type(optimizer).__name__, **dataclasses.asdict(optimizer)},
         "loss": loss if isinstance(loss, str) else repr(loss),
