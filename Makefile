@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-torch lint format learn contract golden data memory crash-test sanitize \
-	bench gpu-check clean
+.PHONY: help train test test-torch test-interchange lint format learn contract golden data memory \
+	crash-test sanitize bench gpu-check clean
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -32,6 +32,11 @@ test: $(VENV)/installed-test ## run the tests on every backend that is installed
 test-torch: $(VENV)/installed-test ## install PyTorch and run the tests that compare with it
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
 	$(BIN)/python -m pytest -n auto -m torch $(ARGS)
+
+test-interchange: $(VENV)/installed-test ## install Keras and ONNX and run the tests that compare with them
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'keras>=3.10' 'onnxruntime>=1.20' \
+		--editable '.[onnx-train]'
+	$(BIN)/python -m pytest -n auto -m interchange $(ARGS)
 
 lint: $(VENV)/installed-lint ## check style and types
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from rnn_xp.network import Network
 from rnn_xp.windows import make_windows, num_windows
 
 if TYPE_CHECKING:
-    from rnn_xp import callbacks, datasets, testing
+    from rnn_xp import callbacks, datasets, interchange, testing
     from rnn_xp.checkpoint import CheckpointError
     from rnn_xp.estimators import RecurrentClassifier as RecurrentClassifier
     from rnn_xp.estimators import RecurrentRegressor as RecurrentRegressor
@@ -39,6 +39,7 @@ __all__ = [
     "datasets",
     "fit",
     "get_backend",
+    "interchange",
     "losses",
     "make_windows",
     "num_windows",
@@ -56,7 +57,7 @@ _LATER = {
     "RecurrentClassifier": "estimators",
     "RecurrentRegressor": "estimators",
     "fit": "trainer",
-    **{module: module for module in ("callbacks", "datasets", "testing")},
+    **{module: module for module in ("callbacks", "datasets", "interchange", "testing")},
 }
 
 

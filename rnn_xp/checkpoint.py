@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["CheckpointError", "atomic_write", "load", "save", "sweep"]
+__all__ = ["CheckpointError", "atomic_write", "load", "read", "save", "sweep"]
 
 _FORMAT = "2"
 _HEADER_LIMIT = 4 << 20  # 15,000 arrays; parsed JSON takes up to sixty times its length
@@ -202,13 +202,36 @@ def load(path: str | Path, *, limit: int = 4 << 30) -> _Content:
         If it cannot be opened or read.
     """
     try:
-        return _decode(_read(path, limit))
+        return _decode(read(path, limit))
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}") from None
     except OSError:
         raise
     except Exception as error:  # such as RecursionError and MemoryError: content decides
         raise CheckpointError(f"{path} is damaged ({type(error).__name__}: {error}).") from error
+
+
+def read(path: str | Path, limit: int = 4 << 30) -> bytes:
+    """Read a regular file, once: from here on nobody can change what is checked.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no regular file, or larger than the limit. The message lacks the path.
+    OSError
+        If it cannot be opened or read.
+    """
+    file = os.open(path, _OPEN | os.O_RDONLY)
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError("is not a regular file.")
+        if status.st_size > limit:
+            raise CheckpointError(f"has {status.st_size} bytes, over the limit of {limit}.")
+        with open(file, "rb", closefd=False) as stream:
+            return stream.read(status.st_size)
+    finally:
+        os.close(file)
 
 
 def _create_beside(target: str) -> tuple[int, str]:
@@ -236,21 +259,6 @@ def _plain(name: Any, array: Any, path: str | Path) -> NDArray[Any]:
     if not np.isfinite(plain).all():
         raise ValueError(f"{name} has values that are not finite; {path} was not written.")
     return plain.astype(plain.dtype.newbyteorder("<"), copy=False)
-
-
-def _read(path: str | Path, limit: int) -> bytes:
-    """Read a regular file, once: from here on nobody can change what is checked."""
-    file = os.open(path, _OPEN | os.O_RDONLY)
-    try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError("is not a regular file.")
-        if status.st_size > limit:
-            raise CheckpointError(f"has {status.st_size} bytes, over the limit of {limit}.")
-        with open(file, "rb", closefd=False) as stream:
-            return stream.read(status.st_size)
-    finally:
-        os.close(file)
 
 
 def _decode(data: bytes) -> _Content:

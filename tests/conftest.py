@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib
+import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,10 @@ from rnn_xp.backend import Backend, get_backend, to_numpy
 _SOURCES = sorted((Path(rnn_xp.__file__).parent / "kernels" / "numba").glob("*.py"))
 _DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:16]
 os.environ.setdefault("NUMBA_CACHE_DIR", f"{tempfile.gettempdir()}/rnn_xp-numba-{_DIGEST}")
+
+# On torch Keras runs at once; JAX compiles every shape.
+os.environ["KERAS_BACKEND"] = "torch" if importlib.util.find_spec("torch") else "jax"
+os.environ["KERAS_HOME"] = f"{tempfile.gettempdir()}/rnn_xp-keras"  # where it writes its settings
 
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5}
 """Relative to the largest entry of what is compared. The only place where it is said."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.optim.checks import number
@@ -71,8 +71,12 @@ class Adam(FirstOrder):
         m = self.beta1 * slots["m"] + (1.0 - self.beta1) * g
         v = self.beta2 * slots["v"] + (1.0 - self.beta2) * (g * g)
         # The corrections are divided by as scalars, m's together with the rate.
-        rate, root = rate / (1.0 - self.beta1**t), math.sqrt(1.0 - self.beta2**t)
-        return rate * m / (xp.sqrt(v) / root + self.eps), {"m": m, "v": v}
+        share, root = self._corrections(t)
+        return rate / share * m / (xp.sqrt(v) / root + self.eps), {"m": m, "v": v}
+
+    def _corrections(self, t: int) -> tuple[Any, Any]:
+        """Share of the gradients in m after t updates, and the root of theirs in v."""
+        return 1.0 - self.beta1**t, math.sqrt(1.0 - self.beta2**t)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,193 @@
+"""``rnn-xp export | import``: networks to other systems, and weights from them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnn_xp import __version__, checkpoint, optim
+from rnn_xp.backend import get_backend
+from rnn_xp.checkpoint import CheckpointError
+from rnn_xp.cli import options
+from rnn_xp.interchange import files, onnx, onnx_training, torch
+from rnn_xp.network import Network
+from rnn_xp.runs import RUN_FILES, Model, RunFolder, describe_model, load_model
+from rnn_xp.scaling import Scaler
+
+__all__ = ["add_command"]
+
+_FILES = {
+    "torch": "torch.safetensors",
+    "keras": "keras.safetensors",
+    "onnx": "model.onnx",
+    "onnx-train": "train.onnx",
+}
+_OPTIMIZERS = {
+    "adam": optim.adam,
+    "adamw": optim.adamw,
+    "rmsprop": optim.rmsprop,
+    "adagrad": optim.adagrad,
+    "sgd": optim.sgd,
+}
+_ONLY = {"scaler": "onnx", "lengths": "onnx", "rows": "onnx-train", "optimizer": "onnx-train"}
+
+
+def add_command(commands: Any) -> None:
+    """Add both commands."""
+    command = commands.add_parser(
+        "export",
+        help="write a trained network for PyTorch, Keras or ONNX",
+        description="Write the network of a run for other systems. See docs/interchange.md.",
+        epilog="example: rnn-xp export runs/length_of_day-rnn-1 --to onnx --scaler",
+    )
+    add = command.add_argument
+    add("source", type=Path, metavar="RUN", help="a run's folder, or one of its safetensors files")
+    add("--to", required=True, choices=list(_FILES), help="which system; onnx-train: a step of it")
+    add("--out", type=Path, metavar="FILE", help=f"RUN/{' | '.join(_FILES.values())}")
+    add("--force", action="store_true", help="replace the file if it exists")
+    add("--scaler", action="store_true", help="onnx: in and out in the units of the data")
+    add("--lengths", action="store_true", help="onnx: a second input, the steps of each row")
+    add("--rows", type=int, metavar="N", help="onnx-train: size of the batch, which is fixed")
+    add("--optimizer", choices=list(_OPTIMIZERS), help="onnx-train: adam by default")
+    command.set_defaults(run=_export)
+
+    command = commands.add_parser(
+        "import",
+        help="make a run of a file of weights",
+        description="Make a run of weights that were exported, or that are PyTorch's own.",
+        epilog="example: rnn-xp import gru.safetensors --foreign --seq-length 10 --out gru",
+    )
+    add = command.add_argument
+    add("source", type=Path, metavar="FILE", help="torch.safetensors or keras.safetensors")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    add("--force", action="store_true", help="replace the files in an existing folder")
+    add("--foreign", action="store_true", help="PyTorch's own state_dict: it has no digest")
+    add("--seq-length", type=int, metavar="T", help="values per window, unless the file says it")
+    add("--activation", choices=["tanh", "relu"], help="of a foreign RNN (tanh)")
+    add("--read", choices=["last", "mean", "max"], help="which states are read (last)")
+    command.set_defaults(run=_import)
+
+
+def _export(args: argparse.Namespace) -> int:
+    for option, target in _ONLY.items():
+        if getattr(args, option) not in (None, False) and args.to != target:
+            raise ValueError(f"--{option} is for --to {target}, not {args.to}.")
+    if args.to == "onnx-train" and args.rows is None:
+        raise ValueError("--to onnx-train needs --rows N, the size of the batch.")
+    options.check_whole("--rows", args.rows, 1)
+    folder = args.source if args.source.is_dir() else args.source.parent
+    path = args.out or folder / _FILES[args.to]
+    if path.exists() and not args.force:
+        raise FileExistsError(f"{path} exists already. Give another with --out, or --force.")
+    model, precise = _load(args.source, float32=args.to.startswith("onnx"))
+    about = describe_model(model.scaler, model.seq_length, model.horizon)
+    about |= {"rnn_xp": __version__}
+    notes = [options.describe_network(model.net)]
+    if args.to in files.LAYOUTS:
+        files.save(path, args.to, model.net, model.params, about)
+        notes.append(f"gates {files.LAYOUTS[args.to][model.net.cell]}")
+    else:
+        graph, more = _graph(args, model, about)
+        checkpoint.atomic_write(path, graph.SerializeToString())
+        notes += more
+        if precise:
+            notes.append("cast from float64 to float32")
+    print(f"wrote    {path} ({path.stat().st_size / 1000:.1f} kB)")
+    for note in notes:
+        print(f"         {note}")
+    return 0
+
+
+def _graph(args: argparse.Namespace, model: Model, about: dict[str, Any]) -> tuple[Any, list[str]]:
+    """Make the graph, and lines that say what it is."""
+    try:
+        if args.to == "onnx":
+            scaler = model.scaler if args.scaler else None
+            graph = onnx.to_onnx(
+                model.net, model.params, scaler=scaler, lengths=args.lengths,
+                about={key: value for key, value in about.items() if key != "scaler"},
+            )  # fmt: skip
+            units = "the data's own" if args.scaler else "scaled"
+            return graph, [_signature(graph), f"units {units}"]
+        net = dataclasses.replace(model.net, dropout=0.0, recurrent_dropout=0.0)
+        optimizer = _OPTIMIZERS[args.optimizer or "adam"]()
+        graph = onnx_training.to_training_step(
+            net, rows=args.rows, steps=model.seq_length, optimizer=optimizer, about=about
+        )
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    lines = [f"one update by {type(optimizer).__name__}, loss mse, x and y scaled"]
+    lines += ["without dropout"] if net != model.net else []
+    return graph, [*lines, "weights are inputs: give those of model.safetensors, by name"]
+
+
+def _signature(graph: Any) -> str:
+    def show(value: Any) -> str:
+        sizes = (d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim)
+        return f"{value.name} ({', '.join(sizes)})"
+
+    inputs, outputs = map(show, graph.graph.input), map(show, graph.graph.output)
+    return f"{', '.join(inputs)} -> {', '.join(outputs)}"
+
+
+def _load(source: Path, *, float32: bool) -> tuple[Model, bool]:
+    """Load a model in its own precision, or in float32; and whether its own is float64."""
+    arrays, _ = checkpoint.load(source / "model.safetensors" if source.is_dir() else source)
+    precise = any(array.dtype == np.float64 for array in arrays.values() if array.ndim == 2)
+    dtype = "float64" if precise and not float32 else "float32"
+    return load_model(source, get_backend("numpy", device="cpu", dtype=dtype)), precise
+
+
+def _import(args: argparse.Namespace) -> int:
+    options.check_whole("--seq-length", args.seq_length, 1)
+    model = _foreign(args) if args.foreign else _own(args)
+    with RunFolder(args.out, force=args.force) as folder:
+        folder.write_model(model)
+        folder.remove(set(RUN_FILES) - {"model.safetensors"})  # those of an earlier run
+        print(f"wrote    {folder.path}/model.safetensors")
+        print(f"         {options.describe_network(model.net)}")
+    return 0
+
+
+def _own(args: argparse.Namespace) -> Model:
+    for option in ("activation", "read"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option} is for --foreign files; others say it themselves.")
+    try:
+        net, params, _, about = files.load(args.source)
+    except CheckpointError as error:
+        hint = " Give --foreign to take it as it is." if "has no digest" in str(error) else ""
+        raise CheckpointError(f"{error}{hint}") from error
+    if "seq_length" not in about:
+        return _model(net, params, args.seq_length)
+    if args.seq_length not in (None, about["seq_length"]):
+        raise ValueError(
+            f"--seq-length {args.seq_length} contradicts {args.source}, which says "
+            f"{about['seq_length']}. Leave it out."
+        )
+    try:
+        scaler, horizon = Scaler(**about["scaler"]), int(about["horizon"])
+        return Model(net, params, scaler, int(about["seq_length"]), horizon)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{args.source} describes no model: {error}.") from error
+
+
+def _foreign(args: argparse.Namespace) -> Model:
+    asked = {"activation": args.activation, "read": args.read}
+    state = files.read_foreign(args.source)
+    choices = {key: value for key, value in asked.items() if value is not None}
+    net, rnn, readout = torch.infer_network(state, **choices)
+    params = torch.from_state_dict(net, state, rnn=rnn, readout=readout)
+    return _model(net, params, args.seq_length)
+
+
+def _model(net: Network, params: dict[str, Any], seq_length: int | None) -> Model:
+    if seq_length is None:
+        raise ValueError("the file does not say how long the windows are: give --seq-length T.")
+    columns = net.input_size
+    return Model(net, params, Scaler("none", (0.0,) * columns, (1.0,) * columns), seq_length,
+                 net.output_size)  # fmt: skip

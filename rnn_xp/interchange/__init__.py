@@ -1,0 +1,24 @@
+"""Weights to and from PyTorch and Keras, and networks as ONNX graphs.
+
+- `torch`: the ``state_dict`` of ``nn.RNN``, ``nn.GRU`` or ``nn.LSTM`` and an ``nn.Linear``;
+- `keras`: the ``get_weights()`` of ``SimpleRNN``, ``GRU`` or ``LSTM`` layers and a ``Dense``;
+- `onnx`: a graph that predicts; `onnx_training`: one that does a step of training;
+- `files`: safetensors files of such weights, written here or elsewhere.
+
+The first two work on plain arrays: neither PyTorch nor Keras needs to be installed.
+
+**The bias rule.** PyTorch adds two biases, ``bias_ih`` and ``bias_hh``, to every gate; Keras' GRU
+has two as well. Their sum is all that a prediction depends on, except in the candidate of a
+reset-after GRU, where the second stands inside ``r * (...)``. So here there is one bias ``b_h``,
+and ``b_hn`` for that candidate. An export writes (b, 0). An import adds the two: predictions stay,
+but *training on from there differs*, because two biases of the same gradient move twice as far
+as one (with plain gradient descent their sum learns at twice the rate).
+"""
+
+from rnn_xp.interchange import files as files
+from rnn_xp.interchange import keras as keras
+from rnn_xp.interchange import onnx as onnx
+from rnn_xp.interchange import onnx_training as onnx_training
+from rnn_xp.interchange import torch as torch
+
+__all__: list[str] = []

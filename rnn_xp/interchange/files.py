@@ -1,0 +1,194 @@
+"""safetensors files of weights in the layout of PyTorch or Keras.
+
+Those written here are ordinary safetensors files, for any reader::
+
+    module.load_state_dict(safetensors.torch.load_file("torch.safetensors"))      # rnn, readout
+    tensors = safetensors.numpy.load_file("keras.safetensors")
+    model.set_weights([tensors[name] for name in sorted(tensors)])
+
+Beside that they have a digest of everything, and say what network they are of and in which order
+the gates lie, so that `load` needs no more than the file. Files from elsewhere have no digest:
+`read_foreign` takes them as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_xp import checkpoint
+from rnn_xp._typing import Array
+from rnn_xp.checkpoint import CheckpointError
+from rnn_xp.interchange import keras, torch
+from rnn_xp.interchange.tensors import Floats
+from rnn_xp.network import Network
+
+__all__ = ["LAYOUTS", "Weights", "load", "read_foreign", "save"]
+
+LAYOUTS = {"torch": torch.GATES, "keras": keras.GATES}
+"""Order of the gates, by layout and cell."""
+
+_SCHEMA = 1
+
+
+class Weights(NamedTuple):
+    """What a file written here holds: a network, its parameters, and what was said about them."""
+
+    net: Network
+    params: dict[str, Floats]
+    layout: str
+    about: dict[str, Any]
+
+
+def save(
+    path: str | Path,
+    layout: str,
+    net: Network,
+    params: Mapping[str, Array],
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Write parameters in the layout of PyTorch or Keras.
+
+    Parameters
+    ----------
+    path : path
+    layout : {"torch", "keras"}
+    net : Network
+    params : Params
+    about : mapping, optional
+        More for `load` to return. Anything JSON can hold.
+
+    Raises
+    ------
+    ValueError
+        If the layout has no form for this network; nothing is written then.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> net = Network(cell="gru", hidden_size=4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "torch.safetensors"
+    ...     save(path, "torch", net, net.init(seed=0))
+    ...     loaded = load(path)
+    >>> loaded.net == net
+    True
+    """
+    gates = _gates(layout)[net.cell]
+    if layout == "torch":
+        tensors = torch.to_state_dict(net, params)
+    else:
+        names = _keras_names(net)
+        tensors = dict(zip(names, keras.to_weights(net, params), strict=True))
+    metadata = {
+        "interchange": _SCHEMA,
+        "layout": layout,
+        "gates": gates,
+        "network": dataclasses.asdict(net),
+        "about": dict(about or {}),
+    }
+    checkpoint.save(path, tensors, metadata)
+
+
+def load(path: str | Path) -> Weights:
+    """Read what `save` wrote, and check that it is what was written.
+
+    Raises
+    ------
+    CheckpointError
+        Whatever is wrong with the file; a tensor that is missing, unknown, damaged or of another
+        shape is named, and so is an order of gates that is not the layout's.
+    OSError
+        If it cannot be opened or read.
+    """
+    tensors, metadata = checkpoint.load(path)
+    match metadata:
+        case {
+            "interchange": int(schema),
+            "layout": str(layout),
+            "gates": str(gates),
+            "network": dict(network),
+            "about": dict(about),
+        }:
+            pass
+        case _:
+            raise CheckpointError(f"{path} is of rnn_xp's own kind, not of weights for others.")
+    if schema != _SCHEMA:
+        raise CheckpointError(f"{path} is of schema {schema}, but this version reads {_SCHEMA}.")
+    try:
+        net = Network(**network)
+        if (expected := _gates(layout)[net.cell]) != gates:
+            raise ValueError(f"its gates are in the order {gates}, but {layout} has {expected}")
+        if net.num_layers > len(tensors):
+            raise ValueError(f"{net.num_layers} layers cannot have {len(tensors)} tensors")
+        if layout == "torch":
+            return Weights(net, torch.from_state_dict(net, tensors), layout, about)
+        names = _keras_names(net)
+        for wrong in tensors.keys() ^ set(names):
+            raise ValueError(f"{wrong} is {'not known' if wrong in tensors else 'missing'}")
+        params = keras.from_weights(net, [tensors[name] for name in names])
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} does not fit its own description: {error}") from error
+    return Weights(net, params, layout, about)
+
+
+def read_foreign(path: str | Path, *, limit: int = 4 << 30) -> dict[str, NDArray[Any]]:
+    """Read the tensors of a safetensors file that was not written here.
+
+    Such a file has no digest: whatever its tensors are, they are taken as they are, and it is for
+    `torch.from_state_dict` or `keras.from_weights` to see whether they fit.
+
+    Parameters
+    ----------
+    path : path
+    limit : int
+        Size in bytes, 4 GiB by default, over which a file is refused before it is read.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Writable.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no safetensors file, has a dtype that NumPy has not, or was written here, so that
+        `load` can check it.
+    OSError
+        If it cannot be opened or read.
+    """
+    from safetensors.numpy import load as from_bytes
+
+    try:
+        data = checkpoint.read(path, limit)
+        tensors = {name: np.array(tensor) for name, tensor in from_bytes(data).items()}
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        known = "rnn_xp" in (header.get("__metadata__") or {})
+    except (OSError, KeyboardInterrupt, SystemExit):
+        raise
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from None
+    except BaseException as error:  # the reader is native code, whose panics are no Exceptions
+        raise CheckpointError(
+            f"{path} cannot be read as a safetensors file ({type(error).__name__}: {error})."
+        ) from error
+    if known:
+        raise CheckpointError(f"{path} was written by rnn_xp: read it as such, with its digest.")
+    return tensors
+
+
+def _gates(layout: str) -> dict[str, str]:
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout={layout!r} is not known. Valid: {', '.join(LAYOUTS)}.")
+    return LAYOUTS[layout]
+
+
+def _keras_names(net: Network) -> list[str]:
+    """Names that sort as the weights are ordered."""
+    return [f"{at:04}.{name}" for at, name in enumerate(keras.weight_names(net))]

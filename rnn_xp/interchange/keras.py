@@ -1,0 +1,172 @@
+"""Keras: the list that ``get_weights()`` of a ``Sequential`` gives and ``set_weights`` takes.
+
+::
+
+    layer                 kernel (I, G*H)    recurrent_kernel (H, G*H)    bias            gates
+    SimpleRNN             w_xh.T             w_hh.T                       (H,)
+    GRU                   w_xh.T             w_hh.T                       (2, 3H)         z, r, h
+      reset_after=False                                                   (3H,)
+    LSTM                  w_xh.T             w_hh.T                       (4H,)           i, f, c, o
+    Bidirectional         the three of the forward layer, then those of the backward one
+    Dense                 w_hy.T (D*H, O)                                 b_y (O,)
+
+Gates lie along the columns; of the GRU, z and r change places. What the arrays do not say must be
+said again in Keras: ``return_sequences=True`` of all layers but the last, ``activation="relu"``, an
+activation of the Dense. ``Bidirectional`` with ``merge_mode="concat"``, its default, reads the two
+final states, as ``read="last"`` does here.
+
+Biases: see `rnn_xp.interchange`. Keras has two in a GRU with ``reset_after=True`` only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnn_xp._typing import Array
+from rnn_xp.interchange.tensors import (
+    Floats,
+    check_expressible,
+    host_params,
+    join_biases,
+    reorder,
+    take,
+)
+from rnn_xp.network import Network
+
+__all__ = ["GATES", "from_weights", "to_weights", "weight_names"]
+
+GATES = {"rnn": "h", "gru": "z,r,h", "lstm": "i,f,c,o"}
+"""Order of the gates, by cell; Keras' c is our g, its h in a GRU our n."""
+
+_ORDERS = {"rnn": (0,), "gru": (1, 0, 2), "lstm": (0, 1, 2, 3)}  # each its own inverse
+_NAMES = ("kernel", "recurrent_kernel", "bias")
+
+
+def to_weights(net: Network, params: Mapping[str, Array]) -> list[Floats]:
+    """Arrange parameters as Keras does.
+
+    Parameters
+    ----------
+    net : Network
+    params : Params
+        Of any library.
+
+    Returns
+    -------
+    list of ndarray
+        For ``set_weights`` of a ``Sequential`` of the recurrent layers and a ``Dense``, in the
+        order of `weight_names`.
+
+    Raises
+    ------
+    ValueError
+        If Keras has no such layer, or the parameters are not those of the network.
+
+    Examples
+    --------
+    >>> net = Network(cell="gru", hidden_size=4)
+    >>> [w.shape for w in to_weights(net, net.init(seed=0))]
+    [(1, 12), (4, 12), (2, 12), (4, 1), (1,)]
+    """
+    _check(net)
+    ours, order = host_params(net, params), _ORDERS[net.cell]
+    weights: list[Floats] = []
+    for prefix in _prefixes(net):
+        weights += [reorder(ours[prefix + name], order).T for name in ("w_xh", "w_hh")]
+        bias = reorder(ours[f"{prefix}b_h"], order)
+        if net.cell == "gru" and net.reset_after:
+            second = np.zeros_like(bias)
+            second[2 * net.hidden_size :] = ours[f"{prefix}b_hn"]
+            bias = np.stack([bias, second])
+        weights.append(bias)
+    weights += [ours["readout.w_hy"].T, ours["readout.b_y"]]
+    # Transposed arrays are views in another layout, which writers of files may take for this one.
+    return [np.ascontiguousarray(weight) for weight in weights]
+
+
+def from_weights(net: Network, weights: Sequence[Any]) -> dict[str, Floats]:
+    """Take the parameters of a network from what ``get_weights()`` gives.
+
+    Parameters
+    ----------
+    net : Network
+        Of the same sizes and, for a GRU, the same reset_after.
+    weights : sequence of array
+        In the order of `weight_names`. The two biases of a GRU with reset_after become their sum
+        in r and z, which changes no prediction but the course of a further training, see
+        `rnn_xp.interchange`.
+
+    Returns
+    -------
+    Params
+        Of NumPy, with the dtype of the weights; half precision becomes float32.
+
+    Raises
+    ------
+    ValueError
+        If an array is missing, too many, not finite or of another shape or dtype; it is named.
+
+    Examples
+    --------
+    >>> net = Network(cell="lstm", hidden_size=4, bidirectional=True)
+    >>> params = net.init(seed=0)
+    >>> again = from_weights(net, to_weights(net, params))
+    >>> all((again[name] == params[name]).all() for name in params)
+    True
+    """
+    _check(net)
+    shapes = _shapes(net)
+    names = [*shapes, *(f"a weight after {list(shapes)[-1]}" for _ in weights[len(shapes) :])]
+    theirs = take("Keras' weights", dict(zip(names, weights, strict=False)), shapes)
+    order, params = _ORDERS[net.cell], {}
+    for prefix in _prefixes(net):
+        kernel, recurrent, bias = (theirs[prefix + name] for name in _NAMES)
+        params[f"{prefix}w_xh"] = reorder(kernel.T, order)
+        params[f"{prefix}w_hh"] = reorder(recurrent.T, order)
+        if net.cell == "gru" and net.reset_after:
+            first, second = bias
+            merged = 2 * net.hidden_size  # z and r; the candidate's own second bias stays apart
+            params[f"{prefix}b_hn"] = second[merged:].copy()
+            second[merged:] = 0
+            bias = join_biases(first, second)
+        params[f"{prefix}b_h"] = reorder(bias, order)
+    params |= {"readout.w_hy": theirs["readout.kernel"].T, "readout.b_y": theirs["readout.bias"]}
+    return {name: np.ascontiguousarray(params[name]) for name in net.shapes}
+
+
+def weight_names(net: Network) -> list[str]:
+    """Name what `to_weights` gives.
+
+    >>> weight_names(Network(hidden_size=4))[:3]
+    ['layer0.kernel', 'layer0.recurrent_kernel', 'layer0.bias']
+    """
+    return list(_shapes(net))
+
+
+def _check(net: Network) -> None:
+    check_expressible(
+        net,
+        "Keras",
+        layer_norm="SimpleRNN, GRU and LSTM have none",
+        residual="a Sequential of SimpleRNN, GRU or LSTM has none",
+    )
+
+
+def _shapes(net: Network) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for prefix in _prefixes(net):
+        w_xh, w_hh = net.shapes[f"{prefix}w_xh"], net.shapes[f"{prefix}w_hh"]
+        two = (2,) if net.cell == "gru" and net.reset_after else ()
+        layer = (w_xh[::-1], w_hh[::-1], (*two, w_hh[0]))
+        shapes |= {prefix + name: shape for name, shape in zip(_NAMES, layer, strict=True)}
+    w_hy = net.shapes["readout.w_hy"]
+    return shapes | {"readout.kernel": w_hy[::-1], "readout.bias": w_hy[:1]}
+
+
+def _prefixes(net: Network) -> list[str]:
+    both = itertools.product(range(net.num_layers), range(net.directions))
+    return [net.layers.prefix(layer, direction) for layer, direction in both]

@@ -1,0 +1,213 @@
+"""ONNX: one step of training as a graph, so that whatever runs ONNX can fine-tune.
+
+::
+
+    x, y, weights, what the optimiser remembers --> forward --> BPTT --> update --> loss, and all
+                                                                         that went in, as it is next
+
+Nothing is written twice for it: the library's own code runs once, on the arrays of ndonnx, which
+record an operator for every operation. The graph is as long as the steps are many, and its sizes
+are fixed: N and T are those of the export. Weights are inputs and outputs, under the library's own
+names, and are not in the file: that is where ``model.safetensors`` of a run comes in.
+
+ndonnx is needed to export, with the extra ``onnx-train``; to run a graph, any runtime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rnn_xp._typing import Array, Loss, Namespace
+from rnn_xp.configuration import resolve_loss, takes_classes
+from rnn_xp.interchange.tensors import check_expressible
+from rnn_xp.network import Network
+from rnn_xp.optim.first_order import FirstOrder, FirstOrderState
+
+__all__ = ["to_training_step"]
+
+
+def to_training_step(
+    net: Network,
+    *,
+    rows: int,
+    steps: int,
+    optimizer: FirstOrder,
+    loss: str | Loss = "mse",
+    about: Mapping[str, Any] | None = None,
+) -> Any:
+    """Export forward, backpropagation through time and the optimiser's update.
+
+    Parameters
+    ----------
+    net : Network
+        Without dropout, whose masks would have to be drawn in the graph.
+    rows, steps : int
+        N and T of the graph.
+    optimizer : FirstOrder
+        Such as ``rnn_xp.optim.adam(0.001)``. The rate must be a number: it is an input, and a
+        schedule is for whoever runs the graph.
+    loss : str or callable
+        As for `Network.value_and_grad`.
+    about : mapping, optional
+        More for the metadata.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Inputs, all float32 but for ``step``: ``x`` (N, T, I) and ``y``; ``learning_rate``;
+        ``step``, an int64, the updates done; the parameters by their names; and what the
+        optimiser remembers, such as ``m.layer0.w_xh``. Outputs: ``loss``, that before the update,
+        and ``next.NAME`` for each input that changes.
+
+    Raises
+    ------
+    ValueError
+        If the graph cannot do it, or something does not fit.
+    ImportError
+        Without ndonnx.
+
+    Notes
+    -----
+    The scaler is no part of the graph: x and y are scaled. Other sizes of the batch need graphs of
+    their own. ndonnx takes about a second for each matrix product, of which a step of an RNN has
+    two or three.
+    """
+    check_expressible(
+        net,
+        "A training step in ONNX",
+        dropout="its masks are drawn outside the graph; export with dropout=0",
+        recurrent_dropout="its masks are drawn outside the graph; export with recurrent_dropout=0",
+    )
+    if not isinstance(optimizer, FirstOrder):
+        raise ValueError(
+            f"A training step in ONNX cannot express {type(optimizer).__name__}: its line search "
+            "reads losses. Use adam, adamw, rmsprop, adagrad or sgd."
+        )
+    if not isinstance(optimizer.learning_rate, float):
+        raise ValueError(
+            "A training step in ONNX needs a learning rate that is a number; it is an input of "
+            "the graph, so that a schedule can be followed from outside."
+        )
+    for name, size in (("rows", rows), ("steps", steps)):
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {size!r}.")
+    xp, onnx = _load()
+    function = resolve_loss(loss, net.output_activation)
+
+    def argument(shape: tuple[int, ...], dtype: Any = xp.float32) -> Any:
+        return xp.argument(shape=shape, dtype=dtype)
+
+    one_to_many = net.topology == "one_to_many"
+    lead = (rows,) if net.topology == "many_to_one" else (rows, steps)
+    y = argument((*lead, net.output_size))
+    if takes_classes(function):
+        y = argument(lead, xp.int64)
+    x = argument((rows, 1 if one_to_many else steps, net.input_size))
+    weights = {name: argument(shape) for name, shape in net.shapes.items()}
+    rate, count = argument(()), argument((), xp.int64)
+    slots = {
+        slot: {name: argument(shape) for name, shape in net.shapes.items()}
+        for slot in optimizer.init(weights).slots
+    }
+    before = FirstOrderState(0, slots, None)
+    with _real_numbers(xp):
+        value, grads = net.value_and_grad(weights, x, y, loss=function)
+        new, after = _traced(optimizer, rate, count, xp).update(grads, before, weights)
+
+    changing = {**weights, **optimizer.pack(before)[0]}
+    changed = {**new, **optimizer.pack(after)[0], "step": count + 1}
+    model = xp.build(
+        {"x": x, "y": y, "step": count, "learning_rate": rate, **changing},
+        {"loss": value, **{f"next.{name}": array for name, array in changed.items()}},
+    )
+    facts = {
+        "network": dataclasses.asdict(net),
+        "optimizer": {"name": type(optimizer).__name__, **dataclasses.asdict(optimizer)},
+        "loss": loss if isinstance(loss, str) else repr(loss),
+        **(about or {}),
+    }
+    _without_empty_cases(model.graph, onnx.helper.make_node)
+    onnx.helper.set_model_props(model, {"rnn_xp": json.dumps(facts, sort_keys=True)})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _load() -> tuple[Any, Any]:
+    try:
+        return importlib.import_module("ndonnx"), importlib.import_module("onnx")
+    except ImportError as error:
+        raise ImportError(
+            "ndonnx is required to export a training step. Install it with: "
+            "pip install 'rnn-xp[onnx-train]'"
+        ) from error
+
+
+@contextlib.contextmanager
+def _real_numbers(xp: Namespace) -> Iterator[None]:
+    """Let real(z) be z for a while: ndonnx has no complex numbers, and no such function either."""
+    missing, xp.real = xp.real, lambda z: z
+    try:
+        yield
+    finally:
+        xp.real = missing
+
+
+def _traced(optimizer: FirstOrder, rate: Array, count: Array, xp: Namespace) -> FirstOrder:
+    """Make the same optimiser with a rate and a number of updates that are values of the graph."""
+
+    class Traced(type(optimizer)):  # type: ignore[misc]
+        def rate(self, state: FirstOrderState) -> Array:
+            return rate
+
+        def _corrections(self, t: int) -> tuple[Array, Array]:
+            # In float64, like Python's own numbers: early on, 1 - beta2**t is tiny.
+            updates = xp.astype(count + 1, xp.float64)
+            share, square = (1.0 - xp.pow(beta, updates) for beta in (self.beta1, self.beta2))
+            return xp.astype(share, xp.float32), xp.astype(xp.sqrt(square), xp.float32)
+
+    fields = (field.name for field in dataclasses.fields(optimizer) if field.init)
+    made: FirstOrder = Traced(**{name: getattr(optimizer, name) for name in fields})
+    return made
+
+
+def _without_empty_cases(graph: Any, make_node: Any) -> None:
+    """Take out what is for arrays without entries, nine tenths of the file: there are none here.
+
+    ndonnx wraps every product into an If, whose else-branch is the product itself.
+    """
+    flat = []
+    for node in graph.node:
+        branches = [entry.g for entry in node.attribute if entry.name == "else_branch"]
+        if [inner.op_type for branch in branches for inner in branch.node][:1] == ["MatMul"]:
+            flat += branches[0].node
+            flat.append(make_node("Identity", [branches[0].output[0].name], [node.output[0]]))
+        else:
+            flat.append(node)
+    # An Identity is another name for its input. Outputs of the graph keep theirs.
+    results = {output.name for output in graph.output}
+    names: dict[str, str] = {}
+    needed, kept = set(results), []
+    for node in flat:
+        for at, name in enumerate(node.input):
+            node.input[at] = names.get(name, name)
+        if node.op_type == "Identity" and node.output[0] not in results:
+            names[node.output[0]] = node.input[0]
+    for node in reversed(flat):
+        if needed & set(node.output):
+            needed |= {*node.input, *_captured(node)}
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+
+
+def _captured(node: Any) -> set[str]:
+    """Names that the branches of a node use."""
+    branches = [entry.g for entry in node.attribute if entry.HasField("g")]
+    inner = [each for branch in branches for each in branch.node]
+    outputs = {output.name for branch in branches for output in branch.output}
+    return outputs.union(*(each.input for each in inner), *map(_captured, inner))
