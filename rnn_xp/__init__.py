@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rnn_xp.checkpoint import CheckpointError
     from rnn_xp.estimators import RecurrentClassifier as RecurrentClassifier
     from rnn_xp.estimators import RecurrentRegressor as RecurrentRegressor
+    from rnn_xp.forecasting import Forecaster as Forecaster
     from rnn_xp.trainer import FitResult, fit
     from rnn_xp.training_loop import DivergenceError
 
@@ -56,6 +57,7 @@ _LATER = {
     "FitResult": "trainer",
     "RecurrentClassifier": "estimators",
     "RecurrentRegressor": "estimators",
+    "Forecaster": "forecasting",
     "fit": "trainer",
     **{module: module for module in ("callbacks", "datasets", "interchange", "testing")},
 }

@@ -83,12 +83,16 @@ class Configuration:
     layer_norm: bool = False
     residual: bool = False
     reset_after: bool = True
+    linear_lags: int = 0
 
     def __post_init__(self) -> None:
         for name in ("input_size", "hidden_size", "output_size", "num_layers"):
             size = getattr(self, name)
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ValueError(f"Network: {name} must be an integer >= 1, got {size!r}.")
+        lags = self.linear_lags
+        if isinstance(lags, bool) or not isinstance(lags, int) or lags < 0:
+            raise ValueError(f"Network: linear_lags must be an integer >= 0, got {lags!r}.")
         for name in ("dropout", "recurrent_dropout"):
             rate = getattr(self, name)
             if isinstance(rate, bool) or not isinstance(rate, int | float):
@@ -130,6 +134,11 @@ class Configuration:
             self.topology == "one_to_many" or self.feed == "zeros",
             f"feed={self.feed!r}",
             "topology='one_to_many'; other topologies have an input at every step",
+        )
+        needs(
+            self.topology == "many_to_one" or not self.linear_lags,
+            f"linear_lags={self.linear_lags}",
+            "topology='many_to_one': it is a path from the last steps to the one prediction",
         )
         several = "num_layers >= 2: it acts between layers"
         needs(self.num_layers > 1 or not self.dropout, f"dropout={self.dropout}", several)
@@ -203,6 +212,8 @@ class Configuration:
                 shapes |= {prefix + name: shape for name, shape in cell.shapes().items()}
         shapes["readout.w_hy"] = (self.output_size, self.directions * self.hidden_size)
         shapes["readout.b_y"] = (self.output_size,)
+        if self.linear_lags:
+            shapes["readout.w_xy"] = (self.output_size, self.linear_lags * self.input_size)
         return shapes
 
     @property

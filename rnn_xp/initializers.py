@@ -88,7 +88,7 @@ def initial_weights(
     """Draw every parameter of a network, in the order of ``shapes``.
 
     The last part of a name says what it is: ``w_hh`` is orthogonal, ``w_xh`` and ``w_hy`` are
-    Glorot uniform, both gate by gate; vectors are constant.
+    Glorot uniform, both gate by gate; ``w_xy``, the linear path, is zero; vectors are constant.
 
     Parameters
     ----------
@@ -118,6 +118,9 @@ def initial_weights(
         if len(shape) == 1:
             values = constants.get(name, (0.0,))
             weights[name] = np.repeat(np.asarray(values, dtype=np.float64), shape[0] // len(values))
+            continue
+        if kind == "w_xy":  # the network starts as the one without this path
+            weights[name] = np.zeros(shape)
             continue
         recurrent = shapes.get(f"{prefix}.w_hh")
         gates = recurrent[0] // recurrent[1] if recurrent else 1

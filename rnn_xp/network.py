@@ -4,6 +4,7 @@
 
     x (N, T, I) --time-major--> xs (T, N, I) --layers--> hs (T, N, D*H) --read--> h
     pred = g(h @ w_hy.T + b_y)         h (N, D*H), or every step's
+           (+ the last steps of x @ w_xy.T, with linear_lags)
 
 A `Network` holds sizes and choices, never numbers. Parameters are a flat dict that goes in and
 gradients are a flat dict with the same keys that comes out, so the caller owns all state.
@@ -58,6 +59,10 @@ class Network(Configuration):
         Every layer but the first adds its input to its output.
     reset_after : bool
         Which of the two GRUs, see `rnn_xp.cells.gru`.
+    linear_lags : int
+        Of many_to_one: the last so many steps of x enter the prediction linearly too, beside the
+        cells, as the autoregressive part of LSTNet (Lai et al. 2018). 0: no such path. Masked
+        steps enter as 0; lengths and reset are not supported with it.
 
     Attributes
     ----------

@@ -60,6 +60,8 @@ def check(net: Configuration, params: Params, x: Array, options: Options) -> Nam
             f"{tuple(x.shape)}. Axes are sample, time, feature; for windows of a single "
             "series give x[:, :, None]."
         )
+    if net.linear_lags:
+        _check_linear(net, x, options)
     shape = (x.shape[0], _check_steps(options) if one_to_many else x.shape[1])
     if options.steps is not None and not one_to_many:
         raise ValueError(
@@ -111,6 +113,19 @@ def _check_params(net: Configuration, params: Params) -> None:
         )
     for name, shape in shapes.items():
         check_shape(name, params[name], shape)
+
+
+def _check_linear(net: Configuration, x: Array, options: Options) -> None:
+    if x.shape[1] < net.linear_lags:
+        raise ValueError(
+            f"Network: linear_lags={net.linear_lags} needs as many steps, got x with {x.shape[1]}."
+        )
+    for name in ("lengths", "reset"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"Network: linear_lags needs every row to reach to the last step: {name}= is not "
+                "supported with it. A mask is; a masked step enters the linear path as 0."
+            )
 
 
 def _check_steps(options: Options) -> int:

@@ -72,6 +72,8 @@ def forecast(
     label: str,
     title: str = "",
     last: int = 60,
+    interval: tuple[_Floats, _Floats] | None = None,
+    interval_label: str = "interval",
     ax: Any = None,
 ) -> Any:
     """Draw the latest forecasts against the truth and against persistence.
@@ -90,6 +92,8 @@ def forecast(
     title : str
     last : int
         How many steps to show.
+    interval : (ndarray (N,), ndarray (N,)), optional
+        Lower and upper ends of a prediction interval, and what the legend calls it.
     ax : matplotlib Axes, optional
 
     Returns
@@ -100,6 +104,9 @@ def forecast(
     when, what = _time_axis(list(dates))
     when = when[-last:]
     few = {"marker": "o", "markersize": 4} if len(when) <= _FEW else {}
+    if interval is not None:
+        low, high = (end[-last:] for end in interval)
+        ax.fill_between(when, low, high, color="0.85", label=interval_label)
     ax.plot(when, truth[-last:], color="black", linewidth=2.0, label="truth", **few)
     for i, (name, values) in enumerate(forecasts.items()):
         # Persistence is dashed and on top: where a network equals it, both can be seen.
@@ -112,6 +119,156 @@ def forecast(
         _show_dates(ax, when)
     else:
         ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return ax
+
+
+def outlook(
+    past: _Floats,
+    ahead: _Floats,
+    *,
+    dates: Sequence[str] | None = None,
+    interval: tuple[_Floats, _Floats] | None = None,
+    label: str,
+    title: str = "",
+    ax: Any = None,
+) -> Any:
+    """Draw the latest values of a series and a forecast of what follows.
+
+    Parameters
+    ----------
+    past : ndarray (n,)
+    ahead : ndarray (steps,)
+    dates : sequence of n + steps str, optional
+        As for `forecast`; steps are counted from the last value without them.
+    interval : (ndarray (steps,), ndarray (steps,)), optional
+    label, title : str
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = _axes() if ax is None else ax
+    when: list[Any] = list(range(1 - len(past), len(ahead) + 1))
+    what = "steps after the last value"
+    if dates is not None:
+        when, what = _time_axis(list(dates))
+    # The forecast begins at the last value, so that no gap is between them.
+    joined = np.concatenate([past[-1:], ahead])
+    if interval is not None:
+        low, high = (np.concatenate([past[-1:], end]) for end in interval)
+        ax.fill_between(when[len(past) - 1 :], low, high, color="0.85", label="interval")
+    ax.plot(when[: len(past)], past, color="black", linewidth=2.0, label="so far")
+    few = {"marker": "o", "markersize": 4} if len(ahead) <= _FEW else {}
+    ax.plot(when[len(past) - 1 :], joined, color="C0", label="forecast", **few)
+    ax.set(xlabel=what, ylabel=label, title=title)
+    if what == "date":
+        _show_dates(ax, when)
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return ax
+
+
+def backtest(
+    result: Any,
+    *,
+    dates: Sequence[str] | None = None,
+    label: str,
+    title: str = "",
+    last: int = 60,
+    ax: Any = None,
+) -> Any:
+    """Draw the latest one-step forecasts of a backtest, with its intervals and persistence.
+
+    Parameters
+    ----------
+    result : rnn_xp.forecasting.Backtest
+        Of its first series.
+    dates : sequence of str, optional
+        Of all rows of the series.
+    label, title, last, ax : as for `forecast`
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    part = result.series[0]
+    when = [dates[row] if dates else str(row) for row in part.origins]
+    name = result.scores[-1].name
+    interval = None if part.low is None else (part.low[:, 0], part.high[:, 0])
+    return forecast(
+        when, part.truth[:, 0],
+        {"persistence": part.baselines["persistence"][:, 0], name: part.forecast[:, 0]},
+        label=label, title=f"{title}: one step ahead" if title else "one step ahead", last=last,
+        interval=interval, interval_label=f"{100 * (result.level or 0.0):g} % interval", ax=ax,
+    )  # fmt: skip
+
+
+def step_errors(scores: Sequence[Any], *, unit: str = "", title: str = "", ax: Any = None) -> Any:
+    """Draw the RMSE of each step ahead, of a network and of the baselines.
+
+    Parameters
+    ----------
+    scores : sequence of rnn_xp.forecasting.Score
+        The network last.
+    unit, title : str
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = _axes() if ax is None else ax
+    for i, score in enumerate(scores):
+        steps = range(1, len(score.rmse_per_step) + 1)
+        own = {"linewidth": 2.5, "color": "black"} if score is scores[-1] else {"color": f"C{i}"}
+        ax.plot(steps, score.rmse_per_step, "o-", markersize=4, label=score.name, **own)
+    ax.set(xlabel="steps ahead", ylabel=f"RMSE ({unit})" if unit else "RMSE", title=title)
+    ax.set_ylim(bottom=0.0)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.grid(alpha=0.3)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def residuals(
+    truth: _Floats, forecast: _Floats, *, unit: str = "", title: str = "", lags: int = 30,
+    ax: Any = None,
+) -> Any:  # fmt: skip
+    """Draw the autocorrelation of the errors of one-step forecasts.
+
+    What lies outside the band could be foreseen from earlier errors: something is left to learn.
+
+    Parameters
+    ----------
+    truth, forecast : ndarray (N,)
+        In order of time.
+    unit, title : str
+    lags : int
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = _axes() if ax is None else ax
+    errors = forecast - truth
+    errors = errors - errors.mean()
+    count = min(lags, len(errors) - 1)
+    whole = float(errors @ errors) or 1.0
+    found = [float(errors[k:] @ errors[:-k]) / whole for k in range(1, count + 1)]
+    band = 1.96 / np.sqrt(len(errors))
+    ax.axhspan(-band, band, color="0.9", label="95 % band of white noise")
+    ax.axhline(0.0, color="0.5")
+    ax.vlines(range(1, count + 1), 0.0, found, color="C0")
+    ax.plot(range(1, count + 1), found, "o", color="C0", markersize=4, label="autocorrelation")
+    spread = f", standard deviation {np.std(errors):.4g}{f' {unit}' if unit else ''}"
+    ax.set(
+        xlabel="lag", ylabel="autocorrelation of the errors", title=f"{title}{spread}".lstrip(", ")
+    )
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.3)
     ax.legend()
     return ax

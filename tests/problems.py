@@ -45,6 +45,8 @@ OPTIONS = {  # of the network, and of the call
     "dropout": ({"num_layers": 2, "dropout": 0.4, "recurrent_dropout": 0.3}, ("rng",)),
     "layer-norm": ({"layer_norm": True}, ()),
     "residual": ({"num_layers": 2, "residual": True}, ()),
+    "linear-path": ({"linear_lags": 3}, ("state",)),
+    "linear-path-mask": ({"linear_lags": 2, "bidirectional": True}, ("mask",)),
     "everything": (
         {
             "num_layers": 3,
@@ -61,6 +63,8 @@ OPTIONS = {  # of the network, and of the call
 
 def excluded(topology: str, option: str) -> str:
     """Why a combination does not exist, in the words of its error; empty if it does."""
+    if option.startswith("linear-path") and not topology.startswith("many-to-one"):
+        return "needs topology='many_to_one'"
     if topology == "one-to-many-feedback" and "bidirectional" in option:
         return "feed='feedback' needs bidirectional=False"
     if topology.startswith("one-to-many") and option == "lengths":

@@ -105,7 +105,7 @@ class TestCompare:
         made = split()
         truth = made.truth()
         forecasts = {**made.baselines(), "model": truth + np.asarray([[0.3, -1.0]]) * truth + 0.2}
-        scores = compare(made, forecasts)
+        scores = compare(made.truth(), forecasts, made.train)
         assert [score.name for score in scores] == list(forecasts)
         reference = np.sqrt(np.mean((forecasts["persistence"] - truth) ** 2))
         for score, forecast in zip(scores, forecasts.values(), strict=True):
@@ -131,11 +131,13 @@ class TestCompare:
     def test_none_where_a_score_is_not_defined(self):
         """A test part that stands still: persistence is perfect and the truth has no variance."""
         made = split(np.concatenate([VALUES[:CUT], np.full(10, 3.0)]))
-        score = compare(made, made.baselines())[0]
+        score = compare(made.truth(), made.baselines(), made.train)[0]
         assert (score.skill, score.r2) == (None, None)
         assert (score.rmse, score.mae, score.mase, score.bias) == (0.0, 0.0, 0.0, 0.0)
         still = split(np.concatenate([np.full(CUT, 3.0), VALUES[CUT:]]), scaler="none")
-        score = compare(still, {"persistence": still.baselines()["persistence"]})[0]
+        score = compare(
+            still.truth(), {"persistence": still.baselines()["persistence"]}, still.train
+        )[0]
         assert score.mase is None
         assert (score.skill, score.r2 is None) == (0.0, False)
 
@@ -147,18 +149,28 @@ class TestFollowsLastValue:
         made = split(self.WALK)
         copy = made.baselines()["persistence"]
         noise = 0.01 * np.random.default_rng(1).standard_normal(copy.shape)
-        said = follows_last_value(made, "model", 0.9 * copy + 3.0 + noise)
+        said = follows_last_value(
+            "model", 0.9 * copy + 3.0 + noise, made.truth(), made.last_values()
+        )
         assert said.startswith("model repeats the last value: its forecast correlates more with")
 
     def test_it_is_not_said_of_a_forecast(self):
         made = split(self.WALK)
         noise = 0.1 * np.random.default_rng(1).standard_normal(made.truth().shape)
-        assert follows_last_value(made, "model", made.truth() + noise) == ""
+        assert (
+            follows_last_value("model", made.truth() + noise, made.truth(), made.last_values())
+            == ""
+        )
 
     @pytest.mark.parametrize("forecast", [0.0, 5.0])
     def test_nor_where_nothing_moves(self, forecast):
         made = split(self.WALK)
-        assert follows_last_value(made, "model", np.full(made.truth().shape, forecast)) == ""
+        assert (
+            follows_last_value(
+                "model", np.full(made.truth().shape, forecast), made.truth(), made.last_values()
+            )
+            == ""
+        )
 
 
 class TestVerdict:

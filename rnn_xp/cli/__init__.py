@@ -1,4 +1,4 @@
-"""The command line: ``rnn-xp train | explain | export | import | backends | datasets``.
+"""The command line, ``rnn-xp COMMAND``: from training over forecasts to export.
 
 Each command is a module with ``add_command(commands)``, which adds its parser; the parser's ``run``
 is the command itself, a function of the parsed arguments that returns the exit status.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from rnn_xp import __version__
 from rnn_xp.backend import BackendError
-from rnn_xp.cli import explain, interchange, show, train
+from rnn_xp.cli import backtest, bench, explain, interchange, show, train, use
 from rnn_xp.testing import GradientError
 from rnn_xp.training_loop import DivergenceError
 
@@ -84,6 +84,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rnn-xp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, explain, interchange, show):
+    for module in (train, use, backtest, explain, interchange, show, bench):
         module.add_command(commands)
     return parser

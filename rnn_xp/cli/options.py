@@ -21,6 +21,7 @@ __all__ = [
     "check_whole",
     "describe_data",
     "describe_network",
+    "load_series",
     "load_split",
     "make_network",
 ]
@@ -89,6 +90,7 @@ def add_network_options(command: argparse.ArgumentParser) -> Any:
     add("--recurrent-dropout", type=float, default=0.0, metavar="P", help="rate within the cell")
     add("--layer-norm", action="store_true", help="layer normalisation inside the cell")
     add("--residual", action="store_true", help="layers from the second on add their input")
+    add("--linear-lags", type=int, default=0, metavar="L", help="linear path from the last L steps")
     add("--reset-before", action="store_true", help="the original gru: reset before the product")
     add("--seed", type=int, default=0, help="(%(default)s)")
     return group
@@ -118,7 +120,7 @@ def load_split(args: argparse.Namespace, dtype: str) -> SplitSeries:
     """Load the series that the options name, and make windows of it."""
     try:
         return split_series(
-            _load_series(args),
+            load_series(args),
             seq_length=args.seq_length,
             horizon=args.horizon,
             train_fraction=args.train_fraction,
@@ -132,7 +134,8 @@ def load_split(args: argparse.Namespace, dtype: str) -> SplitSeries:
         raise ValueError(message) from error
 
 
-def _load_series(args: argparse.Namespace) -> datasets.Series:
+def load_series(args: argparse.Namespace) -> datasets.Series:
+    """Load the series that the options name."""
     if args.data in datasets.names():
         for option, given in (
             (f"--column {args.column}", args.column is not None),
@@ -176,6 +179,7 @@ def make_network(args: argparse.Namespace, **more: Any) -> Network:
         layer_norm=args.layer_norm,
         residual=args.residual,
         reset_after=not args.reset_before,
+        linear_lags=args.linear_lags,
         **more,
     )
 
@@ -196,6 +200,7 @@ def describe_network(net: Network) -> str:
         f"recurrent dropout {net.recurrent_dropout:g}": net.recurrent_dropout,
         "layer norm": net.layer_norm,
         "residual": net.residual,
+        f"linear path from {net.linear_lags} steps": net.linear_lags,
     }
     parts += [words for words, chosen in choices.items() if chosen]
     readout = f"readout {net.output_size}"

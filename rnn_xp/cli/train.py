@@ -20,7 +20,14 @@ from rnn_xp.callbacks import Checkpoint, Epoch, Progress
 from rnn_xp.cli import options
 from rnn_xp.cli.interrupts import Interrupts
 from rnn_xp.cli.optimizers import add_optimizer_options, choose_optimizer
-from rnn_xp.forecasting import Score, SplitSeries, compare, follows_last_value, verdict
+from rnn_xp.forecasting import (
+    Score,
+    SplitSeries,
+    compare,
+    follows_last_value,
+    score_table,
+    verdict,
+)
 from rnn_xp.network import Network
 from rnn_xp.runs import (
     RUN_FILES,
@@ -235,17 +242,19 @@ def _finish(
     params = result.params if result.best_params is None else result.best_params
     model = Model(net, params, split.scaler, args.seq_length, args.horizon)
     forecasts = {**split.baselines(), args.cell: model.predict(split.x_test, backend)}
-    scores = compare(split, forecasts)
+    scores = compare(split.truth(), forecasts, split.train)
     summary = {
         **_summary(config, backend, split, net, result, scores),
-        "follows_last_value": follows_last_value(split, args.cell, forecasts[args.cell]),
+        "follows_last_value": follows_last_value(
+            args.cell, forecasts[args.cell], split.truth(), split.last_values()
+        ),
     }
     folder.write_config(config)  # of a resumed run, only now is it known to be the same
     folder.write_model(model)
     folder.write_history(result.history)
     folder.write_predictions(split, forecasts)
     folder.write_metrics(summary)
-    for line in _table(scores, split.series.unit):
+    for line in (*score_table(scores, split.series.unit), f"verdict  {verdict(scores)}"):
         say(line)
     if summary["follows_last_value"]:
         say(f"warning  {summary['follows_last_value']}")
@@ -283,25 +292,6 @@ def _preamble(
 
 def _epochs(count: int) -> str:
     return f"{count} epoch" if count == 1 else f"{count} epochs"
-
-
-def _table(scores: list[Score], unit: str) -> list[str]:
-    width = max(len(score.name) for score in scores)
-    of_unit = f" {unit}" if unit else ""
-    columns = [f"RMSE{of_unit}", f"MAE{of_unit}", "MASE", "skill"]
-    lines = [f"{'test':{width}}  " + "  ".join(f"{name:>9}" for name in columns)]
-    for score in scores:
-        cells = [
-            f"{score.rmse:.4f}",
-            f"{score.mae:.4f}",
-            "-" if score.mase is None else f"{score.mase:.3f}",
-            "-" if score.skill is None else f"{round(100 * score.skill, 1) + 0.0:.1f} %",
-        ]
-        lines.append(
-            f"{score.name:{width}}  "
-            + "  ".join(f"{c:>{max(9, len(n))}}" for c, n in zip(cells, columns, strict=True))
-        )
-    return [*lines, f"verdict  {verdict(scores)}"]
 
 
 def _config(args: argparse.Namespace, backend: Backend, optimizer: Any) -> dict[str, Any]:

@@ -140,6 +140,7 @@ def block_bytes(net: Configuration, steps: int, rows: int, itemsize: int) -> int
     # Not multiplied by T: initial and final states with their gradients, the arrays of the step
     # at hand, and of many_to_one a prediction with its loss.
     once = (3 * stack + _STEP) * size + _STEP_GATES * gates + _LOSS * (net.output_size - out)
+    once += 2 * net.linear_lags * net.input_size
     floats = rows * (steps * max(forward, backward) + once) + 3 * net.num_parameters
     return int(itemsize * floats) + steps * stack * _OBJECTS
 

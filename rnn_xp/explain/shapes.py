@@ -67,6 +67,7 @@ each t residual | out_t = h_t + x_t           |                             | N,
 _READOUT = """
 once plain  | h = $read                       |                             | M,D
 turn        | $y = h @ w_hy.T + b_y           | $y = w_hy @ h + b_y         | R,D @ D,O
+once linear | $y += last steps of x @ w_xy.T  | $y += w_xy @ last steps of x | M,L @ L,O
 turn active | pred = $g(y)                    |                             | R,O
 each t feedback | x_{t+1} = pred_t            |                             | N,O
 """
@@ -77,6 +78,7 @@ turn        | dy = $dy                        |                             | R,
 turn        | dh = dy @ w_hy                  | dh = w_hy.T @ dy            | R,O @ O,D
 once        | dw_hy = dy.T @ h                | dw_hy = dy @ h.T            | O,M @ M,D
 once        | db_y = ones @ dy                | db_y = dy @ ones            | 1,M @ M,O
+once linear | dw_xy = dy.T @ last steps of x  | dw_xy = dy @ last steps of x.T | O,M @ M,L
 """
 _OWN = """
 each t own  | dh_t = own + through h_{t+1}    |                             | N,H
@@ -266,6 +268,7 @@ class _Maker:
             "K": gates,
             "D": hidden(net.directions),
             "O": Dim("O", net.output_size),
+            "L": Dim("L*I", net.linear_lags * net.input_size),
         }
 
     def __call__(
@@ -303,6 +306,7 @@ class _Maker:
             "norm": net.layer_norm,
             "plain": not net.feedback if readout else not net.layer_norm,
             "feedback": net.feedback,
+            "linear": bool(net.linear_lags),
             "active": net.output_activation != "identity",
             "residual": net.residual and bool(layer),
             "own": net.feedback or not (top_alone and read_once),

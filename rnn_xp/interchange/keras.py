@@ -153,6 +153,7 @@ def _check(net: Network) -> None:
         "Keras",
         layer_norm="SimpleRNN, GRU and LSTM have none",
         residual="a Sequential of SimpleRNN, GRU or LSTM has none",
+        linear_lags="a module of the recurrent layers and a readout has no such path",
     )
 
 

@@ -100,6 +100,8 @@ def to_onnx(
             "ONNX cannot express topology='one_to_many' with its RNN, GRU and LSTM operators: they "
             "need an input at every step. Export a many_to_many network that is given them."
         )
+    if lengths and net.linear_lags:
+        raise ValueError("lengths are not supported with linear_lags, neither here nor in ONNX.")
     if scaler is not None and len(scaler.offset) != net.input_size:
         raise ValueError(
             f"the scaler has {len(scaler.offset)} columns, but input_size is {net.input_size}."
@@ -161,6 +163,10 @@ class _Graph:
             h = self._join(self._read(net.read, outs, mask), net, "DNH")
         y = self.add("MatMul", h, self.constant(params["readout.w_hy"].T))
         y = self.add("Add", y, self.constant(params["readout.b_y"]))
+        if net.linear_lags:
+            window = self._window(net, xs)
+            linear = self.add("MatMul", window, self.constant(params["readout.w_xy"].T))
+            y = self.add("Add", y, linear)
         if net.output_activation != "identity":
             axis = {"axis": -1} if net.output_activation == "softmax" else {}
             y = self.add(_ACTIVATIONS[net.output_activation], y, **axis)
@@ -202,6 +208,16 @@ class _Graph:
             if net.residual and layer:
                 outs, last = self.add("Add", outs, below), self.add("Add", last, below_last)
         return outs, last
+
+    def _window(self, net: Network, xs: str) -> str:
+        """Lay the last steps of xs (T, N, I) side by side: (N, L*I)."""
+        start, end = (
+            self.constant([at], np.int64) for at in (-net.linear_lags, np.iinfo(np.int64).max)
+        )
+        last = self.add("Slice", xs, start, end, self.constant([0], np.int64))
+        last = self.add("Transpose", last, perm=[1, 0, 2])
+        shape = self.constant([0, net.linear_lags * net.input_size], np.int64)
+        return str(self.add("Reshape", last, shape))
 
     def _join(self, value: str, net: Network, axes: str) -> str:
         """(T, D, N, H) to (T, N, D*H), or (D, N, H) to (N, D*H)."""

@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,6 +30,8 @@ from rnn_xp.network import Network
 from rnn_xp.optim.first_order import FirstOrder, FirstOrderState
 
 __all__ = ["to_training_step"]
+
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def to_training_step(
@@ -149,12 +152,16 @@ def _load() -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _real_numbers(xp: Namespace) -> Iterator[None]:
-    """Let real(z) be z for a while: ndonnx has no complex numbers, and no such function either."""
-    missing, xp.real = xp.real, lambda z: z
-    try:
-        yield
-    finally:
-        xp.real = missing
+    """Let real(z) be z for a while: ndonnx has no complex numbers, and no such function either.
+
+    Others who use ndonnx meanwhile see it too, and find what they would have found: an error.
+    """
+    with _ONE_AT_A_TIME:
+        missing, xp.real = xp.real, lambda z: z
+        try:
+            yield
+        finally:
+            xp.real = missing
 
 
 def _traced(optimizer: FirstOrder, rate: Array, count: Array, xp: Namespace) -> FirstOrder:

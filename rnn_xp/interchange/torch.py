@@ -213,6 +213,7 @@ def _check(net: Network) -> None:
         layer_norm="nn.RNN, nn.GRU and nn.LSTM have none",
         residual="nn.RNN, nn.GRU and nn.LSTM have none",
         reset_after="nn.GRU applies the reset gate after the product only",
+        linear_lags="a module of the recurrent layers and a readout has no such path",
     )
 
 

@@ -23,7 +23,7 @@ _MAX_HIDDEN, _MAX_INPUTS, _MAX_OUTPUTS = 128, 32, 8
 
 def _plain_network(engine: PortableEngine) -> bool:
     net = engine.net
-    return net.num_layers == 1 and not (net.bidirectional or net.layer_norm)
+    return net.num_layers == 1 and not (net.bidirectional or net.layer_norm or net.linear_lags)
 
 
 def _plain_optimizer(engine: PortableEngine) -> bool:
@@ -41,7 +41,7 @@ def _whole_batch(engine: PortableEngine) -> bool:
 SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
     ("the backend cupy", lambda e: e.backend.name == "cupy"),
     ("the dtype float32", lambda e: e.backend.dtype_name == "float32"),
-    ("one layer in one direction, without layer normalisation", _plain_network),
+    ("one layer in one direction, without layer normalisation and linear_lags", _plain_network),
     ("of the GRUs the one with reset_after=True", lambda e: e.net.reset_after),
     (f"hidden_size <= {_MAX_HIDDEN}", lambda e: e.net.hidden_size <= _MAX_HIDDEN),
     (f"input_size <= {_MAX_INPUTS}", lambda e: e.net.input_size <= _MAX_INPUTS),

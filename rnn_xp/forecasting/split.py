@@ -1,4 +1,4 @@
-"""One-series forecasting: split, scale, window; then judge beside the baselines.
+"""One series made ready for training: split, scaled and cut into windows.
 
 The order is fixed because it keeps the test part unseen: split in time first, fit the scaler on
 the training part alone, then cut windows from each part by itself, so that no window straddles
@@ -7,26 +7,18 @@ the split.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_xp import baselines, metrics
+from rnn_xp import baselines
 from rnn_xp.datasets import Series
 from rnn_xp.scaling import Scaler, fit_scaler, range_warning
 from rnn_xp.windows import make_windows, time_split
 
-__all__ = [
-    "Score",
-    "SplitSeries",
-    "compare",
-    "follows_last_value",
-    "split_series",
-    "verdict",
-]
+__all__ = ["SplitSeries", "split_series"]
 
 _Floats = NDArray[np.floating[Any]]
 
@@ -67,6 +59,10 @@ class SplitSeries:
     def truth(self) -> _Floats:
         """Test targets (N, horizon) in original units."""
         return make_windows(self.test, self.seq_length, self.horizon)[1]
+
+    def last_values(self) -> _Floats:
+        """Last value (N,) of each test window, in original units."""
+        return make_windows(self.test, self.seq_length, self.horizon)[0][:, -1, 0]
 
     def baselines(self) -> dict[str, _Floats]:
         """Forecasts of the test part (N, horizon) in original units that any model must beat.
@@ -143,111 +139,3 @@ def split_series(
     return SplitSeries(
         series, seq_length, horizon, fitted, train, test, x, y, x_test, y_test, warning
     )
-
-
-@dataclass(frozen=True)
-class Score:
-    """Errors of one forecast on the test part, in original units.
-
-    ``skill`` is 1 - RMSE / RMSE of persistence; ``rmse_per_step`` has one value for each step of
-    the horizon. Definitions: `rnn_xp.metrics`. None where a score is not defined, such as the
-    skill beside a persistence without error.
-    """
-
-    name: str
-    rmse: float
-    mae: float
-    mase: float | None
-    skill: float | None
-    r2: float | None
-    bias: float
-    rmse_per_step: tuple[float, ...]
-
-
-def compare(split: SplitSeries, forecasts: Mapping[str, _Floats]) -> list[Score]:
-    """Score forecasts of the test part.
-
-    Parameters
-    ----------
-    split : SplitSeries
-    forecasts : mapping of str to ndarray (N, horizon)
-        In original units; must have ``"persistence"``, against which skill is measured.
-
-    Returns
-    -------
-    list of Score
-        In the order given.
-    """
-    truth, reference = split.truth(), forecasts["persistence"]
-    return [
-        Score(
-            name=name,
-            rmse=metrics.rmse(truth, forecast),
-            mae=metrics.mae(truth, forecast),
-            mase=_if_defined(metrics.mase, truth, forecast, split.train),
-            skill=_if_defined(metrics.skill, truth, forecast, reference),
-            r2=_if_defined(metrics.r2, truth, forecast),
-            bias=metrics.bias(truth, forecast),
-            rmse_per_step=tuple(
-                metrics.rmse(truth[:, k], forecast[:, k]) for k in range(split.horizon)
-            ),
-        )
-        for name, forecast in forecasts.items()
-    ]
-
-
-def verdict(scores: list[Score]) -> str:
-    """Say in plain words whether the last forecast beats the baselines before it.
-
-    Within 2 % of RMSE counts as level.
-    """
-    *others, model = scores
-    best = min(others, key=lambda score: score.rmse)
-    if best.rmse == 0.0:
-        return f"{best.name} makes no error here: there is nothing to learn"
-    ratio = model.rmse / best.rmse
-    if ratio <= 0.98:
-        return f"{model.name} beats {best.name} by {100 * (1 - ratio):.1f} % of RMSE"
-    if ratio < 1.02:
-        return f"{model.name} is level with {best.name} (RMSE ratio {ratio:.3f})"
-    return f"{model.name} does NOT beat {best.name}: its RMSE is {ratio:.3f} times as large"
-
-
-def follows_last_value(split: SplitSeries, name: str, forecast: _Floats) -> str:
-    """Say so if a forecast is no more than the last value, one step late.
-
-    It is if the forecast of the first step correlates more with the value that was known when it
-    was made than with the value that came: drawn over time it looks right, and runs behind.
-
-    Parameters
-    ----------
-    split : SplitSeries
-    name : str
-        Of the model, for the sentence.
-    forecast : ndarray (N, horizon)
-        Of the test part, in original units.
-
-    Returns
-    -------
-    str
-        A sentence, or nothing.
-    """
-    windows, truth = make_windows(split.test, split.seq_length, split.horizon)
-    first, last = forecast[:, 0], windows[:, -1, 0]
-    if min(np.ptp(first), np.ptp(last), np.ptp(truth[:, 0])) == 0.0:
-        return ""
-    behind, ahead = (float(np.corrcoef(first, other)[0, 1]) for other in (last, truth[:, 0]))
-    if behind <= ahead:
-        return ""
-    return (
-        f"{name} repeats the last value: its forecast correlates more with the value before "
-        f"({behind:.4f}) than with the one it is of ({ahead:.4f})"
-    )
-
-
-def _if_defined(metric: Callable[..., float], *arguments: _Floats) -> float | None:
-    """A constant truth or a perfect reference leaves some metrics without a meaning."""
-    try:
-        return metric(*arguments)
-    except ValueError:
-        return None

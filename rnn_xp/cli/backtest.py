@@ -1,0 +1,113 @@
+"""``rnn-xp backtest``: train a forecaster on the first part of a series, judge it on the rest."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from rnn_xp import checkpoint, plotting
+from rnn_xp.backend import get_backend
+from rnn_xp.cli import options
+from rnn_xp.forecasting import Backtest, Forecaster
+from rnn_xp.forecasting.backtest import as_dict
+from rnn_xp.runs import column_label
+
+__all__ = ["add_command"]
+
+
+def add_command(commands: Any) -> None:
+    """Add the command."""
+    command = options.add_parser(
+        commands,
+        "backtest",
+        help="forecast the rest of a series from one origin after another, with intervals",
+        description="Train on the first part of a series, a network beside a linear path, and "
+        "forecast the rest from one origin after another.",
+        example="rnn-xp backtest --data length_of_day --seq-length 28 --horizon 5 --csv out.csv",
+    )
+    options.add_data_options(command)
+    add = command.add_argument_group("forecaster").add_argument
+    add("--cell", default="rnn", choices=["rnn", "gru", "lstm"])
+    add("--hidden-size", type=int, default=50, metavar="H", help="(%(default)s)")
+    add("--layers", type=int, default=1, metavar="L", help="stacked layers (%(default)s)")
+    add("--strategy", default="direct", choices=["direct", "recursive"])
+    add("--target", default="level", choices=["level", "diff", "logret"])
+    add("--no-linear", action="store_true", help="no linear path beside the cells")
+    add("--intervals", default="adaptive", choices=["adaptive", "split", "quantile", "none"])
+    add("--level", type=float, default=0.9, metavar="P", help="of the intervals (%(default)s)")
+    add("--epochs", type=int, default=200, help="at most (%(default)s)")
+    add("--seeds", type=int, default=1, metavar="S", help="networks to average (%(default)s)")
+    add("--seed", type=int, default=0, help="(%(default)s)")
+    add("--stride", type=int, default=1, metavar="K", help="steps between origins (%(default)s)")
+    add("--retrain", type=int, metavar="K", help="after so many origins; never by default")
+    add = command.add_argument_group("backend and output").add_argument
+    add("--backend", metavar="NAME", help="over RNN_XP_BACKEND")
+    add("--device", help="over RNN_XP_DEVICE")
+    add("--dtype", help="over RNN_XP_DTYPE")
+    add("--csv", type=Path, metavar="FILE", help="write every forecast there")
+    add("--png", type=Path, metavar="FILE", help="draw the last forecasts there")
+    add("--json", action="store_true", help="print one line of JSON and nothing else")
+    add("-h", "--help", action="help", help="show this page")
+    command.set_defaults(run=_backtest)
+
+
+def _backtest(args: argparse.Namespace) -> int:
+    backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
+    for option, value in (
+        ("--stride", args.stride), ("--seeds", args.seeds), ("--retrain", args.retrain),
+        ("--epochs", args.epochs), ("--layers", args.layers), ("--hidden-size", args.hidden_size),
+    ):  # fmt: skip
+        options.check_whole(option, value, 1)
+    series = options.load_series(args)
+    forecaster = Forecaster(
+        seq_length=args.seq_length, horizon=args.horizon, cell=args.cell,
+        hidden_size=args.hidden_size, num_layers=args.layers, strategy=args.strategy,
+        target=args.target, linear=not args.no_linear, scaler=args.scaler, epochs=args.epochs,
+        intervals=None if args.intervals == "none" else args.intervals, level=args.level,
+        n_seeds=args.seeds, random_state=args.seed, backend=backend, verbose=False,
+    )  # fmt: skip
+    result = forecaster.backtest(
+        series, args.train_fraction, stride=args.stride, retrain=args.retrain or False
+    )
+    written = []
+    if args.csv is not None:
+        checkpoint.atomic_write(args.csv, _table(result, series.dates).encode())
+        written.append(args.csv)
+    if args.png is not None:
+        unit = f" ({series.unit})" if series.unit else ""
+        ax = plotting.backtest(
+            result, dates=series.dates, label=f"{column_label(series)}{unit}", title=series.name
+        )
+        checkpoint.atomic_write(args.png, plotting.to_png(ax))
+        written.append(args.png)
+    if args.json:
+        print(json.dumps({"data": series.name, "sha256": series.sha256, **as_dict(result)}))
+        return 0
+    print(f"backend  {backend}")
+    print(f"data     {options.describe_data(args, series)}")
+    print(result)
+    if result.series[0].truth.shape[1] > 1:
+        print("by step  " + "  ".join(f"RMSE({k + 1}) {e:.4g}"
+                                      for k, e in enumerate(result.per_step["rmse"])))  # fmt: skip
+    for path in written:
+        print(f"wrote    {path}")
+    return 0
+
+
+def _table(result: Backtest, dates: tuple[str, ...] | None) -> str:
+    """A row for each origin and step."""
+    (part,) = result.series
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    bounds = ["low", "high"] if part.low is not None else []
+    writer.writerow(["origin", "step", "truth", "forecast", *bounds, *part.baselines])
+    for i, origin in enumerate(part.origins):
+        for step in range(part.truth.shape[1]):
+            arrays = [part.truth, part.forecast, part.low, part.high, *part.baselines.values()]
+            row = [f"{a[i, step]:.9g}" for a in arrays if a is not None]
+            writer.writerow([dates[origin] if dates else origin, step + 1, *row])
+    return text.getvalue()

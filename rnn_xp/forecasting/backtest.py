@@ -1,0 +1,305 @@
+"""Forecasts made one after the other, and what they were worth beside the baselines."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from rnn_xp import baselines, metrics
+from rnn_xp.forecasting.design import Design
+from rnn_xp.forecasting.judging import Score, compare, follows_last_value, score_table, verdict
+from rnn_xp.forecasting.panel import Panel
+from rnn_xp.forecasting.predictor import Predictor
+from rnn_xp.scaling import range_warning
+
+if TYPE_CHECKING:
+    from rnn_xp.forecasting.forecaster import Forecaster
+
+__all__ = [
+    "Backtest",
+    "Judged",
+    "any_missing",
+    "as_dict",
+    "baseline_forecasts",
+    "chained",
+    "errors_from",
+    "judge",
+    "make_judged",
+    "origins_of",
+    "row_of",
+    "run",
+]
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Forecasts of one series.
+
+    Attributes
+    ----------
+    name : str
+    origins : ndarray (M,)
+        Row of the series that each forecast begins with; all before it was known.
+    truth, forecast : ndarray (M, steps)
+        In original units.
+    low, high : ndarray (M, steps) or None
+        Prediction intervals.
+    baselines : dict of str to ndarray (M, steps)
+    train : ndarray (n,)
+        Training part, gaps filled.
+    warning : str
+        Says if the part that was forecast leaves the range of the training part.
+    """
+
+    name: str
+    origins: NDArray[np.intp]
+    truth: _Floats
+    forecast: _Floats
+    low: _Floats | None
+    high: _Floats | None
+    baselines: dict[str, _Floats]
+    train: _Floats
+    warning: str
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """What forecasts were worth; ``print`` it.
+
+    Attributes
+    ----------
+    series : tuple of Judged
+    scores : list of Score
+        Of the baselines, and of the network last. Of several series, pooled, each divided by the
+        standard deviation of its training part.
+    metrics : dict of str to float
+        Of the network: rmse, mae, mase, skill, r2, bias, smape where all is positive, and with
+        intervals coverage and width.
+    per_step : dict of str to list of float
+        rmse and mae by step, and with intervals coverage and width.
+    verdict : str
+    notes : list of str
+        Plain words on what to beware of.
+    level : float or None
+        Nominal coverage of the intervals.
+    """
+
+    series: tuple[Judged, ...]
+    scores: list[Score]
+    metrics: dict[str, float]
+    per_step: dict[str, list[float]]
+    verdict: str
+    notes: list[str] = field(default_factory=list)
+    level: float | None = None
+
+    def __str__(self) -> str:
+        only = self.series[0] if len(self.series) == 1 else None
+        what = f"{len(self.series[0].origins)} forecasts of {self.series[0].truth.shape[1]} steps"
+        unit = "" if only else " (errors in standard deviations)"
+        lines = [f"{what}{'' if only else f', {len(self.series)} series'}{unit}"]
+        lines += score_table(self.scores)
+        if self.level is not None:
+            lines.append(
+                f"interval {100 * self.level:g} %: covers {100 * self.metrics['coverage']:.1f} %, "
+                f"mean width {self.metrics['width']:.4g}"
+            )
+        return "\n".join(
+            [*lines, f"verdict  {self.verdict}", *(f"note     {n}" for n in self.notes)]
+        )
+
+
+def baseline_forecasts(
+    levels: _Floats, train: int, origins: NDArray[np.intp], seq_length: int, steps: int
+) -> dict[str, _Floats]:
+    """Forecasts (M, steps) that any model must beat, from what is known at each origin.
+
+    Fitted on the first ``train`` rows. The seasonal one is there if they suggest a period.
+    """
+    windows = sliding_window_view(levels, seq_length)[origins - seq_length][:, :, None]
+    seen = levels[:train]
+    found = {
+        "persistence": baselines.persistence(windows, steps),
+        "drift": baselines.drift(windows, seen, steps),
+        "mean": baselines.mean(seen, len(origins), steps),
+    }
+    if (period := baselines.suggest_period(seen)) is not None and period <= origins[0]:
+        back = period * (np.arange(steps) // period + 1)
+        found[f"seasonal({period})"] = levels[origins[:, None] + np.arange(steps) - back]
+    if train >= seq_length + steps:
+        x = sliding_window_view(seen, seq_length)[: train - seq_length - steps + 1][:, :, None]
+        y = sliding_window_view(seen[seq_length:], steps)
+        found[f"linear AR({seq_length})"] = baselines.fit_linear_ar(x, y).predict(windows)
+    return found
+
+
+def judge(parts: tuple[Judged, ...], name: str, level: float | None) -> Backtest:
+    """Score what was forecast, of one series or of several together."""
+    scales = [1.0] if len(parts) == 1 else [float(np.std(part.train)) or 1.0 for part in parts]
+
+    def pooled(arrays: list[_Floats]) -> _Floats:
+        return np.concatenate([a / s for a, s in zip(arrays, scales, strict=True)])
+
+    shared = [b for b in parts[0].baselines if all(b in part.baselines for part in parts)]
+    forecasts = {b: pooled([part.baselines[b] for part in parts]) for b in shared}
+    forecasts[name] = pooled([part.forecast for part in parts])
+    truth = pooled([part.truth for part in parts])
+    # Changes across the seam of two series would be none.
+    train = parts[0].train if len(parts) == 1 else pooled([part.train for part in parts])
+    scores = compare(truth, forecasts, train)
+    own = scores[-1]
+    found = {
+        key: float(value)
+        for key in ("rmse", "mae", "mase", "skill", "r2", "bias")
+        if (value := getattr(own, key)) is not None
+    }
+    if (truth > 0.0).all() and (forecasts[name] > 0.0).all():
+        found["smape"] = metrics.smape(truth, forecasts[name])
+    steps = range(truth.shape[1])
+    per_step = {
+        "rmse": list(own.rmse_per_step),
+        "mae": [metrics.mae(truth[:, k], forecasts[name][:, k]) for k in steps],
+    }
+    if level is not None:
+        low, high = (pooled([getattr(p, side) for p in parts]) for side in ("low", "high"))
+        found |= {
+            "coverage": metrics.coverage(truth, low, high), "width": metrics.width(low, high),
+        }  # fmt: skip
+        per_step |= {
+            "coverage": [metrics.coverage(truth[:, k], low[:, k], high[:, k]) for k in steps],
+            "width": [metrics.width(low[:, k], high[:, k]) for k in steps],
+        }
+    last = pooled([part.baselines["persistence"][:, 0] for part in parts])
+    notes = [follows_last_value(name, forecasts[name], truth, last)]
+    notes += [
+        part.warning if len(parts) == 1 else f"{part.name}: {part.warning}"
+        for part in parts
+        if part.warning
+    ]
+    return Backtest(
+        parts, scores, found, per_step, verdict(scores), [note for note in notes if note], level
+    )
+
+
+def make_judged(
+    name: str,
+    levels: _Floats,
+    train: int,
+    origins: NDArray[np.intp],
+    forecast: _Floats,
+    bounds: tuple[_Floats, _Floats] | None,
+    seq_length: int,
+) -> Judged:
+    """Put forecasts of a series beside the truth and the baselines."""
+    steps = forecast.shape[1]
+    low, high = bounds if bounds is not None else (None, None)
+    part = levels[origins[0] : origins[-1] + steps]
+    return Judged(
+        name, origins, levels[origins[:, None] + np.arange(steps)], forecast, low, high,
+        baseline_forecasts(levels, train, origins, seq_length, steps), levels[:train],
+        range_warning(levels[:train], part) or "",
+    )  # fmt: skip
+
+
+def as_dict(result: Backtest) -> dict[str, Any]:
+    """What a file of JSON shall say."""
+    scores: list[Mapping[str, Any]] = [vars(score) for score in result.scores]
+    return {
+        "scores": scores, "metrics": result.metrics, "per_step": result.per_step,
+        "verdict": result.verdict, "notes": result.notes, "level": result.level,
+    }  # fmt: skip
+
+
+def origins_of(start: int, rows: int, horizon: int, stride: int) -> NDArray[np.intp]:
+    """Rows from ``start`` on after which ``horizon`` values are known."""
+    return np.arange(start, rows - horizon + 1, stride)
+
+
+def errors_from(predictor: Predictor, design: Design, first: int, horizon: int) -> _Floats:
+    """Absolute errors (n, horizon) of forecasts from row ``first`` on, in the series' unit."""
+    origins = origins_of(first, len(design.levels), horizon, 1)
+    levels = predictor.from_rows(design, origins, horizon)
+    at = origins[:, None] + np.arange(horizon)
+    known = np.concatenate([np.ones(design.offset, bool), design.known])
+    errors: _Floats = np.abs(design.levels[at] - levels[:, :, levels.shape[2] // 2]) / design.unit
+    return errors[known[at].all(axis=1)]
+
+
+def any_missing(column: _Floats, origins: NDArray[np.intp], steps: int) -> NDArray[np.bool_]:
+    """Whether any of the values that are to be forecast from each origin is missing."""
+    missing: NDArray[np.bool_] = np.isnan(column[origins[:, None] + np.arange(steps)]).any(axis=1)
+    return missing
+
+
+def row_of(start: float | int, rows: int) -> int:
+    """Where the part to forecast begins."""
+    if isinstance(start, bool) or not isinstance(start, int | float):
+        raise TypeError(f"start must be a share or a row, got {start!r}.")
+    row = int(start * rows) if isinstance(start, float) else start
+    if not 0 < row < rows:
+        raise ValueError(f"start={start!r} must be a share in (0, 1) or a row in 1..{rows - 1}.")
+    return row
+
+
+def chained(parts: list[Judged]) -> Judged:
+    """Forecasts of one series by networks that were trained one after the other."""
+    first = parts[0]
+    names = [name for name in first.baselines if all(name in part.baselines for part in parts)]
+
+    def joined(arrays: list[Any]) -> Any:
+        return None if arrays[0] is None else np.concatenate(arrays)
+
+    return Judged(
+        first.name, joined([p.origins for p in parts]), joined([p.truth for p in parts]),
+        joined([p.forecast for p in parts]), joined([p.low for p in parts]),
+        joined([p.high for p in parts]),
+        {name: joined([p.baselines[name] for p in parts]) for name in names}, first.train,
+        first.warning,
+    )  # fmt: skip
+
+
+def run(
+    forecaster: Forecaster, panel: Panel, tables: Any, starts: list[int], stride: int,
+    every: int | None,
+) -> Backtest:  # fmt: skip
+    """Train copies of a forecaster and judge them, see `Forecaster.backtest`."""
+    past, future = _given(panel, tables)
+
+    def trained_before(ends: list[int]) -> Forecaster:
+        fresh = copy.copy(forecaster).set_params(verbose=False)
+        cut = [
+            kind and {n: kind[n][:end] for n, end in zip(panel.names, ends, strict=True)}
+            for kind in (past, future)
+        ]
+        return fresh.fit_panel(panel.before(ends), *cut)
+
+    if every is None:
+        return trained_before(starts).evaluate_rows(panel, past, future, starts, stride)
+    horizon = forecaster.horizon
+    pieces: list[list[Judged]] = [[] for _ in starts]
+    count = max(
+        len(origins_of(at, len(column), horizon, stride))
+        for at, column in zip(starts, panel.columns, strict=True)
+    )
+    for first in range(0, count, every):
+        ends = [at + first * stride for at in starts]
+        fitted = trained_before(ends)
+        found = fitted.evaluate_rows(panel, past, future, ends, stride, every)
+        for piece, part in zip(pieces, found.series, strict=True):
+            piece.append(part)
+    level = None if forecaster.intervals is None else forecaster.level
+    return judge(tuple(chained(piece) for piece in pieces), forecaster.cell, level)
+
+
+def _given(panel: Panel, tables: tuple[list[Any], list[Any]]) -> list[Mapping[str, Any] | None]:
+    """Features as `rnn_xp.Forecaster.fit` takes them."""
+    return [
+        dict(zip(panel.names, kind, strict=True)) if kind[0].shape[1] else None for kind in tables
+    ]

@@ -1,0 +1,179 @@
+"""From series and their features to scaled windows, each series with a scaler of its own.
+
+A row of what enters the network is, with r the steps that it forecasts at once::
+
+    [ z[t] | past features at t | future features at t + r ]
+
+so that a window, whose last row is t, knows the future features of all steps it is to forecast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from rnn_xp.forecasting.targets import from_target, to_target
+from rnn_xp.scaling import Scaler, fit_scaler
+
+__all__ = ["Design", "Windows", "fill_forward", "make_design"]
+
+_Floats = NDArray[np.float64]
+_Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What a network is given, and asked for.
+
+    Attributes
+    ----------
+    x : ndarray (N, T, I)
+        Scaled.
+    mask : ndarray (N, T) of bool
+        Where a value was known.
+    last : ndarray (N,)
+        The last known level of each window.
+    """
+
+    x: _Floats
+    mask: _Bools
+    last: _Floats
+
+
+@dataclass(frozen=True)
+class Design:
+    """One series, transformed and scaled.
+
+    Attributes
+    ----------
+    target : str
+        See `rnn_xp.forecasting.targets`.
+    scaler : Scaler
+        Of z and all features, fitted on the training part.
+    levels : ndarray (n,)
+        The series in original units, gaps filled forward.
+    z : ndarray (n',)
+        Scaled; 0 where missing. n' is n, or n - 1 of differences.
+    past, future : ndarray (n', k)
+        Scaled features.
+    known : ndarray (n',) of bool
+        Where z is not missing.
+    unit : float
+        What errors are measured in, so that those of several series can be put together: the
+        standard deviation of the training part.
+    """
+
+    target: str
+    scaler: Scaler
+    levels: _Floats
+    z: _Floats
+    past: _Floats
+    future: _Floats
+    known: _Bools
+    unit: float
+
+    @property
+    def offset(self) -> int:
+        """Rows that differencing has taken from the start."""
+        return len(self.levels) - len(self.z)
+
+    def windows(self, ends: NDArray[np.intp], seq_length: int, reach: int, ahead: Any) -> Windows:
+        """Windows whose last row comes just before row ``end`` of the series.
+
+        Parameters
+        ----------
+        ends : (N,) array
+            Each at least seq_length + offset.
+        seq_length, reach : int
+            T, and how many steps the network forecasts at once.
+        ahead : ndarray (A, k)
+            Scaled future features of the rows after the last one; A may be 0.
+        """
+        future = np.concatenate([self.future, ahead])
+        shifted = np.zeros_like(self.future)
+        within = min(len(self.z), len(future) - reach)
+        shifted[:within] = future[reach : reach + within]
+        rows = np.concatenate([self.z[:, None], self.past, shifted], axis=1)
+        starts = ends - self.offset - seq_length
+        x = np.moveaxis(sliding_window_view(rows, seq_length, axis=0), -1, 1)[starts]
+        mask = sliding_window_view(self.known, seq_length)[starts]
+        return Windows(x, mask, self.levels[ends - 1])
+
+    def targets(self, ends: NDArray[np.intp], steps: int) -> tuple[_Floats, _Bools]:
+        """Scaled z (N, steps) from row ``end`` on, and which rows miss none of them."""
+        at = (ends - self.offset)[:, None] + np.arange(steps)
+        return self.z[at], self.known[at].all(axis=1)
+
+    def scaled_future(self, rows: _Floats) -> _Floats:
+        """Future features (A, k) in original units, scaled."""
+        first = 1 + self.past.shape[1]
+        offset, scale = (np.asarray(v[first:]) for v in (self.scaler.offset, self.scaler.scale))
+        return (rows - offset) / scale
+
+    def tail(self, seq_length: int) -> Design:
+        """The last rows, which forecasts of what follows are made from."""
+        rows = slice(-seq_length, None)
+        parts = (self.z[rows], self.past[rows], self.future[rows], self.known[rows])
+        levels = self.levels[-(seq_length + self.offset) :]
+        return Design(self.target, self.scaler, levels, *parts, self.unit)
+
+    def to_levels(self, z: _Floats, last: _Floats) -> _Floats:
+        """Scaled forecasts (N, steps) in original units."""
+        return from_target(self.target, self.scaler.inverse_target(z), last)
+
+
+def make_design(
+    values: _Floats,
+    past: _Floats,
+    future: _Floats,
+    *,
+    target: str,
+    scaler: str | Scaler,
+    train: int,
+    unit: float | None = None,
+) -> Design:
+    """Transform and scale a series (n,) and its features (n, k).
+
+    Parameters
+    ----------
+    values : (n,) array
+        NaN where missing.
+    past, future : (n, k) arrays
+    target : str
+    scaler : str or Scaler
+        A kind to fit on the first ``train`` rows, or one that was fitted.
+    train : int
+    unit : float, optional
+        Of the series that the scaler was fitted on.
+    """
+    known = ~np.isnan(values)
+    levels = fill_forward(values)
+    z = to_target(target, levels)
+    offset = len(values) - len(z)
+    columns = np.concatenate([z[:, None], past[offset:], future[offset:]], axis=1)
+    known = known[offset:]
+    if isinstance(scaler, str):
+        seen = columns[: train - offset]
+        scaler = fit_scaler(scaler, seen[known[: train - offset]])
+    scaled = scaler.transform(columns)
+    scaled[~known, 0] = 0.0
+    first = 1 + past.shape[1]
+    if unit is None:
+        unit = float(np.std(levels[:train] if train else levels)) or 1.0
+    return Design(
+        target, scaler, levels, scaled[:, 0], scaled[:, 1:first], scaled[:, first:], known, unit
+    )
+
+
+def fill_forward(values: _Floats) -> _Floats:
+    """Put the last known value in the place of each missing one; the first known at the start."""
+    known = np.flatnonzero(~np.isnan(values))
+    if len(known) == len(values):
+        return values
+    at = np.maximum(np.searchsorted(known, np.arange(len(values)), side="right") - 1, 0)
+    filled: _Floats = values[known[at]]
+    return filled

@@ -1,0 +1,155 @@
+"""Prediction intervals that learn from errors: split conformal and adaptive conformal inference.
+
+Both put an interval of a radius around a forecast, of its own for each step of the horizon. The
+radius is a quantile of the absolute errors on windows that were not trained on.
+
+- split: that quantile, once and for all. Covers as promised if errors to come are like those seen.
+- adaptive: the quantile moves. Every miss asks for a higher one and every hit for a slightly lower
+  one, so that the share of misses comes right in the long run whatever the errors do [2]_.
+
+References
+----------
+.. [1] J. Lei, M. G'Sell, A. Rinaldo, R. J. Tibshirani, L. Wasserman, "Distribution-free predictive
+       inference for regression", J. Amer. Statist. Assoc. 113 (2018), 1094-1111.
+.. [2] I. Gibbs, E. Candes, "Adaptive conformal inference under distribution shift", NeurIPS 2021,
+       equation 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["adaptive_radii", "check_level", "conformal_radii", "interval_bounds"]
+
+_RATE, _MEMORY = 0.02, 500  # of the adaptive level; errors whose quantile is taken
+
+_Floats = NDArray[np.float64]
+
+
+def check_level(level: float) -> None:
+    """Check that the nominal coverage is a share."""
+    if isinstance(level, bool) or not 0.0 < level < 1.0:
+        raise ValueError(f"level must be a share in (0, 1), such as 0.9, got {level!r}.")
+
+
+def conformal_radii(errors: _Floats, level: float) -> _Floats:
+    """Radius of a split-conformal interval for each step.
+
+    Parameters
+    ----------
+    errors : (n, steps)
+        Absolute errors on windows that were not trained on.
+    level : float
+        Nominal coverage.
+
+    Returns
+    -------
+    (steps,) array
+        The ``ceil((n + 1) * level)``-th smallest error of each step.
+
+    Raises
+    ------
+    ValueError
+        If so few errors say nothing about this level.
+
+    Examples
+    --------
+    >>> conformal_radii(np.arange(1.0, 20.0)[:, None], 0.9).tolist()
+    [18.0]
+    """
+    check_level(level)
+    count = len(errors)
+    rank = math.ceil((count + 1) * level)
+    if rank > count:
+        raise ValueError(
+            f"an interval of {level:g} needs the errors of {math.ceil(level / (1.0 - level))} "
+            f"windows or more, but there are {count}. Give more data, a larger validation share or "
+            "a lower level."
+        )
+    found: _Floats = np.sort(errors, axis=0)[rank - 1]
+    return found
+
+
+def adaptive_radii(
+    past: _Floats, errors: _Floats, level: float, *, stride: int = 1, rate: float = _RATE
+) -> _Floats:
+    """Radii for forecasts made one after the other, each from what was known by then.
+
+    The error of step j of a forecast is known j steps after it was made, and used from then on.
+
+    Parameters
+    ----------
+    past : (n, steps)
+        Absolute errors before the first forecast, as for `conformal_radii`.
+    errors : (M, steps)
+        Absolute errors of the forecasts, in the order in which they were made.
+    level : float
+    stride : int
+        Steps between two forecasts.
+    rate : float
+        By how much a miss moves the level, gamma of [2]_ in `rnn_xp.forecasting.intervals`.
+
+    Returns
+    -------
+    (M, steps) array
+    """
+    check_level(level)
+    radii = np.empty_like(errors)
+    for step in range(errors.shape[1]):
+        seen = deque(past[:, step].tolist(), maxlen=_MEMORY)
+        miss = 1.0 - level
+        late = -(-(step + 1) // stride)  # forecasts made before an error is known
+        for now in range(len(errors)):
+            if (known := now - late) >= 0:
+                error = float(errors[known, step])
+                miss += rate * ((1.0 - level) - (error > radii[known, step]))
+                seen.append(error)
+            ordered = np.sort(np.fromiter(seen, dtype=np.float64))
+            rank = math.ceil((len(ordered) + 1) * (1.0 - miss))
+            radii[now, step] = 0.0 if rank < 1 else ordered[min(rank, len(ordered)) - 1]
+            if rank > len(ordered):  # asked for more than was ever seen
+                radii[now, step] *= 1.0 + (rank - len(ordered)) / len(ordered)
+    return radii
+
+
+def interval_bounds(
+    kind: str | None,
+    level: float,
+    levels: _Floats,
+    truth: _Floats,
+    past: _Floats,
+    unit: float,
+    stride: int,
+) -> tuple[_Floats, _Floats] | None:
+    """Ends of the intervals of forecasts made one after the other.
+
+    Parameters
+    ----------
+    kind : {"split", "adaptive", "quantile", None}
+    level : float
+    levels : (M, steps, Q)
+        Forecasts; of quantiles the lowest first.
+    truth : (M, steps)
+    past : (n, steps)
+        Absolute errors before the first forecast, in ``unit``.
+    unit : float
+    stride : int
+
+    Returns
+    -------
+    low, high : (M, steps) arrays, or None
+    """
+    if kind is None:
+        return None
+    if kind == "quantile":
+        return levels[:, :, 0], levels[:, :, -1]
+    forecast = levels[:, :, 0]
+    if kind == "split":
+        radii = np.broadcast_to(conformal_radii(past, level), forecast.shape)
+    else:
+        radii = adaptive_radii(past, np.abs(truth - forecast) / unit, level, stride=stride)
+    return forecast - unit * radii, forecast + unit * radii

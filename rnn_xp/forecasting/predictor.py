@@ -1,0 +1,105 @@
+"""From windows to forecasts of any number of steps, by networks that are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_xp._typing import Params
+from rnn_xp.backend import Backend, to_numpy
+from rnn_xp.forecasting.design import Design, Windows
+from rnn_xp.network import Network
+
+__all__ = ["Predictor"]
+
+_ROWS = 65_536  # windows that are forecast at once
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Networks of one shape, whose mean is the forecast.
+
+    Attributes
+    ----------
+    net : Network
+        With ``reach * Q`` outputs.
+    networks : sequence of Params
+    backend : Backend
+    seq_length, reach, quantiles : int
+        T; steps that are forecast at once; and Q, the numbers for each, of which the middle one
+        is the forecast.
+    """
+
+    net: Network
+    networks: Sequence[Params]
+    backend: Backend
+    seq_length: int
+    reach: int
+    quantiles: int
+
+    def forecast(
+        self, design: Design, windows: Windows, ahead: _Floats, steps: int
+    ) -> NDArray[np.float64]:
+        """Forecast what follows each window; beyond ``reach``, from what was forecast before.
+
+        Parameters
+        ----------
+        design : Design
+        windows : Windows
+            M of them.
+        ahead : ndarray (M, A, k)
+            Scaled future features of the steps to come, A >= steps.
+        steps : int
+
+        Returns
+        -------
+        ndarray (M, steps, Q)
+            In original units.
+        """
+        x, mask, reach = windows.x, windows.mask, self.reach
+        z = np.empty((len(x), steps, self.quantiles))
+        done = at = 0
+        while True:
+            pred = self._networks(x, mask)
+            until = min(at + reach, steps)
+            z[:, done:until] = pred[:, done - at : until - at]
+            done = until
+            if done == steps:
+                break
+            to = min(at + reach, steps - reach)  # the last forecast ends with the last step
+            new = z[:, at:to, self.quantiles // 2, None]
+            new = np.concatenate([new, ahead[:, at + reach : to + reach]], axis=2)
+            x = np.concatenate([x, new], axis=1)[:, -self.seq_length :]
+            mask = np.concatenate([mask, np.ones(new.shape[:2], bool)], axis=1)
+            mask = mask[:, -self.seq_length :]
+            at = to
+        levels = [design.to_levels(z[:, :, q], windows.last) for q in range(self.quantiles)]
+        return np.stack(levels, axis=2)
+
+    def from_rows(self, design: Design, origins: NDArray[np.intp], steps: int) -> _Floats:
+        """Forecast (M, steps, Q) from these rows of a series on, as if it ended before them."""
+        windows = design.windows(origins, self.seq_length, self.reach, design.future[:0])
+        at = (origins - design.offset)[:, None] + np.arange(steps)
+        return self.forecast(design, windows, design.future[at], steps)
+
+    def _networks(self, x: _Floats, mask: NDArray[np.bool_]) -> _Floats:
+        """Scaled forecasts (M, reach, Q), the mean over networks."""
+        backend, found = self.backend, []
+        for start in range(0, len(x), _ROWS):
+            rows = slice(start, start + _ROWS)
+            inputs = backend.asarray(np.ascontiguousarray(x[rows]))
+            given: dict[str, Any] = {}
+            if not mask[rows].all():
+                given["mask"] = backend.asarray(mask[rows])
+            preds = [
+                to_numpy(self.net.forward(params, inputs, **given)[0]).astype(np.float64)
+                for params in self.networks
+            ]
+            found.append(np.mean(preds, axis=0))
+        return np.concatenate(found).reshape(len(x), self.reach, self.quantiles)

@@ -1,0 +1,59 @@
+"""What a network is to forecast: the level of a series, its changes, or those of its logarithm.
+
+::
+
+    level    z[t] = v[t]
+    diff     z[t] = v[t] - v[t-1]              v[t+j] = v[t] + z[t+1] + ... + z[t+j]
+    logret   z[t] = log v[t] - log v[t-1]      v[t+j] = v[t] * exp(z[t+1] + ... + z[t+j])
+
+A network that saturates cannot follow a trend out of the range that it was trained on; the changes
+of a trend stay where they are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TARGETS", "from_target", "to_target"]
+
+TARGETS = ("level", "diff", "logret")
+
+_Floats = NDArray[np.float64]
+
+
+def to_target(kind: str, values: _Floats) -> _Floats:
+    """Series (n,) to what is forecast, (n,) of a level and otherwise (n - 1,).
+
+    Raises
+    ------
+    ValueError
+        If the logarithm of a value does not exist.
+
+    Examples
+    --------
+    >>> to_target("diff", np.asarray([1.0, 4.0, 2.0])).tolist()
+    [3.0, -2.0]
+    """
+    if kind == "level":
+        return values
+    if kind == "diff":
+        return np.diff(values)
+    if not (values > 0.0).all():
+        raise ValueError(
+            "target='logret' needs positive values: a logarithmic return of a value that is zero "
+            "or negative has no meaning. Use target='diff'."
+        )
+    return np.diff(np.log(values))
+
+
+def from_target(kind: str, z: _Floats, last: _Floats) -> _Floats:
+    """Forecasts (N, steps) of z to the levels, given the last known ones (N,).
+
+    >>> from_target("diff", np.asarray([[3.0, -2.0]]), np.asarray([1.0])).tolist()
+    [[4.0, 2.0]]
+    """
+    if kind == "level":
+        return z
+    change = np.cumsum(z, axis=1)
+    return last[:, None] + change if kind == "diff" else last[:, None] * np.exp(change)

@@ -1,0 +1,67 @@
+"""Conformal intervals: exact small cases, coverage where it is promised, and no look ahead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rnn_xp.forecasting.intervals import adaptive_radii, conformal_radii
+
+
+@pytest.mark.parametrize(
+    ("count", "level", "rank"), [(19, 0.9, 18), (9, 0.9, 9), (99, 0.95, 95), (4, 0.5, 3)]
+)
+def test_the_radius_is_the_error_of_this_rank(count, level, rank):
+    errors = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))[:, None]
+    assert conformal_radii(errors, level).tolist() == [rank]
+
+
+def test_steps_have_radii_of_their_own():
+    errors = np.arange(1.0, 20.0)[:, None] * np.asarray([[1.0, 10.0]])
+    assert conformal_radii(errors, 0.9).tolist() == [18.0, 180.0]
+
+
+def test_too_few_errors_say_how_many_are_needed():
+    with pytest.raises(ValueError, match=r"0.9 needs the errors of 9 windows or more.* are 8"):
+        conformal_radii(np.ones((8, 1)), 0.9)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -1.0, True])
+def test_a_level_is_a_share(level):
+    with pytest.raises(ValueError, match=r"level must be a share in \(0, 1\)"):
+        conformal_radii(np.ones((100, 1)), level)
+
+
+def test_split_intervals_cover_as_promised_where_errors_stay_alike():
+    """Over many draws the mean coverage lies between the level and the level + 1 / (n + 1)."""
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(4000):
+        errors = np.abs(rng.standard_normal((30, 1)))
+        covered.append(np.abs(rng.standard_normal()) <= conformal_radii(errors[:-1], 0.9)[0])
+    assert 0.9 - 0.015 < np.mean(covered) < 0.9 + 1 / 30 + 0.015
+
+
+def test_adaptive_intervals_follow_errors_that_grow():
+    rng = np.random.default_rng(0)
+    past = np.abs(rng.standard_normal((300, 2)))
+    errors = np.abs(rng.standard_normal((2000, 2))) * np.linspace(1.0, 4.0, 2000)[:, None]
+    adaptive = errors <= adaptive_radii(past, errors, 0.9)
+    split = errors <= conformal_radii(past, 0.9)
+    assert (split.mean(axis=0) < 0.7).all()
+    assert (np.abs(adaptive.mean(axis=0) - 0.9) < 0.02).all()
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5])
+def test_an_error_is_not_used_before_it_is_known(stride):
+    """Step j of the forecast made at row e is known at row e + j + 1."""
+    rng = np.random.default_rng(0)
+    past, errors = np.abs(rng.standard_normal((50, 4))), np.abs(rng.standard_normal((40, 4)))
+    before = adaptive_radii(past, errors, 0.8, stride=stride)
+    changed = errors.copy()
+    changed[10] = 1e6
+    after = adaptive_radii(past, changed, 0.8, stride=stride)
+    for step in range(4):
+        first = next(k for k in range(40) if k * stride >= 10 * stride + step + 1)
+        assert np.array_equal(after[:first, step], before[:first, step])
+        assert after[first, step] > before[first, step]
