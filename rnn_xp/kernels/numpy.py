@@ -366,7 +366,7 @@ def _product(w: _Floats, entered: _Floats, size: int, *, first: bool, out: _Floa
 
 
 def _tanh_of_half(z: _Floats) -> None:
-    """In place, tanh(z / 2): its error is three units in the last place of 1, however small it is."""
+    """In place, tanh(z / 2), to three units in the last place of 1 however small it is."""
     with np.errstate(over="ignore"):  # exp(z) may be infinite, which makes 1
         np.exp(z, out=z)
     z += 1.0
