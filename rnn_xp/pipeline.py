@@ -24,6 +24,7 @@ from rnn_xp.kernels.portable import sum_rows
 from rnn_xp.layers import Noise, StackPass, as_one
 from rnn_xp.options import Options
 from rnn_xp.sequence import Schedule, Tape
+from rnn_xp.topology import last_steps, last_steps_back, last_steps_terms
 
 __all__ = [
     "Carry",
@@ -116,8 +117,9 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
         caches = []
     h = parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
     y = xp.matmul(h, xp.matrix_transpose(params["readout.w_hy"])) + params["readout.b_y"]
-    window = _window(net, xs, xp=xp) if net.linear_lags else None
-    if window is not None:
+    window = None
+    if net.linear_lags:
+        window = last_steps(xs, net.linear_lags, xp=xp)
         y = y + xp.matmul(window, xp.matrix_transpose(params["readout.w_xy"]))
     out = net.output_function.forward(y, xp=xp)
     return Pass(xp, x, steps, schedule, noise, stack, None, h, caches, out, workspace, window)
@@ -182,14 +184,17 @@ def run_back(
     grads = back.grads | _readout_grads(done, dy, per_step=per_step)
     if done.window is not None:
         dw_xy = xp.matmul(xp.matrix_transpose(dy), done.window)
-        grads |= {"readout.w_xy": _by_step(net, done, dw_xy) if per_step else dw_xy}
+        if per_step:
+            dw_xy = last_steps_terms(dw_xy, steps, net.input_size, xp=xp)
+        grads["readout.w_xy"] = dw_xy
     dx = None
     if back.dxs is not None:
         one_to_many = net.topology == "one_to_many"
         dxs = net.feed_function.backward(back.dxs, xp=xp) if one_to_many else back.dxs
-        dx = xp.permute_dims(dxs, (1, 0, 2))
         if done.window is not None:
-            dx = dx + _window_back(net, done, xp.matmul(dy, params["readout.w_xy"]))
+            dwindow = xp.matmul(dy, params["readout.w_xy"])
+            dxs = dxs + last_steps_back(dwindow, steps, net.input_size, done.schedule.mask, xp=xp)
+        dx = xp.permute_dims(dxs, (1, 0, 2))
     return PassGrads({name: grads[name] for name in net.shapes}, dx, back.dinitials, back.flows)
 
 
@@ -325,32 +330,6 @@ def _readout_grads(done: Pass, dy: Array, *, per_step: bool) -> Params:
     dys, hs = (xp.reshape(a, (steps, -1, a.shape[1])) for a in (dy, done.h))
     terms = [product(dys[t, ...], hs[t, ...]) for t in range(steps)]
     return {name: xp.stack([term[name] for term in terms]) for name in terms[0]}
-
-
-def _window(net: Configuration, xs: Array, *, xp: Namespace) -> Array:
-    """Lay the last steps of xs (T, N, I) side by side, the oldest first: (N, L*I)."""
-    last = xp.permute_dims(xs[xs.shape[0] - net.linear_lags :, ...], (1, 0, 2))
-    return xp.reshape(last, (last.shape[0], -1))
-
-
-def _window_back(net: Configuration, done: Pass, dwindow: Array) -> Array:
-    """Adjoint of `_window`, and of the zeros at masked steps before it: dx (N, T, I)."""
-    xp, lags = done.xp, net.linear_lags
-    last = xp.reshape(dwindow, (dwindow.shape[0], lags, net.input_size))
-    if done.schedule.mask is not None:
-        mask = xp.permute_dims(done.schedule.mask[done.steps - lags :, ...], (1, 0, 2))
-        last = xp.where(mask, last, xp.zeros_like(last))
-    before = xp.zeros_like(done.x[:, : done.steps - lags, :])
-    return xp.concat([before, last], axis=1)
-
-
-def _by_step(net: Configuration, done: Pass, dw_xy: Array) -> Array:
-    """Share dw_xy (O, L*I) out to the steps whose x its columns multiply: (T, O, L*I)."""
-    xp, size = done.xp, net.input_size
-    column = xp.arange(dw_xy.shape[1], device=device_of(dw_xy)) // size
-    step = xp.arange(done.steps, device=device_of(dw_xy)) - (done.steps - net.linear_lags)
-    own = xp.astype(step[:, None, None] == column[None, None, :], dw_xy.dtype)
-    return own * dw_xy[None, ...]
 
 
 def _rows(a: Array, *, xp: Namespace) -> Array:

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["forecast", "gradient_flow", "loss", "to_png"]
+__all__ = [
+    "backtest",
+    "forecast",
+    "gradient_flow",
+    "loss",
+    "outlook",
+    "residuals",
+    "step_errors",
+    "to_png",
+]
 
 _Floats = NDArray[np.floating[Any]]
 

@@ -19,7 +19,18 @@ from typing import Any, NamedTuple
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend import device_of
 
-__all__ = ["READ_LAST", "READ_MAX", "READ_MEAN", "REPEAT", "ZEROS", "Feed", "Read"]
+__all__ = [
+    "READ_LAST",
+    "READ_MAX",
+    "READ_MEAN",
+    "REPEAT",
+    "ZEROS",
+    "Feed",
+    "Read",
+    "last_steps",
+    "last_steps_back",
+    "last_steps_terms",
+]
 
 
 class Read(NamedTuple):
@@ -132,3 +143,28 @@ def _sum(arrays: Sequence[Array]) -> Array:
     for array in arrays[1:]:
         total = total + array
     return total
+
+
+def last_steps(xs: Array, lags: int, *, xp: Namespace) -> Array:
+    """Lay the last steps of xs (T, N, I) side by side, the oldest first: (N, L*I)."""
+    last = xp.permute_dims(xs[xs.shape[0] - lags :, ...], (1, 0, 2))
+    return xp.reshape(last, (xs.shape[1], -1))
+
+
+def last_steps_back(
+    dwindow: Array, steps: int, size: int, mask: Array | None, *, xp: Namespace
+) -> Array:
+    """Adjoint of `last_steps`, and of the zeros at masked steps before it: dxs (T, N, I)."""
+    rows, lags = dwindow.shape[0], dwindow.shape[1] // size
+    last = xp.permute_dims(xp.reshape(dwindow, (rows, lags, size)), (1, 0, 2))
+    if mask is not None:
+        last = xp.where(mask[steps - lags :, ...], last, xp.zeros_like(last))
+    before = xp.zeros_like(last[:1, ...])
+    return xp.concat([before] * (steps - lags) + [last])
+
+
+def last_steps_terms(dw: Array, steps: int, size: int, *, xp: Namespace) -> Array:
+    """Share a gradient (O, L*I) out to the steps whose x its columns multiply: (T, O, L*I)."""
+    lag = xp.arange(dw.shape[1], device=device_of(dw)) // size
+    step = xp.arange(steps, device=device_of(dw)) - (steps - dw.shape[1] // size)
+    return xp.astype(step[:, None, None] == lag, dw.dtype) * dw

@@ -598,7 +598,10 @@ class TestOtherCommands:
         assert "wti            8321 rows, USD/barrel" in out
         assert "U.S. Energy Information Administration" in out
 
-    COMMANDS = ([], ["train"], ["explain"], ["export"], ["import"], ["backends"], ["datasets"])
+    COMMANDS = (
+        *([], ["train"], ["evaluate"], ["forecast"], ["backtest"], ["explain"]),
+        *(["export"], ["import"], ["info"], ["bench"], ["backends"], ["datasets"]),
+    )
 
     @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "-".join(command) or "itself")
     def test_help_fits_a_screen_and_ends_with_an_example(self, command, capsys, monkeypatch):
@@ -614,7 +617,7 @@ class TestOtherCommands:
 
     def test_the_examples_of_the_help_can_be_parsed(self, capsys):
         parser = cli._parser()
-        for line in ("train", "explain", "export", "import"):
+        for (line,) in self.COMMANDS[1:-2]:
             with pytest.raises(SystemExit):
                 parser.parse_args([line, "--help"])
             example = capsys.readouterr().out.splitlines()[-1].partition("rnn-xp ")[2]

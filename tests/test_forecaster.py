@@ -235,8 +235,8 @@ class TestForecasts:
             np.testing.assert_allclose(found[at + skip : at + count], block[skip:], rtol=1e-6)
 
     def test_seeds_are_averaged(self):
-        several = quick(n_seeds=3, random_state=5).fit(waves()).predict(2)
-        single = [quick(random_state=5 + k).fit(waves()).predict(2) for k in range(3)]
+        several = quick(horizon=2, n_seeds=3, random_state=5).fit(waves()).predict()
+        single = [quick(horizon=2, random_state=5 + k).fit(waves()).predict() for k in range(3)]
         assert not np.allclose(single[0], single[1], rtol=1e-9)
         np.testing.assert_allclose(several, np.mean(single, axis=0), rtol=1e-6)
 
@@ -276,10 +276,11 @@ class TestIntervals:
     @pytest.mark.parametrize("kind", ["split", "adaptive", "quantile"])
     def test_they_cover_noise_about_as_promised(self, kind):
         rng = np.random.default_rng(0)
-        series = np.sin(np.arange(900) / 5.0) + rng.normal(0.0, 0.2, 900)
+        series = np.sin(np.arange(2000) / 5.0) + rng.normal(0.0, 0.2, 2000)
         f = quick(intervals=kind, level=0.8, horizon=2, epochs=40, validation=0.25)
         result = f.backtest(series, start=0.6)
-        assert 0.72 < result.metrics["coverage"] < 0.88
+        # Of 295 errors and 800 forecasts a standard deviation is 0.027.
+        assert 0.73 < result.metrics["coverage"] < 0.87
         assert len(result.per_step["coverage"]) == 2
         assert 0.8 < result.metrics["width"] / (2 * 1.2816 * 0.2) < 1.4
 

@@ -57,6 +57,7 @@ def test_an_error_is_not_used_before_it_is_known(stride):
     """Step j of the forecast made at row e is known at row e + j + 1."""
     rng = np.random.default_rng(0)
     past, errors = np.abs(rng.standard_normal((50, 4))), np.abs(rng.standard_normal((40, 4)))
+    errors[10] = 0.0
     before = adaptive_radii(past, errors, 0.8, stride=stride)
     changed = errors.copy()
     changed[10] = 1e6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import io
 import json
 from pathlib import Path
@@ -27,7 +28,7 @@ def add_command(commands: Any) -> None:
         help="forecast the rest of a series from one origin after another, with intervals",
         description="Train on the first part of a series, a network beside a linear path, and "
         "forecast the rest from one origin after another.",
-        example="rnn-xp backtest --data length_of_day --seq-length 28 --horizon 5 --csv out.csv",
+        example="rnn-xp backtest --data wti --horizon 5 --target logret --csv out.csv",
     )
     options.add_data_options(command)
     add = command.add_argument_group("forecaster").add_argument
@@ -45,6 +46,7 @@ def add_command(commands: Any) -> None:
     add("--stride", type=int, default=1, metavar="K", help="steps between origins (%(default)s)")
     add("--retrain", type=int, metavar="K", help="after so many origins; never by default")
     add = command.add_argument_group("backend and output").add_argument
+    add("--config", type=Path, metavar="FILE", help="options from a TOML file")
     add("--backend", metavar="NAME", help="over RNN_XP_BACKEND")
     add("--device", help="over RNN_XP_DEVICE")
     add("--dtype", help="over RNN_XP_DTYPE")
@@ -52,10 +54,11 @@ def add_command(commands: Any) -> None:
     add("--png", type=Path, metavar="FILE", help="draw the last forecasts there")
     add("--json", action="store_true", help="print one line of JSON and nothing else")
     add("-h", "--help", action="help", help="show this page")
-    command.set_defaults(run=_backtest)
+    command.set_defaults(run=functools.partial(_backtest, command))
 
 
-def _backtest(args: argparse.Namespace) -> int:
+def _backtest(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    args = options.with_config(command, args)
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     for option, value in (
         ("--stride", args.stride), ("--seeds", args.seeds), ("--retrain", args.retrain),

@@ -62,6 +62,7 @@ def add_command(commands: Any) -> None:
 
 
 def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    args = options.with_config(command, args)
     options.check_whole("--seed", args.seed, 0)
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     precise = get_backend(args.backend, device=args.device, dtype="float64") if args.check else None

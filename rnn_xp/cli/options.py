@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
+import tomllib
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,11 @@ __all__ = [
     "load_series",
     "load_split",
     "make_network",
+    "with_config",
 ]
+
+_IN_ENVIRONMENT = {"backend", "device", "dtype"}  # as RNN_XP_BACKEND, ...
+_NOT_IN_FILES = {"config", "help", "out", "force", "json", "resume", "csv", "png"}
 
 # Parts of the library's messages, as they read in terms of the options.
 _PHRASES = {
@@ -68,7 +74,7 @@ def add_data_options(command: argparse.ArgumentParser) -> None:
         default="length_of_day",
         help="bundled series or CSV file; ./wti means a file (%(default)s)",
     )
-    add("--column", help="column of the CSV file, by name or by index from 0")
+    add("--column", help="of the CSV file, by name or index from 0")
     add("--missing", default="error", choices=["error", "drop", "interpolate"])
     add("--seq-length", type=int, default=10, metavar="T", help="values per window (%(default)s)")
     add("--horizon", type=int, default=1, metavar="K", help="steps ahead to forecast (%(default)s)")
@@ -90,7 +96,6 @@ def add_network_options(command: argparse.ArgumentParser) -> Any:
     add("--recurrent-dropout", type=float, default=0.0, metavar="P", help="rate within the cell")
     add("--layer-norm", action="store_true", help="layer normalisation inside the cell")
     add("--residual", action="store_true", help="layers from the second on add their input")
-    add("--linear-lags", type=int, default=0, metavar="L", help="linear path from the last L steps")
     add("--reset-before", action="store_true", help="the original gru: reset before the product")
     add("--seed", type=int, default=0, help="(%(default)s)")
     return group
@@ -103,10 +108,66 @@ def add_common_options(command: argparse.ArgumentParser, folder: str) -> None:
     add("--backend", metavar="NAME", help=f"over RNN_XP_BACKEND: {names}")
     add("--device", help="over RNN_XP_DEVICE: cpu, cuda:0, ...")
     add("--dtype", help="over RNN_XP_DTYPE: float32 or float64")
+    add("--config", type=Path, metavar="FILE", help="options from a TOML file")
     add("--out", type=Path, metavar="DIR", help=f"folder ({folder}-1, -2, ...)")
     add("--force", action="store_true", help="replace the files in an existing folder")
     add("--json", action="store_true", help="print one line of JSON and nothing else")
     add("-h", "--help", action="help", help="show this page")
+
+
+def with_config(command: argparse.ArgumentParser, args: argparse.Namespace) -> argparse.Namespace:
+    """Parse again with the values of ``--config`` as defaults.
+
+    An option on the command line is over the environment, that over the file, and the file over
+    the built-in default.
+
+    Raises
+    ------
+    ValueError
+        If the file is no TOML, or has a name that is not an option or a value that is none of it.
+    """
+    if args.config is None:
+        return args
+    try:
+        found = tomllib.loads(args.config.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {args.config} is no TOML: {error}.") from error
+    known = {action.dest: action for action in command._actions if action.option_strings}
+    settings = {}
+    for key, value in found.items():
+        if key.startswith("optimizer_"):  # a run's own file has them in full, for its record
+            if key == "optimizer_learning_rate" and isinstance(value, float):
+                settings["learning_rate"] = value
+            continue
+        action = known.get(key)
+        if action is None or key in _NOT_IN_FILES:
+            raise ValueError(
+                f"--config {args.config}: {key!r} is not an option of {command.prog or 'this'}."
+            )
+        _check_value(args.config, key, value, action)
+        if os.environ.get(f"RNN_XP_{key.upper()}", "").strip() and key in _IN_ENVIRONMENT:
+            continue
+        settings[key] = value
+    command.set_defaults(**settings)
+    again = command.parse_args(args.argv[1:])
+    vars(again).update(argv=args.argv, run=args.run)
+    return again
+
+
+def _check_value(path: Path, key: str, value: Any, action: argparse.Action) -> None:
+    if action.choices is not None:
+        fits, wanted = value in action.choices, f"one of {', '.join(map(str, action.choices))}"
+    elif action.nargs == 0:
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif action.type is int:
+        fits, wanted = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    elif action.type is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits, wanted = number, "a number"
+    else:
+        fits, wanted = isinstance(value, str), "a string"
+    if not fits:
+        raise ValueError(f"--config {path}: {key} must be {wanted}, got {value!r}.")
 
 
 def check_whole(option: str, value: int | None, low: int, high: int | None = None) -> None:
@@ -179,7 +240,6 @@ def make_network(args: argparse.Namespace, **more: Any) -> Network:
         layer_norm=args.layer_norm,
         residual=args.residual,
         reset_after=not args.reset_before,
-        linear_lags=args.linear_lags,
         **more,
     )
 

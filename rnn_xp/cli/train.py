@@ -45,7 +45,9 @@ __all__ = ["add_command"]
 
 # What may differ when a run is resumed; of these the settings of the run are only the defaults.
 _FREE = {"data", "epochs", "patience", "workers", "backend", "device", "checkpoint_every"}
-_NOT_OF_THE_RUN = {"run", "argv", "json", "force", "out", "resume", "data_sha256"}
+_NOT_OF_THE_RUN = {
+    *("run", "argv", "json", "force", "out", "resume", "data_sha256", "config"),
+}
 _RESULTS = set(RUN_FILES) - {"config.toml", "last.safetensors", "best.safetensors"}
 
 
@@ -74,6 +76,7 @@ def add_command(commands: Any) -> None:
 
 
 def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    args = options.with_config(command, args)
     if args.resume is not None:
         args = _resumed(command, args)
     for option, value, low in (

@@ -24,7 +24,7 @@ from rnn_xp.forecasting.design import Design, make_design
 from rnn_xp.forecasting.predictor import Predictor
 from rnn_xp.runs import Model, column_label, load_model
 
-__all__ = ["add_command"]
+__all__ = ["add_command", "following_dates"]
 
 _SHOWN = 60  # past values in a picture
 
@@ -124,7 +124,10 @@ def _info(args: argparse.Namespace) -> int:
     metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     scaler = model.scaler
     if args.json:
-        about = {"network": dataclasses.asdict(model.net), "scaler": dataclasses.asdict(scaler)}
+        about: dict[str, Any] = {
+            "network": dataclasses.asdict(model.net),
+            "scaler": dataclasses.asdict(scaler),
+        }
         about |= {"seq_length": model.seq_length, "horizon": model.horizon, "metrics": metrics}
         print(json.dumps(about))
         return 0
@@ -204,7 +207,7 @@ def _forecast(args: argparse.Namespace) -> int:
         print(json.dumps({"data": series.name, "dates": dates, "forecast": values.tolist()}))
         return 0
     of_date = f" of {series.dates[-1]}" if series.dates else ""
-    last = f"last value {series.values[-1]:g}{unit}{of_date}"
+    last = f"last value {series.values[-1]:g} {series.unit}{of_date}"
     print(f"data     {series.name}: {len(series.values)} rows, {last}")
     for step, value in enumerate(values):
         print(f"{dates[step] if dates else step + 1:>10}  {value:.6g}")
@@ -231,7 +234,8 @@ def following_dates(dates: tuple[str, ...] | None, steps: int) -> list[str] | No
     weekdays = bool(gaps) and all(m.weekday() < 5 for m in moments) and max(gaps) <= 5 * day
     if len(gaps) != 1 and not (weekdays and min(gaps) == day):
         return None
-    gap, found, now = min(gaps), [], moments[-1]
+    gap, now = min(gaps), moments[-1]
+    found: list[str] = []
     while len(found) < steps:
         now += gap
         if len(gaps) == 1 or now.weekday() < 5:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -17,9 +17,6 @@ from rnn_xp.forecasting.judging import Score, compare, follows_last_value, score
 from rnn_xp.forecasting.panel import Panel
 from rnn_xp.forecasting.predictor import Predictor
 from rnn_xp.scaling import range_warning
-
-if TYPE_CHECKING:
-    from rnn_xp.forecasting.forecaster import Forecaster
 
 __all__ = [
     "Backtest",
@@ -36,7 +33,7 @@ __all__ = [
     "run",
 ]
 
-_Floats = NDArray[np.float64]
+_Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,8 @@ class Backtest:
 
     def __str__(self) -> str:
         only = self.series[0] if len(self.series) == 1 else None
-        what = f"{len(self.series[0].origins)} forecasts of {self.series[0].truth.shape[1]} steps"
+        steps = self.series[0].truth.shape[1]
+        what = f"{len(self.series[0].origins)} forecasts of {steps} step{'s' * (steps > 1)}"
         unit = "" if only else " (errors in standard deviations)"
         lines = [f"{what}{'' if only else f', {len(self.series)} series'}{unit}"]
         lines += score_table(self.scores)
@@ -229,7 +227,8 @@ def errors_from(predictor: Predictor, design: Design, first: int, horizon: int) 
     at = origins[:, None] + np.arange(horizon)
     known = np.concatenate([np.ones(design.offset, bool), design.known])
     errors: _Floats = np.abs(design.levels[at] - levels[:, :, levels.shape[2] // 2]) / design.unit
-    return errors[known[at].all(axis=1)]
+    complete: _Floats = errors[known[at].all(axis=1)]
+    return complete
 
 
 def any_missing(column: _Floats, origins: NDArray[np.intp], steps: int) -> NDArray[np.bool_]:
@@ -266,13 +265,13 @@ def chained(parts: list[Judged]) -> Judged:
 
 
 def run(
-    forecaster: Forecaster, panel: Panel, tables: Any, starts: list[int], stride: int,
+    forecaster: Any, panel: Panel, tables: Any, starts: list[int], stride: int,
     every: int | None,
 ) -> Backtest:  # fmt: skip
     """Train copies of a forecaster and judge them, see `Forecaster.backtest`."""
     past, future = _given(panel, tables)
 
-    def trained_before(ends: list[int]) -> Forecaster:
+    def trained_before(ends: list[int]) -> Any:
         fresh = copy.copy(forecaster).set_params(verbose=False)
         cut = [
             kind and {n: kind[n][:end] for n, end in zip(panel.names, ends, strict=True)}
@@ -281,7 +280,8 @@ def run(
         return fresh.fit_panel(panel.before(ends), *cut)
 
     if every is None:
-        return trained_before(starts).evaluate_rows(panel, past, future, starts, stride)
+        once: Backtest = trained_before(starts).evaluate_rows(panel, past, future, starts, stride)
+        return once
     horizon = forecaster.horizon
     pieces: list[list[Judged]] = [[] for _ in starts]
     count = max(

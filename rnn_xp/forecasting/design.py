@@ -112,7 +112,8 @@ class Design:
         """Future features (A, k) in original units, scaled."""
         first = 1 + self.past.shape[1]
         offset, scale = (np.asarray(v[first:]) for v in (self.scaler.offset, self.scaler.scale))
-        return (rows - offset) / scale
+        scaled: _Floats = (rows - offset) / scale
+        return scaled
 
     def tail(self, seq_length: int) -> Design:
         """The last rows, which forecasts of what follows are made from."""

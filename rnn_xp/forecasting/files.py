@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +13,10 @@ from rnn_xp import checkpoint
 from rnn_xp.backend import Backend, get_backend, to_numpy
 from rnn_xp.checkpoint import CheckpointError
 from rnn_xp.forecasting.design import Design
-from rnn_xp.forecasting.panel import Panel
+from rnn_xp.forecasting.panel import Panel, frequency_of
 from rnn_xp.forecasting.predictor import Predictor
 from rnn_xp.network import Network
 from rnn_xp.scaling import Scaler
-
-if TYPE_CHECKING:
-    from rnn_xp.forecasting.forecaster import Forecaster
 
 __all__ = ["load_into", "save_to"]
 
@@ -28,7 +25,7 @@ _NOT_SAVED = ("optimizer", "backend")
 _PARTS = ("levels", "z", "past", "future", "known")
 
 
-def save_to(path: str | Path, forecaster: Forecaster) -> None:
+def save_to(path: str | Path, forecaster: Any) -> None:
     """Write what `load_into` needs; the file is whole or is not there."""
     predictor, panel = forecaster.predictor_, forecaster._panel
     arrays: dict[str, Any] = {"errors": forecaster._errors}
@@ -59,7 +56,7 @@ def save_to(path: str | Path, forecaster: Forecaster) -> None:
     checkpoint.save(path, arrays, about)
 
 
-def load_into(forecaster: Forecaster, path: str | Path, backend: Backend | None) -> None:
+def load_into(forecaster: Any, path: str | Path, backend: Backend | None) -> None:
     """Make a new forecaster the one of a file.
 
     Raises
@@ -112,8 +109,9 @@ def _describe(index: Any) -> dict[str, Any] | None:
         return None
     if index.dtype.kind in "iu" and len(index) > 1:
         return {"kind": "integer", "last": int(index[-1]), "step": int(index[-1] - index[-2])}
-    frequency = getattr(index, "freqstr", None) or getattr(index, "inferred_freq", None)
     kind = "period" if hasattr(index, "to_timestamp") else "date"
+    frequency = index.freqstr if kind == "period" else frequency_of(index)
+    frequency = getattr(frequency, "freqstr", frequency)
     return {"kind": kind if frequency else "none", "last": str(index[-1]), "step": frequency}
 
 

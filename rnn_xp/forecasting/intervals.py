@@ -17,6 +17,7 @@ References
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 
@@ -34,6 +35,11 @@ def check_level(level: float) -> None:
     """Check that the nominal coverage is a share."""
     if isinstance(level, bool) or not 0.0 < level < 1.0:
         raise ValueError(f"level must be a share in (0, 1), such as 0.9, got {level!r}.")
+
+
+def _rank(count: int, level: float) -> int:
+    """Which of so many errors, by size, is the radius; 20 * 0.9 is 18 whatever floats say."""
+    return math.ceil((count + 1) * level - 1e-9)
 
 
 def conformal_radii(errors: _Floats, level: float) -> _Floats:
@@ -63,10 +69,11 @@ def conformal_radii(errors: _Floats, level: float) -> _Floats:
     """
     check_level(level)
     count = len(errors)
-    rank = math.ceil((count + 1) * level)
+    rank = _rank(count, level)
     if rank > count:
+        needed = next(n for n in itertools.count(count) if _rank(n, level) <= n)
         raise ValueError(
-            f"an interval of {level:g} needs the errors of {math.ceil(level / (1.0 - level))} "
+            f"an interval of {level:g} needs the errors of {needed} "
             f"windows or more, but there are {count}. Give more data, a larger validation share or "
             "a lower level."
         )
@@ -109,7 +116,7 @@ def adaptive_radii(
                 miss += rate * ((1.0 - level) - (error > radii[known, step]))
                 seen.append(error)
             ordered = np.sort(np.fromiter(seen, dtype=np.float64))
-            rank = math.ceil((len(ordered) + 1) * (1.0 - miss))
+            rank = _rank(len(ordered), 1.0 - miss)
             radii[now, step] = 0.0 if rank < 1 else ordered[min(rank, len(ordered)) - 1]
             if rank > len(ordered):  # asked for more than was ever seen
                 radii[now, step] *= 1.0 + (rank - len(ordered)) / len(ordered)

@@ -6,6 +6,7 @@ pandas is not imported unless something of it was given.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from rnn_xp.datasets import Series
 
-__all__ = ["Panel", "as_panel", "as_rows"]
+__all__ = ["Panel", "as_panel", "as_rows", "frequency_of"]
 
 _Floats = NDArray[np.float64]
 
@@ -198,13 +199,22 @@ def _following(index: Any, steps: int) -> Any:
     if isinstance(index, pandas.PeriodIndex):
         return pandas.period_range(index[-1] + 1, periods=steps, freq=index.freq)
     if isinstance(index, pandas.DatetimeIndex):
-        frequency = index.freq or (index.inferred_freq if len(index) > 2 else None)
+        frequency = frequency_of(index)
         if frequency is not None:
             return pandas.date_range(index[-1], periods=steps + 1, freq=frequency)[1:]
     elif index.dtype.kind in "iu" and len(index) > 1:
         step = int(index[-1] - index[-2])
         return pandas.RangeIndex(index[-1] + step, index[-1] + step * (steps + 1), step)
     return pandas.RangeIndex(1, steps + 1)
+
+
+def frequency_of(index: Any) -> Any:
+    """How far apart the dates of a pandas index are; None if they are not evenly spaced."""
+    if getattr(index, "freq", None) is not None:
+        return index.freq
+    with warnings.catch_warnings():  # pandas announces another type of the answer
+        warnings.simplefilter("ignore")
+        return getattr(index, "inferred_freq", None)
 
 
 def _pandas() -> Any:
