@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-torch test-interchange lint format learn contract golden data memory \
-	crash-test sanitize bench gpu-check clean
+.PHONY: help train test test-torch test-interchange lint format learn reproduce contract golden data \
+	memory crash-test sanitize bench gpu-check clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ memory: $(VENV)/installed-plot ## peak memory of training on 8317 to 831,700 win
 
 learn: $(VENV)/installed-plot ## learn five tasks whose answers are known (about two minutes)
 	$(BIN)/python scripts/learn.py $(ARGS)
+
+reproduce: $(VENV)/installed-plot ## published results beside ours, and what forecasts are worth (minutes)
+	$(BIN)/python scripts/reproduce.py --out docs/results/reproduce.md $(ARGS)
 
 contract: $(VENV)/installed-test ## write docs/contract.md, the table of what the gradient tests cover
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'

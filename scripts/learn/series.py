@@ -1,4 +1,4 @@
-"""Two series: Mackey-Glass, free running over 84 steps, and the length of day, ten steps ahead."""
+"""The Mackey-Glass series, and how well it is forecast free running."""
 
 from __future__ import annotations
 
@@ -57,34 +57,4 @@ def free_running(quick, seed):
         published="Jaeger 2001, echo state network of 400 units, 3,000 values: 0.00028",
         epochs=len(forecaster.history_[0]["loss"]),
         numbers={"nrmse84": at_end, "nrmse1": at_once},
-    )
-
-
-def length_of_day(quick, seed):
-    """Each step beside a linear autoregression of its own with the same lags."""
-    series = rx.datasets.load("length_of_day")
-    rows, steps, ahead = [], 3 if quick else 10, []
-    for lags in (10, 30):
-        forecaster = rx.Forecaster(
-            seq_length=lags, horizon=steps, hidden_size=8 if quick else 50,
-            epochs=5 if quick else 200, random_state=seed, verbose=False,
-        )  # fmt: skip
-        result = forecaster.backtest(series)
-        part = result.series[0]
-        linear = part.baselines[f"linear AR({lags})"]
-        errors = np.abs(linear - part.truth).mean(axis=0)
-        own = result.per_step["mae"]
-        shown = [f"{k + 1}: {own[k]:.4f} / {errors[k]:.4f}" for k in (0, steps // 2 - 1, steps - 1)]
-        rows.append(f"{lags} lags {', '.join(shown)}")
-        ahead.append(own[-1] < errors[-1])
-    return Outcome(
-        task=f"length of day, 1 to {steps} days ahead, direct",
-        network=f"RNN 1x{forecaster.hidden_size} and a linear path, L-BFGS",
-        text=f"MAE in ms by step, network / AR with the same lags: {'; '.join(rows)}",
-        goal=f"ahead of AR at step {steps} with either number of lags",
-        reached=all(ahead),
-        baseline="the AR beside it",
-        published="Gou et al. 2023, LSTM up to 10 days ahead: abstract only, no number to match",
-        epochs=len(forecaster.report_.scores) if hasattr(forecaster, "report_") else 0,
-        numbers={},
     )
