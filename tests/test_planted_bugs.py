@@ -17,7 +17,7 @@ import pytest
 from problems import CELLS, Problem, everything
 
 import rnn_xp as rx
-from rnn_xp import configuration
+from rnn_xp import configuration, pipeline
 from rnn_xp.testing import GradientError, check_gradients, compare_gradients
 
 CLASSIC = {
@@ -185,6 +185,25 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
         {"topology": "one_to_many", "feed": "repeat"},
         (),
     ),
+    # The linear path.
+    *(
+        (where, old, new, {"linear_lags": 2}, ("mask",))
+        for where, old, new in (
+            ("topology", "last = xp.where(mask[steps - lags :, ...], last,",
+             "last = xp.where(mask[steps - lags :, ...] | True, last,"),
+            ("topology", "last = xp.where(mask[steps - lags :, ...], last,",
+             "last = xp.where(mask[:lags, ...], last,"),
+            ("topology", "xp.reshape(dwindow, (rows, lags, size)), (1, 0, 2))",
+             "xp.reshape(dwindow, (rows, size, lags)), (2, 0, 1))"),
+            ("topology", "return xp.concat([before] * (steps - lags) + [last])",
+             "return xp.concat([last] + [before] * (steps - lags))"),
+            ("pipeline", "dxs = dxs + last_steps_back(", "dxs = last_steps_back("),
+            ("pipeline", 'dwindow = xp.matmul(dy, params["readout.w_xy"])',
+             'dwindow = 2.0 * xp.matmul(dy, params["readout.w_xy"])'),
+            ("pipeline", "dw_xy = xp.matmul(xp.matrix_transpose(dy), done.window)",
+             "dw_xy = xp.matmul(xp.matrix_transpose(dy), done.window[::-1, ...])"),
+        )
+    ),
     # Feedback.
     *(
         (
@@ -227,6 +246,7 @@ def plant(monkeypatch, where, old, new):
     if owner:  # built by name in configuration
         monkeypatch.setattr(configuration, owner, getattr(changed, owner))
     elif name == "topology":
+        monkeypatch.setattr(pipeline, "last_steps_back", changed.last_steps_back)
         for table, entries in (
             ("_READS", ("LAST", "MEAN", "MAX")),
             ("_FEEDS", ("ZEROS", "REPEAT")),
