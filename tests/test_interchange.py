@@ -156,6 +156,7 @@ def test_keras_weights_that_do_not_fit_are_an_error_that_names_one(change, messa
     [
         ({"layer_norm": True}, "cannot express layer_norm=True"),
         ({"residual": True, "num_layers": 2}, "cannot express residual=True"),
+        ({"linear_lags": 2}, "cannot express linear_lags=2"),
         ({"cell": "gru", "reset_after": False}, "PyTorch cannot express reset_after=False"),
     ],
 )

@@ -82,6 +82,18 @@ def test_reads_residual_connections_and_activations(read, residual, activation, 
         assert_close(run(model, x, given_lengths), pred)
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_the_linear_path_is_in_the_graph(name):
+    net = rx.Network(**CELLS[name], input_size=2, hidden_size=4, output_size=3, linear_lags=5)
+    params = random_params(net, 0)
+    model = interchange.to_onnx(net, params)
+    for steps in (5, 9):
+        x = np.random.default_rng(steps).standard_normal((6, steps, 2)).astype(np.float32)
+        assert_close(run(model, x), net.forward(params, x)[0])
+    with pytest.raises(ValueError, match="lengths are not supported with linear_lags"):
+        interchange.to_onnx(net, params, lengths=True)
+
+
 def test_padding_may_hold_anything():
     net = rx.Network(cell="lstm", hidden_size=4, num_layers=2, bidirectional=True)
     params = random_params(net, 0)

@@ -46,6 +46,7 @@ CASES = {
         {"cell": "gru", "hidden_size": 4, "bidirectional": True, "read": "mean"},
         2, rx.optim.sgd(0.05, momentum=0.9), "mse",
     ),
+    "linear-path": ({"hidden_size": 3, "linear_lags": 2}, 3, rx.optim.adam(0.01), "mse"),
     "classes": (
         {"activation": "relu", "hidden_size": 6, "output_size": 3}, 2, rx.optim.rmsprop(0.003),
         "cross_entropy",
