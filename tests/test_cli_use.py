@@ -164,11 +164,13 @@ class TestBacktest:
         forecaster = rx.Forecaster(hidden_size=4, epochs=5, horizon=2, verbose=False)
         assert found["metrics"] == forecaster.backtest(series).metrics
 
-    def test_a_picture(self, run, tmp_path, capsys):
+    def test_pictures(self, run, tmp_path, capsys):
         pytest.importorskip("matplotlib")
-        path = tmp_path / "b.png"
-        said(capsys, "backtest", "--data", run.parent / "wave.csv", *self.WORDS, "--png", path)
-        assert path.read_bytes().startswith(b"\x89PNG")
+        folder = tmp_path / "plots"
+        said(capsys, "backtest", "--data", run.parent / "wave.csv", *self.WORDS, "--plots", folder)
+        drawn = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert drawn.keys() == {"forecast.png", "residuals.png", "steps.png"}
+        assert all(data.startswith(b"\x89PNG") for data in drawn.values())
 
     def test_bad_options(self, run, capsys):
         data = ("backtest", "--data", run.parent / "wave.csv")

@@ -13,6 +13,7 @@ from typing import Any
 from rnn_xp import checkpoint, plotting
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
+from rnn_xp.datasets import Series
 from rnn_xp.forecasting import Backtest, Forecaster
 from rnn_xp.forecasting.backtest import as_dict
 from rnn_xp.runs import column_label
@@ -51,7 +52,7 @@ def add_command(commands: Any) -> None:
     add("--device", help="over RNN_XP_DEVICE")
     add("--dtype", help="over RNN_XP_DTYPE")
     add("--csv", type=Path, metavar="FILE", help="write every forecast there")
-    add("--png", type=Path, metavar="FILE", help="draw the last forecasts there")
+    add("--plots", type=Path, metavar="DIR", help="draw forecasts, errors by step and residuals")
     add("--json", action="store_true", help="print one line of JSON and nothing else")
     add("-h", "--help", action="help", help="show this page")
     command.set_defaults(run=functools.partial(_backtest, command))
@@ -80,13 +81,8 @@ def _backtest(command: argparse.ArgumentParser, args: argparse.Namespace) -> int
     if args.csv is not None:
         checkpoint.atomic_write(args.csv, _table(result, series.dates).encode())
         written.append(args.csv)
-    if args.png is not None:
-        unit = f" ({series.unit})" if series.unit else ""
-        ax = plotting.backtest(
-            result, dates=series.dates, label=f"{column_label(series)}{unit}", title=series.name
-        )
-        checkpoint.atomic_write(args.png, plotting.to_png(ax))
-        written.append(args.png)
+    if args.plots is not None:
+        written += _draw(result, series, args.plots)
     if args.json:
         print(json.dumps({"data": series.name, "sha256": series.sha256, **as_dict(result)}))
         return 0
@@ -99,6 +95,28 @@ def _backtest(command: argparse.ArgumentParser, args: argparse.Namespace) -> int
     for path in written:
         print(f"wrote    {path}")
     return 0
+
+
+def _draw(result: Backtest, series: Series, folder: Path) -> list[Path]:
+    """Write forecast.png, residuals.png and, of several steps, steps.png."""
+    (part,) = result.series
+    unit, label = series.unit, column_label(series)
+    axes = {
+        "forecast.png": plotting.backtest(
+            result, dates=series.dates, label=f"{label} ({unit})" if unit else label,
+            title=series.name,
+        ),
+        "residuals.png": plotting.residuals(
+            part.truth[:, 0], part.forecast[:, 0], unit=unit, title=f"{series.name}, one step ahead"
+        ),
+    }  # fmt: skip
+    if part.truth.shape[1] > 1:
+        drawn = [score for score in result.scores if score.name not in ("drift", "mean")]
+        axes["steps.png"] = plotting.step_errors(drawn, unit=unit, title=series.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, ax in axes.items():
+        checkpoint.atomic_write(folder / name, plotting.to_png(ax))
+    return [folder / name for name in axes]
 
 
 def _table(result: Backtest, dates: tuple[str, ...] | None) -> str:

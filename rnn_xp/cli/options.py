@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _IN_ENVIRONMENT = {"backend", "device", "dtype"}  # as RNN_XP_BACKEND, ...
-_NOT_IN_FILES = {"config", "help", "out", "force", "json", "resume", "csv", "png"}
+_NOT_IN_FILES = {"config", "help", "out", "force", "json", "resume", "csv", "plots"}
 
 # Parts of the library's messages, as they read in terms of the options.
 _PHRASES = {
