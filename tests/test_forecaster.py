@@ -317,6 +317,36 @@ class TestBacktest:
         np.testing.assert_allclose(result.metrics["rmse"], rmse)
         assert result.metrics["mae"] == result.scores[-1].mae
 
+    def test_metrics_are_those_of_their_definitions_overall_and_by_step(self):
+        values = 10.0 + waves()
+        result = quick(horizon=3, intervals="split", level=0.8).backtest(values, start=150)
+        (part,) = result.series
+        truth, forecast, low, high = part.truth, part.forecast, part.low, part.high
+        last = part.baselines["persistence"]
+
+        def root(error):
+            return np.sqrt(np.mean(error**2))
+
+        def pinball(ends, q):
+            return np.mean(np.maximum(q * (truth - ends), (q - 1.0) * (truth - ends)))
+
+        expected = {
+            "mase": np.mean(np.abs(truth - forecast)) / np.mean(np.abs(np.diff(values[:150]))),
+            "skill": 1.0 - root(truth - forecast) / root(truth - last),
+            "bias": np.mean(forecast - truth),
+            "smape": 200 * np.mean(np.abs(truth - forecast) / (np.abs(truth) + np.abs(forecast))),
+            "coverage": np.mean((low <= truth) & (truth <= high)),
+            "width": np.mean(high - low),
+            "pinball": 0.5 * (pinball(low, 0.1) + pinball(high, 0.9)),
+        }
+        for name, value in expected.items():
+            np.testing.assert_allclose(result.metrics[name], value, err_msg=name)
+            assert len(result.per_step[name]) == 3
+        for k in range(3):
+            step = 1.0 - root((truth - forecast)[:, k]) / root((truth - last)[:, k])
+            np.testing.assert_allclose(result.per_step["skill"][k], step)
+        assert result.per_step["rmse"] == list(result.scores[-1].rmse_per_step)
+
     def test_what_comes_after_the_start_changes_no_weight_and_no_forecast_before(self):
         values = waves()
         changed = values.copy()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,10 +79,10 @@ class Backtest:
         Of the baselines, and of the network last. Of several series, pooled, each divided by the
         standard deviation of its training part.
     metrics : dict of str to float
-        Of the network: rmse, mae, mase, skill, r2, bias, smape where all is positive, and with
-        intervals coverage and width.
+        Of the network: rmse, mae, mase, skill, r2, bias; smape where all is positive; with
+        intervals coverage, width, and the pinball loss, the mean of that of their two ends.
     per_step : dict of str to list of float
-        rmse and mae by step, and with intervals coverage and width.
+        The same by step.
     verdict : str
     notes : list of str
         Plain words on what to beware of.
@@ -152,28 +153,17 @@ def judge(parts: tuple[Judged, ...], name: str, level: float | None) -> Backtest
     # Changes across the seam of two series would be none.
     train = parts[0].train if len(parts) == 1 else pooled([part.train for part in parts])
     scores = compare(truth, forecasts, train)
-    own = scores[-1]
-    found = {
-        key: float(value)
-        for key in ("rmse", "mae", "mase", "skill", "r2", "bias")
-        if (value := getattr(own, key)) is not None
-    }
-    if (truth > 0.0).all() and (forecasts[name] > 0.0).all():
-        found["smape"] = metrics.smape(truth, forecasts[name])
-    steps = range(truth.shape[1])
-    per_step = {
-        "rmse": list(own.rmse_per_step),
-        "mae": [metrics.mae(truth[:, k], forecasts[name][:, k]) for k in steps],
-    }
+    bounds: tuple[_Floats, ...] | None = None
     if level is not None:
-        low, high = (pooled([getattr(p, side) for p in parts]) for side in ("low", "high"))
-        found |= {
-            "coverage": metrics.coverage(truth, low, high), "width": metrics.width(low, high),
-        }  # fmt: skip
-        per_step |= {
-            "coverage": [metrics.coverage(truth[:, k], low[:, k], high[:, k]) for k in steps],
-            "width": [metrics.width(low[:, k], high[:, k]) for k in steps],
-        }
+        bounds = tuple(pooled([getattr(p, side) for p in parts]) for side in ("low", "high"))
+    own, reference = forecasts[name], forecasts["persistence"]
+    whole = _measures(truth, own, reference, train, bounds, level)
+    columns = []
+    for k in range(truth.shape[1]):
+        ends = bounds and tuple(bound[:, k] for bound in bounds)
+        columns.append(_measures(truth[:, k], own[:, k], reference[:, k], train, ends, level))
+    shared_keys = [key for key in whole if all(key in column for column in columns)]
+    per_step = {key: [column[key] for column in columns] for key in shared_keys}
     last = pooled([part.baselines["persistence"][:, 0] for part in parts])
     notes = [follows_last_value(name, forecasts[name], truth, last)]
     notes += [
@@ -182,8 +172,39 @@ def judge(parts: tuple[Judged, ...], name: str, level: float | None) -> Backtest
         if part.warning
     ]
     return Backtest(
-        parts, scores, found, per_step, verdict(scores), [note for note in notes if note], level
+        parts, scores, whole, per_step, verdict(scores), [note for note in notes if note], level
     )
+
+
+def _measures(
+    truth: _Floats, forecast: _Floats, persistence: _Floats, train: _Floats,
+    bounds: tuple[_Floats, ...] | None, level: float | None,
+) -> dict[str, float]:  # fmt: skip
+    """All metrics of `rnn_xp.metrics` that are defined for these."""
+    defined: dict[str, Callable[[], float]] = {
+        "rmse": lambda: metrics.rmse(truth, forecast),
+        "mae": lambda: metrics.mae(truth, forecast),
+        "mase": lambda: metrics.mase(truth, forecast, train),
+        "skill": lambda: metrics.skill(truth, forecast, persistence),
+        "r2": lambda: metrics.r2(truth, forecast),
+        "bias": lambda: metrics.bias(truth, forecast),
+        "smape": lambda: metrics.smape(truth, forecast),
+    }
+    if bounds is not None and level is not None:
+        low, high = bounds
+        half = (1.0 - level) / 2.0
+        defined |= {
+            "coverage": lambda: metrics.coverage(truth, low, high),
+            "width": lambda: metrics.width(low, high),
+            "pinball": lambda: (
+                0.5 * (metrics.pinball(truth, low, half) + metrics.pinball(truth, high, 1.0 - half))
+            ),
+        }
+    found = {}
+    for name, metric in defined.items():
+        with contextlib.suppress(ValueError):  # such as smape of values that are not positive
+            found[name] = metric()
+    return found
 
 
 def make_judged(
