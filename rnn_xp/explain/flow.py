@@ -28,10 +28,10 @@ class GradientFlow:
     ----------
     loss : float
     dh : dict of str to ndarray (T,)
-        |dL/dh_t| over the whole batch, by "layer0", "layer0.reverse", ...; with feedback there is
-        only "prediction", |dL/dpred_t|.
+        ``|dL/dh_t|`` over the whole batch, by "layer0", "layer0.reverse", ...; with feedback there
+        is only "prediction", ``|dL/dpred_t|``.
     terms : dict of str to ndarray (T,)
-        |dz_t.T @ h_{t-1}|, the norm of each step's term of dL/dw_hh, by layer.
+        ``|dz_t.T @ h_{t-1}|``, the norm of each step's term of dL/dw_hh, by layer.
     shares : dict of str to ndarray (T,)
         How far each term goes along dL/dw_hh, as a fraction of it. They add up to 1; one that
         pulls the other way is negative. NaN where there is no gradient.
@@ -46,7 +46,7 @@ class GradientFlow:
     remarks: dict[str, str]
 
     def relative(self, name: str) -> _Floats:
-        """|dL/dh_t| relative to where the way back begins: step T, of a reverse layer step 1.
+        """``|dL/dh_t|`` relative to where the way back begins: step T, of a reverse layer step 1.
 
         NaN where no gradient, or none that is finite, arrives there.
         """
@@ -57,7 +57,7 @@ class GradientFlow:
         return _relative(self.terms[name], name)
 
     def over_all(self, name: str) -> float:
-        """By what |dL/dh_t| is multiplied on the whole way back."""
+        """By what ``|dL/dh_t|`` is multiplied on the whole way back."""
         return float(self.relative(name)[-1 if _is_reverse(name) else 0])
 
     def per_step(self, name: str) -> float:
@@ -88,7 +88,7 @@ class GradientFlow:
         return f"{sentence} {self.remarks[name]}".rstrip()
 
     def rows(self, name: str) -> list[tuple[int, float, float, float, float]]:
-        """(t, |dL/dh_t|, relative, |term of dL/dw_hh|, share) of each step, from t = 1."""
+        """``(t, |dL/dh_t|, relative, |term of dL/dw_hh|, share)`` of each step, from t = 1."""
         nothing = np.full(len(next(iter(self.dh.values()))), np.nan)
         relative = self.relative(name) if name in self.dh else nothing
         columns = [self.dh.get(name, nothing), relative]

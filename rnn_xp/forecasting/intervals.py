@@ -98,7 +98,7 @@ def adaptive_radii(
     stride : int
         Steps between two forecasts.
     rate : float
-        By how much a miss moves the level, gamma of [2]_ in `rnn_xp.forecasting.intervals`.
+        By how much a miss moves the level, gamma of Gibbs and Candes.
 
     Returns
     -------

@@ -1,0 +1,49 @@
+"""Sphinx: `make docs` makes HTML of these pages and of the docstrings, offline, without a warning.
+
+Nothing is suppressed. Two things are made to fit instead, by the functions at the end.
+"""
+
+import re
+
+import rnn_xp
+
+project = "rnn_xp"
+author = "The rnn_xp authors"
+version = release = rnn_xp.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"rnn_xp {version}"
+html_copy_source = html_show_sourcelink = False
+
+# Blocks without a language are formulas, tables and output.
+highlight_language = "none"
+
+# `name` in a docstring is a link where the name is on these pages, and otherwise code.
+default_role = "py:obj"
+smartquotes = False  # quotes in docstrings are those of code
+# Types stand in the docstrings, where they also say shapes.
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+
+
+def link_to_no_source(app, docname, source):
+    """Pages link to source files for readers on a code host; here such a link is its text."""
+    source[0] = re.sub(
+        r"\[([^\]]+)\]\((?:\.\./)+(?:rnn_xp|scripts|tests)\b[^)]*\)", r"\1", source[0]
+    )
+
+
+def number_references(app, what, name, obj, options, lines):
+    """Every docstring counts its references from 1, and here many stand on one page."""
+    for i, line in enumerate(lines):
+        line = re.sub(r"^( *\.\. )\[(\d+)\]", rf"\1[#{name}-\2]", line)
+        lines[i] = re.sub(r"\[(\d+)\]_", rf"[#{name}-\1]_", line)
+
+
+def setup(app):
+    """Let Sphinx call these."""
+    app.connect("source-read", link_to_no_source)
+    app.connect("autodoc-process-docstring", number_references)
