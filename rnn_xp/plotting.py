@@ -232,8 +232,11 @@ def step_errors(scores: Sequence[Any], *, unit: str = "", title: str = "", ax: A
     ax = _axes() if ax is None else ax
     for i, score in enumerate(scores):
         steps = range(1, len(score.rmse_per_step) + 1)
-        own = {"linewidth": 2.5, "color": "black"} if score is scores[-1] else {"color": f"C{i}"}
-        ax.plot(steps, score.rmse_per_step, "o-", markersize=4, label=score.name, **own)
+        # Baselines are dashed and on top: where the network equals one, both can be seen.
+        look: dict[str, Any] = {"color": f"C{i}", "linestyle": (0, (4, 3)), "zorder": 3}
+        if score is scores[-1]:
+            look = {"color": "black", "linewidth": 2.5}
+        ax.plot(steps, score.rmse_per_step, marker="o", markersize=4, label=score.name, **look)
     ax.set(xlabel="steps ahead", ylabel=f"RMSE ({unit})" if unit else "RMSE", title=title)
     ax.set_ylim(bottom=0.0)
     ax.xaxis.get_major_locator().set_params(integer=True)
