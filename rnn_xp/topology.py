@@ -147,8 +147,8 @@ def _sum(arrays: Sequence[Array]) -> Array:
 
 def last_steps(xs: Array, lags: int, *, xp: Namespace) -> Array:
     """Lay the last steps of xs (T, N, I) side by side, the oldest first: (N, L*I)."""
-    last = xp.permute_dims(xs[xs.shape[0] - lags :, ...], (1, 0, 2))
-    return xp.reshape(last, (xs.shape[1], -1))
+    steps = xs.shape[0]
+    return xp.concat([xs[t, ...] for t in range(steps - lags, steps)], axis=1)
 
 
 def last_steps_back(
