@@ -173,7 +173,8 @@ def fit(
         Each is called with an `rnn_xp.callbacks.Epoch` after every epoch.
     comm : Comm, optional
         Ranks to share the work with, such as `rnn_xp.distributed.mpi` finds; all of them make the
-        same call, with the same data, but may have other callbacks.
+        same call, with the same data, but may have other callbacks. Of an x that is mapped from a
+        file (``numpy.load(mmap_mode="r")``, in the backend's dtype) each reads its own part.
     reduction : str
         How ranks add up: "exact", to the bits of a single one, or "fast", see
         `rnn_xp.distributed.reduction`.
@@ -212,11 +213,12 @@ def fit(
     epochs = training_data.whole("epochs", epochs, 1)
     seed = training_data.whole("seed", seed, 0)
     watch = _watch(patience, tolerance)
+    ranks = None if comm is None or comm.size == 1 else Ranks(comm, reduction)
     if callable(callbacks):
         raise TypeError(f"fit: callbacks must be a list of them, got {callbacks!r}.")
     training_data.check_shapes(net, x, y, takes_classes(function))
     data, held_out = training_data.split_validation(
-        net, function, backend, validation, gap,
+        net, function, backend, validation, gap, None if ranks is None else ranks.share,
         x=x, y=y, sample_weight=sample_weight, lengths=lengths, mask=mask, reset=reset,
     )  # fmt: skip
     rows = data.x.shape[0]
@@ -237,7 +239,6 @@ def fit(
         recorded = resume.run.get("block_rows") if resume is not None else None
         block_rows = recorded or default_block_rows(backend, batch_size or rows, net.hidden_size)
     block_rows = training_data.whole("block_rows", block_rows, 1)
-    ranks = None if comm is None or comm.size == 1 else Ranks(comm, reduction)
     workers = None if workers is None else training_data.whole("workers", workers, 1)
     workers = count_workers(workers, backend, 1 if comm is None else comm.sharing)
     if memory_budget is not None:

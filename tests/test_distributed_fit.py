@@ -10,7 +10,7 @@ import test_resume
 from test_resume import RUNS, assert_same
 
 import rnn_xp as rx
-from rnn_xp import losses
+from rnn_xp import losses, training_data
 from rnn_xp.callbacks import Checkpoint, History
 from rnn_xp.distributed import CommError, Serial, simulate
 from rnn_xp.engines.portable import PortableEngine
@@ -258,3 +258,31 @@ class TestAgreement:
         states = [fit("adam", epochs=k).state for k in (3, 4)]
         with pytest.raises(CommError, match="epochs done: 3 and 4"):
             simulate(2, lambda comm: fit("adam", comm, resume=states[comm.rank]))
+
+
+class TestData:
+    def test_a_rank_reads_its_own_part_of_a_mapped_file(self, tmp_path, monkeypatch):
+        """Besides some rows by which all ranks know that they have the same data."""
+        x, y = test_resume.problems.windows(90)
+        np.save(tmp_path / "x.npy", np.ascontiguousarray(x))
+        rows, seen, original = x.shape[0], [], training_data._all_finite
+
+        def spy(array, *, xp):
+            if array.ndim == 3:
+                seen.append(array.shape[0])
+            return original(array, xp=xp)
+
+        monkeypatch.setattr(training_data, "_all_finite", spy)
+        mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+        options = {**SMALL_BLOCKS, **KINDS["adam"], "epochs": 3, "workers": 1}
+        for found in simulate(2, lambda comm: rx.fit(NET, mapped, y, comm=comm, **options)):
+            assert_same(found, fit("adam", epochs=3))
+        assert sorted(seen[:2]) == [rows // 2, rows - rows // 2]
+
+    @pytest.mark.parametrize("row", [3, 80])
+    def test_a_value_that_is_not_finite_is_found_by_its_rank(self, row):
+        x, y = test_resume.problems.windows(90)
+        x = np.array(x)
+        x[row] = np.inf
+        with pytest.raises(ValueError, match="x has values that are not finite"):
+            simulate(2, lambda comm: rx.fit(NET, x, y, comm=comm, epochs=1, **KINDS["adam"]))

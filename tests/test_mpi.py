@@ -220,24 +220,26 @@ class TestFaults:
 
 
 def test_ranks_killed_at_random(request, tmp_path):
-    """One after the other, until the training is done; each time it goes on where it was."""
-    rng = random.Random(0)
-    for _ in range(request.config.getoption("--kills")):
+    """One after the other, while they start and while they train; it goes on where it was."""
+    rng, last = random.Random(0), tmp_path / "last.safetensors"
+    epochs = [0]
+    for number in range(request.config.getoption("--kills")):
+        before = last.stat().st_mtime_ns if last.exists() else 0
         launch = Launch(
             2, str(TESTS / "mpi_training.py"), str(tmp_path), "adam", "100000", "slow",
-            launcher=HYDRA, RNN_XP_MPI_TIMEOUT="5",
+            launcher=[GFORKER, HYDRA][number % 2], RNN_XP_MPI_TIMEOUT="5",
         )  # fmt: skip
-        before = (tmp_path / "last.safetensors").exists()
         until(lambda launch=launch: len(launch.ranks()) == 2)
-        time.sleep(rng.uniform(0.0, 3.0))
-        victims = launch.ranks()
-        os.kill(rng.choice(victims), signal.SIGKILL)
+        if number % 4 < 3:
+            until(lambda before=before: last.exists() and last.stat().st_mtime_ns > before)
+        time.sleep(rng.uniform(0.0, 1.0))
+        os.kill(rng.choice(launch.ranks()), signal.SIGKILL)
         launch.wait()
-        if before:
-            checkpoint.load(tmp_path / "last.safetensors")
-    done = checkpoint.load(tmp_path / "last.safetensors")[1]["training"]["epoch"]
-    assert train(2, tmp_path, "adam", done + 5).status == 0
-    assert said(tmp_path, 2)[0] == expected("adam", done + 5)
+        epochs.append(checkpoint.load(last)[1]["training"]["epoch"])
+    assert epochs == sorted(epochs)
+    print(f"epochs after each kill: {epochs[1:]}")
+    assert train(2, tmp_path, "adam", epochs[-1] + 5).status == 0
+    assert said(tmp_path, 2)[0] == expected("adam", epochs[-1] + 5)
 
 
 SMALL = ["--hidden-size", "4", "--optimizer", "adam", "--seed", "3", "--seq-length", "5"]
@@ -280,12 +282,15 @@ class TestCommandLine:
         about = checkpoint.load(tmp_path / "run" / "last.safetensors")[1]
         epoch = about["training"]["epoch"]
         assert epoch < 3000
+        assert done.status == 128 + signal.SIGTERM
+        assert done.err.count("SIGTERM: ending after this epoch") == 1
+        assert f"interrupted by SIGTERM after epoch {epoch} of 3000; go on with" in done.err
         assert not (tmp_path / "run" / "model.safetensors").exists()
         again = Launch(
             3, "-m", "rnn_xp.cli", "train", "--resume", str(tmp_path / "run"), "--epochs",
             str(epoch + 4),
         ).wait()  # fmt: skip
-        assert again.status == 0, (done, again)
+        assert again.status == 0, again
         assert rnn_xp_train(1, tmp_path / "whole", epochs=epoch + 4).wait().status == 0
         found, whole = (params(tmp_path / name)[0] for name in ("run", "whole"))
         assert all(np.array_equal(found[name], array) for name, array in whole.items())
