@@ -264,15 +264,15 @@ class PortableEngine:
         self, block: Callable[[int], _ValueAndGrads], batch: Batch, like: Params
     ) -> _ValueAndGrads:
         """Sum over all blocks, of which other ranks may compute some."""
-        own = self._own(batch)
         if self.ranks is None:
-            return tree_sum(self._map(block, own), _add)
-        leaves = zip(own, self._map(block, own), strict=True)
+            return tree_sum(self._map(block, batch), _add)
+        leaves = zip(self._own(batch), self._map(block, batch), strict=True)
         sums = join((Subtree(number, 0, leaf) for number, leaf in leaves), _add)
         return sum_of_ranks(self.ranks, self.backend, len(self._numbers(batch)), sums, like)
 
-    def _map(self, block: Callable[[int], _T], numbers: range) -> Iterable[_T]:
-        """Evaluate the blocks, on threads where there are some; results in order."""
+    def _map(self, block: Callable[[int], _T], batch: Batch) -> Iterable[_T]:
+        """Evaluate this rank's blocks, on threads where there are some; results in order."""
+        numbers = self._own(batch)
         if self._pool is None:
             return map(block, numbers)
         from rnn_xp.engines.threads import in_order
