@@ -14,7 +14,7 @@ import rnn_xp as rx
 from rnn_xp.cli import main, ranks
 from rnn_xp.distributed import CommError, launched_ranks
 from rnn_xp.distributed import mpi as join
-from rnn_xp.distributed.mpi import _SIZES, _found
+from rnn_xp.distributed.world import _SIZES, _found
 from rnn_xp.engines.threads import count_workers
 
 
