@@ -2,7 +2,7 @@
 
     python scripts/scaling.py                               a minute or two
     python scripts/scaling.py --out docs/results/scaling.md
-    python scripts/scaling.py --large 10000000 --epochs 3   that many windows, mapped from a file
+    python scripts/scaling.py --large 10000000              and so many windows, from a file
 
 Trains the reference network (H = 50, T = 10, float32, full batch, Adam). Strong scaling: the same
 windows on more ranks; weak: the same windows for each rank. The ranks' bits are compared first.
@@ -143,13 +143,13 @@ def write_windows(folder, windows):
         x[start:stop], y[start:stop] = rx.make_windows(part, seq_length=STEPS)
 
 
-def large(windows, epochs, ranks):
+def large(windows, epochs=2, ranks=2):
     with tempfile.TemporaryDirectory() as folder:
         write_windows(folder, windows)
         found = launch(ranks, windows, epochs, folder)
     peaks = ", ".join(f"{peak / 1e9:.2f}" for peak in found["peaks"])
     return [
-        "## Ten million windows" if windows == 10_000_000 else f"## {windows} windows",
+        "## Measured: data larger than a rank reads",
         "",
         f"{windows} windows, each in full in mapped files of {windows * 44 / 1e6:.0f} MB, on "
         f"{ranks} ranks: {found['epoch']:.1f} s for an epoch, loss {found['loss'][0]:.4g} to "
@@ -166,7 +166,7 @@ def measure(windows, epochs):
     lines = [
         "## Measured",
         "",
-        f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, NumPy "
+        f"{processor()}, Python {platform.python_version()}, NumPy "
         f"{np.__version__}; one thread for each rank, {windows} windows, {epochs} epochs, medians. "
         "One rank and two have the same bits.",
         "",
@@ -214,8 +214,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--windows", type=int, default=WINDOWS)
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--large", type=int, metavar="WINDOWS", help="only this")
-    parser.add_argument("--ranks", type=int, default=2, help="with --large")
+    parser.add_argument("--large", type=int, metavar="N", help="also N windows from a file")
     parser.add_argument("--out", type=Path, help="a Markdown file")
     parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--files", default="", help=argparse.SUPPRESS)
@@ -223,11 +222,10 @@ def main():
     if arguments.rank:
         rank_main(arguments)
         return
+    one, lines = measure(arguments.windows, arguments.epochs)
     if arguments.large:
-        lines = large(arguments.large, arguments.epochs, arguments.ranks)
-    else:
-        one, lines = measure(arguments.windows, arguments.epochs)
-        lines += ["", *model(one)]
+        lines += ["", *large(arguments.large)]
+    lines += ["", *model(one)]
     text = "\n".join(["# Several ranks", "", *lines, ""])
     print(text)
     if arguments.out:
