@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-torch test-interchange lint format learn reproduce contract golden data \
-	memory crash-test sanitize bench gpu-check docs clean
+.PHONY: help train test test-torch test-interchange test-mpi lint format learn reproduce contract \
+	golden data memory crash-test sanitize bench gpu-check docs clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ test-interchange: $(VENV)/installed-test ## install Keras and ONNX and run the t
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'keras>=3.10' 'onnxruntime>=1.20' \
 		--editable '.[onnx-train]'
 	$(BIN)/python -m pytest -n auto -m interchange $(ARGS)
+
+test-mpi: $(VENV)/installed-test ## install mpi4py and MPICH and run the tests on ranks of MPI (five minutes)
+	$(BIN)/python -m pip install --quiet 'mpich>=4.3' --editable '.[mpi]'
+	$(BIN)/python -m pytest -m mpi $(ARGS)
 
 lint: $(VENV)/installed-lint ## check style and types
 	$(BIN)/ruff check .

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +15,12 @@ from rnn_xp._typing import Array, Loss, Optimizer, Params
 from rnn_xp.backend import Backend, backend_of, get_backend
 from rnn_xp.callbacks import Callback
 from rnn_xp.configuration import resolve_loss, takes_classes
+from rnn_xp.distributed import Comm, Ranks, agree
 from rnn_xp.engines.blocks import default_block_rows
 from rnn_xp.engines.cuda_fused import fastest
 from rnn_xp.engines.memory import workers_within
 from rnn_xp.engines.portable import PortableEngine
+from rnn_xp.engines.threads import count_workers, one_blas_thread
 from rnn_xp.network import Network
 from rnn_xp.training_loop import Loop, Watch
 from rnn_xp.training_state import TrainingState, all_finite
@@ -54,7 +54,8 @@ class FitResult:
         What computed the epochs: "portable", or "cuda_fused", see `rnn_xp.engines.cuda_fused`.
     engine_reason : str
         On CuPy, why it was not the fused engine, or not with a CUDA graph; empty if it was.
-    block_rows, workers : int
+    block_rows, workers, ranks : int
+        Workers are those of this rank.
     state : TrainingState
         To go on from with ``fit(resume=)``.
     """
@@ -71,6 +72,7 @@ class FitResult:
     engine_reason: str
     block_rows: int
     workers: int
+    ranks: int
     state: TrainingState
 
 
@@ -101,12 +103,15 @@ def fit(
     block_rows: int | None = None,
     backend: Backend | None = None,
     callbacks: Sequence[Callback] = (),
+    comm: Comm | None = None,
+    reduction: str = "exact",
 ) -> FitResult:
     """Train a network.
 
     NumPy data go to the selected backend; arrays of another library stay where they are and
     decide. Equal seed, backend, device, kind of CPU and versions give equal bits, whatever the
-    number of workers and the memory, and however often training was interrupted and resumed.
+    number of workers and ranks and the memory, and however often training was interrupted and
+    resumed.
 
     Parameters
     ----------
@@ -155,7 +160,7 @@ def fit(
         Non-negative. Of the initial weights, the order of minibatches, and dropout, whose masks
         are a function of (seed, update, block).
     workers : int, optional
-        Threads, on NumPy only; all cores by default.
+        Threads of each rank, on NumPy only; all its cores by default.
     memory_budget : int, optional
         Bytes that activations may take; limits how many threads work at once. Never changes a bit.
     block_rows : int, optional
@@ -166,6 +171,13 @@ def fit(
         `rnn_xp.get_backend` by default.
     callbacks : sequence of callable
         Each is called with an `rnn_xp.callbacks.Epoch` after every epoch.
+    comm : Comm, optional
+        Ranks to share the work with, such as `rnn_xp.distributed.mpi` finds; all of them make the
+        same call, with the same data, but may have other callbacks. Of an x that is mapped from a
+        file (``numpy.load(mmap_mode="r")``, in the backend's dtype) each reads its own part.
+    reduction : str
+        How ranks add up: "exact", to the bits of a single one, or "fast", see
+        `rnn_xp.distributed.reduction`.
 
     Returns
     -------
@@ -201,11 +213,12 @@ def fit(
     epochs = training_data.whole("epochs", epochs, 1)
     seed = training_data.whole("seed", seed, 0)
     watch = _watch(patience, tolerance)
+    ranks = None if comm is None or comm.size == 1 else Ranks(comm, reduction)
     if callable(callbacks):
         raise TypeError(f"fit: callbacks must be a list of them, got {callbacks!r}.")
     training_data.check_shapes(net, x, y, takes_classes(function))
     data, held_out = training_data.split_validation(
-        net, function, backend, validation, gap,
+        net, function, backend, validation, gap, None if ranks is None else ranks.share,
         x=x, y=y, sample_weight=sample_weight, lengths=lengths, mask=mask, reset=reset,
     )  # fmt: skip
     rows = data.x.shape[0]
@@ -226,7 +239,8 @@ def fit(
         recorded = resume.run.get("block_rows") if resume is not None else None
         block_rows = recorded or default_block_rows(backend, batch_size or rows, net.hidden_size)
     block_rows = training_data.whole("block_rows", block_rows, 1)
-    workers = _resolve_workers(workers, backend)
+    workers = None if workers is None else training_data.whole("workers", workers, 1)
+    workers = count_workers(workers, backend, 1 if comm is None else comm.sharing)
     if memory_budget is not None:
         budget = training_data.whole("memory_budget", memory_budget, 1)
         steps = (data.y if net.topology == "one_to_many" else data.x).shape[1]
@@ -243,8 +257,12 @@ def fit(
         truncate=truncate,
         noise=training_data.seeded(seed) if noisy else None,
         workers=workers,
+        ranks=ranks,
     )
     engine = fastest(portable)
+    where = {**training_state.whereabouts(backend), "engine": engine.name}
+    if ranks is not None and reduction != "exact":
+        where["reduction"] = f"{reduction} on {ranks.comm.size} ranks"
     run = {
         "optimizer": _name(optimizer),
         "loss": _name(loss),
@@ -256,7 +274,7 @@ def fit(
         "dtype": backend.dtype_name,
         "data": training_data.digest(data),
         "validation": None if held_out is None else training_data.digest(held_out),
-        "where": {**training_state.whereabouts(backend), "engine": engine.name},
+        "where": where,
     }
     if resume is None:
         run["fresh"] = watch.fresh = params is None
@@ -279,10 +297,13 @@ def fit(
         watch.fresh = bool(start.run.get("fresh", True))
     if held_out is not None and not float(engine.total(held_out)) > 0.0:
         raise ValueError("fit: nothing counts in the validation: all is masked, or of weight 0.")
+    if comm is not None:
+        settings = {"epochs": epochs, "patience": patience, "tolerance": tolerance}
+        agree(comm, {**training_state.description(start), **settings, "reduction": reduction})
     loop = Loop(engine, start, epochs, callbacks, held_out, watch)
     # Overflow is reported once, as a DivergenceError, and not by a warning from each operation.
     quiet = np.errstate(over="ignore", invalid="ignore", under="ignore")
-    with quiet, _one_blas_thread(backend), engine.running():
+    with quiet, one_blas_thread(backend), engine.running():
         state = loop.train()
     return FitResult(
         params=state.params,
@@ -297,6 +318,7 @@ def fit(
         engine_reason=engine.reason,
         block_rows=engine.block_rows,
         workers=engine.workers,
+        ranks=1 if comm is None else comm.size,
         state=state,
     )
 
@@ -363,28 +385,3 @@ def _resolve_backend(x: Any, backend: Backend | None) -> Backend:
             )
         return backend
     return get_backend() if training_data.on_host(x) else backend_of(x)
-
-
-def _resolve_workers(workers: int | None, backend: Backend) -> int:
-    if workers is not None:
-        workers = training_data.whole("workers", workers, 1)
-    if backend.name != "numpy":
-        return 1
-    if workers is None:  # the cores this process may use, where the system can tell
-        affinity = getattr(os, "sched_getaffinity", None)
-        count: int | None = len(affinity(0)) if affinity else os.cpu_count()
-        return count or 1
-    return workers
-
-
-def _one_blas_thread(backend: Backend) -> contextlib.AbstractContextManager[Any]:
-    """One BLAS thread for the whole fit: a GEMM has other bits with two.
-
-    Blocks run on threads of their own, so nothing is lost.
-    """
-    if backend.name != "numpy":
-        return contextlib.nullcontext()
-    from threadpoolctl import threadpool_limits
-
-    limits: contextlib.AbstractContextManager[Any] = threadpool_limits(1, user_api="blas")
-    return limits

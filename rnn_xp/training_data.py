@@ -106,14 +106,19 @@ def enter(
     lengths: Any,
     mask: Any,
     reset: Any,
+    own: Callable[[int], range] | None = None,
 ) -> Batch:
-    """Bring the data to the backend and check their values."""
+    """Bring the data to the backend and check their values.
+
+    With ``own(N)``, the rows for which a rank is responsible, it looks for values of x that are
+    not finite in these alone, and so does not read what it does not compute.
+    """
     classes = takes_classes(loss)
     rows, steps = np.shape(x)[0], np.shape(x)[1]
     if net.topology == "one_to_many":
         steps = np.shape(y)[1]
     found = Batch(
-        x=_floats(backend, "x", x),
+        x=_floats(backend, "x", x, own),
         y=_integers(backend, "y", y) if classes else _floats(backend, "y", y),
         sample_weight=None
         if sample_weight is None
@@ -143,6 +148,7 @@ def split_validation(
     backend: Backend,
     validation: Any,
     gap: Any,
+    own: Callable[[int], range] | None = None,
     **arrays: Any,
 ) -> tuple[Batch, Batch | None]:
     """Bring the data to the backend, and take from them or from elsewhere what to validate on.
@@ -153,7 +159,7 @@ def split_validation(
     share = isinstance(validation, float | np.floating)
     if gap is not None and not share:
         raise ValueError("fit: gap= goes with a share of the rows, such as validation=0.2.")
-    data = enter(net, loss, backend, **arrays)
+    data = enter(net, loss, backend, own=own, **arrays)
     if validation is None:
         return data, None
     if not share:
@@ -234,15 +240,20 @@ def digest(data: Batch) -> str:
     return found.hexdigest()
 
 
-def _floats(backend: Backend, name: str, array: Any) -> Array:
+def _floats(
+    backend: Backend, name: str, array: Any, own: Callable[[int], range] | None = None
+) -> Array:
     if on_host(array):
         host = np.asarray(array)
         # Whole numbers are fine as data; the network computes with floats.
         if host.dtype.kind in "biuf":
             host = cast_windows(host, backend.dtype_name)
         array = backend.asarray(host, copy=False)
-    xp = backend.xp
-    if xp.isdtype(array.dtype, "real floating") and not _all_finite(array, xp=xp):
+    xp, checked = backend.xp, array
+    if own is not None:
+        part = own(array.shape[0])
+        checked = array[part.start : part.stop, ...]
+    if xp.isdtype(array.dtype, "real floating") and not _all_finite(checked, xp=xp):
         raise ValueError(
             f"fit: {name} has values that are not finite. Remove or fill the gaps first, or leave "
             "steps out with mask= and a placeholder such as 0."

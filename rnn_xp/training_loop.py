@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from rnn_xp._typing import Params
 from rnn_xp.callbacks import Callback, Epoch
+from rnn_xp.distributed import Ranks
 from rnn_xp.engines.blocks import Batch, on_accelerator
 from rnn_xp.engines.cuda_fused import Engine
 from rnn_xp.training_state import Best, TrainingState, all_finite
@@ -144,6 +145,7 @@ class Loop:
         self.history = {name: list(column) for name, column in start.history.items()}
         self.best = start.best
         self.stopped = ""
+        self._ranks: Ranks | None = getattr(engine, "ranks", None)
         self._optimizer: Any = engine.optimizer  # what it has beyond the protocol is asked for
         self._told = start.epoch
         self._lowest = (math.inf, start.params)  # the lowest loss read here, and whose it is
@@ -226,7 +228,8 @@ class Loop:
     def _reason(self, point: _Point) -> str:
         """Why training ends here; empty if it does not."""
         of = "loss" if self.validation is None else "validation loss"
-        return getattr(point.opt_state, "message", "") or self.watch.exhausted(of)
+        reason = getattr(point.opt_state, "message", "") or self.watch.exhausted(of)
+        return reason or ("" if self._ranks is None else self._ranks.stopped)
 
     def _tell(self, here: _Point, after: _Point) -> bool:
         """Call the callbacks for the epochs between two points; whether training ends here."""
@@ -239,7 +242,10 @@ class Loop:
                         "a callback must return None, or a sentence that says why training ends; "
                         f"{callback!r} returned {reason!r}."
                     )
-                self.stopped = self.stopped or reason or ""
+                if self._ranks is None:
+                    self.stopped = self.stopped or reason or ""
+                elif reason:  # the others must know first; they do after the next epoch
+                    self._ranks.ask_to_stop(reason)
                 if number == after.epoch:  # where training ends if it does
                     epoch = dataclasses.replace(epoch, stopped=self.stopped)
             self._told = number

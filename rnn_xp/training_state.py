@@ -28,6 +28,7 @@ from rnn_xp import checkpoint
 from rnn_xp._typing import Array, Optimizer, Params
 from rnn_xp.backend import Backend, array_namespace, to_numpy
 from rnn_xp.checkpoint import CheckpointError
+from rnn_xp.distributed import fingerprint
 from rnn_xp.kernels import kernels_of
 from rnn_xp.network import Network
 
@@ -38,6 +39,7 @@ __all__ = [
     "all_finite",
     "check_same",
     "check_schema",
+    "description",
     "load",
     "save",
     "save_best",
@@ -134,6 +136,18 @@ def _blas() -> tuple[str, ...]:
     return tuple(" ".join(str(pool.get(key)) for key in keys) for pool in libraries)
 
 
+def description(state: TrainingState) -> dict[str, Any]:
+    """Tell a training and its state from others, as ranks do that are to share one."""
+    arrays, values = _on_host(state)
+    return {
+        **state.run,
+        "network": dataclasses.asdict(state.net),
+        "epochs done": state.epoch,
+        "optimizer's values": values,
+        "arrays of the start": fingerprint(arrays),
+    }
+
+
 def check_same(state: TrainingState, net: Network, run: Mapping[str, Any]) -> TrainingState:
     """Check that a run is the one a state was taken from, and let it go on as described now.
 
@@ -192,15 +206,10 @@ def save(path: str | Path, state: TrainingState, about: Mapping[str, Any] | None
             f"{type(state.optimizer).__name__} cannot be kept in a file: it needs the methods "
             "pack and unpack, see rnn_xp.optim."
         )
-    memory, values = state.optimizer.pack(state.opt_state)
-    arrays = dict(state.params)
-    arrays |= {f"optimizer.{name}": array for name, array in memory.items()}
+    arrays, values = _on_host(state)
     best = None
     if state.best is not None:
         best = {"epoch": state.best.epoch, "loss": state.best.loss}
-        arrays |= {f"best.{name}": array for name, array in state.best.params.items()}
-    host = {name: to_numpy(array) for name, array in arrays.items()}
-    host |= {f"history.{name}": np.asarray(column) for name, column in state.history.items()}
     training = {
         "run": dict(state.run),
         "epoch": state.epoch,
@@ -209,7 +218,20 @@ def save(path: str | Path, state: TrainingState, about: Mapping[str, Any] | None
         "evaluations": state.evaluations,
         "seconds": state.seconds,
     }
-    checkpoint.save(path, host, {**_head(state, about), "training": training})
+    checkpoint.save(path, arrays, {**_head(state, about), "training": training})
+
+
+def _on_host(state: TrainingState) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All arrays of a state by their names in a file, and the optimiser's other values."""
+    optimizer: Any = state.optimizer
+    memory, values = optimizer.pack(state.opt_state) if hasattr(optimizer, "pack") else ({}, {})
+    arrays = dict(state.params)
+    arrays |= {f"optimizer.{name}": array for name, array in memory.items()}
+    if state.best is not None:
+        arrays |= {f"best.{name}": array for name, array in state.best.params.items()}
+    host = {name: to_numpy(array) for name, array in arrays.items()}
+    host |= {f"history.{name}": np.asarray(column) for name, column in state.history.items()}
+    return host, values
 
 
 def save_best(

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from problems import windows
 
 import rnn_xp as rx
-from rnn_xp.engines.blocks import Batch, default_block_rows, tree_sum
+from rnn_xp.distributed import tree_sum
+from rnn_xp.engines.blocks import Batch, default_block_rows
 from rnn_xp.engines.memory import block_bytes
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.losses import mse

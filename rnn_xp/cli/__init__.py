@@ -14,14 +14,15 @@ from collections.abc import Sequence
 
 from rnn_xp import __version__
 from rnn_xp.backend import BackendError
-from rnn_xp.cli import backtest, bench, explain, interchange, show, train, use
+from rnn_xp.cli import backtest, bench, explain, interchange, ranks, show, train, use
+from rnn_xp.distributed import CommError
 from rnn_xp.testing import GradientError
 from rnn_xp.training_loop import DivergenceError
 
 __all__ = ["main"]
 
 # Errors that a user can repair; anything else is a fault of ours and shows its traceback.
-_USER_ERRORS = (BackendError, ValueError, TypeError, OSError)
+_USER_ERRORS = (BackendError, CommError, ValueError, TypeError, OSError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a reader that is gone can be told from an error
     except BrokenPipeError:
         _drop_unread()
+        ranks.end_all(141)
         return 141
 
 
@@ -55,14 +57,20 @@ def _run(given: list[str]) -> int:
         return int(arguments.run(arguments))
     except BrokenPipeError:
         raise
+    except SystemExit as error:  # of a parser
+        ranks.end_all(error.code if isinstance(error.code, int) else 1)
+        raise
     except (DivergenceError, GradientError) as error:
         print(f"rnn-xp: {error}", file=sys.stderr)
         return 1
     except _USER_ERRORS as error:
+        ranks.let_the_first_speak()
         print(f"rnn-xp: error: {error}", file=sys.stderr)
+        ranks.end_all(2)
         return 2
     except KeyboardInterrupt as error:
         print("; ".join(["rnn-xp: interrupted", *map(str, error.args)]), file=sys.stderr)
+        ranks.end_all(130)
         return 130
 
 

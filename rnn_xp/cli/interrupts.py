@@ -11,7 +11,9 @@ from typing import Any
 
 from rnn_xp.callbacks import Epoch
 
-__all__ = ["Interrupts"]
+__all__ = ["Interrupts", "signal_in"]
+
+_REASON = "interrupted by "
 
 
 class Interrupts:
@@ -20,14 +22,20 @@ class Interrupts:
     A second signal does what it would do without this: it acts at once. Within a ``with`` block;
     outside the main thread, where signals cannot be caught, it does nothing.
 
+    Parameters
+    ----------
+    silent : bool
+        Whether to leave it to others to say that a signal came.
+
     Attributes
     ----------
     signal : int
         The signal that came; 0 if none did.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool = False) -> None:
         self.signal = 0
+        self.silent = silent
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -44,7 +52,7 @@ class Interrupts:
 
     def __call__(self, epoch: Epoch) -> str | None:
         """End training if a signal has come."""
-        return f"interrupted by {self.name}" if self.signal else None
+        return f"{_REASON}{self.name}" if self.signal else None
 
     @property
     def name(self) -> str:
@@ -55,6 +63,8 @@ class Interrupts:
         # A flag, because an exception could land between two halves of an update.
         self.signal = number
         self._restore()
+        if self.silent:
+            return
         # Not print, which may be what was interrupted; and whoever read this may be gone.
         text = f"\nrnn-xp: {self.name}: ending after this epoch; a second one ends at once\n"
         with contextlib.suppress(OSError):
@@ -64,3 +74,15 @@ class Interrupts:
         while self._before:
             number, handler = self._before.popitem()
             signal.signal(number, handler)
+
+
+def signal_in(reason: str) -> int:
+    """Number of the signal that a training was ended by; 0 if it was not.
+
+    Examples
+    --------
+    >>> signal_in("interrupted by SIGTERM"), signal_in("no lower loss")
+    (15, 0)
+    """
+    name = reason.removeprefix(_REASON) if reason.startswith(_REASON) else ""
+    return int(signal.Signals[name]) if name in signal.Signals.__members__ else 0

@@ -7,21 +7,18 @@ import dataclasses
 import functools
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rnn_xp import __version__
 from rnn_xp.backend import Backend, get_backend
 from rnn_xp.callbacks import Checkpoint, Epoch, Progress
-from rnn_xp.cli import options
-from rnn_xp.cli.interrupts import Interrupts
+from rnn_xp.cli import options, ranks
+from rnn_xp.cli.interrupts import Interrupts, signal_in
 from rnn_xp.cli.optimizers import add_optimizer_options, choose_optimizer
+from rnn_xp.cli.summary import summarize, where
 from rnn_xp.forecasting import (
-    Score,
     SplitSeries,
     compare,
     follows_last_value,
@@ -76,6 +73,7 @@ def add_command(commands: Any) -> None:
 
 
 def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    comm = ranks.join()  # before anything that could fail on one of them
     args = options.with_config(command, args)
     if args.resume is not None:
         args = _resumed(command, args)
@@ -99,12 +97,28 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     options.check_whole("--batch-size", args.batch_size, 1, rows)
     net = options.make_network(args)
     optimizer, reason = choose_optimizer(args, rows)
+    settings = {
+        "optimizer": optimizer,
+        "epochs": args.epochs,
+        "batch_size": args.batch_size,
+        "validation": args.validation,
+        "patience": args.patience,
+        "seed": args.seed,
+        "workers": args.workers,
+        "backend": backend,
+        "comm": comm,
+    }
+    if comm is not None and comm.rank:
+        return ranks.follow(net, split, settings, args.resume)
     out = args.resume or args.out
     out = out or new_folder_name(Path("runs"), f"{split.series.name}-{args.cell}")
     config = _config(args, backend, optimizer)
     say = _silent if args.json else print
     with RunFolder(out, force=args.force or args.resume is not None) as folder:
-        for line in _preamble(args, backend, split, net, reason, rows):
+        for line in (
+            *_preamble(args, backend, split, net, reason, rows),
+            *ranks.describe(comm),
+        ):
             say(line)
         begin = _Begin(folder, config if args.resume is None else None)
         checkpoint = Checkpoint(
@@ -112,7 +126,7 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             every=args.checkpoint_every,
             about={
                 **describe_model(split.scaler, args.seq_length, args.horizon),
-                "arguments": {**_arguments(args), **_where(backend)},
+                "arguments": {**_arguments(args), **where(backend)},
                 "data": split.series.sha256,
             },
         )
@@ -122,25 +136,19 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
                     net,
                     split.x,
                     split.y,
-                    optimizer=optimizer,
-                    epochs=args.epochs,
-                    batch_size=args.batch_size,
-                    validation=args.validation,
-                    patience=args.patience,
-                    seed=args.seed,
-                    workers=args.workers,
-                    backend=backend,
+                    **settings,
                     resume=checkpoint.last if args.resume else None,
                     callbacks=[interrupts, begin, checkpoint, progress],
                 )
             done = len(result.history["loss"])
-            if interrupts.signal and done < args.epochs:
+            signal = interrupts.signal or signal_in(result.stopped)  # or another rank's
+            if signal and done < args.epochs:
                 print(
                     f"rnn-xp: {result.stopped} after epoch {done} of {args.epochs}; go on with: "
                     f"rnn-xp train --resume {folder.path}",
                     file=sys.stderr,
                 )
-                return 128 + interrupts.signal
+                return 128 + signal
             summary = _finish(args, folder, backend, split, net, config, result, say)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_what_is_left(folder, checkpoint)) from None
@@ -247,7 +255,7 @@ def _finish(
     forecasts = {**split.baselines(), args.cell: model.predict(split.x_test, backend)}
     scores = compare(split.truth(), forecasts, split.train)
     summary = {
-        **_summary(config, backend, split, net, result, scores),
+        **summarize(config, backend, split, net, result, scores),
         "follows_last_value": follows_last_value(
             args.cell, forecasts[args.cell], split.truth(), split.last_values()
         ),
@@ -305,85 +313,7 @@ def _config(args: argparse.Namespace, backend: Backend, optimizer: Any) -> dict[
         value = getattr(optimizer, field.name)
         flat = value if value is None or isinstance(value, bool | int | float) else repr(value)
         config[f"optimizer_{field.name}"] = flat
-    return {**config, "optimizer": type(optimizer).__name__.lower(), **_where(backend)}
-
-
-def _where(backend: Backend) -> dict[str, str]:
-    return {
-        "backend": backend.name,
-        "device": backend.device_name,
-        "dtype": backend.dtype_name,
-    }
-
-
-def _summary(
-    config: dict[str, Any],
-    backend: Backend,
-    split: SplitSeries,
-    net: Network,
-    result: FitResult,
-    scores: list[Score],
-) -> dict[str, Any]:
-    series, losses = split.series, result.history["loss"]
-    packages = ("numpy", "array-api-compat", "safetensors", "threadpoolctl")
-    return {
-        "rnn_xp": __version__,
-        "git": _git_revision(),
-        "argv": sys.argv,
-        "config": config,
-        "data": {
-            "name": series.name,
-            "column": series.column,
-            "unit": series.unit,
-            "source": series.source,
-            "sha256": series.sha256,
-            "rows": len(series.values),
-            "first": series.dates[0] if series.dates else None,
-            "last": series.dates[-1] if series.dates else None,
-        },
-        "split": {
-            "train_rows": len(split.train),
-            "test_rows": len(split.test),
-            "train_windows": len(split.x),
-            "test_windows": len(split.x_test),
-        },
-        "warning": split.warning or None,
-        "scaler": split.scaler,
-        "parameters": net.num_parameters,
-        "backend": {
-            "name": backend.name,
-            "version": backend.version,
-            "device": backend.device_name,
-            "dtype": backend.dtype_name,
-        },
-        "versions": {name: metadata.version(name) for name in packages},
-        "engine": {
-            "name": result.engine,
-            "reason": result.engine_reason or None,
-            "block_rows": result.block_rows,
-            "workers": result.workers,
-        },
-        "epochs": len(losses),
-        "stopped": result.stopped,
-        "best_epoch": result.best_epoch,
-        "evaluations": result.evaluations,
-        "seconds": result.seconds,
-        "seconds_per_epoch": result.seconds / len(losses),
-        "final_loss": losses[-1],
-        "scores": scores,
-        "verdict": verdict(scores),
-    }
-
-
-def _git_revision() -> str | None:
-    """Revision of the checkout this package runs from, if it is one and git is there."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+    return {**config, "optimizer": type(optimizer).__name__.lower(), **where(backend)}
 
 
 def _silent(line: str) -> None:

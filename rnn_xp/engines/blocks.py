@@ -1,20 +1,17 @@
-"""Rows, cut into blocks of a fixed size, and the fixed tree in which sums over blocks are added."""
+"""Rows, cut into blocks of a fixed size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend import Backend
 
-__all__ = ["Batch", "default_block_rows", "on_accelerator", "tree_sum"]
+__all__ = ["Batch", "default_block_rows", "on_accelerator"]
 
 _CPU_BLOCK_ROWS = 1040
 _WORTH_A_THREAD = 8192  # numbers in the state of a block
 _ACCELERATOR_BLOCK_ROWS = 65536
-
-_T = TypeVar("_T")
 
 
 def on_accelerator(backend: Backend) -> bool:
@@ -50,42 +47,6 @@ def default_block_rows(backend: Backend, rows: int, hidden_size: int) -> int:
     half = -(-rows // 2)
     alone = rows <= _CPU_BLOCK_ROWS
     return half if alone and half * hidden_size >= _WORTH_A_THREAD else _CPU_BLOCK_ROWS
-
-
-def tree_sum(leaves: Iterable[_T], add: Callable[[_T, _T], _T]) -> _T:
-    """Sum in the order of a fixed binary tree, holding only log2(n) partial sums.
-
-    The tree over n leaves splits at the largest power of two below n, so the subtree over any
-    aligned run of leaves does not depend on how many follow.
-
-    Parameters
-    ----------
-    leaves : iterable
-        In order of their index; at least one.
-    add : callable
-
-    Returns
-    -------
-    The sum.
-
-    Examples
-    --------
-    >>> tree_sum("abcdefg", lambda a, b: f"({a}{b})")
-    '(((ab)(cd))((ef)g))'
-    """
-    partial: list[tuple[int, _T]] = []  # (height, sum), heights strictly falling
-    for leaf in leaves:
-        height, total = 0, leaf
-        while partial and partial[-1][0] == height:
-            total = add(partial.pop()[1], total)
-            height += 1
-        partial.append((height, total))
-    if not partial:
-        raise ValueError("tree_sum needs at least one leaf.")
-    total = partial.pop()[1]
-    while partial:
-        total = add(partial.pop()[1], total)
-    return total
 
 
 class Batch(NamedTuple):

@@ -8,8 +8,9 @@ order in which the blocks' gradients are added, are fixed here and are part of t
     tree         (g0 + g1)                (g2 + g3)          ...
                         ((g0 + g1) + (g2 + g3))              ...
 
-Who computes a block is not: any number of threads gives the same bits. And no more is held at
-once than the blocks being computed and a few gradients, however many rows there are.
+Who computes a block is not: any number of threads, and any number of ranks on other machines,
+gives the same bits. And no more is held at once than the blocks being computed and a few gradients,
+however many rows there are.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 from rnn_xp import sequence
 from rnn_xp._typing import Array, Loss, Optimizer, Params, Workspace
 from rnn_xp.backend import Backend
-from rnn_xp.engines.blocks import Batch, tree_sum
+from rnn_xp.distributed import Ranks, Subtree, join, tree_sum
+from rnn_xp.engines.blocks import Batch
+from rnn_xp.engines.ranks import sum_of_ranks
 from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import total_weight
 from rnn_xp.network import Network
@@ -63,6 +66,8 @@ class PortableEngine:
         ``noise(step, block)`` gives the generator for the dropout of a block in an update.
     workers : int
         Threads; more than one only where several can work at once, which is NumPy.
+    ranks : Ranks, optional
+        Others that compute a part of the blocks, each with the same data.
     reason : str
         Why no faster engine does this, where there might be one.
     """
@@ -79,6 +84,7 @@ class PortableEngine:
     truncate: tuple[int, int] | None = None
     noise: Callable[[int, int], Any] | None = None
     workers: int = 1
+    ranks: Ranks | None = None
     reason: str = ""
     evaluations: int = 0
     _pool: ThreadPoolExecutor | None = None
@@ -149,15 +155,15 @@ class PortableEngine:
         total = self.total(batch)
         steps = batch.y.shape[1] if self.net.topology == "one_to_many" else None
 
-        def block(number: int) -> Array:
+        def block(number: int) -> _ValueAndGrads:
             rows = self._block(batch, number)
             with self._workspace() as workspace:
                 pred, _ = self.net.forward(
                     params, rows.x, steps=steps, workspace=workspace, **rows.options
                 )
-                return self.loss(pred, rows.y, self._weight(rows), total)[0]
+                return self.loss(pred, rows.y, self._weight(rows), total)[0], {}
 
-        return tree_sum(self._map(block, batch), operator.add)
+        return self._sum(block, batch, {})[0]
 
     def _full_batch(self, params: Params, opt_state: Any, epoch: int) -> tuple[Params, Any, Array]:
         if self.noise is None:
@@ -191,9 +197,9 @@ class PortableEngine:
         pieces = sequence.segments(steps, *truncate)
         if topology == "many_to_one":  # only the last segment has a loss
             pieces = pieces[-1:]
-        carries = [
-            self._before(params, number, pieces[0].start) for number in self._numbers(self.data)
-        ]
+        carries = {
+            number: self._before(params, number, pieces[0].start) for number in self._own(self.data)
+        }
         mean = _Mean()
         for number, piece in enumerate(pieces):
             batch = self.data.steps(piece.start, piece.stop, topology)
@@ -227,7 +233,7 @@ class PortableEngine:
                     rng=self._rng(step, number), total=total, workspace=workspace, **rows.options,
                 )  # fmt: skip
 
-        return tree_sum(self._map(block, batch), _add)
+        return self._sum(block, batch, params)
 
     def _evaluate_segment(
         self,
@@ -235,7 +241,7 @@ class PortableEngine:
         batch: Batch,
         total: Any,
         step: int,
-        carries: list[Carry | None],
+        carries: dict[int, Carry | None],
         following: int,
         context: int,
     ) -> _ValueAndGrads:
@@ -252,11 +258,21 @@ class PortableEngine:
             )  # fmt: skip
             return value, grads
 
-        return tree_sum(self._map(block, batch), _add)
+        return self._sum(block, batch, params)
+
+    def _sum(
+        self, block: Callable[[int], _ValueAndGrads], batch: Batch, like: Params
+    ) -> _ValueAndGrads:
+        """Sum over all blocks, of which other ranks may compute some."""
+        if self.ranks is None:
+            return tree_sum(self._map(block, batch), _add)
+        leaves = zip(self._own(batch), self._map(block, batch), strict=True)
+        sums = join((Subtree(number, 0, leaf) for number, leaf in leaves), _add)
+        return sum_of_ranks(self.ranks, self.backend, len(self._numbers(batch)), sums, like)
 
     def _map(self, block: Callable[[int], _T], batch: Batch) -> Iterable[_T]:
-        """Evaluate the blocks, on threads where there are some; results in order."""
-        numbers = self._numbers(batch)
+        """Evaluate this rank's blocks, on threads where there are some; results in order."""
+        numbers = self._own(batch)
         if self._pool is None:
             return map(block, numbers)
         from rnn_xp.engines.threads import in_order
@@ -276,6 +292,11 @@ class PortableEngine:
     def _numbers(self, batch: Batch) -> range:
         """Numbers of the blocks."""
         return range(-(-batch.x.shape[0] // self.block_rows))
+
+    def _own(self, batch: Batch) -> range:
+        """Numbers of the blocks that are computed here."""
+        numbers = self._numbers(batch)
+        return numbers if self.ranks is None else self.ranks.share(len(numbers))
 
     def _block(self, batch: Batch, number: int) -> Batch:
         return batch.rows(number * self.block_rows, (number + 1) * self.block_rows)

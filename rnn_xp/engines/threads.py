@@ -1,17 +1,55 @@
-"""Work on threads, a few items ahead of whoever takes the results, never all of them at once."""
+"""Work on threads: how many there are, and what they are given, never all of it at once."""
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["in_order"]
+from rnn_xp.backend import Backend
+
+__all__ = ["count_workers", "in_order", "one_blas_thread"]
 
 _Item = TypeVar("_Item")
 _T = TypeVar("_T")
+
+
+def count_workers(workers: int | None, backend: Backend, sharing: int = 1) -> int:
+    """How many threads to use.
+
+    Parameters
+    ----------
+    workers : int, optional
+        As the user says; by default all cores.
+    backend : Backend
+        More than one thread is of use on NumPy alone.
+    sharing : int
+        How many ranks share the cores.
+    """
+    if backend.name != "numpy":
+        return 1
+    if workers is None:  # the cores this process may use, where the system can tell
+        affinity = getattr(os, "sched_getaffinity", None)
+        count: int | None = len(affinity(0)) if affinity else os.cpu_count()
+        return max(1, (count or 1) // sharing)
+    return workers
+
+
+def one_blas_thread(backend: Backend) -> contextlib.AbstractContextManager[Any]:
+    """One BLAS thread for the whole fit: a GEMM has other bits with two.
+
+    Blocks run on threads of their own, so nothing is lost.
+    """
+    if backend.name != "numpy":
+        return contextlib.nullcontext()
+    from threadpoolctl import threadpool_limits
+
+    limits: contextlib.AbstractContextManager[Any] = threadpool_limits(1, user_api="blas")
+    return limits
 
 
 def in_order(

@@ -58,6 +58,7 @@ SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
     ),
     ("the full batch, without truncation and dropout", _whole_batch),
     ("no sample_weight, lengths, mask or reset", lambda e: not any(_given(e))),
+    ("a single rank", lambda e: e.ranks is None),
     (
         "block_rows left alone: its own blocks have 64 rows",
         lambda e: (

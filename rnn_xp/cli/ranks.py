@@ -1,0 +1,70 @@
+"""Ranks of a launcher such as mpiexec: the first one speaks and writes, the others compute."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+from rnn_xp.cli.interrupts import Interrupts
+from rnn_xp.distributed import MPI, launched_ranks, mpi
+from rnn_xp.forecasting import SplitSeries
+from rnn_xp.network import Network
+from rnn_xp.trainer import fit
+from rnn_xp.training_loop import DivergenceError
+
+__all__ = ["describe", "end_all", "follow", "join", "let_the_first_speak"]
+
+_FIRST = 1.0  # seconds; an error of all ranks is told by the first, which ends the others
+
+_joined: list[MPI] = []
+
+
+def join() -> MPI | None:
+    """Join the ranks that a launcher has started; None without one."""
+    if launched_ranks() == 1:
+        return None
+    try:
+        _joined[:] = [mpi()]
+    except ImportError as error:  # something for the user to repair
+        raise ValueError(str(error)) from error
+    return _joined[0]
+
+
+def describe(comm: MPI | None) -> list[str]:
+    """Say in a line how many ranks there are; in none for one."""
+    return [] if comm is None else [f"ranks    {comm.size}, {comm.sharing} of them on these cores"]
+
+
+def follow(net: Network, split: SplitSeries, settings: dict[str, Any], resume: Path | None) -> int:
+    """Train with the first rank, which does everything else.
+
+    Returns
+    -------
+    int
+        Exit status: 0 for all that happens to all ranks together. It is for the first to say
+        what that was; a launcher may end the others as soon as one has another status.
+    """
+    with Interrupts(silent=True) as interrupts, contextlib.suppress(DivergenceError):
+        fit(
+            net,
+            split.x,
+            split.y,
+            **settings,
+            resume=None if resume is None else resume / "last.safetensors",
+            callbacks=[interrupts],
+        )
+    return 0
+
+
+def let_the_first_speak() -> None:
+    """Wait, on other ranks, for the first to tell an error that all of them have met."""
+    if _joined and _joined[0].rank:
+        time.sleep(_FIRST)
+
+
+def end_all(status: int) -> None:
+    """End all ranks because of an error on this one; the others would wait for it."""
+    if _joined:
+        _joined[0].abort(status)

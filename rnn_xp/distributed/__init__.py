@@ -1,0 +1,36 @@
+"""Ranks that train together, and the tree of sums that makes their result that of one.
+
+`rnn_xp.fit` takes a `Comm`; under ``mpiexec`` the command line makes one by itself::
+
+    from rnn_xp.distributed import mpi     # needs mpi4py: pip install "rnn-xp[mpi]"
+
+    comm = mpi()
+    result = rnn_xp.fit(net, x, y, optimizer=..., epochs=100, comm=comm)
+"""
+
+from rnn_xp.distributed.agreement import agree, fingerprint
+from rnn_xp.distributed.comm import Comm, CommError, Serial
+from rnn_xp.distributed.reduction import Ranks
+from rnn_xp.distributed.simulated import Simulated, simulate
+from rnn_xp.distributed.tree import Subtree, aligned, fold, join, share, tree_sum
+from rnn_xp.distributed.world import MPI, launched_ranks, mpi
+
+__all__ = [
+    "MPI",
+    "Comm",
+    "CommError",
+    "Ranks",
+    "Serial",
+    "Simulated",
+    "Subtree",
+    "agree",
+    "aligned",
+    "fingerprint",
+    "fold",
+    "join",
+    "launched_ranks",
+    "mpi",
+    "share",
+    "simulate",
+    "tree_sum",
+]

@@ -1,0 +1,197 @@
+"""One sum per step over all ranks: gradients, loss, and whether somebody wants to stop.
+
+``exact``: each rank sends the sums of its aligned subtrees, at most two of each height and mostly
+one in all, to a partner that holds the neighbouring ones; both join what they have, and so on with
+partners twice as far away. After log2(size) such exchanges all ranks hold the one tree's sum, to
+the bit that a single rank would have made. What is sent does not grow with the data.
+
+``fast``: each rank adds up all of its own, and the library of MPI adds the ranks in its own order.
+The bits repeat for a number of ranks, and differ from one number to another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_xp.distributed.comm import Comm, CommError
+from rnn_xp.distributed.tree import Subtree, aligned, fold, join, share
+
+__all__ = ["Ranks"]
+
+_Row = NDArray[Any]
+_HEAD = 2  # entries of a message before its rows: whether to stop, and the number of the sum
+_ROUND = 128  # numbers of sums repeat: that of all ranks together is exact in any float
+_REASON = 256  # bytes
+
+
+class _Part(NamedTuple):
+    """What a rank, or the ranks it has exchanged with, know of a sum."""
+
+    leaves: range
+    sums: list[Subtree[_Row]]
+    stop: float
+
+
+class Ranks:
+    """One rank among others, in a training.
+
+    A NaN needs no flag of its own: added to anything it stays one, so that after a sum every
+    rank holds it, and comes to the conclusion that a single one would.
+
+    Parameters
+    ----------
+    comm : Comm
+    reduction : str
+        "exact" or "fast".
+
+    Attributes
+    ----------
+    stopped : str
+        Why all ranks stop after this epoch; empty if they do not. The same on all of them.
+    """
+
+    def __init__(self, comm: Comm, reduction: str = "exact") -> None:
+        if reduction not in ("exact", "fast"):
+            raise ValueError(f"reduction must be 'exact' or 'fast', got {reduction!r}.")
+        self.comm, self.reduction = comm, reduction
+        self.stopped = ""
+        self._wish = ""
+        self._number = 0
+
+    def share(self, leaves: int) -> range:
+        """Leaves of this rank."""
+        return share(leaves, self.comm.size, self.comm.rank)
+
+    def ask_to_stop(self, reason: str) -> None:
+        """Let all ranks stop after the epoch of the next sum, which tells them."""
+        self._wish = self._wish or reason
+
+    def total(self, leaves: int, sums: Sequence[Subtree[_Row]], width: int, dtype: Any) -> _Row:
+        """Sum over all leaves.
+
+        Parameters
+        ----------
+        leaves : int
+            Of all ranks together, >= 1.
+        sums : sequence of Subtree
+            Those of this rank's leaves, as `join` leaves them; rows of ``width`` numbers.
+        width : int
+        dtype : NumPy dtype
+
+        Returns
+        -------
+        array (width,)
+            New, and the same on all ranks.
+
+        Raises
+        ------
+        ValueError
+            If the sums are of other leaves than this rank's.
+        CommError
+            If the ranks are not at the same sum.
+        """
+        own = self.share(leaves)
+        if [(part.start, part.height) for part in sums] != aligned(own):
+            raise ValueError(
+                f"rank {self.comm.rank} has to sum over the leaves {own}, and no other."
+            )
+        self._number = (self._number + 1) % _ROUND
+        mine = _Part(own, list(sums), float(bool(self._wish)))
+        make = self._exact if self.reduction == "exact" else self._fast
+        row, stop = make(leaves, mine, width, np.dtype(dtype))
+        if stop and not self.stopped:
+            self.stopped = self._reason()
+        return row
+
+    def _fast(self, leaves: int, mine: _Part, width: int, dtype: Any) -> tuple[_Row, float]:
+        row = np.zeros(_HEAD + width, dtype)
+        row[:_HEAD] = mine.stop, self._number
+        if mine.sums:
+            row[_HEAD:] = fold(mine.sums, np.add)
+        row = self.comm.total(row)
+        self._check_number(float(row[1]), self._number * self.comm.size)
+        return row[_HEAD:], float(row[0])
+
+    def _exact(self, leaves: int, mine: _Part, width: int, dtype: Any) -> tuple[_Row, float]:
+        size, rank = self.comm.size, self.comm.rank
+        power = 1 << (size.bit_length() - 1)
+        # Of 2 * extra first ranks each odd one hands all to its left neighbour, and is told the
+        # result; then there are `power` ranks left, or places, and every exchange is of two.
+        extra = size - power
+        if rank < 2 * extra:
+            if rank % 2:
+                self.comm.exchange(rank - 1, self._message(mine, width, dtype), None)
+                message = np.empty(_HEAD + width, dtype)
+                self.comm.exchange(rank - 1, None, message)
+                self._check_number(float(message[1]), self._number)
+                return message[_HEAD:], float(message[0])
+            theirs = self._receive(rank + 1, None, share(leaves, size, rank + 1), width, dtype)
+            mine = _joined(mine, theirs)
+        place = rank // 2 if rank < 2 * extra else rank - extra
+
+        def rank_at(place: int) -> int:
+            return 2 * place if place < extra else place + extra
+
+        def begin(place: int) -> int:
+            return share(leaves, size, rank_at(place)).start if place < power else leaves
+
+        reach = 1
+        while reach < power:
+            other = place ^ reach
+            first = other - other % reach
+            theirs = self._receive(
+                rank_at(other), mine, range(begin(first), begin(first + reach)), width, dtype
+            )
+            mine = _joined(mine, theirs)
+            reach *= 2
+        total = fold(mine.sums, np.add)
+        if rank < 2 * extra:
+            all_of_it = _Part(mine.leaves, [Subtree(0, 0, total)], mine.stop)
+            self.comm.exchange(rank + 1, self._message(all_of_it, width, dtype), None)
+        return total, mine.stop
+
+    def _message(self, part: _Part, width: int, dtype: Any) -> _Row:
+        message = np.empty(_HEAD + len(part.sums) * width, dtype)
+        message[:_HEAD] = part.stop, self._number
+        for row, subtree in zip(message[_HEAD:].reshape(-1, width), part.sums, strict=True):
+            row[...] = subtree.total
+        return message
+
+    def _receive(
+        self, partner: int, mine: _Part | None, leaves: range, width: int, dtype: Any
+    ) -> _Part:
+        """Exchange with a partner that holds these leaves, or only listen to it."""
+        places = aligned(leaves)
+        message = np.empty(_HEAD + len(places) * width, dtype)
+        send = None if mine is None else self._message(mine, width, dtype)
+        self.comm.exchange(partner, send, message)
+        self._check_number(float(message[1]), self._number)
+        rows = message[_HEAD:].reshape(-1, width)
+        sums = [Subtree(*place, row) for place, row in zip(places, rows, strict=True)]
+        return _Part(leaves, sums, float(message[0]))
+
+    def _check_number(self, found: float, expected: int) -> None:
+        if found != expected:
+            raise CommError(
+                f"rank {self.comm.rank} is at another sum than its partner ({expected} and "
+                f"{found:g}): the ranks do not do the same. Give all of them the same data, "
+                "settings and callbacks."
+            )
+
+    def _reason(self) -> str:
+        """What the first rank with a reason to stop says; all ranks come here together."""
+        text = np.zeros(_REASON, np.uint8)
+        mine = self._wish.encode()[:_REASON]
+        text[: len(mine)] = np.frombuffer(mine, np.uint8)
+        said = [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in self.comm.gather(text)]
+        return next(filter(None, said))
+
+
+def _joined(a: _Part, b: _Part) -> _Part:
+    left, right = sorted((a, b), key=lambda part: (part.leaves.start, part.leaves.stop))
+    leaves = range(left.leaves.start, right.leaves.stop)
+    return _Part(leaves, join([*left.sums, *right.sums], np.add), max(a.stop, b.stop))

@@ -1,0 +1,142 @@
+"""The fixed binary tree in which sums over blocks are added, whoever holds which of its parts.
+
+The tree over n leaves splits at the largest power of two below n. An aligned run of leaves,
+``k * 2**h .. (k + 1) * 2**h - 1``, is a subtree of height h of every such tree that has all of
+them, however many leaves follow; so its sum may be made anywhere, and is the same to the bit. Over
+seven leaves, of which one rank holds 0..2 and another 3..6::
+
+    (((0 1) (2 3)) ((4 5) 6))        the tree
+      (0 1)  2                       what the first can add up
+                3   (4 5) 6          what the second can
+
+Whoever holds neighbouring subtrees joins them as far as both halves are there, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+__all__ = ["Subtree", "aligned", "fold", "join", "share", "tree_sum"]
+
+_T = TypeVar("_T")
+
+
+class Subtree(NamedTuple, Generic[_T]):
+    """The sum over the leaves ``start .. start + 2**height - 1``, where start is aligned."""
+
+    start: int
+    height: int
+    total: _T
+
+
+def join(parts: Iterable[Subtree[_T]], add: Callable[[_T, _T], _T]) -> list[Subtree[_T]]:
+    """Join neighbouring subtrees wherever both halves of the next higher one are there.
+
+    Parameters
+    ----------
+    parts : iterable of Subtree
+        In order, without a gap.
+    add : callable
+
+    Returns
+    -------
+    list of Subtree
+        At most two of each height: those of `aligned` over all leaves that the parts have.
+
+    Examples
+    --------
+    >>> parts = [Subtree(start, 0, str(start)) for start in range(3, 9)]
+    >>> for part in join(parts, lambda a, b: f"({a}{b})"):
+    ...     print(part.start, part.height, part.total)
+    3 0 3
+    4 2 ((45)(67))
+    8 0 8
+    """
+    found: list[Subtree[_T]] = []
+    for part in parts:
+        start, height, total = part
+        # The left half of a subtree begins at an even multiple of its size.
+        while found and found[-1].height == height and not (found[-1].start >> height) % 2:
+            left = found.pop()
+            start, height, total = left.start, height + 1, add(left.total, total)
+        found.append(Subtree(start, height, total))
+    return found
+
+
+def fold(parts: Sequence[Subtree[_T]], add: Callable[[_T, _T], _T]) -> _T:
+    """Add up what `join` left of all leaves from 0 on, the last parts first.
+
+    Examples
+    --------
+    >>> parts = join([Subtree(k, 0, str(k)) for k in range(7)], lambda a, b: f"({a}{b})")
+    >>> fold(parts, lambda a, b: f"({a}{b})")
+    '(((01)(23))((45)6))'
+    """
+    if not parts:
+        raise ValueError("tree_sum needs at least one leaf.")
+    *others, last = parts
+    total = last.total
+    for part in reversed(others):
+        total = add(part.total, total)
+    return total
+
+
+def tree_sum(leaves: Iterable[_T], add: Callable[[_T, _T], _T]) -> _T:
+    """Sum in the order of a fixed binary tree, holding only log2(n) partial sums.
+
+    The tree over n leaves splits at the largest power of two below n, so the subtree over any
+    aligned run of leaves does not depend on how many follow.
+
+    Parameters
+    ----------
+    leaves : iterable
+        In order of their index; at least one.
+    add : callable
+
+    Returns
+    -------
+    The sum.
+
+    Examples
+    --------
+    >>> tree_sum("abcdefg", lambda a, b: f"({a}{b})")
+    '(((ab)(cd))((ef)g))'
+    """
+    return fold(join((Subtree(k, 0, leaf) for k, leaf in enumerate(leaves)), add), add)
+
+
+def share(leaves: int, size: int, rank: int) -> range:
+    """Leaves of a rank: a run of them, as many as others have or one more.
+
+    Parameters
+    ----------
+    leaves : int
+    size : int
+        Ranks. Where there are more of them than leaves, some have none.
+    rank : int
+        0..size-1.
+
+    Examples
+    --------
+    >>> [share(8, 3, rank) for rank in range(3)]
+    [range(0, 2), range(2, 5), range(5, 8)]
+    """
+    return range(rank * leaves // size, (rank + 1) * leaves // size)
+
+
+def aligned(leaves: range) -> list[tuple[int, int]]:
+    """Give (start, height) of the largest aligned subtrees of a run of leaves, in order.
+
+    Examples
+    --------
+    >>> aligned(range(3, 9))
+    [(3, 0), (4, 2), (8, 0)]
+    """
+    found, start = [], leaves.start
+    while start < leaves.stop:
+        room = (leaves.stop - start).bit_length() - 1
+        height = min(room, (start & -start).bit_length() - 1) if start else room
+        found.append((start, height))
+        start += 1 << height
+    return found

@@ -1,0 +1,178 @@
+"""Ranks of MPI, by mpi4py, which is imported when the first one is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_xp.distributed.comm import CommError
+
+__all__ = ["MPI", "launched_ranks", "mpi"]
+
+_TIMEOUT = "RNN_XP_MPI_TIMEOUT"
+_SECONDS = 30.0
+_PATIENT = 10  # times longer for what happens once: ranks read their data at different speeds
+_SPIN = 2e-3  # seconds; afterwards the core is given away between two looks
+_NO_ANSWER = 75  # exit status, EX_TEMPFAIL: starting again may help
+
+# How launchers tell a process how many there are: hydra, gforker and PMI2; Open MPI; Slurm.
+_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+def launched_ranks() -> int:
+    """How many ranks a launcher has started, this one included; 1 without a launcher."""
+    for name in _SIZES:
+        if (value := os.environ.get(name, "")).isdecimal():
+            return int(value)
+    return 1
+
+
+class MPI:
+    """A rank of MPI_COMM_WORLD; see `mpi`.
+
+    Parameters
+    ----------
+    world : mpi4py communicator
+    deadline : float
+        Seconds.
+    """
+
+    def __init__(self, world: Any, deadline: float) -> None:
+        self._world = world
+        self._comm = world.Dup()  # what others send is none of ours
+        self.deadline = deadline
+        self.rank: int = world.Get_rank()
+        self.size: int = world.Get_size()
+        self.sharing = self._count_sharing()
+
+    def exchange(
+        self, partner: int, send: NDArray[Any] | None, receive: NDArray[Any] | None
+    ) -> None:
+        """Send a buffer to another rank and fill one with what it sends; either may be None."""
+        requests = []
+        if receive is not None:
+            requests.append(self._comm.Irecv(receive, partner))
+        if send is not None:
+            requests.append(self._comm.Isend(send, partner))
+        self._wait(requests, self.deadline)
+
+    def total(self, row: NDArray[Any]) -> NDArray[Any]:
+        """Sum of all ranks' rows, in the order of MPI."""
+        found = np.empty_like(row)
+        self._wait([self._comm.Iallreduce(row, found)], self.deadline)
+        return found
+
+    def gather(self, row: NDArray[Any]) -> NDArray[Any]:
+        """All ranks' rows, which have one length, as (size, length)."""
+        found = np.empty((self.size, row.size), row.dtype)
+        row = np.ascontiguousarray(row)
+        self._wait([self._comm.Iallgather(row, found)], _PATIENT * self.deadline)
+        return found
+
+    def abort(self, status: int) -> None:
+        """End all ranks at once."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._world.Abort(status)
+
+    def _wait(self, requests: list[Any], seconds: float) -> None:
+        """Wait with a deadline: a rank that is gone or stalls would never answer."""
+        begun, waiting = time.monotonic(), requests
+        while waiting := [request for request in waiting if not request.Test()]:
+            waited = time.monotonic() - begun
+            if waited > _SPIN:
+                time.sleep(5e-5)
+            if waited > seconds:
+                sys.stderr.write(
+                    f"rank {self.rank}: no answer of another rank in {seconds:g} s, so all ranks "
+                    f"end here. Where a step may take so long, set {_TIMEOUT} (seconds).\n"
+                )
+                self.abort(_NO_ANSWER)
+
+    def _count_sharing(self) -> int:
+        """How many ranks there are on the same cores of the same machine."""
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = sorted(affinity(0)) if affinity else os.cpu_count()
+        digest = hashlib.sha256(f"{socket.gethostname()} {cores}".encode()).digest()
+        mine = np.frombuffer(digest, np.uint8)
+        return int((self.gather(mine) == mine).all(axis=1).sum())
+
+    def _end_all_on_error(self) -> None:
+        """An exception that nobody catches ends all ranks; the others would wait for this one."""
+        before = sys.excepthook
+
+        def hook(
+            kind: type[BaseException], error: BaseException, trace: TracebackType | None
+        ) -> None:
+            before(kind, error, trace)
+            self.abort(1)
+
+        sys.excepthook = hook
+
+
+_found: list[MPI] = []
+
+
+def mpi(*, deadline: float | None = None) -> MPI:
+    """Join the ranks that ``mpiexec`` or ``srun`` has started.
+
+    From now on an exception that nobody catches ends all ranks, with its traceback. (A
+    ``sys.exit`` on one rank does so only under ``python -m mpi4py``; without it, the others end
+    at their deadline.)
+
+    Parameters
+    ----------
+    deadline : float, optional
+        Seconds to wait for another rank before all are ended; by default those in the
+        environment variable ``RNN_XP_MPI_TIMEOUT``, or 30.
+
+    Returns
+    -------
+    MPI
+        The same for every call.
+
+    Raises
+    ------
+    ImportError
+        If mpi4py or the library of MPI is missing.
+    CommError
+        If mpi4py does not see the launcher's ranks, because it is built for another MPI.
+    """
+    if not _found:
+        launched = launched_ranks()
+        try:
+            from mpi4py import MPI as library  # noqa: N811 - its name for itself
+        except (ImportError, RuntimeError) as error:
+            raise ImportError(
+                f"training on several ranks needs mpi4py and an MPI library ({error}). Install "
+                'them with: pip install "rnn-xp[mpi]" mpich'
+            ) from error
+        world = library.COMM_WORLD
+        if world.Get_size() == 1 < launched:
+            raise CommError(
+                f"the launcher started {launched} processes, but mpi4py sees one: it uses another "
+                f"MPI than the launcher, {library.Get_library_version().splitlines()[0]}. Use that "
+                "one's mpiexec, or install mpi4py for this one."
+            )
+        _found.append(MPI(world, _seconds(deadline)))
+        _found[0]._end_all_on_error()
+    return _found[0]
+
+
+def _seconds(deadline: float | None) -> float:
+    text = os.environ.get(_TIMEOUT, "").strip()
+    try:
+        seconds = deadline if deadline is not None else float(text or _SECONDS)
+    except ValueError:
+        seconds = -1.0
+    if not seconds > 0.0:
+        raise ValueError(f"{_TIMEOUT} must be a number of seconds > 0, got {text!r}.")
+    return seconds

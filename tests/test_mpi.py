@@ -1,0 +1,317 @@
+"""Ranks of MPI: the bits of one rank, and what happens when something happens to one of them.
+
+Each launch has a hard limit and may leave no process behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_distributed_fit import EPOCHS, KINDS, alone, fit
+
+import rnn_xp
+from rnn_xp import checkpoint
+from rnn_xp.callbacks import Checkpoint
+from rnn_xp.distributed import fingerprint
+
+pytestmark = [
+    pytest.mark.mpi,
+    pytest.mark.skipif(
+        importlib.util.find_spec("mpi4py") is None, reason="mpi4py is not installed"
+    ),
+]
+
+TESTS = Path(__file__).parent
+LIMIT = 30.0  # seconds until a launch counts as hanging
+GFORKER, HYDRA = "mpiexec.gforker", "mpiexec"  # the first listens to no network
+
+
+@dataclasses.dataclass
+class Done:
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+
+class Launch:
+    """Ranks that are running."""
+
+    def __init__(self, ranks, *command, launcher=GFORKER, **settings):
+        here = Path(sys.executable).with_name(launcher)
+        self.mark = f"RNN_XP_TEST={uuid.uuid4()}"
+        name, _, value = self.mark.partition("=")
+        paths = [str(Path(rnn_xp.__file__).parents[1]), str(TESTS), *sys.path]
+        self.begun = time.monotonic()
+        self.process = subprocess.Popen(
+            [str(here if here.exists() else launcher), "-n", str(ranks), sys.executable, *command],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(paths),
+                "UCX_TLS": "self,sm",
+                "RNN_XP_BACKEND": "numpy",
+                name: value,
+                **settings,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def processes(self):
+        """Ids of the launcher and all that it has started."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                try:
+                    environment = (entry / "environ").read_bytes()
+                    zombie = (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+                except OSError:
+                    continue
+                if self.mark.encode() in environment and not zombie:
+                    found.append(int(entry.name))
+        return found
+
+    def ranks(self):
+        """Ids of the ranks."""
+        ids = []
+        for number in self.processes():
+            try:
+                words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[0].decode() == sys.executable:
+                ids.append(number)
+        return ids
+
+    def wait(self, limit=LIMIT):
+        try:
+            out, err = self.process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            self.end()
+            out, err = self.process.communicate()
+            pytest.fail(f"the ranks hang: {out} {err}")
+        seconds = time.monotonic() - self.begun
+        until = time.monotonic() + 5.0
+        while (left := self.processes()) and time.monotonic() < until:
+            time.sleep(0.05)
+        self.end()
+        assert not left, f"processes are left: {left}; {out} {err}"
+        return Done(self.process.returncode, out, err, seconds)
+
+    def end(self):
+        for number in self.processes():
+            try:
+                os.kill(number, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def train(ranks, folder, kind, epochs=EPOCHS, fault="", **options):
+    command = [str(TESTS / "mpi_training.py"), str(folder), kind, str(epochs), fault]
+    return Launch(ranks, *command, **options).wait()
+
+
+def said(folder, ranks):
+    """Hash, epochs and reason to stop, which all ranks must have alike."""
+    found = {Path(folder, f"rank-{k}-of-{ranks}").read_text() for k in range(ranks)}
+    assert len(found) == 1
+    return found.pop().split(" ", 2)
+
+
+def until(condition, seconds=LIMIT):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+@functools.cache
+def expected(kind, epochs=EPOCHS):
+    return fingerprint((alone(kind) if epochs == EPOCHS else fit(kind, epochs=epochs)).params)
+
+
+def assert_resumable(folder, kind="adam"):
+    """The file goes on, on one rank, to the bits of a run that nothing happened to."""
+    result = fit(kind, resume=Checkpoint(folder).last)
+    assert fingerprint(result.params) == expected(kind)
+
+
+class TestBits:
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+    def test_after_thirty_epochs(self, ranks, kind, tmp_path):
+        done = train(ranks, tmp_path, kind)
+        assert (done.status, done.err) == (0, "")
+        assert said(tmp_path, ranks) == [expected(kind), str(EPOCHS), ""]
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_from_four_ranks_to_two(self, kind, tmp_path):
+        assert train(4, tmp_path, kind, EPOCHS // 2).status == 0
+        assert said(tmp_path, 4)[0] == expected(kind, EPOCHS // 2)
+        assert train(2, tmp_path, kind).status == 0
+        assert said(tmp_path, 2)[0] == expected(kind)
+
+    def test_the_usual_launcher(self, tmp_path):
+        assert train(2, tmp_path, "adam", launcher=HYDRA).status == 0
+        assert said(tmp_path, 2)[0] == expected("adam")
+
+
+@pytest.mark.parametrize("launcher", [GFORKER, HYDRA])
+class TestFaults:
+    def test_an_exception_on_one_rank_ends_all_with_its_message(self, launcher, tmp_path):
+        done = train(2, tmp_path, "adam", fault="exception", launcher=launcher)
+        assert done.status != 0
+        assert "RuntimeError: the disk is on fire" in done.err
+        assert_resumable(tmp_path)
+
+    def test_a_rank_that_exits(self, launcher, tmp_path):
+        """Without ``python -m mpi4py`` the others end at their deadline."""
+        done = train(2, tmp_path, "adam", fault="exit", launcher=launcher, RNN_XP_MPI_TIMEOUT="2")
+        assert done.status != 0
+        assert "rank 0: no answer of another rank in 2 s" in done.err
+        assert_resumable(tmp_path)
+
+    def test_a_rank_that_stalls(self, launcher, tmp_path):
+        done = train(3, tmp_path, "adam", fault="stall", launcher=launcher, RNN_XP_MPI_TIMEOUT="2")
+        assert done.status != 0
+        assert "no answer of another rank in 2 s" in done.err
+        assert_resumable(tmp_path)
+
+    def test_a_rank_that_is_killed(self, launcher, tmp_path):
+        """What the launcher says is not to be relied upon: gforker's status is 0."""
+        done = train(3, tmp_path, "adam", fault="kill", launcher=launcher)
+        assert not list(tmp_path.glob("rank-*"))
+        assert done.seconds < LIMIT
+        assert_resumable(tmp_path)
+
+    def test_nan_on_one_rank(self, launcher, tmp_path):
+        done = train(2, tmp_path, "adam", fault="nan", launcher=launcher)
+        assert done.status != 0
+        assert "DivergenceError: training diverged: the loss is not finite at epoch" in done.err
+        checkpoint.load(tmp_path / "last.safetensors")  # whole, and finite
+
+    def test_one_rank_that_stops(self, launcher, tmp_path):
+        done = train(3, tmp_path, "adam", fault="stop", launcher=launcher)
+        assert done.status == 0
+        assert said(tmp_path, 3)[1:] == ["9", "the last rank is tired"]
+        assert_resumable(tmp_path)
+
+    def test_ranks_with_other_settings(self, launcher, tmp_path):
+        done = train(2, tmp_path, "adam", fault="seed", launcher=launcher)
+        assert done.status != 0
+        assert "CommError: ranks 0 and 1 are not to do the same. arrays of the start" in done.err
+        assert "seed: 0 and 1" in done.err
+        assert not list(tmp_path.iterdir())
+
+
+def test_ranks_killed_at_random(request, tmp_path):
+    """One after the other, while they start and while they train; it goes on where it was."""
+    rng, last = random.Random(0), tmp_path / "last.safetensors"
+    epochs = [0]
+    for number in range(request.config.getoption("--kills")):
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        launch = Launch(
+            2, str(TESTS / "mpi_training.py"), str(tmp_path), "adam", "100000", "slow",
+            launcher=[GFORKER, HYDRA][number % 2], RNN_XP_MPI_TIMEOUT="5",
+        )  # fmt: skip
+        until(lambda launch=launch: len(launch.ranks()) == 2)
+        if number % 4 < 3:
+            until(lambda before=before: last.exists() and last.stat().st_mtime_ns > before)
+        time.sleep(rng.uniform(0.0, 1.0))
+        os.kill(rng.choice(launch.ranks()), signal.SIGKILL)
+        launch.wait()
+        epochs.append(checkpoint.load(last)[1]["training"]["epoch"])
+    assert epochs == sorted(epochs)
+    print(f"epochs after each kill: {epochs[1:]}")
+    assert train(2, tmp_path, "adam", epochs[-1] + 5).status == 0
+    assert said(tmp_path, 2)[0] == expected("adam", epochs[-1] + 5)
+
+
+SMALL = ["--hidden-size", "4", "--optimizer", "adam", "--seed", "3", "--seq-length", "5"]
+
+
+def rnn_xp_train(ranks, out, *options, epochs=6, **settings):
+    command = ["-m", "rnn_xp.cli", "train", *SMALL, "--epochs", str(epochs), *options]
+    return Launch(ranks, *command, "--out", str(out), **settings)
+
+
+def params(folder):
+    arrays, about = checkpoint.load(folder / "model.safetensors")
+    return arrays, about
+
+
+class TestCommandLine:
+    def test_two_ranks_write_and_say_what_one_does(self, tmp_path):
+        one = rnn_xp_train(1, tmp_path / "one").wait()
+        two = rnn_xp_train(2, tmp_path / "two", launcher=HYDRA).wait()
+        assert one.status == two.status == 0
+        lines = [
+            [line.replace("/two", "/one") for line in done.out.splitlines()] for done in (one, two)
+        ]
+        assert lines[1].pop(lines[1].index("ranks    2, 2 of them on these cores"))
+        assert lines[0] == lines[1]
+        assert two.err.count("epoch 6/6") == 1
+        assert fingerprint(params(tmp_path / "one")[0]) == fingerprint(params(tmp_path / "two")[0])
+        metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
+        assert metrics["engine"]["ranks"] == 2
+        left = {path.name for path in (tmp_path / "two").iterdir()}
+        assert left == {path.name for path in (tmp_path / "one").iterdir()}
+
+    def test_sigterm_to_the_launcher_keeps_the_epoch(self, tmp_path):
+        launch = rnn_xp_train(
+            2, tmp_path / "run", "--checkpoint-every", "1", epochs=3000, launcher=HYDRA
+        )
+        until(lambda: (tmp_path / "run" / "last.safetensors").exists())
+        launch.process.send_signal(signal.SIGTERM)
+        done = launch.wait()
+        about = checkpoint.load(tmp_path / "run" / "last.safetensors")[1]
+        epoch = about["training"]["epoch"]
+        assert epoch < 3000
+        assert done.status == 128 + signal.SIGTERM
+        assert done.err.count("SIGTERM: ending after this epoch") == 1
+        assert f"interrupted by SIGTERM after epoch {epoch} of 3000; go on with" in done.err
+        assert not (tmp_path / "run" / "model.safetensors").exists()
+        again = Launch(
+            3, "-m", "rnn_xp.cli", "train", "--resume", str(tmp_path / "run"), "--epochs",
+            str(epoch + 4),
+        ).wait()  # fmt: skip
+        assert again.status == 0, again
+        assert rnn_xp_train(1, tmp_path / "whole", epochs=epoch + 4).wait().status == 0
+        found, whole = (params(tmp_path / name)[0] for name in ("run", "whole"))
+        assert all(np.array_equal(found[name], array) for name, array in whole.items())
+
+    @pytest.mark.parametrize("launcher", [GFORKER, HYDRA])
+    def test_an_error_of_all_is_told_once(self, launcher, tmp_path):
+        done = rnn_xp_train(3, tmp_path / "run", epochs=0, launcher=launcher).wait()
+        assert done.status != 0
+        assert done.err.count("rnn-xp: error: --epochs must be an integer >= 1, got 0") == 1
+
+    @pytest.mark.parametrize("launcher", [GFORKER, HYDRA])
+    def test_an_error_of_the_first_ends_all(self, launcher, tmp_path):
+        (tmp_path / "run").mkdir()
+        done = rnn_xp_train(2, tmp_path / "run", launcher=launcher).wait()
+        assert done.status != 0
+        assert done.err.count("rnn-xp: error:") == 1
+        assert "exists already" in done.err
+
+    def test_divergence_leaves_the_last_good_model(self, tmp_path):
+        options = ["--optimizer", "sgd", "--learning-rate", "1e30"]
+        done = rnn_xp_train(2, tmp_path / "run", *options, epochs=50, launcher=HYDRA).wait()
+        assert done.status == 1
+        assert done.err.count("rnn-xp: training diverged") == 1
+        assert params(tmp_path / "run")[0]
