@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import strategies as st
+from problems import CELLS
 
 import rnn_xp as rx
-
-CELLS = {
-    "rnn-tanh": {"cell": "rnn"},
-    "rnn-relu": {"cell": "rnn", "activation": "relu"},
-    "gru": {"cell": "gru"},
-    "gru-reset-before": {"cell": "gru", "reset_after": False},
-    "lstm": {"cell": "lstm"},
-}
 
 
 def random_params(net, seed, dtype="float32"):

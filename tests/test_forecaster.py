@@ -379,6 +379,27 @@ class TestBacktest:
         fresh = quick(epochs=4).fit(values[:220])
         np.testing.assert_allclose(again.series[0].forecast[2], fresh.predict(), rtol=1e-6)
 
+    def test_trained_again_each_origin_is_judged_once_gaps_or_not(self):
+        values = waves()
+        values[[205, 206, 221]] = np.nan
+        f = quick(epochs=2, missing="mask", horizon=2)
+        once, again = (f.backtest(values, 200, stride=3, retrain=r) for r in (False, 2))
+        assert np.array_equal(once.series[0].origins, again.series[0].origins)
+        assert not np.isnan(values[once.series[0].origins[:, None] + [0, 1]]).any()
+
+    def test_trained_again_with_series_of_unequal_length(self):
+        given = {"long": waves(260), "short": waves(240, 1)}
+        result = quick(epochs=2).backtest(given, 200, retrain=15)
+        origins = {part.name: part.origins.tolist() for part in result.series}
+        assert origins == {"long": list(range(200, 260)), "short": list(range(200, 240))}
+
+    def test_nothing_to_judge_by_is_an_error(self):
+        values = waves()
+        f = quick(missing="mask").fit({"a": values, "b": values})
+        more = {"a": waves(250), "b": np.concatenate([values, np.full(10, np.nan)])}
+        with pytest.raises(ValueError, match="'b' has nowhere 1 new values together"):
+            f.evaluate(more)
+
     def test_evaluate_goes_on_where_fit_ended(self):
         values = waves()
         f = quick(horizon=2).fit(values[:200])

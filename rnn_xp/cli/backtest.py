@@ -48,9 +48,7 @@ def add_command(commands: Any) -> None:
     add("--retrain", type=int, metavar="K", help="after so many origins; never by default")
     add = command.add_argument_group("backend and output").add_argument
     add("--config", type=Path, metavar="FILE", help="options from a TOML file")
-    add("--backend", metavar="NAME", help="over RNN_XP_BACKEND")
-    add("--device", help="over RNN_XP_DEVICE")
-    add("--dtype", help="over RNN_XP_DTYPE")
+    options.add_backend_options(add)
     add("--csv", type=Path, metavar="FILE", help="write every forecast there")
     add("--plots", type=Path, metavar="DIR", help="draw forecasts, errors by step and residuals")
     add("--json", action="store_true", help="print one line of JSON and nothing else")

@@ -38,9 +38,7 @@ def add_command(commands: Any) -> None:
     add("--hidden-size", type=int, default=50, metavar="H", help="(%(default)s)")
     add("--epochs", type=int, default=20, help="to time (%(default)s)")
     add("--workers", type=int, help="threads on NumPy; all cores by default")
-    add("--backend", metavar="NAME", help="over RNN_XP_BACKEND")
-    add("--device", help="over RNN_XP_DEVICE")
-    add("--dtype", help="over RNN_XP_DTYPE")
+    options.add_backend_options(add)
     add("--json", action="store_true", help="print one line of JSON")
     command.set_defaults(run=_bench)
 

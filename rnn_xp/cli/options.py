@@ -16,6 +16,7 @@ from rnn_xp.network import Network
 from rnn_xp.runs import column_label
 
 __all__ = [
+    "add_backend_options",
     "add_common_options",
     "add_data_options",
     "add_network_options",
@@ -26,6 +27,7 @@ __all__ = [
     "load_series",
     "load_split",
     "make_network",
+    "read_toml",
     "with_config",
 ]
 
@@ -101,13 +103,18 @@ def add_network_options(command: argparse.ArgumentParser) -> Any:
     return group
 
 
-def add_common_options(command: argparse.ArgumentParser, folder: str) -> None:
-    """Where the computation happens, and where the results go."""
-    add = command.add_argument_group("backend and output").add_argument
+def add_backend_options(add: Any) -> None:
+    """Where the computation happens."""
     names = "numpy|cupy|torch|jax|array_api_strict|auto"
     add("--backend", metavar="NAME", help=f"over RNN_XP_BACKEND: {names}")
     add("--device", help="over RNN_XP_DEVICE: cpu, cuda:0, ...")
     add("--dtype", help="over RNN_XP_DTYPE: float32 or float64")
+
+
+def add_common_options(command: argparse.ArgumentParser, folder: str) -> None:
+    """Where the computation happens, and where the results go."""
+    add = command.add_argument_group("backend and output").add_argument
+    add_backend_options(add)
     add("--config", type=Path, metavar="FILE", help="options from a TOML file")
     add("--out", type=Path, metavar="DIR", help=f"folder ({folder}-1, -2, ...)")
     add("--force", action="store_true", help="replace the files in an existing folder")
@@ -128,10 +135,7 @@ def with_config(command: argparse.ArgumentParser, args: argparse.Namespace) -> a
     """
     if args.config is None:
         return args
-    try:
-        found = tomllib.loads(args.config.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config {args.config} is no TOML: {error}.") from error
+    found = read_toml(args.config)
     known = {action.dest: action for action in command._actions if action.option_strings}
     settings = {}
     for key, value in found.items():
@@ -152,6 +156,14 @@ def with_config(command: argparse.ArgumentParser, args: argparse.Namespace) -> a
     again = command.parse_args(args.argv[1:])
     vars(again).update(argv=args.argv, run=args.run)
     return again
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a file of options."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no TOML: {error}.") from error
 
 
 def _check_value(path: Path, key: str, value: Any, action: argparse.Action) -> None:

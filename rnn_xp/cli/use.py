@@ -8,7 +8,6 @@ import dataclasses
 import io
 import itertools
 import json
-import tomllib
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -75,18 +74,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     add("--data", help="bundled series or CSV file; the run's own by default")
     add("--column", help="column of the CSV file, by name or by index from 0")
     add("--missing", choices=["error", "drop", "interpolate"])
-    add("--backend", metavar="NAME", help="over RNN_XP_BACKEND")
-    add("--device", help="over RNN_XP_DEVICE")
-    add("--dtype", help="over RNN_XP_DTYPE")
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    """config.toml of a run, or nothing of one that was imported."""
-    path = folder / "config.toml"
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is no TOML: {error}.") from error
+    options.add_backend_options(add)
 
 
 def _load(args: argparse.Namespace) -> tuple[Model, Backend, Series, dict[str, Any]]:
@@ -98,7 +86,8 @@ def _load(args: argparse.Namespace) -> tuple[Model, Backend, Series, dict[str, A
             f"{args.source} is not of a forecast of a series: its network is {model.net.topology} "
             f"with {model.net.input_size} inputs."
         )
-    config = _config(args.source)
+    path = args.source / "config.toml"  # which a run that was imported has not
+    config = options.read_toml(path) if path.exists() else {}
     if args.data is None:
         if "data" not in config:
             raise ValueError(f"{args.source} does not say what it was trained on: give --data.")
@@ -155,7 +144,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"--train-fraction must lie between 0 and 1, got {fraction:g}.")
     train = int(fraction * len(series.values))
-    origins = origins_of(train + model.seq_length, len(series.values), model.horizon, 1)
+    origins = origins_of(series.values, train + model.seq_length, model.horizon, 1)
     if not len(origins):
         raise ValueError(
             f"the test part of {len(series.values) - train} values is too short for windows of "

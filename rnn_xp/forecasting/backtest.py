@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from rnn_xp import baselines, metrics
 from rnn_xp.forecasting.design import Design
-from rnn_xp.forecasting.judging import Score, compare, follows_last_value, score_table, verdict
+from rnn_xp.forecasting.intervals import interval_bounds
+from rnn_xp.forecasting.judging import (
+    Score,
+    baseline_forecasts,
+    compare,
+    follows_last_value,
+    measures,
+    score_table,
+    verdict,
+)
 from rnn_xp.forecasting.panel import Panel
 from rnn_xp.forecasting.predictor import Predictor
+from rnn_xp.forecasting.settings import Settings
 from rnn_xp.scaling import range_warning
 
 __all__ = [
     "Backtest",
     "Judged",
-    "any_missing",
     "as_dict",
-    "baseline_forecasts",
     "chained",
-    "errors_from",
     "judge",
+    "judge_forecasts",
     "make_judged",
     "origins_of",
     "row_of",
@@ -115,32 +120,10 @@ class Backtest:
         )
 
 
-def baseline_forecasts(
-    levels: _Floats, train: int, origins: NDArray[np.intp], seq_length: int, steps: int
-) -> dict[str, _Floats]:
-    """Forecasts (M, steps) that any model must beat, from what is known at each origin.
-
-    Fitted on the first ``train`` rows. The seasonal one is there if they suggest a period.
-    """
-    windows = sliding_window_view(levels, seq_length)[origins - seq_length][:, :, None]
-    seen = levels[:train]
-    found = {
-        "persistence": baselines.persistence(windows, steps),
-        "drift": baselines.drift(windows, seen, steps),
-        "mean": baselines.mean(seen, len(origins), steps),
-    }
-    if (period := baselines.suggest_period(seen)) is not None and period <= origins[0]:
-        back = period * (np.arange(steps) // period + 1)
-        found[f"seasonal({period})"] = levels[origins[:, None] + np.arange(steps) - back]
-    if train >= seq_length + steps:
-        x = sliding_window_view(seen, seq_length)[: train - seq_length - steps + 1][:, :, None]
-        y = sliding_window_view(seen[seq_length:], steps)
-        found[f"linear AR({seq_length})"] = baselines.fit_linear_ar(x, y).predict(windows)
-    return found
-
-
 def judge(parts: tuple[Judged, ...], name: str, level: float | None) -> Backtest:
     """Score what was forecast, of one series or of several together."""
+    if not parts:
+        raise ValueError("there are no values, or none without a gap, to judge forecasts by.")
     scales = [1.0] if len(parts) == 1 else [float(np.std(part.train)) or 1.0 for part in parts]
 
     def pooled(arrays: list[_Floats]) -> _Floats:
@@ -157,11 +140,11 @@ def judge(parts: tuple[Judged, ...], name: str, level: float | None) -> Backtest
     if level is not None:
         bounds = tuple(pooled([getattr(p, side) for p in parts]) for side in ("low", "high"))
     own, reference = forecasts[name], forecasts["persistence"]
-    whole = _measures(truth, own, reference, train, bounds, level)
+    whole = measures(truth, own, reference, train, bounds, level)
     columns = []
     for k in range(truth.shape[1]):
         ends = bounds and tuple(bound[:, k] for bound in bounds)
-        columns.append(_measures(truth[:, k], own[:, k], reference[:, k], train, ends, level))
+        columns.append(measures(truth[:, k], own[:, k], reference[:, k], train, ends, level))
     shared_keys = [key for key in whole if all(key in column for column in columns)]
     per_step = {key: [column[key] for column in columns] for key in shared_keys}
     last = pooled([part.baselines["persistence"][:, 0] for part in parts])
@@ -174,37 +157,6 @@ def judge(parts: tuple[Judged, ...], name: str, level: float | None) -> Backtest
     return Backtest(
         parts, scores, whole, per_step, verdict(scores), [note for note in notes if note], level
     )
-
-
-def _measures(
-    truth: _Floats, forecast: _Floats, persistence: _Floats, train: _Floats,
-    bounds: tuple[_Floats, ...] | None, level: float | None,
-) -> dict[str, float]:  # fmt: skip
-    """All metrics of `rnn_xp.metrics` that are defined for these."""
-    defined: dict[str, Callable[[], float]] = {
-        "rmse": lambda: metrics.rmse(truth, forecast),
-        "mae": lambda: metrics.mae(truth, forecast),
-        "mase": lambda: metrics.mase(truth, forecast, train),
-        "skill": lambda: metrics.skill(truth, forecast, persistence),
-        "r2": lambda: metrics.r2(truth, forecast),
-        "bias": lambda: metrics.bias(truth, forecast),
-        "smape": lambda: metrics.smape(truth, forecast),
-    }
-    if bounds is not None and level is not None:
-        low, high = bounds
-        half = (1.0 - level) / 2.0
-        defined |= {
-            "coverage": lambda: metrics.coverage(truth, low, high),
-            "width": lambda: metrics.width(low, high),
-            "pinball": lambda: (
-                0.5 * (metrics.pinball(truth, low, half) + metrics.pinball(truth, high, 1.0 - half))
-            ),
-        }
-    found = {}
-    for name, metric in defined.items():
-        with contextlib.suppress(ValueError):  # such as smape of values that are not positive
-            found[name] = metric()
-    return found
 
 
 def make_judged(
@@ -236,26 +188,49 @@ def as_dict(result: Backtest) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def origins_of(start: int, rows: int, horizon: int, stride: int) -> NDArray[np.intp]:
-    """Rows from ``start`` on after which ``horizon`` values are known."""
-    return np.arange(start, rows - horizon + 1, stride)
+def judge_forecasts(
+    settings: Settings,
+    predictor: Predictor,
+    panel: Panel,
+    designs: Sequence[Design],
+    starts: Sequence[int],
+    stride: int = 1,
+    most: int | None = None,
+    errors: _Floats | None = None,
+) -> tuple[Judged, ...]:
+    """Forecast from these rows on, where the training part ends, and put the truth beside it.
+
+    ``most`` limits the forecasts of a series. Without ``errors`` of forecasts before there are no
+    intervals. A series with nothing to judge by is left out.
+    """
+    parts = []
+    for name, column, design, start in zip(
+        panel.names, panel.columns, designs, starts, strict=True
+    ):
+        origins = origins_of(column, start, settings.horizon, stride, most)
+        if not len(origins):
+            continue
+        levels = predictor.from_rows(design, origins, settings.horizon)
+        forecast = levels[:, :, levels.shape[2] // 2]
+        truth = design.levels[origins[:, None] + np.arange(settings.horizon)]
+        bounds = interval_bounds(
+            settings.intervals, settings.level, levels, truth, errors, design.unit, stride
+        )
+        parts.append(
+            make_judged(name, design.levels, start, origins, forecast, bounds, settings.seq_length)
+        )
+    return tuple(parts)
 
 
-def errors_from(predictor: Predictor, design: Design, first: int, horizon: int) -> _Floats:
-    """Absolute errors (n, horizon) of forecasts from row ``first`` on, in the series' unit."""
-    origins = origins_of(first, len(design.levels), horizon, 1)
-    levels = predictor.from_rows(design, origins, horizon)
-    at = origins[:, None] + np.arange(horizon)
-    known = np.concatenate([np.ones(design.offset, bool), design.known])
-    errors: _Floats = np.abs(design.levels[at] - levels[:, :, levels.shape[2] // 2]) / design.unit
-    complete: _Floats = errors[known[at].all(axis=1)]
-    return complete
-
-
-def any_missing(column: _Floats, origins: NDArray[np.intp], steps: int) -> NDArray[np.bool_]:
-    """Whether any of the values that are to be forecast from each origin is missing."""
-    missing: NDArray[np.bool_] = np.isnan(column[origins[:, None] + np.arange(steps)]).any(axis=1)
-    return missing
+def origins_of(
+    column: _Floats, start: int, horizon: int, stride: int, most: int | None = None
+) -> NDArray[np.intp]:
+    """Rows from ``start`` on, ``most`` strides far, from which ``horizon`` values are known."""
+    stop = len(column) - horizon + 1
+    rows = np.arange(start, stop if most is None else min(stop, start + most * stride), stride)
+    known = ~np.isnan(column[rows[:, None] + np.arange(horizon)]).any(axis=1)
+    found: NDArray[np.intp] = rows[known]
+    return found
 
 
 def row_of(start: float | int, rows: int) -> int:
@@ -303,20 +278,17 @@ def run(
     if every is None:
         once: Backtest = trained_before(starts).evaluate_rows(panel, past, future, starts, stride)
         return once
-    horizon = forecaster.horizon
-    pieces: list[list[Judged]] = [[] for _ in starts]
-    count = max(
-        len(origins_of(at, len(column), horizon, stride))
+    pieces: dict[str, list[Judged]] = {}
+    rows = max(
+        len(column) - forecaster.horizon + 1 - at
         for at, column in zip(starts, panel.columns, strict=True)
     )
-    for first in range(0, count, every):
-        ends = [at + first * stride for at in starts]
-        fitted = trained_before(ends)
-        found = fitted.evaluate_rows(panel, past, future, ends, stride, every)
-        for piece, part in zip(pieces, found.series, strict=True):
-            piece.append(part)
+    for first in range(0, rows, every * stride):
+        ends = [at + first for at in starts]
+        for part in trained_before(ends).judge_rows(panel, past, future, ends, stride, every):
+            pieces.setdefault(part.name, []).append(part)
     level = None if forecaster.intervals is None else forecaster.level
-    return judge(tuple(chained(piece) for piece in pieces), forecaster.cell, level)
+    return judge(tuple(map(chained, pieces.values())), forecaster.cell, level)
 
 
 def _given(panel: Panel, tables: tuple[list[Any], list[Any]]) -> list[Mapping[str, Any] | None]:

@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 from rnn_xp.backend import Backend, get_backend
 from rnn_xp.forecasting.backtest import (
     Backtest,
-    any_missing,
-    errors_from,
+    Judged,
     judge,
-    make_judged,
-    origins_of,
+    judge_forecasts,
     row_of,
     run,
 )
-from rnn_xp.forecasting.design import Design, make_design
+from rnn_xp.forecasting.design import make_design
 from rnn_xp.forecasting.files import load_into, save_to
-from rnn_xp.forecasting.intervals import check_level, conformal_radii, interval_bounds
+from rnn_xp.forecasting.intervals import check_level, conformal_radii
 from rnn_xp.forecasting.panel import Panel, as_panel
 from rnn_xp.forecasting.predictor import Predictor
 from rnn_xp.forecasting.settings import Settings, check_ahead, check_data
@@ -151,11 +149,11 @@ class Forecaster(Settings):
             make_design(column, p, f, target=self.target, scaler=self.scaler, train=at)
             for column, p, f, at in zip(panel.columns, *tables, first, strict=True)
         ]
-        parts = [
+        cuts = [
             cut(design, at, self.seq_length, self.horizon, reach)
             for design, at in zip(designs, first, strict=True)
         ]
-        trained, validated = (joined([part[k] for part in parts]) for k in (0, 1))
+        trained, validated = (joined([each[k] for each in cuts]) for k in (0, 1))
         net = Network(
             cell=self.cell, input_size=trained.x.shape[2], hidden_size=self.hidden_size,
             num_layers=self.num_layers, output_size=reach * len(quantiles),
@@ -169,17 +167,20 @@ class Forecaster(Settings):
             )
             for k in range(self.n_seeds)
         ]  # fmt: skip
-        networks, self.history_ = (list(each) for each in zip(*found, strict=True))
-        self.predictor_ = Predictor(net, networks, backend, self.seq_length, reach, len(quantiles))
+        networks, history = (list(each) for each in zip(*found, strict=True))
+        predictor = Predictor(net, networks, backend, self.seq_length, reach, len(quantiles))
+        parts = judge_forecasts(self, predictor, panel, designs, first)
+        report = judge(parts, self.cell, None)
+        # From here on nothing can fail: an earlier fit is replaced as a whole.
+        self.predictor_, self.history_, self.report_ = predictor, history, report
         self._panel, self._designs = panel, designs
         self._rows = [len(column) for column in panel.columns]
         self._errors = np.concatenate(
             [
-                errors_from(self.predictor_, design, at, self.horizon)
-                for design, at in zip(designs, first, strict=True)
+                np.abs(part.truth - part.forecast) / design.unit
+                for part, design in zip(parts, designs, strict=True)
             ]
         )
-        self.report_ = self._judge(panel, designs, first, 1, None, None)
         if self.verbose:
             part = f"validation part, the last {100 * self.validation:g} % of the windows"
             sys.stdout.write(f"{part}:\n{self.report_}\n")
@@ -357,43 +358,31 @@ class Forecaster(Settings):
         return loaded
 
     def evaluate_rows(
+        self, panel: Panel, past: Any, future: Any, starts: list[int], stride: int
+    ) -> Backtest:
+        """Judge forecasts of every series from these rows on."""
+        parts = self.judge_rows(panel, past, future, starts, stride)
+        if missing := set(panel.names) - {part.name for part in parts}:
+            raise ValueError(
+                f"{min(missing)!r} has nowhere {self.horizon} new values together, as judging a "
+                "forecast of so many steps needs."
+            )
+        level = None if self.intervals is None else self.level
+        return judge(parts, self.cell, level)
+
+    def judge_rows(
         self, panel: Panel, past: Any, future: Any, starts: list[int], stride: int,
         most: int | None = None,
-    ) -> Backtest:  # fmt: skip
-        """Judge forecasts from these rows on, with the scalers that were fitted."""
+    ) -> tuple[Judged, ...]:  # fmt: skip
+        """Forecast from these rows on, ``most`` times, with the scalers that were fitted."""
         tables = check_data(self, panel, past, future)
         designs = [
             make_design(c, p, f, target=self.target, scaler=own.scaler, unit=own.unit, train=0)
             for c, p, f, own in zip(panel.columns, *tables, self._designs, strict=True)
         ]
-        return self._judge(panel, designs, starts, stride, most, self.intervals)
-
-    def _judge(
-        self, panel: Panel, designs: list[Design], starts: list[int], stride: int,
-        most: int | None, kind: str | None,
-    ) -> Backtest:  # fmt: skip
-        """Judge forecasts from these rows on, where the training part ends."""
-        parts = []
-        for name, column, design, start in zip(
-            panel.names, panel.columns, designs, starts, strict=True
-        ):
-            origins = origins_of(start, len(column), self.horizon, stride)[:most]
-            if not len(origins):
-                raise ValueError(
-                    f"{name!r} has {len(column) - start} values after row {start}: at least "
-                    f"{self.horizon} are needed to judge forecasts of so many steps."
-                )
-            origins = origins[~any_missing(column, origins, self.horizon)]
-            levels = self.predictor_.from_rows(design, origins, self.horizon)
-            forecast = levels[:, :, levels.shape[2] // 2]
-            truth = design.levels[origins[:, None] + np.arange(self.horizon)]
-            bounds = interval_bounds(
-                kind, self.level, levels, truth, self._errors, design.unit, stride
-            )
-            parts.append(
-                make_judged(name, design.levels, start, origins, forecast, bounds, self.seq_length)
-            )
-        return judge(tuple(parts), self.cell, None if kind is None else self.level)
+        return judge_forecasts(
+            self, self.predictor_, panel, designs, starts, stride, most, self._errors
+        )
 
     def _require_fit(self) -> None:
         if not hasattr(self, "predictor_"):

@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ __all__ = ["adaptive_radii", "check_level", "conformal_radii", "interval_bounds"
 
 _RATE, _MEMORY = 0.02, 500  # of the adaptive level; errors whose quantile is taken
 
-_Floats = NDArray[np.float64]
+_Floats = NDArray[np.floating[Any]]
 
 
 def check_level(level: float) -> None:
@@ -128,7 +129,7 @@ def interval_bounds(
     level: float,
     levels: _Floats,
     truth: _Floats,
-    past: _Floats,
+    past: _Floats | None,
     unit: float,
     stride: int,
 ) -> tuple[_Floats, _Floats] | None:
@@ -150,7 +151,7 @@ def interval_bounds(
     -------
     low, high : (M, steps) arrays, or None
     """
-    if kind is None:
+    if kind is None or past is None:
         return None
     if kind == "quantile":
         return levels[:, :, 0], levels[:, :, -1]

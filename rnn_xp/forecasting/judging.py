@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from rnn_xp import metrics
+from rnn_xp import baselines, metrics
+from rnn_xp.windows import make_windows
 
-__all__ = ["Score", "compare", "follows_last_value", "score_table", "verdict"]
+__all__ = [
+    "Score",
+    "baseline_forecasts",
+    "compare",
+    "follows_last_value",
+    "measures",
+    "score_table",
+    "verdict",
+]
 
 _Floats = NDArray[np.floating[Any]]
 
@@ -52,22 +63,79 @@ def compare(truth: _Floats, forecasts: Mapping[str, _Floats], train: _Floats) ->
     list of Score
         In the order given.
     """
-    reference = forecasts["persistence"]
-    return [
-        Score(
-            name=name,
-            rmse=metrics.rmse(truth, forecast),
-            mae=metrics.mae(truth, forecast),
-            mase=_if_defined(metrics.mase, truth, forecast, train),
-            skill=_if_defined(metrics.skill, truth, forecast, reference),
-            r2=_if_defined(metrics.r2, truth, forecast),
-            bias=metrics.bias(truth, forecast),
-            rmse_per_step=tuple(
-                metrics.rmse(truth[:, k], forecast[:, k]) for k in range(truth.shape[1])
-            ),
+    reference, scores = forecasts["persistence"], []
+    for name, forecast in forecasts.items():
+        found = measures(truth, forecast, reference, train)
+        scores.append(
+            Score(
+                name=name,
+                rmse=found["rmse"],
+                mae=found["mae"],
+                mase=found.get("mase"),
+                skill=found.get("skill"),
+                r2=found.get("r2"),
+                bias=found["bias"],
+                rmse_per_step=tuple(
+                    metrics.rmse(truth[:, k], forecast[:, k]) for k in range(truth.shape[1])
+                ),
+            )
         )
-        for name, forecast in forecasts.items()
-    ]
+    return scores
+
+
+def measures(
+    truth: _Floats, forecast: _Floats, persistence: _Floats, train: _Floats,
+    bounds: tuple[_Floats, ...] | None = None, level: float | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """All metrics of `rnn_xp.metrics` that are defined for these."""
+    defined: dict[str, Callable[[], float]] = {
+        "rmse": lambda: metrics.rmse(truth, forecast),
+        "mae": lambda: metrics.mae(truth, forecast),
+        "mase": lambda: metrics.mase(truth, forecast, train),
+        "skill": lambda: metrics.skill(truth, forecast, persistence),
+        "r2": lambda: metrics.r2(truth, forecast),
+        "bias": lambda: metrics.bias(truth, forecast),
+        "smape": lambda: metrics.smape(truth, forecast),
+    }
+    if bounds is not None and level is not None:
+        low, high = bounds
+        half = (1.0 - level) / 2.0
+        defined |= {
+            "coverage": lambda: metrics.coverage(truth, low, high),
+            "width": lambda: metrics.width(low, high),
+            "pinball": lambda: (
+                0.5 * (metrics.pinball(truth, low, half) + metrics.pinball(truth, high, 1.0 - half))
+            ),
+        }
+    found = {}
+    for name, metric in defined.items():
+        with contextlib.suppress(ValueError):  # such as smape of values that are not positive
+            found[name] = metric()
+    return found
+
+
+def baseline_forecasts(
+    levels: _Floats, train: int, origins: NDArray[np.intp], seq_length: int, steps: int
+) -> dict[str, _Floats]:
+    """Forecasts (M, steps) that any model must beat, from what is known at each origin.
+
+    Fitted on the first ``train`` rows. The seasonal one is there if they suggest a period.
+    """
+    windows = sliding_window_view(levels, seq_length)[origins - seq_length][:, :, None]
+    seen = levels[:train]
+    found = {
+        "persistence": baselines.persistence(windows, steps),
+        "drift": baselines.drift(windows, seen, steps),
+        "mean": baselines.mean(seen, len(origins), steps),
+    }
+    if (period := baselines.suggest_period(seen)) is not None and period <= origins[0]:
+        known = levels[: origins[-1] + steps]
+        every = baselines.seasonal(known, int(origins[0]), period, steps)
+        found[f"seasonal({period})"] = every[origins - origins[0]]
+    if train >= seq_length + steps:
+        x, y = make_windows(seen, seq_length, steps)
+        found[f"linear AR({seq_length})"] = baselines.fit_linear_ar(x, y).predict(windows)
+    return found
 
 
 def verdict(scores: list[Score]) -> str:
@@ -137,11 +205,3 @@ def follows_last_value(name: str, forecast: _Floats, truth: _Floats, last: _Floa
         f"{name} repeats the last value: its forecast correlates more with the value before "
         f"({behind:.4f}) than with the one it is of ({ahead:.4f})"
     )
-
-
-def _if_defined(metric: Callable[..., float], *arguments: _Floats) -> float | None:
-    """A constant truth or a perfect reference leaves some metrics without a meaning."""
-    try:
-        return metric(*arguments)
-    except ValueError:
-        return None

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_xp import baselines
 from rnn_xp.datasets import Series
+from rnn_xp.forecasting.judging import baseline_forecasts
 from rnn_xp.scaling import Scaler, fit_scaler, range_warning
 from rnn_xp.windows import make_windows, time_split
 
@@ -69,22 +69,10 @@ class SplitSeries:
 
         The seasonal one is there if the training part suggests a period.
         """
-        train, horizon = self.train, self.horizon
-        x, y = make_windows(train, self.seq_length, horizon)
-        x_test, _ = make_windows(self.test, self.seq_length, horizon)
-        found = {
-            "persistence": baselines.persistence(x_test, horizon),
-            "drift": baselines.drift(x_test, train, horizon),
-            "mean": baselines.mean(train, len(x_test), horizon),
-        }
-        if (period := baselines.suggest_period(train)) is not None:
-            whole = np.concatenate([train, self.test])
-            first = len(train) + self.seq_length
-            found[f"seasonal({period})"] = baselines.seasonal(whole, first, period, horizon)
-        return {
-            **found,
-            f"linear AR({self.seq_length})": baselines.fit_linear_ar(x, y).predict(x_test),
-        }
+        first = len(self.train) + self.seq_length
+        origins = first + np.arange(len(self.y_test))
+        whole = np.concatenate([self.train, self.test])
+        return baseline_forecasts(whole, len(self.train), origins, self.seq_length, self.horizon)
 
     def target_dates(self) -> list[str]:
         """Date of each test window's first target, or its index in the series if undated."""

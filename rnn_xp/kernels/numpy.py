@@ -367,19 +367,22 @@ def _product(w: _Floats, entered: _Floats, size: int, *, first: bool, out: _Floa
 
 def _tanh_of_half(z: _Floats) -> None:
     """In place, tanh(z / 2), to three units in the last place of 1 however small it is."""
-    with np.errstate(over="ignore"):  # exp(z) may be infinite, which makes 1
-        np.exp(z, out=z)
-    z += 1.0
+    _one_plus_exp(z)
     np.divide(-2.0, z, out=z)
     z += 1.0
 
 
 def _sigmoid_of_negative(z: _Floats) -> None:
     """In place, sigmoid(-z)."""
-    with np.errstate(over="ignore"):  # exp(z) may be infinite, which makes 0
+    _one_plus_exp(z)
+    np.reciprocal(z, out=z)
+
+
+def _one_plus_exp(z: _Floats) -> None:
+    """In place; it may be infinite, and what is divided by it is then 0."""
+    with np.errstate(over="ignore"):
         np.exp(z, out=z)
     z += 1.0
-    np.reciprocal(z, out=z)
 
 
 def _forwarded(
