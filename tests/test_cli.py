@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
+import importlib
 import json
 import os
 import re
@@ -615,9 +617,27 @@ class TestOtherCommands:
         assert lines[-1].startswith("example: ")
         assert "rnn-xp " in lines[-1]
 
+    def test_the_help_of_all_imports_no_command(self):
+        """The names and a line on each are known without."""
+        code = (
+            "import sys; from rnn_xp import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass"
+        )
+        code += "\nassert not {'rnn_xp.trainer', 'rnn_xp.cli.train'} & set(sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert all(name in done.stdout for (name,) in self.COMMANDS[1:])
+
+    def test_the_table_of_commands_is_that_of_their_modules(self):
+        for name, (module, _) in cli._COMMANDS.items():
+            commands = cli._Commands(argparse.ArgumentParser().add_subparsers())
+            importlib.import_module(f"rnn_xp.cli.{module}").add_command(commands)
+            mine = {other for other, (where, _) in cli._COMMANDS.items() if where == module}
+            assert commands.added == mine
+            assert name in mine
+
     def test_the_examples_of_the_help_can_be_parsed(self, capsys):
-        parser = cli._parser()
         for (line,) in self.COMMANDS[1:-2]:
+            parser = cli._parser(line)
             with pytest.raises(SystemExit):
                 parser.parse_args([line, "--help"])
             example = capsys.readouterr().out.splitlines()[-1].partition("rnn-xp ")[2]

@@ -1,28 +1,38 @@
 """The command line, ``rnn-xp COMMAND``: from training over forecasts to export.
 
-Each command is a module with ``add_command(commands)``, which adds its parser; the parser's ``run``
-is the command itself, a function of the parsed arguments that returns the exit status.
+Each command is in a module with ``add_command(commands)``, which adds its parser; the parser's
+``run`` is the command itself, a function of the parsed arguments that returns the exit status. A
+module is imported when one of its commands is called: the help of all of them needs no more than
+their names.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rnn_xp import __version__
-from rnn_xp.backend import BackendError
-from rnn_xp.cli import backtest, bench, explain, interchange, ranks, show, train, use
-from rnn_xp.distributed import CommError
-from rnn_xp.testing import GradientError
-from rnn_xp.training_loop import DivergenceError
 
 __all__ = ["main"]
 
-# Errors that a user can repair; anything else is a fault of ours and shows its traceback.
-_USER_ERRORS = (BackendError, CommError, ValueError, TypeError, OSError)
+_COMMANDS = {  # name: the module it is in, and what it does
+    "train": ("train", "train a network on a series and judge it beside the baselines"),
+    "info": ("use", "what a run is: network, data, scores"),
+    "evaluate": ("use", "judge a run again, or on other data"),
+    "forecast": ("use", "forecast what follows a series, with a run's network"),
+    "backtest": ("backtest", "forecast a series from one origin after another, with intervals"),
+    "explain": ("explain", "show the shapes and the gradient flow, and check the gradients"),
+    "export": ("interchange", "write a trained network for PyTorch, Keras or ONNX"),
+    "import": ("interchange", "make a run of a file of weights"),
+    "backends": ("show", "what is installed and usable, and why not"),
+    "datasets": ("show", "the series that come with the package"),
+    "bench": ("bench", "time an epoch of training on this machine and backend"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,31 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a reader that is gone can be told from an error
     except BrokenPipeError:
         _drop_unread()
-        ranks.end_all(141)
+        importlib.import_module("rnn_xp.cli.ranks").end_all(141)
         return 141
 
 
 def _run(given: list[str]) -> int:
-    arguments = _parser().parse_args(given, argparse.Namespace(argv=given))
-    try:
-        return int(arguments.run(arguments))
-    except BrokenPipeError:
-        raise
-    except SystemExit as error:  # of a parser
-        ranks.end_all(error.code if isinstance(error.code, int) else 1)
-        raise
-    except (DivergenceError, GradientError) as error:
-        print(f"rnn-xp: {error}", file=sys.stderr)
-        return 1
-    except _USER_ERRORS as error:
-        ranks.let_the_first_speak()
-        print(f"rnn-xp: error: {error}", file=sys.stderr)
-        ranks.end_all(2)
-        return 2
-    except KeyboardInterrupt as error:
-        print("; ".join(["rnn-xp: interrupted", *map(str, error.args)]), file=sys.stderr)
-        ranks.end_all(130)
-        return 130
+    command = next((word for word in given if not word.startswith("-")), "")
+    parser = _parser(command)
+    if command not in _COMMANDS:
+        parser.parse_args(given)  # help, the version or an error, each of which ends here
+    return int(importlib.import_module("rnn_xp.cli.running").run(parser, given))
 
 
 def _drop_unread() -> None:
@@ -84,14 +79,33 @@ def _drop_unread() -> None:
                 os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str) -> argparse.ArgumentParser:
+    """Make the parser, in full for one command and its neighbours, and of the others the names."""
     parser = argparse.ArgumentParser(
         prog="rnn-xp",
         description="Recurrent networks with explicit backpropagation through time.",
         epilog="example: rnn-xp train --epochs 100",
     )
     parser.add_argument("--version", action="version", version=f"rnn-xp {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, use, backtest, explain, interchange, show, bench):
-        module.add_command(commands)
+    commands = _Commands(parser.add_subparsers(required=True, metavar="COMMAND"))
+    called, _ = _COMMANDS.get(command, ("", ""))
+    for name, (module, _) in _COMMANDS.items():
+        if module != called:
+            commands.add_parser(name)
+        elif name not in commands.added:
+            importlib.import_module(f"rnn_xp.cli.{module}").add_command(commands)
     return parser
+
+
+class _Commands:
+    """The parsers of the commands, each with the line of help that stands above."""
+
+    def __init__(self, parsers: Any) -> None:
+        self.parsers, self.added = parsers, set[str]()
+
+    def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
+        self.added.add(name)
+        found: argparse.ArgumentParser = self.parsers.add_parser(
+            name, help=_COMMANDS[name][1], **options
+        )
+        return found

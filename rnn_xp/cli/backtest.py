@@ -26,7 +26,6 @@ def add_command(commands: Any) -> None:
     command = options.add_parser(
         commands,
         "backtest",
-        help="forecast the rest of a series from one origin after another, with intervals",
         description="Train on the first part of a series, a network beside a linear path, and "
         "forecast the rest from one origin after another.",
         example="rnn-xp backtest --data wti --horizon 5 --target logret --csv out.csv",

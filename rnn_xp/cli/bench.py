@@ -26,7 +26,6 @@ def add_command(commands: Any) -> None:
     """Add the command."""
     command = commands.add_parser(
         "bench",
-        help="time an epoch of training on this machine and backend",
         description="Time epochs of Adam over a full batch of random windows.",
         epilog="example: RNN_XP_BACKEND=torch rnn-xp bench --cell gru --rows 8317",
     )

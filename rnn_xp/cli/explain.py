@@ -44,7 +44,6 @@ def add_command(commands: Any) -> None:
     command = options.add_parser(
         commands,
         "explain",
-        help="show the shapes and the gradient flow of a network, and check its gradients",
         description="Show what backpropagation through time does, in shapes and on real data.",
         example="rnn-xp explain --cell lstm --seq-length 50 --check",
     )

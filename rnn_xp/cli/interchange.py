@@ -40,7 +40,6 @@ def add_command(commands: Any) -> None:
     """Add both commands."""
     command = commands.add_parser(
         "export",
-        help="write a trained network for PyTorch, Keras or ONNX",
         description="Write the network of a run for other systems. See docs/interchange.md.",
         epilog="example: rnn-xp export runs/length_of_day-rnn-1 --to onnx --scaler",
     )
@@ -57,7 +56,6 @@ def add_command(commands: Any) -> None:
 
     command = commands.add_parser(
         "import",
-        help="make a run of a file of weights",
         description="Make a run of weights that were exported, or that are PyTorch's own.",
         epilog="example: rnn-xp import gru.safetensors --foreign --seq-length 10 --out gru",
     )

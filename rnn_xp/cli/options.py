@@ -53,12 +53,11 @@ _PHRASES = {
 
 
 def add_parser(
-    commands: Any, name: str, *, help: str, description: str, example: str
+    commands: Any, name: str, *, description: str, example: str
 ) -> argparse.ArgumentParser:
     """Add the parser of a command with many options, whose help fits a screen."""
     command: argparse.ArgumentParser = commands.add_parser(
         name,
-        help=help,
         usage=f"rnn-xp {name} [options]",
         description=description,
         epilog=f"example: {example}",

@@ -18,14 +18,12 @@ def add_command(commands: Any) -> None:
     """Add both commands."""
     command = commands.add_parser(
         "backends",
-        help="what is installed and usable, and why not",
         epilog="example: RNN_XP_BACKEND=jax rnn-xp backends",
     )
     command.add_argument("--json", action="store_true", help="print one line of JSON")
     command.set_defaults(run=_backends)
     command = commands.add_parser(
         "datasets",
-        help="the series that come with the package",
         epilog="example: rnn-xp datasets; rnn-xp train --data wti",
     )
     command.set_defaults(run=_datasets)

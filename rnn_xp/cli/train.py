@@ -53,7 +53,6 @@ def add_command(commands: Any) -> None:
     command = options.add_parser(
         commands,
         "train",
-        help="train a network on a series and judge it beside the baselines",
         description="Train on the first part of a series, test on the rest.",
         example="rnn-xp train --data prices.csv --column close --cell gru --epochs 100",
     )

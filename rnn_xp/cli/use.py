@@ -32,7 +32,6 @@ def add_command(commands: Any) -> None:
     """Add the three commands."""
     command = commands.add_parser(
         "info",
-        help="what a run is: network, data, scores",
         description="Show what a run is of.",
         epilog="example: rnn-xp info runs/length_of_day-rnn-1",
     )
@@ -40,7 +39,6 @@ def add_command(commands: Any) -> None:
     command.set_defaults(run=_info)
     command = commands.add_parser(
         "evaluate",
-        help="judge a run again, or on other data",
         description="Judge a trained network beside the baselines, on the last part of a series.",
         epilog="example: rnn-xp evaluate runs/length_of_day-rnn-1 --data newer.csv",
     )
@@ -50,7 +48,6 @@ def add_command(commands: Any) -> None:
     command.set_defaults(run=_evaluate)
     command = commands.add_parser(
         "forecast",
-        help="forecast what follows a series, with a run's network",
         description="Forecast what follows the last value. Beyond the horizon that was trained, "
         "the forecast goes on from itself.",
         epilog="example: rnn-xp forecast runs/length_of_day-rnn-1 --steps 30 --csv out.csv",

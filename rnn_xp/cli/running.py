@@ -1,0 +1,41 @@
+"""A command from its arguments to its exit status, whatever happens in it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rnn_xp.backend import BackendError
+from rnn_xp.cli.ranks import end_all, let_the_first_speak
+from rnn_xp.distributed import CommError
+from rnn_xp.testing import GradientError
+from rnn_xp.training_loop import DivergenceError
+
+__all__ = ["run"]
+
+# Errors that a user can repair; anything else is a fault of ours and shows its traceback.
+_USER_ERRORS = (BackendError, CommError, ValueError, TypeError, OSError)
+
+
+def run(parser: argparse.ArgumentParser, given: list[str]) -> int:
+    """Parse the arguments and do what they say; the exit status, see `rnn_xp.cli.main`."""
+    try:
+        arguments = parser.parse_args(given, argparse.Namespace(argv=given))
+        return int(arguments.run(arguments))
+    except BrokenPipeError:
+        raise
+    except SystemExit as error:  # of a parser
+        end_all(error.code if isinstance(error.code, int) else 1)
+        raise
+    except (DivergenceError, GradientError) as error:
+        print(f"rnn-xp: {error}", file=sys.stderr)
+        return 1
+    except _USER_ERRORS as error:
+        let_the_first_speak()
+        print(f"rnn-xp: error: {error}", file=sys.stderr)
+        end_all(2)
+        return 2
+    except KeyboardInterrupt as error:
+        print("; ".join(["rnn-xp: interrupted", *map(str, error.args)]), file=sys.stderr)
+        end_all(130)
+        return 130
