@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rnn_xp.estimators import RecurrentClassifier as RecurrentClassifier
     from rnn_xp.estimators import RecurrentRegressor as RecurrentRegressor
     from rnn_xp.forecasting import Forecaster as Forecaster
+    from rnn_xp.shards import open_shards
     from rnn_xp.trainer import FitResult, fit
     from rnn_xp.training_loop import DivergenceError
 
@@ -45,6 +46,7 @@ __all__ = [
     "losses",
     "make_windows",
     "num_windows",
+    "open_shards",
     "optim",
     "testing",
 ]
@@ -60,6 +62,7 @@ _LATER = {
     "RecurrentRegressor": "estimators",
     "Forecaster": "forecasting",
     "fit": "trainer",
+    "open_shards": "shards",
     **{module: module for module in ("callbacks", "datasets", "interchange", "testing")},
 }
 

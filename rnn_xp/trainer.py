@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from rnn_xp import sequence, training_data, training_state
+from rnn_xp import training_data, training_ranks, training_state
 from rnn_xp._typing import Array, Loss, Optimizer, Params
-from rnn_xp.backend import Backend, backend_of, get_backend
+from rnn_xp.backend import Backend
 from rnn_xp.callbacks import Callback
 from rnn_xp.configuration import resolve_loss, takes_classes
 from rnn_xp.distributed import Comm, Ranks, agree
@@ -105,6 +105,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     comm: Comm | None = None,
     reduction: str = "exact",
+    sharded: bool = False,
 ) -> FitResult:
     """Train a network.
 
@@ -173,11 +174,17 @@ def fit(
         Each is called with an `rnn_xp.callbacks.Epoch` after every epoch.
     comm : Comm, optional
         Ranks to share the work with, such as `rnn_xp.distributed.mpi` finds; all of them make the
-        same call, with the same data, but may have other callbacks. Of an x that is mapped from a
-        file (``numpy.load(mmap_mode="r")``, in the backend's dtype) each reads its own part.
+        same call, with the same data, but may have other callbacks. With the full batch each
+        brings its own part of the rows to the backend, and of data that are mapped from files
+        (`rnn_xp.open_shards`, ``numpy.load(mmap_mode="r")``) reads no other.
     reduction : str
         How ranks add up: "exact", to the bits of a single one, or "fast", see
         `rnn_xp.distributed.reduction`.
+    sharded : bool
+        Whether the data given are the rows of this rank alone, which no other can read; those of
+        all ranks follow each other. For the full batch, and a ``validation`` that all have. If
+        every rank but the last has a multiple of ``block_rows`` rows, the result is that of
+        all rows on a single rank, to the bit; otherwise blocks end with each rank's rows.
 
     Returns
     -------
@@ -209,7 +216,7 @@ def fit(
     """
     function = resolve_loss(loss, net.output_activation)
     full_batch_only = training_data.check_optimizer(optimizer)
-    backend = _resolve_backend(x, backend)
+    backend = training_data.resolve_backend(x, backend)
     epochs = training_data.whole("epochs", epochs, 1)
     seed = training_data.whole("seed", seed, 0)
     watch = _watch(patience, tolerance)
@@ -217,16 +224,22 @@ def fit(
     if callable(callbacks):
         raise TypeError(f"fit: callbacks must be a list of them, got {callbacks!r}.")
     training_data.check_shapes(net, x, y, takes_classes(function))
-    data, held_out = training_data.split_validation(
-        net, function, backend, validation, gap, None if ranks is None else ranks.share,
-        x=x, y=y, sample_weight=sample_weight, lengths=lengths, mask=mask, reset=reset,
-    )  # fmt: skip
-    rows = data.x.shape[0]
+    arrays = {"x": x, "y": y, "sample_weight": sample_weight}
+    arrays |= {"lengths": lengths, "mask": mask, "reset": reset}
+    trained, held_out_rows = training_data.split_validation(net, function, x, y, validation, gap)
+    counts = [len(trained)]  # rows of each shard
+    if sharded:
+        training_ranks.check_sharded(batch_size, len(held_out_rows))
+    if ranks is not None:
+        training_ranks.agree_on_ways(ranks, sharded, batch_size, validation)
+        if sharded:
+            counts = ranks.comm.gather(np.asarray(counts))[:, 0].tolist()
+    rows = sum(counts)
     if batch_size is not None:
         batch_size = training_data.whole("batch_size", batch_size, 1, rows)
         batch_size = None if batch_size == rows else batch_size
     if truncate is not None:
-        _check_truncation(net, truncate, batch_size, lengths)
+        training_data.check_truncation(net, truncate, batch_size, lengths)
     noisy = bool(net.dropout or net.recurrent_dropout)
     if full_batch_only and (batch_size or truncate or noisy):
         raise ValueError(
@@ -239,6 +252,15 @@ def fit(
         recorded = resume.run.get("block_rows") if resume is not None else None
         block_rows = recorded or default_block_rows(backend, batch_size or rows, net.hidden_size)
     block_rows = training_data.whole("block_rows", block_rows, 1)
+    part, shares = trained, None
+    if ranks is not None and batch_size is None:
+        part, shares = training_ranks.part_of_rank(ranks, trained, block_rows, counts)
+    data = training_data.enter(net, function, backend, **arrays, rows=part)
+    held_out = None
+    if held_out_rows:
+        held_out = training_data.enter(net, function, backend, **arrays, rows=held_out_rows)
+    elif validation is not None:
+        held_out = training_data.enter_validation(net, function, backend, validation)
     workers = None if workers is None else training_data.whole("workers", workers, 1)
     workers = count_workers(workers, backend, 1 if comm is None else comm.sharing)
     if memory_budget is not None:
@@ -258,6 +280,7 @@ def fit(
         noise=training_data.seeded(seed) if noisy else None,
         workers=workers,
         ranks=ranks,
+        shares=shares,
     )
     engine = fastest(portable)
     where = {**training_state.whereabouts(backend), "engine": engine.name}
@@ -272,10 +295,15 @@ def fit(
         "truncate": None if truncate is None else [int(k) for k in truncate],
         "block_rows": block_rows,
         "dtype": backend.dtype_name,
-        "data": training_data.digest(data),
-        "validation": None if held_out is None else training_data.digest(held_out),
+        "data": training_ranks.digest(portable.blocks, rows, ranks),
+        "validation": None,
         "where": where,
     }
+    if held_out is not None:
+        blocks = portable.cut(held_out)
+        run["validation"] = training_ranks.digest(blocks, held_out.x.shape[0], ranks)
+    if any(count % block_rows for count in counts[:-1]):
+        run["rows of each shard"] = counts  # where blocks end that are not full
     if resume is None:
         run["fresh"] = watch.fresh = params is None
         params = net.init(seed, backend) if params is None else dict(params)
@@ -295,11 +323,19 @@ def fit(
             raise ValueError("fit: resume= brings its own params and opt_state; leave these out.")
         start = training_state.check_same(resume, net, run)
         watch.fresh = bool(start.run.get("fresh", True))
-    if held_out is not None and not float(engine.total(held_out)) > 0.0:
-        raise ValueError("fit: nothing counts in the validation: all is masked, or of weight 0.")
-    if comm is not None:
+    if ranks is not None:
         settings = {"epochs": epochs, "patience": patience, "tolerance": tolerance}
-        agree(comm, {**training_state.description(start), **settings, "reduction": reduction})
+        looked_at = None if sharded else training_ranks.sample(arrays)
+        start_of_all = {**training_state.description(start), **settings}
+        agree(ranks.comm, {**start_of_all, "sample of the data": looked_at})
+    totals = {"training": portable.total_of_data}
+    if held_out is not None:
+        totals["validation"] = portable.total(held_out)
+    for what, total in totals.items():
+        if not float(total) > 0.0:
+            raise ValueError(
+                f"fit: nothing counts in the {what} rows: all is masked, or of weight 0."
+            )
     loop = Loop(engine, start, epochs, callbacks, held_out, watch)
     # Overflow is reported once, as a DivergenceError, and not by a warning from each operation.
     quiet = np.errstate(over="ignore", invalid="ignore", under="ignore")
@@ -321,19 +357,6 @@ def fit(
         ranks=1 if comm is None else comm.size,
         state=state,
     )
-
-
-def _check_truncation(
-    net: Network, truncate: tuple[int, int], batch_size: int | None, lengths: Any
-) -> None:
-    if batch_size is not None or lengths is not None:
-        raise ValueError(
-            "truncate= goes with the full batch and with mask= instead of lengths=: rows are "
-            "streams whose states are carried on."
-        )
-    if net.bidirectional:
-        raise ValueError("truncate= needs bidirectional=False.")
-    sequence.segments(1, *truncate)
 
 
 def _watch(patience: int | None, tolerance: float) -> Watch:
@@ -369,19 +392,3 @@ def _read_state(
 def _going_on(opt_state: Any) -> Any:
     """Return an optimiser's state that has forgotten why an earlier training ended."""
     return opt_state._replace(message="") if getattr(opt_state, "message", "") else opt_state
-
-
-def _resolve_backend(x: Any, backend: Backend | None) -> Backend:
-    """Arrays of another library stay where they are; host data go where the user says."""
-    if backend is not None:
-        if not isinstance(backend, Backend):
-            raise TypeError(
-                f"fit: backend must be what rnn_xp.get_backend returns, got {backend!r}."
-            )
-        if not training_data.on_host(x) and backend_of(x).name != backend.name:
-            raise TypeError(
-                f"fit: x is an array of another library ({backend_of(x).name}) than backend= "
-                f"({backend.name}). Leave out backend=, or give x as a NumPy array."
-            )
-        return backend
-    return get_backend() if training_data.on_host(x) else backend_of(x)

@@ -5,7 +5,6 @@ Afterwards the arrays live on the backend, and no computation looks at a value a
 
 from __future__ import annotations
 
-import hashlib
 import math
 import operator
 from collections.abc import Callable, Mapping
@@ -13,19 +12,23 @@ from typing import Any
 
 import numpy as np
 
+from rnn_xp import sequence
 from rnn_xp._typing import Array, Loss
-from rnn_xp.backend import Backend, to_numpy
+from rnn_xp.backend import Backend, backend_of, get_backend, to_numpy
 from rnn_xp.configuration import takes_classes
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.network import Network
+from rnn_xp.shards import Shards
 from rnn_xp.windows import cast_windows
 
 __all__ = [
     "check_optimizer",
     "check_shapes",
-    "digest",
+    "check_truncation",
     "enter",
+    "enter_validation",
     "on_host",
+    "resolve_backend",
     "seeded",
     "shuffled",
     "split_rows",
@@ -38,7 +41,23 @@ _PIECE = 2**20  # entries
 
 def on_host(array: Any) -> bool:
     """Whether an argument is host data, which goes where the user says."""
-    return isinstance(array, np.ndarray | list | tuple)
+    return isinstance(array, np.ndarray | list | tuple | Shards)
+
+
+def resolve_backend(x: Any, backend: Backend | None) -> Backend:
+    """Arrays of another library stay where they are; host data go where the user says."""
+    if backend is not None:
+        if not isinstance(backend, Backend):
+            raise TypeError(
+                f"fit: backend must be what rnn_xp.get_backend returns, got {backend!r}."
+            )
+        if not on_host(x) and backend_of(x).name != backend.name:
+            raise TypeError(
+                f"fit: x is an array of another library ({backend_of(x).name}) than backend= "
+                f"({backend.name}). Leave out backend=, or give x as a NumPy array."
+            )
+        return backend
+    return get_backend() if on_host(x) else backend_of(x)
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -63,6 +82,20 @@ def check_optimizer(optimizer: Any) -> bool:
             f"rnn_xp.optim.lbfgs(), got {optimizer!r}."
         )
     return bool(getattr(optimizer, "full_batch_only", False))
+
+
+def check_truncation(
+    net: Network, truncate: tuple[int, int], batch_size: int | None, lengths: Any
+) -> None:
+    """Refuse what truncated backpropagation does not go with."""
+    if batch_size is not None or lengths is not None:
+        raise ValueError(
+            "truncate= goes with the full batch and with mask= instead of lengths=: rows are "
+            "streams whose states are carried on."
+        )
+    if net.bidirectional:
+        raise ValueError("truncate= needs bidirectional=False.")
+    sequence.segments(1, *truncate)
 
 
 def check_shapes(net: Network, x: Any, y: Any, classes: bool) -> int:
@@ -102,79 +135,58 @@ def enter(
     *,
     x: Any,
     y: Any,
-    sample_weight: Any,
-    lengths: Any,
-    mask: Any,
-    reset: Any,
-    own: Callable[[int], range] | None = None,
+    sample_weight: Any = None,
+    lengths: Any = None,
+    mask: Any = None,
+    reset: Any = None,
+    rows: range | None = None,
 ) -> Batch:
-    """Bring the data to the backend and check their values.
-
-    With ``own(N)``, the rows for which a rank is responsible, it looks for values of x that are
-    not finite in these alone, and so does not read what it does not compute.
-    """
+    """Bring the data, or some rows of them, to the backend and check their values."""
     classes = takes_classes(loss)
-    rows, steps = np.shape(x)[0], np.shape(x)[1]
-    if net.topology == "one_to_many":
-        steps = np.shape(y)[1]
+    count, steps = np.shape(x)[0], np.shape(y if net.topology == "one_to_many" else x)[1]
+    _check_option_shapes(net, count, steps, sample_weight, lengths, mask, reset)
+    rows = range(count) if rows is None else rows
+    x, y, sample_weight, lengths, mask, reset = (
+        None if array is None else _some(array, rows)
+        for array in (x, y, sample_weight, lengths, mask, reset)
+    )
     found = Batch(
-        x=_floats(backend, "x", x, own),
+        x=_floats(backend, "x", x),
         y=_integers(backend, "y", y) if classes else _floats(backend, "y", y),
         sample_weight=None
         if sample_weight is None
         else _floats(backend, "sample_weight", sample_weight),
         lengths=None if lengths is None else _integers(backend, "lengths", lengths),
-        mask=None if mask is None else _bools(backend, "mask", mask, (rows, steps)),
-        reset=None if reset is None else _bools(backend, "reset", reset, (rows, steps)),
+        mask=None if mask is None else _bools(backend, "mask", mask),
+        reset=None if reset is None else _bools(backend, "reset", reset),
     )
     if classes:
-        _check_range(
-            backend, "y", found.y, net.output_size - 1, "a class of the network's outputs", found
-        )
+        high, what = net.output_size - 1, "a class of the network's outputs"
+        _check_range("y", found.y, high, what, rows.start, found)
     if found.lengths is not None:
-        if tuple(found.lengths.shape) != (rows,):
-            raise ValueError(
-                f"fit: lengths must have shape ({rows},), one per row, got {found.lengths.shape}."
-            )
-        _check_range(backend, "lengths", found.lengths, steps, "a number of steps", None)
-    if found.sample_weight is not None:
-        _check_weights(net, backend, found.sample_weight, rows, steps)
+        _check_range("lengths", found.lengths, steps, "a number of steps", rows.start)
+    if found.sample_weight is not None and bool(backend.xp.any(found.sample_weight < 0)):
+        raise ValueError("fit: sample_weight must be >= 0.")
     return found
 
 
 def split_validation(
-    net: Network,
-    loss: Loss,
-    backend: Backend,
-    validation: Any,
-    gap: Any,
-    own: Callable[[int], range] | None = None,
-    **arrays: Any,
-) -> tuple[Batch, Batch | None]:
-    """Bring the data to the backend, and take from them or from elsewhere what to validate on.
+    net: Network, loss: Loss, x: Any, y: Any, validation: Any, gap: Any
+) -> tuple[range, range]:
+    """Rows to train on and to validate on, the last of them after a gap; these may be none.
 
-    A share of the data is their last block of rows, after a gap: rows are in order of time, and
-    windows next to each other share values.
+    Rows are in order of time, and windows next to each other share values.
     """
-    share = isinstance(validation, float | np.floating)
-    if gap is not None and not share:
-        raise ValueError("fit: gap= goes with a share of the rows, such as validation=0.2.")
-    data = enter(net, loss, backend, own=own, **arrays)
-    if validation is None:
-        return data, None
-    if not share:
-        return data, _own_validation(net, loss, backend, validation)
-    rows = data.x.shape[0]
+    rows: int = np.shape(x)[0]
+    if not isinstance(validation, float | np.floating):
+        if gap is not None:
+            raise ValueError("fit: gap= goes with a share of the rows, such as validation=0.2.")
+        return range(rows), range(0)
     if gap is None:
-        steps = (data.y if net.topology == "one_to_many" else data.x).shape[1]
+        steps = np.shape(y if net.topology == "one_to_many" else x)[1]
         gap = steps if takes_classes(loss) else steps + net.output_size - 1
-    trained, held_out = split_rows(rows, validation, whole("gap", gap, 0))
-    parts = data.rows(0, trained), data.rows(rows - held_out, rows)
-    for what, part in zip(("training", "validation"), parts, strict=True):
-        weight = part.sample_weight
-        if weight is not None and not bool(backend.xp.any(weight > 0)):
-            raise ValueError(f"fit: sample_weight is 0 in all {what} rows.")
-    return parts
+    trained, held_out = split_rows(rows, float(validation), whole("gap", gap, 0))
+    return range(trained), range(rows - held_out, rows)
 
 
 def split_rows(rows: int, share: float, gap: int) -> tuple[int, int]:
@@ -191,7 +203,8 @@ def split_rows(rows: int, share: float, gap: int) -> tuple[int, int]:
     return trained, held_out
 
 
-def _own_validation(net: Network, loss: Loss, backend: Backend, validation: Any) -> Batch:
+def enter_validation(net: Network, loss: Loss, backend: Backend, validation: Any) -> Batch:
+    """Bring data of their own to the backend."""
     if isinstance(validation, tuple) and len(validation) == 2:
         validation = {"x": validation[0], "y": validation[1]}
     known = Batch._fields
@@ -224,41 +237,55 @@ def seeded(seed: int) -> Callable[[int, int], np.random.Generator]:
     return lambda step, block: np.random.default_rng((seed, step, block))
 
 
-def digest(data: Batch) -> str:
-    """Tell data apart: the sha256 of all arrays but x, of which some thousand rows must do.
+def _check_option_shapes(
+    net: Network, rows: int, steps: int, weight: Any, lengths: Any, mask: Any, reset: Any
+) -> None:
+    shapes = [(rows,)] if net.topology == "many_to_one" else [(rows,), (rows, steps)]
+    if weight is not None and np.shape(weight) not in shapes:
+        wanted = " or ".join(map(str, shapes))
+        raise ValueError(
+            f"fit: sample_weight must have shape {wanted}, one weight per row or per step, got "
+            f"{np.shape(weight)}."
+        )
+    if lengths is not None and np.shape(lengths) != (rows,):
+        raise ValueError(
+            f"fit: lengths must have shape ({rows},), one per row, got {np.shape(lengths)}."
+        )
+    for name, array in (("mask", mask), ("reset", reset)):
+        if array is not None and np.shape(array) != (rows, steps):
+            raise ValueError(
+                f"fit: {name} must have shape ({rows}, {steps}), (N, T), got {np.shape(array)}."
+            )
 
-    Windows repeat each value T times, and bringing all of x back from a device takes long.
-    """
-    found = hashlib.sha256()
-    stride = -(-data.x.shape[0] // 1000)
-    for name, array in data._replace(x=data.x[::stride, ...])._asdict().items():
-        if array is not None:
-            host = np.asarray(to_numpy(array), order="C")
-            host = host.astype(np.int64) if host.dtype.kind in "iu" else host  # of any library
-            found.update(f"|{name}|{host.dtype.str}|{host.shape}|".encode())
-            found.update(host.data if host.size else b"")
-    return found.hexdigest()
+
+def _some(array: Any, rows: range) -> Any:
+    """Rows of an array of any library, as views where it has them; of a list, as an array."""
+    if isinstance(array, Shards):
+        return array.rows(rows.start, rows.stop)
+    array = np.asarray(array) if on_host(array) else array
+    return array if len(rows) == array.shape[0] else array[rows.start : rows.stop, ...]
 
 
-def _floats(
-    backend: Backend, name: str, array: Any, own: Callable[[int], range] | None = None
-) -> Array:
-    if on_host(array):
-        host = np.asarray(array)
-        # Whole numbers are fine as data; the network computes with floats.
-        if host.dtype.kind in "biuf":
-            host = cast_windows(host, backend.dtype_name)
-        array = backend.asarray(host, copy=False)
-    xp, checked = backend.xp, array
-    if own is not None:
-        part = own(array.shape[0])
-        checked = array[part.start : part.stop, ...]
-    if xp.isdtype(array.dtype, "real floating") and not _all_finite(checked, xp=xp):
+def _floats(backend: Backend, name: str, array: Any) -> Array:
+    if on_host(array) and array.dtype.kind in "biuf":  # whole numbers are fine as data
+        array = _cast(backend, array)
+    if on_host(array) and not isinstance(array, Shards):
+        array = backend.asarray(array, copy=False)
+    xp = backend.xp
+    if xp.isdtype(array.dtype, "real floating") and not _all_finite(array, xp=xp):
         raise ValueError(
             f"fit: {name} has values that are not finite. Remove or fill the gaps first, or leave "
             "steps out with mask= and a placeholder such as 0."
         )
     return array
+
+
+def _cast(backend: Backend, host: Any) -> Any:
+    """Cast to the floats of the backend; what is in files stays there, if NumPy computes."""
+    if not isinstance(host, Shards):
+        return cast_windows(host, backend.dtype_name)
+    host = host.astype(backend.dtype_name)
+    return host if backend.name == "numpy" else np.asarray(host)
 
 
 def _all_finite(array: Array, *, xp: Any) -> bool:
@@ -273,23 +300,21 @@ def _all_finite(array: Array, *, xp: Any) -> bool:
 
 
 def _integers(backend: Backend, name: str, array: Any) -> Array:
-    array = backend.asarray(array, copy=False) if on_host(array) else array
+    array = backend.asarray(np.asarray(array), copy=False) if on_host(array) else array
     if not backend.xp.isdtype(array.dtype, "integral"):
         raise TypeError(f"fit: {name} must be integers, got {array.dtype}.")
     return array
 
 
-def _bools(backend: Backend, name: str, array: Any, shape: tuple[int, int]) -> Array:
-    array = backend.asarray(array, copy=False) if on_host(array) else array
+def _bools(backend: Backend, name: str, array: Any) -> Array:
+    array = backend.asarray(np.asarray(array), copy=False) if on_host(array) else array
     if not backend.xp.isdtype(array.dtype, "bool"):
         raise TypeError(f"fit: {name} must be bool, got {array.dtype}.")
-    if tuple(array.shape) != shape:
-        raise ValueError(f"fit: {name} must have shape {shape}, (N, T), got {tuple(array.shape)}.")
     return array
 
 
 def _check_range(
-    backend: Backend, name: str, array: Array, high: int, what: str, weighted: Batch | None
+    name: str, array: Array, high: int, what: str, first: int, weighted: Batch | None = None
 ) -> None:
     """Values 0..high; with ``weighted``, entries of weight 0 may hold anything."""
     host = to_numpy(array)
@@ -305,23 +330,10 @@ def _check_range(
             outside &= np.arange(host.shape[1]) < to_numpy(weighted.lengths)[:, None]
     if outside.any():
         index = tuple(int(i) for i in np.argwhere(outside)[0])
-        where = ", ".join(map(str, index))
+        where = ", ".join(map(str, (first + index[0], *index[1:])))
         raise ValueError(
             f"fit: {name}[{where}] is {host[index]}, but {what} is 0..{high}. Entries that do not "
             "count can be given the weight 0."
             if name == "y"
             else f"fit: {name}[{where}] is {host[index]}, but {what} is 0..{high}."
         )
-
-
-def _check_weights(net: Network, backend: Backend, weight: Array, rows: int, steps: int) -> None:
-    shapes = [(rows,)] if net.topology == "many_to_one" else [(rows,), (rows, steps)]
-    if tuple(weight.shape) not in shapes:
-        wanted = " or ".join(map(str, shapes))
-        raise ValueError(
-            f"fit: sample_weight must have shape {wanted}, one weight per row or per step, got "
-            f"{tuple(weight.shape)}."
-        )
-    xp = backend.xp
-    if bool(xp.any(weight < 0)) or not bool(xp.any(weight > 0)):
-        raise ValueError("fit: sample_weight must be >= 0, with at least one weight > 0.")

@@ -163,11 +163,13 @@ def check_same(state: TrainingState, net: Network, run: Mapping[str, Any]) -> Tr
     """
     if state.net != net:
         raise ValueError(f"fit: the state to resume from is of another network, {state.net!r}.")
-    for key in sorted((run.keys() | state.run.keys()) - {"where", "fresh"}):
+    digests = ("data", "validation")  # which tell nobody anything, so all else comes first
+    keys = sorted((run.keys() | state.run.keys()) - {"where", "fresh", *digests})
+    for key in (*keys, *digests):
         was, now = state.run.get(key), run.get(key)
         if was != now:
             what = f"has {key} {was!r}, but this one has {now!r}"
-            if key in ("data", "validation"):  # known by their digests, which tell nobody anything
+            if key in digests:
                 what = f"has other values in its {key} than this one"
             raise ValueError(
                 f"fit: the run to resume {what}. A resumed run must be the same run; to start "

@@ -23,18 +23,19 @@ ROOT = Path(rnn_xp.__file__).parent
 
 ROWS = (  # level 0 first; a module imports from lower levels only
     "_typing backend",
-    "kernels initializers windows scaling _table datasets metrics baselines",
+    "kernels initializers windows shards scaling _table datasets metrics baselines",
     "cells losses optim",
     "sequence topology layers feedback",
     "configuration options pipeline network testing",
     "distributed checkpoint",
     "engines",
-    "trainer training_data training_loop training_state callbacks",
+    "trainer training_data training_ranks training_loop training_state callbacks",
     "forecasting estimators interchange plotting runs explain",
     "cli",
 )
 LEVELS = {name: level for level, row in enumerate(ROWS) for name in row.split()}
-HOST_DATA = {"_table", "initializers", "windows", "scaling", "datasets", "metrics", "baselines"}
+HOST_DATA = {"_table", "initializers", "windows", "shards", "scaling"}
+HOST_DATA |= {"datasets", "metrics", "baselines"}
 SIBLINGS = {  # the only imports within a level, besides those between the host data modules
     ("backend", "_typing"),
     *(("layers", "sequence"), ("feedback", "layers")),
@@ -45,6 +46,7 @@ SIBLINGS = {  # the only imports within a level, besides those between the host 
     *(("trainer", "callbacks"), ("trainer", "training_data"), ("trainer", "training_loop")),
     *(("trainer", "training_state"), ("training_loop", "training_state")),
     *(("training_loop", "callbacks"), ("callbacks", "training_state")),
+    ("trainer", "training_ranks"),
     ("runs", "forecasting"),
     ("runs", "plotting"),
 }

@@ -68,9 +68,9 @@ def rows(count, width=5, dtype="float32"):
 
 
 def total(ranks, data, leaves=None):
-    own = ranks.share(len(data)) if leaves is None else leaves
+    own = ranks.shares(len(data))(ranks.comm.rank) if leaves is None else leaves
     sums = join((Subtree(k, 0, data[k]) for k in own), np.add)
-    return ranks.total(len(data), sums, data.shape[1], data.dtype)
+    return ranks.total(ranks.shares(len(data)), sums, data.shape[1], data.dtype)
 
 
 class TestTotal:
@@ -102,9 +102,9 @@ class TestTotal:
 
         def work(comm):
             ranks = Ranks(comm)
-            own = wrong if comm.rank else ranks.share(8)
+            own = wrong if comm.rank else ranks.shares(8)(0)
             sums = join((Subtree(k, 0, more[k]) for k in own), np.add)
-            return ranks.total(8, sums, 5, "float32")
+            return ranks.total(ranks.shares(8), sums, 5, "float32")
 
         with pytest.raises(ValueError, match=r"over the leaves range\(4, 8\), and no other"):
             simulate(2, work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -10,9 +11,9 @@ import test_resume
 from test_resume import RUNS, assert_same
 
 import rnn_xp as rx
-from rnn_xp import losses, training_data
+from rnn_xp import losses, training_ranks
 from rnn_xp.callbacks import Checkpoint, History
-from rnn_xp.distributed import CommError, Serial, simulate
+from rnn_xp.distributed import CommError, Serial, share, simulate
 from rnn_xp.engines.portable import PortableEngine
 
 NET = rx.Network(hidden_size=8)
@@ -112,27 +113,27 @@ class TestBits:
         assert fit("adam", Serial()).ranks == alone("adam").ranks == 1
 
 
-def planted(monkeypatch, share):
-    """Give each rank the blocks ``share(numbers, comm)``, and what it takes to be its own."""
-    monkeypatch.setattr(
-        PortableEngine,
-        "_own",
-        lambda self, batch: share(self._numbers(batch), self.ranks and self.ranks.comm),
-    )
+def planted(monkeypatch, shares):
+    """Let rank 0 and rank 1 compute other blocks of minibatches, of five each, than are theirs."""
+    original = PortableEngine.cut
+
+    def cut(self, batch):
+        return dataclasses.replace(original(self, batch), own=shares[self.ranks.comm.rank])
+
+    monkeypatch.setattr(PortableEngine, "cut", cut)
 
 
 class TestShares:
     """What each rank computes."""
 
     def blocks(self, size, rows, monkeypatch):
-        found, original = [], PortableEngine._block
+        found, original = [], PortableEngine._map
 
-        def spy(self, batch, number):
-            found.append((self.ranks.comm.rank, number))
-            return original(self, batch, number)
+        def spy(self, block, numbers):
+            found.extend((self.ranks.comm.rank, number) for number in numbers)
+            return original(self, block, numbers)
 
-        monkeypatch.setattr(PortableEngine, "total", lambda self, batch, context=0: 1.0)
-        monkeypatch.setattr(PortableEngine, "_block", spy)
+        monkeypatch.setattr(PortableEngine, "_map", spy)
         simulate(size, lambda comm: fit("adam", comm, 1, rows))
         return found
 
@@ -144,14 +145,14 @@ class TestShares:
         assert {rank for rank, _ in found} == set(range(size))
 
     def test_a_block_twice_is_noticed(self, monkeypatch):
-        planted(monkeypatch, lambda all_, comm: all_[: 7 + 1] if not comm.rank else all_[7:])
+        planted(monkeypatch, [range(2), range(1, 5)])
         with pytest.raises(ValueError, match="and no other"):
-            simulate(2, functools.partial(fit, "adam", epochs=1))
+            simulate(2, functools.partial(fit, "minibatches", epochs=1))
 
     def test_a_block_left_out_is_noticed(self, monkeypatch):
-        planted(monkeypatch, lambda all_, comm: all_[:5] if not comm.rank else all_[7:])
+        planted(monkeypatch, [range(2), range(3, 5)])
         with pytest.raises(ValueError, match="and no other"):
-            simulate(2, functools.partial(fit, "adam", epochs=1))
+            simulate(2, functools.partial(fit, "minibatches", epochs=1))
 
 
 class TestTogether:
@@ -261,23 +262,23 @@ class TestAgreement:
 
 
 class TestData:
-    def test_a_rank_reads_its_own_part_of_a_mapped_file(self, tmp_path, monkeypatch):
-        """Besides some rows by which all ranks know that they have the same data."""
+    def test_a_rank_looks_at_its_own_part(self, monkeypatch):
+        """Besides some rows by which all know that they have the same data: the rest is NaN."""
+        monkeypatch.setattr(training_ranks, "_ROWS", 3)
         x, y = test_resume.problems.windows(90)
-        np.save(tmp_path / "x.npy", np.ascontiguousarray(x))
-        rows, seen, original = x.shape[0], [], training_data._all_finite
 
-        def spy(array, *, xp):
-            if array.ndim == 3:
-                seen.append(array.shape[0])
-            return original(array, xp=xp)
+        def work(comm):
+            blocks = share(13, comm.size, comm.rank)
+            rows = set(range(7 * blocks.start, 7 * blocks.stop))
+            others = sorted(set(range(90)) - rows - {0, 30, 60})
+            mine = [np.array(array) for array in (x, y)]
+            for array in mine:
+                array[others] = np.nan
+            options = {**SMALL_BLOCKS, **KINDS["adam"], "epochs": 3, "workers": 1}
+            return rx.fit(NET, *mine, comm=comm, **options)
 
-        monkeypatch.setattr(training_data, "_all_finite", spy)
-        mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-        options = {**SMALL_BLOCKS, **KINDS["adam"], "epochs": 3, "workers": 1}
-        for found in simulate(2, lambda comm: rx.fit(NET, mapped, y, comm=comm, **options)):
+        for found in simulate(3, work):
             assert_same(found, fit("adam", epochs=3))
-        assert sorted(seen[:2]) == [rows // 2, rows - rows // 2]
 
     @pytest.mark.parametrize("row", [3, 80])
     def test_a_value_that_is_not_finite_is_found_by_its_rank(self, row):
@@ -286,3 +287,16 @@ class TestData:
         x[row] = np.inf
         with pytest.raises(ValueError, match="x has values that are not finite"):
             simulate(2, lambda comm: rx.fit(NET, x, y, comm=comm, epochs=1, **KINDS["adam"]))
+
+    def test_an_index_in_a_message_is_that_of_the_row(self):
+        x, _ = test_resume.problems.windows(90)
+        classes = np.zeros(90, int)
+        classes[80] = 5
+        net, options = rx.Network(hidden_size=4, output_size=3), {**SMALL_BLOCKS, **KINDS["adam"]}
+        with pytest.raises(ValueError, match=r"y\[80\] is 5"):
+            simulate(
+                3,
+                lambda comm: rx.fit(
+                    net, x, classes, loss="cross_entropy", comm=comm, epochs=1, **options
+                ),
+            )

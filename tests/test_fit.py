@@ -179,7 +179,7 @@ class TestBadInput:
             ({"y": np.full((60, 1), np.inf)}, ValueError, "y has values that are not finite"),
             ({"sample_weight": np.ones((60, 1))}, ValueError, r"must have shape \(60,\)"),
             ({"sample_weight": -np.ones(60)}, ValueError, "sample_weight must be >= 0"),
-            ({"sample_weight": np.zeros(60)}, ValueError, "at least one weight > 0"),
+            ({"sample_weight": np.zeros(60)}, ValueError, "nothing counts in the training rows"),
             ({"lengths": np.full(60, 6)}, ValueError, r"lengths\[0\] is 6, but .* is 0..5"),
             ({"lengths": np.full(60, -1)}, ValueError, r"lengths\[0\] is -1, but .* is 0..5"),
             ({"lengths": np.full(60, 2.0)}, TypeError, "lengths must be integers, got float"),

@@ -249,7 +249,7 @@ class TestFlat:
 
         with engine.running():
             found = []
-            for number in engine._map(block, engine.data):
+            for number in engine._map(block, engine.blocks.own):
                 found.append(number)
                 state.added += 1
         assert found == list(range(1000))

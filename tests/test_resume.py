@@ -191,8 +191,8 @@ class TestAnotherRun:
             ({"block_rows": 11}, "block_rows 1040, but this one has 11"),
             ({"truncate": (2, 2)}, r"truncate None, but this one has \[2, 2\]"),
             ({"sample_weight": np.full(90, 2.0)}, "has other values in its data than this one"),
-            ({"validation": 0.2}, "has other values in its data than this one"),
-            ({"backend": FLOAT64}, "has other values in its data than this one"),
+            ({"validation": 0.2}, "has rows 90, but this one has"),
+            ({"backend": FLOAT64}, "has dtype .float32., but this one has .float64."),
         ],
     )
     def test_is_refused(self, change, message):

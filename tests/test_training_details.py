@@ -12,11 +12,11 @@ import rnn_xp as rx
 from rnn_xp import checkpoint, training_loop, training_state
 from rnn_xp.callbacks import Checkpoint
 from rnn_xp.checkpoint import CheckpointError
-from rnn_xp.engines.blocks import Batch
+from rnn_xp.engines.blocks import Batch, Blocks
 from rnn_xp.losses import mse
 from rnn_xp.optim.schedules import Plateau, ReduceOnPlateau
-from rnn_xp.training_data import digest
 from rnn_xp.training_loop import Watch
+from rnn_xp.training_ranks import digest
 
 NET = rx.Network(hidden_size=4)
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
@@ -204,6 +204,9 @@ class TestKept:
             )  # fmt: skip
 
     def test_arrays_of_the_same_bytes_are_told_apart(self):
+        def block(batch):
+            return Blocks(batch, len(x), range(1), range(1))
+
         x, y = windows()
         flags = np.ones(x.shape[:2], bool)
         data = [
@@ -212,7 +215,7 @@ class TestKept:
             Batch(x, y, mask=flags.T),
             Batch(x, y, mask=flags.view("i1")),
         ]
-        assert len({digest(batch) for batch in data}) == 4
+        assert len({digest(block(batch), len(x), None) for batch in data}) == 4
 
     def test_the_ends_of_ranges(self):
         with pytest.raises(ValueError, match="tolerance must be in"):

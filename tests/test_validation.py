@@ -253,12 +253,12 @@ class TestBadInput:
             (
                 {"validation": 0.2, "sample_weight": np.arange(100) < 50.0},
                 ValueError,
-                "sample_weight is 0 in all validation rows",
+                "nothing counts in the validation rows",
             ),
             (
                 {"validation": 0.2, "sample_weight": np.arange(100) >= 80.0},
                 ValueError,
-                "sample_weight is 0 in all training rows",
+                "nothing counts in the training rows",
             ),
             ({"validation": 0.2, "batch_size": 76}, ValueError, r"in 1..75 \(N\)"),
         ],

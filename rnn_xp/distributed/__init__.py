@@ -12,7 +12,7 @@ from rnn_xp.distributed.agreement import agree, fingerprint
 from rnn_xp.distributed.comm import Comm, CommError, Serial
 from rnn_xp.distributed.reduction import Ranks
 from rnn_xp.distributed.simulated import Simulated, simulate
-from rnn_xp.distributed.tree import Subtree, aligned, fold, join, share, tree_sum
+from rnn_xp.distributed.tree import Shares, Subtree, aligned, fold, join, share, tree_sum
 from rnn_xp.distributed.world import MPI, launched_ranks, mpi
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "CommError",
     "Ranks",
     "Serial",
+    "Shares",
     "Simulated",
     "Subtree",
     "agree",

@@ -11,6 +11,7 @@ The bits repeat for a number of ranks, and differ from one number to another.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp.distributed.comm import Comm, CommError
-from rnn_xp.distributed.tree import Subtree, aligned, fold, join, share
+from rnn_xp.distributed.tree import Shares, Subtree, aligned, fold, join, share
 
 __all__ = ["Ranks"]
 
@@ -62,21 +63,21 @@ class Ranks:
         self._wish = ""
         self._number = 0
 
-    def share(self, leaves: int) -> range:
-        """Leaves of this rank."""
-        return share(leaves, self.comm.size, self.comm.rank)
+    def shares(self, leaves: int) -> Shares:
+        """Share leaves out evenly."""
+        return functools.partial(share, leaves, self.comm.size)
 
     def ask_to_stop(self, reason: str) -> None:
         """Let all ranks stop after the epoch of the next sum, which tells them."""
         self._wish = self._wish or reason
 
-    def total(self, leaves: int, sums: Sequence[Subtree[_Row]], width: int, dtype: Any) -> _Row:
+    def total(self, shares: Shares, sums: Sequence[Subtree[Any]], width: int, dtype: Any) -> _Row:
         """Sum over all leaves.
 
         Parameters
         ----------
-        leaves : int
-            Of all ranks together, >= 1.
+        shares : callable
+            Leaves of each rank, at least one in all; the same on all ranks.
         sums : sequence of Subtree
             Those of this rank's leaves, as `join` leaves them; rows of ``width`` numbers.
         width : int
@@ -94,20 +95,21 @@ class Ranks:
         CommError
             If the ranks are not at the same sum.
         """
-        own = self.share(leaves)
+        own = shares(self.comm.rank)
         if [(part.start, part.height) for part in sums] != aligned(own):
             raise ValueError(
                 f"rank {self.comm.rank} has to sum over the leaves {own}, and no other."
             )
         self._number = (self._number + 1) % _ROUND
-        mine = _Part(own, list(sums), float(bool(self._wish)))
+        rows = [part._replace(total=np.asarray(part.total, dtype)) for part in sums]
+        mine = _Part(own, rows, float(bool(self._wish)))
         make = self._exact if self.reduction == "exact" else self._fast
-        row, stop = make(leaves, mine, width, np.dtype(dtype))
+        row, stop = make(shares, mine, width, np.dtype(dtype))
         if stop and not self.stopped:
             self.stopped = self._reason()
         return row
 
-    def _fast(self, leaves: int, mine: _Part, width: int, dtype: Any) -> tuple[_Row, float]:
+    def _fast(self, shares: Shares, mine: _Part, width: int, dtype: Any) -> tuple[_Row, float]:
         row = np.zeros(_HEAD + width, dtype)
         row[:_HEAD] = mine.stop, self._number
         if mine.sums:
@@ -116,7 +118,7 @@ class Ranks:
         self._check_number(float(row[1]), self._number * self.comm.size)
         return row[_HEAD:], float(row[0])
 
-    def _exact(self, leaves: int, mine: _Part, width: int, dtype: Any) -> tuple[_Row, float]:
+    def _exact(self, shares: Shares, mine: _Part, width: int, dtype: Any) -> tuple[_Row, float]:
         size, rank = self.comm.size, self.comm.rank
         power = 1 << (size.bit_length() - 1)
         # Of 2 * extra first ranks each odd one hands all to its left neighbour, and is told the
@@ -129,7 +131,7 @@ class Ranks:
                 self.comm.exchange(rank - 1, None, message)
                 self._check_number(float(message[1]), self._number)
                 return message[_HEAD:], float(message[0])
-            theirs = self._receive(rank + 1, None, share(leaves, size, rank + 1), width, dtype)
+            theirs = self._receive(rank + 1, None, shares(rank + 1), width, dtype)
             mine = _joined(mine, theirs)
         place = rank // 2 if rank < 2 * extra else rank - extra
 
@@ -137,7 +139,7 @@ class Ranks:
             return 2 * place if place < extra else place + extra
 
         def begin(place: int) -> int:
-            return share(leaves, size, rank_at(place)).start if place < power else leaves
+            return shares(rank_at(place)).start if place < power else shares(size - 1).stop
 
         reach = 1
         while reach < power:

@@ -15,11 +15,14 @@ Whoever holds neighbouring subtrees joins them as far as both halves are there, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
-__all__ = ["Subtree", "aligned", "fold", "join", "share", "tree_sum"]
+__all__ = ["Shares", "Subtree", "aligned", "fold", "join", "share", "tree_sum"]
 
 _T = TypeVar("_T")
+
+Shares: TypeAlias = Callable[[int], range]
+"""Leaves of each rank, ``shares(rank)``: runs that follow each other."""
 
 
 class Subtree(NamedTuple, Generic[_T]):

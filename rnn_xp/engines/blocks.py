@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend import Backend
+from rnn_xp.distributed import Shares
+from rnn_xp.shards import Shards
 
-__all__ = ["Batch", "default_block_rows", "on_accelerator"]
+__all__ = ["Batch", "Blocks", "default_block_rows", "on_accelerator"]
 
 _CPU_BLOCK_ROWS = 1040
 _WORTH_A_THREAD = 8192  # numbers in the state of a block
@@ -66,7 +69,11 @@ class Batch(NamedTuple):
 
     def take(self, index: Array, *, xp: Namespace) -> Batch:
         """Rows by index."""
-        return Batch(*(None if a is None else xp.take(a, index, axis=0) for a in self))
+
+        def take(array: Array) -> Array:
+            return array[index] if isinstance(array, Shards) else xp.take(array, index, axis=0)
+
+        return Batch(*(None if a is None else take(a) for a in self))
 
     def steps(self, start: int, stop: int, topology: str) -> Batch:
         """Steps start..stop-1 of what has steps: x has none in one_to_many, y in many_to_one."""
@@ -86,3 +93,36 @@ class Batch(NamedTuple):
     def options(self) -> dict[str, Array | None]:
         """Arguments of the network's methods beyond x, y and the weights."""
         return {"lengths": self.lengths, "mask": self.mask, "reset": self.reset}
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Rows in blocks, which are numbered over the rows of all ranks.
+
+    Attributes
+    ----------
+    batch : Batch
+        The rows that are here.
+    block_rows : int
+        Of each block; the last one may have less.
+    held : range
+        Numbers of the blocks whose rows are here.
+    own : range
+        Numbers of those that are computed here.
+    shares : callable or None
+        ``shares(rank)`` is what each rank computes; None without other ranks.
+    scattered : bool
+        Whether each rank holds its own blocks alone.
+    """
+
+    batch: Batch
+    block_rows: int
+    held: range
+    own: range
+    shares: Shares | None = None
+    scattered: bool = False
+
+    def __getitem__(self, number: int) -> Batch:
+        """Rows of a block."""
+        start = (number - self.held.start) * self.block_rows
+        return self.batch.rows(start, start + self.block_rows)

@@ -16,6 +16,7 @@ however many rows there are.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,9 +26,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 from rnn_xp import sequence
 from rnn_xp._typing import Array, Loss, Optimizer, Params, Workspace
 from rnn_xp.backend import Backend
-from rnn_xp.distributed import Ranks, Subtree, join, tree_sum
-from rnn_xp.engines.blocks import Batch
-from rnn_xp.engines.ranks import sum_of_ranks
+from rnn_xp.distributed import Ranks, Shares, Subtree, fold, join, tree_sum
+from rnn_xp.engines.blocks import Batch, Blocks
+from rnn_xp.engines.ranks import sum_of_ranks, weight_of_ranks
 from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import total_weight
 from rnn_xp.network import Network
@@ -68,6 +69,9 @@ class PortableEngine:
         Threads; more than one only where several can work at once, which is NumPy.
     ranks : Ranks, optional
         Others that compute a part of the blocks, each with the same data.
+    shares : callable, optional
+        The blocks of each rank, where ``data`` are the rows of this rank's alone. Goes with the
+        full batch.
     reason : str
         Why no faster engine does this, where there might be one.
     """
@@ -85,8 +89,10 @@ class PortableEngine:
     noise: Callable[[int, int], Any] | None = None
     workers: int = 1
     ranks: Ranks | None = None
+    shares: Shares | None = None
     reason: str = ""
     evaluations: int = 0
+    _total_weight: Any = None
     _pool: ThreadPoolExecutor | None = None
     _seen: list[tuple[Params, _ValueAndGrads]] = field(default_factory=list)
     _workspaces: list[Workspace | None] = field(default_factory=list)
@@ -140,7 +146,7 @@ class PortableEngine:
         for seen, result in self._seen:
             if seen is params:
                 return result
-        result = self._evaluate(params, self.data, self.total_of_data, 0)
+        result = self._evaluate(params, self.blocks, self.total_of_data, 0)
         self._seen.append((params, result))
         return result
 
@@ -152,25 +158,25 @@ class PortableEngine:
         Array ()
             To the bit what `value_and_grad` makes of the same rows.
         """
-        total = self.total(batch)
+        blocks, total = self.cut(batch), self.total(batch)
         steps = batch.y.shape[1] if self.net.topology == "one_to_many" else None
 
         def block(number: int) -> _ValueAndGrads:
-            rows = self._block(batch, number)
+            rows = blocks[number]
             with self._workspace() as workspace:
                 pred, _ = self.net.forward(
                     params, rows.x, steps=steps, workspace=workspace, **rows.options
                 )
                 return self.loss(pred, rows.y, self._weight(rows), total)[0], {}
 
-        return self._sum(block, batch, {})[0]
+        return self._sum(block, blocks, {})[0]
 
     def _full_batch(self, params: Params, opt_state: Any, epoch: int) -> tuple[Params, Any, Array]:
         if self.noise is None:
             self._seen = [entry for entry in self._seen if entry[0] is params]
             value, grads = self.value_and_grad(params)
         else:
-            value, grads = self._evaluate(params, self.data, self.total_of_data, epoch)
+            value, grads = self._evaluate(params, self.blocks, self.total_of_data, epoch)
         params, opt_state = self.optimizer.update(
             grads, opt_state, params, value=value, value_and_grad=self.value_and_grad
         )
@@ -183,7 +189,7 @@ class PortableEngine:
         for number, rows in enumerate(batches):
             batch = self.data.take(self.backend.asarray(rows), xp=self.backend.xp)
             total, step = self.total(batch), epoch * len(batches) + number
-            value, grads = self._evaluate(params, batch, total, step)
+            value, grads = self._evaluate(params, self.cut(batch), total, step)
             params, opt_state = self.optimizer.update(grads, opt_state, params, value=value)
             mean.add(value, total)
         return params, opt_state, mean.value
@@ -198,16 +204,17 @@ class PortableEngine:
         if topology == "many_to_one":  # only the last segment has a loss
             pieces = pieces[-1:]
         carries = {
-            number: self._before(params, number, pieces[0].start) for number in self._own(self.data)
+            number: self._before(params, number, pieces[0].start) for number in self.blocks.own
         }
         mean = _Mean()
         for number, piece in enumerate(pieces):
             batch = self.data.steps(piece.start, piece.stop, topology)
+            blocks = dataclasses.replace(self.blocks, batch=batch)
             following = pieces[number + 1].start if number + 1 < len(pieces) else piece.stop
             context = piece.first - piece.start
-            total, step = self.total(batch, context), epoch * len(pieces) + number
+            total, step = self._total(blocks, context), epoch * len(pieces) + number
             value, grads = self._evaluate_segment(
-                params, batch, total, step, carries, following - piece.start, context
+                params, blocks, total, step, carries, following - piece.start, context
             )
             params, opt_state = self.optimizer.update(grads, opt_state, params, value=value)
             mean.add(value, total)
@@ -217,28 +224,28 @@ class PortableEngine:
         """State of a block of rows before a step, or None before the first."""
         if not step:
             return None
-        rows = self._block(self.data, number).steps(0, step, self.net.topology)
+        rows = self.blocks[number].steps(0, step, self.net.topology)
         _, state = self.net.forward(params, rows.x, mask=rows.mask, reset=rows.reset)
         return Carry(state, None)
 
-    def _evaluate(self, params: Params, batch: Batch, total: Any, step: int) -> _ValueAndGrads:
+    def _evaluate(self, params: Params, blocks: Blocks, total: Any, step: int) -> _ValueAndGrads:
         """Loss and gradient over the given rows, block by block."""
         self.evaluations += 1
 
         def block(number: int) -> _ValueAndGrads:
-            rows = self._block(batch, number)
+            rows = blocks[number]
             with self._workspace() as workspace:
                 return self.net.value_and_grad(
                     params, rows.x, rows.y, self.loss, rows.sample_weight,
                     rng=self._rng(step, number), total=total, workspace=workspace, **rows.options,
                 )  # fmt: skip
 
-        return self._sum(block, batch, params)
+        return self._sum(block, blocks, params)
 
     def _evaluate_segment(
         self,
         params: Params,
-        batch: Batch,
+        blocks: Blocks,
         total: Any,
         step: int,
         carries: dict[int, Carry | None],
@@ -249,7 +256,7 @@ class PortableEngine:
         self.evaluations += 1
 
         def block(number: int) -> _ValueAndGrads:
-            rows, before = self._block(batch, number), carries[number]
+            rows, before = blocks[number], carries[number]
             x = rows.x if before is None or before.x is None else before.x
             value, grads, carries[number] = self.net.segment_value_and_grad(
                 params, x, rows.y, self.loss, self._weight(rows, context),
@@ -258,21 +265,21 @@ class PortableEngine:
             )  # fmt: skip
             return value, grads
 
-        return self._sum(block, batch, params)
+        return self._sum(block, blocks, params)
 
     def _sum(
-        self, block: Callable[[int], _ValueAndGrads], batch: Batch, like: Params
+        self, block: Callable[[int], _ValueAndGrads], blocks: Blocks, like: Params
     ) -> _ValueAndGrads:
         """Sum over all blocks, of which other ranks may compute some."""
-        if self.ranks is None:
-            return tree_sum(self._map(block, batch), _add)
-        leaves = zip(self._own(batch), self._map(block, batch), strict=True)
+        found = self._map(block, blocks.own)
+        if self.ranks is None or blocks.shares is None:
+            return tree_sum(found, _add)
+        leaves = zip(blocks.own, found, strict=True)
         sums = join((Subtree(number, 0, leaf) for number, leaf in leaves), _add)
-        return sum_of_ranks(self.ranks, self.backend, len(self._numbers(batch)), sums, like)
+        return sum_of_ranks(self.ranks, self.backend, blocks.shares, sums, like)
 
-    def _map(self, block: Callable[[int], _T], batch: Batch) -> Iterable[_T]:
-        """Evaluate this rank's blocks, on threads where there are some; results in order."""
-        numbers = self._own(batch)
+    def _map(self, block: Callable[[int], _T], numbers: range) -> Iterable[_T]:
+        """Evaluate blocks, on threads where there are some; results in order."""
         if self._pool is None:
             return map(block, numbers)
         from rnn_xp.engines.threads import in_order
@@ -289,17 +296,21 @@ class PortableEngine:
         yield workspace
         self._workspaces.append(workspace)
 
-    def _numbers(self, batch: Batch) -> range:
-        """Numbers of the blocks."""
-        return range(-(-batch.x.shape[0] // self.block_rows))
+    def cut(self, batch: Batch) -> Blocks:
+        """Cut rows that are all here."""
+        numbers = range(-(-batch.x.shape[0] // self.block_rows))
+        if self.ranks is None:
+            return Blocks(batch, self.block_rows, numbers, numbers)
+        shares = self.ranks.shares(len(numbers))
+        return Blocks(batch, self.block_rows, numbers, shares(self.ranks.comm.rank), shares)
 
-    def _own(self, batch: Batch) -> range:
-        """Numbers of the blocks that are computed here."""
-        numbers = self._numbers(batch)
-        return numbers if self.ranks is None else self.ranks.share(len(numbers))
-
-    def _block(self, batch: Batch, number: int) -> Batch:
-        return batch.rows(number * self.block_rows, (number + 1) * self.block_rows)
+    @functools.cached_property
+    def blocks(self) -> Blocks:
+        """Blocks of the rows that are trained on."""
+        if self.ranks is None or self.shares is None:
+            return self.cut(self.data)
+        own = self.shares(self.ranks.comm.rank)
+        return Blocks(self.data, self.block_rows, own, own, self.shares, scattered=True)
 
     def _rng(self, step: int, number: int) -> Any:
         return None if self.noise is None else self.noise(step, number)
@@ -316,16 +327,29 @@ class PortableEngine:
             return xp.ones_like(batch.x[:, 0:1, 0]) * counts
         return (weight if len(weight.shape) == 2 else weight[:, None]) * counts
 
-    @functools.cached_property
+    @property
     def total_of_data(self) -> Any:
-        """Weight of all rows that are trained on."""
-        return self.total(self.data)
+        """Weight of all rows that are trained on; asked for first by all ranks together."""
+        # No cached_property: of Python 3.11 it holds a lock over the class, and ranks that are
+        # threads would wait for each other's.
+        if self._total_weight is None:
+            self._total_weight = self._total(self.blocks)
+        return self._total_weight
 
     def total(self, batch: Batch, context: int = 0) -> Any:
-        """Weight of all rows; by blocks, because the weights of all steps are as large as x."""
-        blocks = (self._block(batch, number) for number in self._numbers(batch))
-        totals = (total_weight(rows.y, self._weight(rows, context)) for rows in blocks)
-        return tree_sum(totals, operator.add)
+        """Weight of all rows, where all are here."""
+        return self._total(self.cut(batch), context)
+
+    def _total(self, blocks: Blocks, context: int = 0) -> Any:
+        """By blocks, because the weights of all steps are as large as x."""
+        rows = map(blocks.__getitem__, blocks.held)
+        totals = (total_weight(part.y, self._weight(part, context)) for part in rows)
+        leaves = zip(blocks.held, totals, strict=True)
+        sums = join((Subtree(number, 0, leaf) for number, leaf in leaves), operator.add)
+        if self.ranks is None or blocks.shares is None or not blocks.scattered:
+            return fold(sums, operator.add)
+        weighted = self._weight(blocks.batch.rows(0, 0), context) is not None
+        return weight_of_ranks(self.ranks, self.backend, blocks.shares, sums, weighted)
 
 
 class _Mean:
