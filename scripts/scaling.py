@@ -53,7 +53,8 @@ class Timed:
 
     def __init__(self, comm):
         self.comm, self.seconds = comm, []
-        self.rank, self.size, self.sharing = comm.rank, comm.size, comm.sharing
+        self.rank, self.size, self.local_rank = comm.rank, comm.size, comm.local_rank
+        self.sharing, self.device_buffers = comm.sharing, comm.device_buffers
         self.gather, self.total = comm.gather, comm.total
 
     def exchange(self, *given):

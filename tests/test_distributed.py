@@ -70,7 +70,7 @@ def rows(count, width=5, dtype="float32"):
 def total(ranks, data, leaves=None):
     own = ranks.shares(len(data))(ranks.comm.rank) if leaves is None else leaves
     sums = join((Subtree(k, 0, data[k]) for k in own), np.add)
-    return ranks.total(ranks.shares(len(data)), sums, data.shape[1], data.dtype)
+    return ranks.total(ranks.shares(len(data)), sums, data.shape[1], Ranks.on_host(data.dtype))
 
 
 class TestTotal:
@@ -104,7 +104,7 @@ class TestTotal:
             ranks = Ranks(comm)
             own = wrong if comm.rank else ranks.shares(8)(0)
             sums = join((Subtree(k, 0, more[k]) for k in own), np.add)
-            return ranks.total(ranks.shares(8), sums, 5, "float32")
+            return ranks.total(ranks.shares(8), sums, 5, Ranks.on_host("float32"))
 
         with pytest.raises(ValueError, match=r"over the leaves range\(4, 8\), and no other"):
             simulate(2, work)

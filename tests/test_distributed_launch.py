@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 import rnn_xp as rx
 from rnn_xp.cli import main, ranks
-from rnn_xp.distributed import CommError, launched_ranks
+from rnn_xp.distributed import CommError, gpus, launched_ranks
 from rnn_xp.distributed import mpi as join
 from rnn_xp.distributed.world import _SIZES, _found
 from rnn_xp.engines.threads import count_workers
@@ -147,3 +148,83 @@ print([name for name in sys.modules if name.startswith("mpi4py")])
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "[]"
+
+
+class TestGPUs:
+    """Each rank of a machine is shown one: `take_own_gpu`."""
+
+    @staticmethod
+    def rank(number, size=4):
+        return SimpleNamespace(local_rank=number, size=size)
+
+    @pytest.fixture(autouse=True)
+    def machine(self, monkeypatch, tmp_path):
+        """Two GPUs are there, as the driver shows them."""
+        for name in ("0000:17:00.0", "0000:65:00.0"):
+            (tmp_path / name).mkdir()
+        monkeypatch.setattr(gpus, "_PRESENT", tmp_path)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+    def shown(self):
+        return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    @pytest.mark.parametrize(("local_rank", "gpu"), [(0, "0"), (1, "1"), (2, "0"), (3, "1")])
+    def test_by_the_number_of_the_rank(self, local_rank, gpu):
+        assert gpus.take_own_gpu(self.rank(local_rank)) == gpu == self.shown()
+
+    def test_of_those_that_the_user_shows(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-7f,2")
+        assert gpus.take_own_gpu(self.rank(1)) == "GPU-7f"
+
+    @pytest.mark.parametrize("one", ["3", "", "GPU-7f"])
+    def test_what_a_scheduler_has_done_is_left_alone(self, one, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", one)
+        assert gpus.take_own_gpu(self.rank(1)) == ""
+        assert self.shown() == one
+
+    def test_one_rank_or_no_driver(self, monkeypatch, tmp_path):
+        assert gpus.take_own_gpu(self.rank(0, size=1)) == ""
+        monkeypatch.setattr(gpus, "_PRESENT", tmp_path / "none")
+        assert gpus.take_own_gpu(self.rank(1)) == ""
+        assert self.shown() is None
+
+    @pytest.mark.parametrize(
+        ("option", "variable", "expected"),
+        [
+            *((None, "", "1"), ("cuda", "", "1"), (None, "cuda", "1")),
+            *(("cuda:0", "", None), (None, "cuda:1", None)),
+        ],
+    )
+    def test_the_command_line_obeys_a_number(self, option, variable, expected, monkeypatch):
+        monkeypatch.setenv("RNN_XP_DEVICE", variable)
+        ranks.take_own_gpu(self.rank(1), option)
+        assert self.shown() == expected
+
+    def test_without_a_launcher_nothing_is_done(self):
+        ranks.take_own_gpu(None, None)
+        assert self.shown() is None
+
+
+def test_ranks_are_numbered_by_machine(world, monkeypatch):
+    """Of four ranks on two machines, and two of them on the same cores."""
+    hosts = ["a", "b", "a", "b"]
+    world.Get_rank = lambda: 2
+    world.size = 4
+
+    def gather(row, found):
+        mine = row.tobytes()
+        others = [bytes(32) if host == "b" else mine for host in hosts]
+        found[...] = np.frombuffer(b"".join(others), np.uint8).reshape(4, 32)
+        return SimpleNamespace(Test=lambda: True)
+
+    world.Iallgather = gather
+    comm = join()
+    assert (comm.rank, comm.local_rank, comm.sharing) == (2, 1, 2)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("0", False), ("", False)])
+def test_device_buffers_are_asked_for(value, expected, world, monkeypatch):
+    monkeypatch.setenv("RNN_XP_MPI_DEVICE_BUFFERS", value)
+    assert join().device_buffers is expected
+    assert join(device_buffers=False).device_buffers is expected  # it is the one there is

@@ -133,6 +133,10 @@ def said(folder, ranks):
     return found.pop().split(" ", 2)
 
 
+def on_torch():
+    return rnn_xp.get_backend("torch", device="cpu", dtype="float32")
+
+
 def until(condition, seconds=LIMIT):
     limit = time.monotonic() + seconds
     while not condition():
@@ -165,6 +169,15 @@ class TestBits:
         assert said(tmp_path, 4)[0] == expected(kind, EPOCHS // 2)
         assert train(2, tmp_path, kind).status == 0
         assert said(tmp_path, 2)[0] == expected(kind)
+
+    @pytest.mark.parametrize("ranks", [2, 3])
+    def test_sums_that_stay_on_the_device(self, ranks, tmp_path):
+        """With torch on a CPU, whose memory any MPI can read."""
+        pytest.importorskip("torch")
+        settings = {"RNN_XP_BACKEND": "torch", "RNN_XP_MPI_DEVICE_BUFFERS": "1"}
+        done = train(ranks, tmp_path, "adam", fault="device buffers", **settings)
+        assert (done.status, done.err) == (0, "")
+        assert said(tmp_path, ranks)[0] == fingerprint(fit("adam", backend=on_torch()).params)
 
     def test_the_usual_launcher(self, tmp_path):
         assert train(2, tmp_path, "adam", launcher=HYDRA).status == 0

@@ -66,6 +66,7 @@ def add_command(commands: Any) -> None:
     add("--patience", type=int, metavar="K", help="end after K epochs without a lower loss")
     add("--workers", type=int, help="threads on NumPy; all cores by default")
     add("--checkpoint-every", type=int, metavar="K", help="epochs; every 20 s by default")
+    add("--reduction", default="exact", choices=["exact", "fast"], help="of ranks under mpiexec")
     add("--resume", type=Path, metavar="DIR", help="go on with an interrupted run")
     options.add_common_options(command, "runs/DATA-CELL")
     command.set_defaults(run=functools.partial(_train, command))
@@ -85,6 +86,7 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         ("--checkpoint-every", args.checkpoint_every, 1),
     ):
         options.check_whole(option, value, low)
+    ranks.take_own_gpu(comm, args.device)
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     split = options.load_split(args, backend.dtype_name)
     if args.resume is not None and split.series.sha256 != args.data_sha256:
@@ -106,6 +108,7 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         "workers": args.workers,
         "backend": backend,
         "comm": comm,
+        "reduction": args.reduction,
     }
     if comm is not None and comm.rank:
         return ranks.follow(net, split, settings, args.resume)

@@ -10,7 +10,8 @@
 
 from rnn_xp.distributed.agreement import agree, fingerprint
 from rnn_xp.distributed.comm import Comm, CommError, Serial
-from rnn_xp.distributed.reduction import Ranks
+from rnn_xp.distributed.gpus import take_own_gpu
+from rnn_xp.distributed.reduction import Empty, Ranks
 from rnn_xp.distributed.simulated import Simulated, simulate
 from rnn_xp.distributed.tree import Shares, Subtree, aligned, fold, join, share, tree_sum
 from rnn_xp.distributed.world import MPI, launched_ranks, mpi
@@ -19,6 +20,7 @@ __all__ = [
     "MPI",
     "Comm",
     "CommError",
+    "Empty",
     "Ranks",
     "Serial",
     "Shares",
@@ -33,5 +35,6 @@ __all__ = [
     "mpi",
     "share",
     "simulate",
+    "take_own_gpu",
     "tree_sum",
 ]

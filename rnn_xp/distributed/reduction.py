@@ -12,18 +12,20 @@ The bits repeat for a number of ranks, and differ from one number to another.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import operator
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rnn_xp._typing import Array
 from rnn_xp.distributed.comm import Comm, CommError
 from rnn_xp.distributed.tree import Shares, Subtree, aligned, fold, join, share
 
-__all__ = ["Ranks"]
+__all__ = ["Empty", "Ranks"]
 
-_Row = NDArray[Any]
+Empty: TypeAlias = Callable[[int], Array]
+_Row = Array
 _HEAD = 2  # entries of a message before its rows: whether to stop, and the number of the sum
 _ROUND = 128  # numbers of sums repeat: that of all ranks together is exact in any float
 _REASON = 256  # bytes
@@ -67,11 +69,18 @@ class Ranks:
         """Share leaves out evenly."""
         return functools.partial(share, leaves, self.comm.size)
 
+    @staticmethod
+    def on_host(dtype: str) -> Empty:
+        """Make buffers of host memory."""
+        return functools.partial(np.empty, dtype=dtype)
+
     def ask_to_stop(self, reason: str) -> None:
         """Let all ranks stop after the epoch of the next sum, which tells them."""
         self._wish = self._wish or reason
 
-    def total(self, shares: Shares, sums: Sequence[Subtree[Any]], width: int, dtype: Any) -> _Row:
+    def total(
+        self, shares: Shares, sums: Sequence[Subtree[_Row]], width: int, empty: Empty
+    ) -> _Row:
         """Sum over all leaves.
 
         Parameters
@@ -81,7 +90,9 @@ class Ranks:
         sums : sequence of Subtree
             Those of this rank's leaves, as `join` leaves them; rows of ``width`` numbers.
         width : int
-        dtype : NumPy dtype
+        empty : callable
+            ``empty(n)`` makes a buffer of n numbers, of the dtype and in the memory of the rows:
+            on the host, or what `Comm.device_buffers` allows.
 
         Returns
         -------
@@ -101,24 +112,22 @@ class Ranks:
                 f"rank {self.comm.rank} has to sum over the leaves {own}, and no other."
             )
         self._number = (self._number + 1) % _ROUND
-        rows = [part._replace(total=np.asarray(part.total, dtype)) for part in sums]
-        mine = _Part(own, rows, float(bool(self._wish)))
+        mine = _Part(own, list(sums), float(bool(self._wish)))
         make = self._exact if self.reduction == "exact" else self._fast
-        row, stop = make(shares, mine, width, np.dtype(dtype))
+        row, stop = make(shares, mine, width, empty)
         if stop and not self.stopped:
             self.stopped = self._reason()
         return row
 
-    def _fast(self, shares: Shares, mine: _Part, width: int, dtype: Any) -> tuple[_Row, float]:
-        row = np.zeros(_HEAD + width, dtype)
-        row[:_HEAD] = mine.stop, self._number
-        if mine.sums:
-            row[_HEAD:] = fold(mine.sums, np.add)
+    def _fast(self, shares: Shares, mine: _Part, width: int, empty: Empty) -> tuple[_Row, float]:
+        row = empty(_HEAD + width)
+        row[0], row[1] = mine.stop, self._number
+        row[_HEAD:] = fold(mine.sums, operator.add) if mine.sums else 0.0
         row = self.comm.total(row)
         self._check_number(float(row[1]), self._number * self.comm.size)
         return row[_HEAD:], float(row[0])
 
-    def _exact(self, shares: Shares, mine: _Part, width: int, dtype: Any) -> tuple[_Row, float]:
+    def _exact(self, shares: Shares, mine: _Part, width: int, empty: Empty) -> tuple[_Row, float]:
         size, rank = self.comm.size, self.comm.rank
         power = 1 << (size.bit_length() - 1)
         # Of 2 * extra first ranks each odd one hands all to its left neighbour, and is told the
@@ -126,12 +135,12 @@ class Ranks:
         extra = size - power
         if rank < 2 * extra:
             if rank % 2:
-                self.comm.exchange(rank - 1, self._message(mine, width, dtype), None)
-                message = np.empty(_HEAD + width, dtype)
+                self.comm.exchange(rank - 1, self._message(mine, width, empty), None)
+                message = empty(_HEAD + width)
                 self.comm.exchange(rank - 1, None, message)
                 self._check_number(float(message[1]), self._number)
                 return message[_HEAD:], float(message[0])
-            theirs = self._receive(rank + 1, None, shares(rank + 1), width, dtype)
+            theirs = self._receive(rank + 1, None, shares(rank + 1), width, empty)
             mine = _joined(mine, theirs)
         place = rank // 2 if rank < 2 * extra else rank - extra
 
@@ -146,30 +155,30 @@ class Ranks:
             other = place ^ reach
             first = other - other % reach
             theirs = self._receive(
-                rank_at(other), mine, range(begin(first), begin(first + reach)), width, dtype
+                rank_at(other), mine, range(begin(first), begin(first + reach)), width, empty
             )
             mine = _joined(mine, theirs)
             reach *= 2
-        total = fold(mine.sums, np.add)
+        total = fold(mine.sums, operator.add)
         if rank < 2 * extra:
             all_of_it = _Part(mine.leaves, [Subtree(0, 0, total)], mine.stop)
-            self.comm.exchange(rank + 1, self._message(all_of_it, width, dtype), None)
+            self.comm.exchange(rank + 1, self._message(all_of_it, width, empty), None)
         return total, mine.stop
 
-    def _message(self, part: _Part, width: int, dtype: Any) -> _Row:
-        message = np.empty(_HEAD + len(part.sums) * width, dtype)
-        message[:_HEAD] = part.stop, self._number
+    def _message(self, part: _Part, width: int, empty: Empty) -> _Row:
+        message = empty(_HEAD + len(part.sums) * width)
+        message[0], message[1] = part.stop, self._number
         for row, subtree in zip(message[_HEAD:].reshape(-1, width), part.sums, strict=True):
             row[...] = subtree.total
         return message
 
     def _receive(
-        self, partner: int, mine: _Part | None, leaves: range, width: int, dtype: Any
+        self, partner: int, mine: _Part | None, leaves: range, width: int, empty: Empty
     ) -> _Part:
         """Exchange with a partner that holds these leaves, or only listen to it."""
         places = aligned(leaves)
-        message = np.empty(_HEAD + len(places) * width, dtype)
-        send = None if mine is None else self._message(mine, width, dtype)
+        message = empty(_HEAD + len(places) * width)
+        send = None if mine is None else self._message(mine, width, empty)
         self.comm.exchange(partner, send, message)
         self._check_number(float(message[1]), self._number)
         rows = message[_HEAD:].reshape(-1, width)
@@ -196,4 +205,4 @@ class Ranks:
 def _joined(a: _Part, b: _Part) -> _Part:
     left, right = sorted((a, b), key=lambda part: (part.leaves.start, part.leaves.stop))
     leaves = range(left.leaves.start, right.leaves.stop)
-    return _Part(leaves, join([*left.sums, *right.sums], np.add), max(a.stop, b.stop))
+    return _Part(leaves, join([*left.sums, *right.sums], operator.add), max(a.stop, b.stop))

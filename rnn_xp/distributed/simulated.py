@@ -56,6 +56,7 @@ class Simulated:
 
     def __init__(self, rank: int, size: int, post: _Post) -> None:
         self.rank, self.size, self.sharing = rank, size, size
+        self.local_rank, self.device_buffers = rank, False
         self.messages = 0
         self.bytes = 0
         self._post = post

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_xp._typing import Array
+from rnn_xp.backend import array_namespace, backend_of
 from rnn_xp.distributed.comm import CommError
 
 __all__ = ["MPI", "launched_ranks", "mpi"]
 
 _TIMEOUT = "RNN_XP_MPI_TIMEOUT"
+_DEVICE_BUFFERS = "RNN_XP_MPI_DEVICE_BUFFERS"
 _SECONDS = 30.0
 _PATIENT = 10  # times longer for what happens once: ranks read their data at different speeds
 _SPIN = 2e-3  # seconds; afterwards the core is given away between two looks
@@ -43,20 +46,25 @@ class MPI:
     world : mpi4py communicator
     deadline : float
         Seconds.
+    device_buffers : bool
+        Whether this MPI reads and writes a GPU's memory.
     """
 
-    def __init__(self, world: Any, deadline: float) -> None:
+    def __init__(self, world: Any, deadline: float, device_buffers: bool = False) -> None:
         self._world = world
         self._comm = world.Dup()  # what others send is none of ours
-        self.deadline = deadline
+        self.deadline, self.device_buffers = deadline, device_buffers
         self.rank: int = world.Get_rank()
         self.size: int = world.Get_size()
-        self.sharing = self._count_sharing()
+        here = self._ranks_with(socket.gethostname())
+        self.local_rank = here.index(self.rank)
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = sorted(affinity(0)) if affinity else os.cpu_count()
+        self.sharing = len(self._ranks_with(f"{socket.gethostname()} {cores}"))
 
-    def exchange(
-        self, partner: int, send: NDArray[Any] | None, receive: NDArray[Any] | None
-    ) -> None:
+    def exchange(self, partner: int, send: Array | None, receive: Array | None) -> None:
         """Send a buffer to another rank and fill one with what it sends; either may be None."""
+        self._settle(send, receive)
         requests = []
         if receive is not None:
             requests.append(self._comm.Irecv(receive, partner))
@@ -64,9 +72,10 @@ class MPI:
             requests.append(self._comm.Isend(send, partner))
         self._wait(requests, self.deadline)
 
-    def total(self, row: NDArray[Any]) -> NDArray[Any]:
+    def total(self, row: Array) -> Array:
         """Sum of all ranks' rows, in the order of MPI."""
-        found = np.empty_like(row)
+        found = array_namespace(row).empty_like(row)
+        self._settle(row)
         self._wait([self._comm.Iallreduce(row, found)], self.deadline)
         return found
 
@@ -83,6 +92,12 @@ class MPI:
         sys.stderr.flush()
         self._world.Abort(status)
 
+    def _settle(self, *buffers: Array | None) -> None:
+        """Wait for what is still to be computed in them, or read: MPI knows no streams."""
+        for buffer in buffers if self.device_buffers else ():
+            if buffer is not None and not isinstance(buffer, np.ndarray):
+                backend_of(buffer).synchronize()
+
     def _wait(self, requests: list[Any], seconds: float) -> None:
         """Wait with a deadline: a rank that is gone or stalls would never answer."""
         begun, waiting = time.monotonic(), requests
@@ -97,13 +112,11 @@ class MPI:
                 )
                 self.abort(_NO_ANSWER)
 
-    def _count_sharing(self) -> int:
-        """How many ranks there are on the same cores of the same machine."""
-        affinity = getattr(os, "sched_getaffinity", None)
-        cores = sorted(affinity(0)) if affinity else os.cpu_count()
-        digest = hashlib.sha256(f"{socket.gethostname()} {cores}".encode()).digest()
-        mine = np.frombuffer(digest, np.uint8)
-        return int((self.gather(mine) == mine).all(axis=1).sum())
+    def _ranks_with(self, what: str) -> list[int]:
+        """Ranks of which the same is true."""
+        mine = np.frombuffer(hashlib.sha256(what.encode()).digest(), np.uint8)
+        same = (self.gather(mine) == mine).all(axis=1)
+        return [int(rank) for rank in np.flatnonzero(same)]
 
     def _end_all_on_error(self) -> None:
         """An exception that nobody catches ends all ranks; the others would wait for this one."""
@@ -121,7 +134,7 @@ class MPI:
 _found: list[MPI] = []
 
 
-def mpi(*, deadline: float | None = None) -> MPI:
+def mpi(*, deadline: float | None = None, device_buffers: bool | None = None) -> MPI:
     """Join the ranks that ``mpiexec`` or ``srun`` has started.
 
     From now on an exception that nobody catches ends all ranks, with its traceback. (A
@@ -133,6 +146,10 @@ def mpi(*, deadline: float | None = None) -> MPI:
     deadline : float, optional
         Seconds to wait for another rank before all are ended; by default those in the
         environment variable ``RNN_XP_MPI_TIMEOUT``, or 30.
+    device_buffers : bool, optional
+        Whether sums of CuPy and torch are handed to MPI where they lie, on the GPU, which a
+        CUDA-aware MPI reads and any other dies of; by default whether the environment variable
+        ``RNN_XP_MPI_DEVICE_BUFFERS`` is 1. Otherwise they go through the host.
 
     Returns
     -------
@@ -162,7 +179,9 @@ def mpi(*, deadline: float | None = None) -> MPI:
                 f"MPI than the launcher, {library.Get_library_version().splitlines()[0]}. Use that "
                 "one's mpiexec, or install mpi4py for this one."
             )
-        _found.append(MPI(world, _seconds(deadline)))
+        if device_buffers is None:
+            device_buffers = os.environ.get(_DEVICE_BUFFERS, "").strip() == "1"
+        _found.append(MPI(world, _seconds(deadline), device_buffers))
         _found[0]._end_all_on_error()
     return _found[0]
 

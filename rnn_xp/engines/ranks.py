@@ -1,14 +1,15 @@
-"""Losses and gradients as rows of host memory, in which ranks exchange them."""
+"""Losses and gradients as rows of numbers, in which ranks exchange them."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import Backend
-from rnn_xp.distributed import Ranks, Shares, Subtree
+from rnn_xp.distributed import Empty, Ranks, Shares, Subtree
 
 __all__ = ["sum_of_ranks", "weight_of_ranks"]
 
@@ -41,24 +42,31 @@ def sum_of_ranks(
     """
     xp = backend.xp
     width = 1 + sum(math.prod(array.shape) for array in like.values())
-    # One read of the device for all of them: each is a wait there.
+    there = ranks.comm.device_buffers and backend.name in ("cupy", "torch")
+    if there:
+        empty: Empty = functools.partial(xp.empty, dtype=backend.dtype, device=backend.device)
+    else:
+        empty = ranks.on_host(backend.dtype_name)
     parts = [
         xp.reshape(array, (-1,))
         for _, _, (value, grads) in sums
         for array in (value, *(grads[name] for name in like))
     ]
-    rows = backend.to_numpy(xp.concat(parts)).reshape(-1, width) if parts else ()
+    rows: Any = ()
+    if parts:  # one read of the device for all of them: each is a wait there
+        row = xp.concat(parts)
+        rows = (row if there else backend.to_numpy(row)).reshape(-1, width)
     found = ranks.total(
         shares,
         [Subtree(part.start, part.height, row) for part, row in zip(sums, rows, strict=True)],
         width,
-        backend.dtype_name,
+        empty,
     )
-    row, grads, end = backend.asarray(found, copy=False), {}, 1
+    row, result, end = found if there else backend.asarray(found, copy=False), {}, 1
     for name, array in like.items():
         begin, end = end, end + math.prod(array.shape)
-        grads[name] = xp.reshape(row[begin:end], array.shape)
-    return xp.reshape(row[0:1], ()), grads
+        result[name] = xp.reshape(row[begin:end], array.shape)
+    return xp.reshape(row[0:1], ()), result
 
 
 def weight_of_ranks(
@@ -78,7 +86,10 @@ def weight_of_ranks(
     weighted : bool
         Which of the two: a rank without blocks has none to tell.
     """
-    dtype = backend.dtype_name if weighted else "float64"
-    rows = [Subtree(start, height, [float(total)]) for start, height, total in sums]
-    found = ranks.total(shares, rows, 1, dtype)
+    empty, rows = ranks.on_host(backend.dtype_name if weighted else "float64"), []
+    for start, height, total in sums:
+        row = empty(1)
+        row[0] = float(total)
+        rows.append(Subtree(start, height, row))
+    found = ranks.total(shares, rows, 1, empty)
     return backend.asarray(found[0]) if weighted else float(found[0])
