@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-torch test-interchange test-mpi lint format learn reproduce contract \
+.PHONY: help train test test-torch test-interchange test-mpi scaling lint format learn reproduce contract \
 	golden data memory crash-test sanitize bench gpu-check docs clean
 
 help: ## show the targets
@@ -41,6 +41,10 @@ test-interchange: $(VENV)/installed-test ## install Keras and ONNX and run the t
 test-mpi: $(VENV)/installed-test ## install mpi4py and MPICH and run the tests on ranks of MPI (five minutes)
 	$(BIN)/python -m pip install --quiet 'mpich>=4.3' --editable '.[mpi]'
 	$(BIN)/python -m pytest -m mpi $(ARGS)
+
+scaling: $(VENV)/installed-plot ## time ranks of MPI on this machine, with 10 million windows (three minutes)
+	$(BIN)/python -m pip install --quiet 'mpich>=4.3' --editable '.[mpi]'
+	$(BIN)/python scripts/scaling.py --large 10000000 --out docs/results/scaling $(ARGS)
 
 lint: $(VENV)/installed-lint ## check style and types
 	$(BIN)/ruff check .

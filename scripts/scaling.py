@@ -1,8 +1,8 @@
-"""Measure training on one rank and on two, and model it on more: two tables, kept apart.
+"""Measure training on one rank and on two, and model it on more: kept apart.
 
     python scripts/scaling.py                               a minute or two
-    python scripts/scaling.py --out docs/results/scaling.md
-    python scripts/scaling.py --large 10000000              and so many windows, from a file
+    python scripts/scaling.py --out docs/results/scaling    as .md and, with matplotlib, as .png
+    python scripts/scaling.py --large 10000000              and so many windows, from files
 
 Trains the reference network (H = 50, T = 10, float32, full batch, Adam). Strong scaling: the same
 windows on more ranks; weak: the same windows for each rank. The ranks' bits are compared first.
@@ -66,11 +66,13 @@ class Timed:
 def rank_main(arguments):
     """Train as a rank; the first prints what it measured."""
     comm = Timed(mpi())
-    if arguments.files:
-        x, y = (np.load(Path(arguments.files) / f"{name}.npy", mmap_mode="r") for name in "xy")
+    options = {"optimizer": rx.optim.adam(0.01), "comm": comm, "workers": 1}
+    if arguments.files:  # no rank opens those of another
+        here = Path(arguments.files) / str(comm.rank)
+        x, y = (rx.open_shards(sorted(here.glob(f"{name}-*.npy"))) for name in "xy")
+        options["sharded"] = True
     else:
         x, y = rx.make_windows(series(arguments.windows), seq_length=STEPS)
-    options = {"optimizer": rx.optim.adam(0.01), "comm": comm, "workers": 1}
     net, backend = rx.Network(hidden_size=HIDDEN), rx.get_backend("numpy", dtype="float32")
     if not arguments.files:
         rx.fit(net, x, y, epochs=3, backend=backend, **options)  # compiles what is compiled
@@ -129,33 +131,35 @@ def launch(ranks, windows, epochs, files=""):
     return json.loads(done.stdout)
 
 
-def write_windows(folder, windows):
-    """Write x (N, T, 1) and y (N, 1) in pieces, each window in full: 44 bytes for each."""
-    values = series(windows)
-    x = np.lib.format.open_memmap(
-        Path(folder) / "x.npy", mode="w+", dtype=np.float32, shape=(windows, STEPS, 1)
-    )
-    y = np.lib.format.open_memmap(
-        Path(folder) / "y.npy", mode="w+", dtype=np.float32, shape=(windows, 1)
-    )
-    for start in range(0, windows, 2**18):
-        part = values[start : min(start + 2**18, windows) + STEPS]
-        stop = start + len(part) - STEPS
-        x[start:stop], y[start:stop] = rx.make_windows(part, seq_length=STEPS)
+def write_windows(folder, windows, ranks):
+    """Write x (N, T, 1) and y (N, 1), each window in full: 44 bytes for each.
+
+    Each rank has a folder, with a file for every 252 blocks of 1040 rows.
+    """
+    values, piece = series(windows), 252 * 1040
+    starts = range(0, windows, piece)
+    for rank, part in enumerate(np.array_split(np.asarray(starts), ranks)):
+        here = Path(folder) / str(rank)
+        here.mkdir()
+        for number, start in enumerate(part):
+            x, y = rx.make_windows(values[start : min(start + piece, windows) + STEPS], STEPS)
+            np.save(here / f"x-{number:04}.npy", x)
+            np.save(here / f"y-{number:04}.npy", y)
 
 
 def large(windows, epochs=2, ranks=2):
     with tempfile.TemporaryDirectory() as folder:
-        write_windows(folder, windows)
+        write_windows(folder, windows, ranks)
+        files = len(list(Path(folder).rglob("x-*.npy")))
         found = launch(ranks, windows, epochs, folder)
     peaks = ", ".join(f"{peak / 1e9:.2f}" for peak in found["peaks"])
     return [
-        "## Measured: data larger than a rank reads",
+        "## Measured: data that no rank has all of",
         "",
-        f"{windows} windows, each in full in mapped files of {windows * 44 / 1e6:.0f} MB, on "
-        f"{ranks} ranks: {found['epoch']:.1f} s for an epoch, loss {found['loss'][0]:.4g} to "
-        f"{found['loss'][-1]:.4g} in {epochs} epochs.",
-        f"Peak resident memory of the ranks in GB, pages of the file included: {peaks}.",
+        f"{windows} windows, each in full, in {2 * files} files of {windows * 44 / 1e6:.0f} MB, on "
+        f"{ranks} ranks, each of which opens its own: {found['epoch']:.1f} s for an epoch, loss "
+        f"{found['loss'][0]:.4g} to {found['loss'][-1]:.4g} in {epochs} epochs.",
+        f"Peak resident memory of the ranks in GB, pages of the files included: {peaks}.",
     ]
 
 
@@ -164,6 +168,11 @@ def measure(windows, epochs):
     if one["bits"] != two["bits"]:
         sys.exit("one rank and two have other bits")
     weak = launch(2, 2 * windows, epochs)
+    rows = (
+        ("1 rank", one, windows, 1.0),
+        ("2 ranks, strong", two, windows, one["epoch"] / two["epoch"]),
+        ("2 ranks, weak", weak, 2 * windows, 2 * one["epoch"] / weak["epoch"]),
+    )
     lines = [
         "## Measured",
         "",
@@ -174,20 +183,21 @@ def measure(windows, epochs):
         "| | windows | epoch, ms | speed-up | exchange with waiting, ms | alone, ms |",
         "|---|---|---|---|---|---|",
     ]
-    for name, found, count, gain in (
-        ("1 rank", one, windows, 1.0),
-        ("2 ranks, strong", two, windows, one["epoch"] / two["epoch"]),
-        ("2 ranks, weak", weak, 2 * windows, 2 * one["epoch"] / weak["epoch"]),
-    ):
+    for name, found, count, gain in rows:
         lines.append(
             f"| {name} | {count} | {1e3 * found['epoch']:.1f} | {gain:.2f} | "
             f"{1e3 * found['exchange']:.3f} | {1e3 * found['alone']:.3f} |"
         )
-    return one, [
+    return rows, [
         *lines,
         "",
         "With waiting: in training, for a rank that comes late. Alone: a thousand in a row.",
     ]
+
+
+def epochs_modelled(one):
+    """Seconds that an epoch takes on one rank: as measured, and longer."""
+    return one["epoch"], 0.1, 1.0, 10.0
 
 
 def model(one):
@@ -203,7 +213,7 @@ def model(one):
         "| epoch on one rank | network | " + " | ".join(f"p = {p}" for p in RANKS) + " |",
         "|---" * (2 + len(RANKS)) + "|",
     ]
-    for compute in (one["epoch"], 0.1, 1.0, 10.0):
+    for compute in epochs_modelled(one):
         for name, (latency, per_byte) in NETWORKS.items():
             gains = [compute / modelled(compute, size, p, latency, per_byte) for p in RANKS]
             cells = " | ".join(f"{gain:.1f}" for gain in gains)
@@ -211,26 +221,64 @@ def model(one):
     return lines
 
 
+def draw(rows, path):
+    """Draw what was measured on the left, and what is only modelled on the right."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    names = [f"{name.replace(', ', ': ')}\n{count} windows" for name, _, count, _ in rows]
+    bars = left.bar(names, [count / found["epoch"] for _, found, count, _ in rows], color="C0")
+    left.bar_label(bars, [f"{gain:.2f} times" for *_, gain in rows])
+    left.set(title="measured", ylabel="windows a second")
+    left.margins(y=0.12)
+    one = rows[0][1]
+    ranks = 2 ** np.arange(13)
+    for number, compute in enumerate(epochs_modelled(one)):
+        for (name, assumed), style in zip(NETWORKS.items(), ("-", "--"), strict=True):
+            shares = [
+                100 * compute / p / modelled(compute, one["bytes"], p, *assumed) for p in ranks
+            ]
+            label = f"{1e3 * compute:.0f} ms, {name}"
+            right.plot(ranks, shares, style, color=f"C{number}", label=label)
+    right.set_xscale("log", base=2)
+    right.set_xticks(ranks[::2], [str(p) for p in ranks[::2]])
+    right.set(title="modelled, not measured", xlabel="ranks", ylabel="efficiency, %", ylim=(0, 105))
+    right.legend(fontsize="small", title="epoch on one rank, network", loc="lower left")
+    for ax in (left, right):
+        ax.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--windows", type=int, default=WINDOWS)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--large", type=int, metavar="N", help="also N windows from a file")
-    parser.add_argument("--out", type=Path, help="a Markdown file")
+    parser.add_argument("--out", type=Path, help="a path without its ending")
     parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--files", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rank:
         rank_main(arguments)
         return
-    one, lines = measure(arguments.windows, arguments.epochs)
+    rows, lines = measure(arguments.windows, arguments.epochs)
     if arguments.large:
         lines += ["", *large(arguments.large)]
-    lines += ["", *model(one)]
+    lines += ["", *model(rows[0][1])]
     text = "\n".join(["# Several ranks", "", *lines, ""])
     print(text)
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
+    if arguments.out is None:
+        return
+    try:
+        draw(rows, arguments.out.with_suffix(".png"))
+        text += f"\n![Measured and modelled]({arguments.out.name}.png)\n"
+    except ImportError:
+        print("no picture: it needs matplotlib")
+    arguments.out.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -285,6 +285,17 @@ class TestCommandLine:
         left = {path.name for path in (tmp_path / "two").iterdir()}
         assert left == {path.name for path in (tmp_path / "one").iterdir()}
 
+    def test_the_fast_reduction(self, tmp_path):
+        done = rnn_xp_train(2, tmp_path / "two", "--reduction", "fast").wait()
+        one = rnn_xp_train(1, tmp_path / "one").wait()
+        assert done.status == one.status == 0
+        assert 'reduction = "fast"' in (tmp_path / "two" / "config.toml").read_text()
+        expected = params(tmp_path / "one")[0]
+        for name, array in params(tmp_path / "two")[0].items():
+            np.testing.assert_allclose(array, expected[name], rtol=1e-3, atol=1e-5)
+        told = checkpoint.load(tmp_path / "two" / "last.safetensors")[1]["training"]["run"]
+        assert told["where"]["reduction"] == "fast on 2 ranks"
+
     def test_sigterm_to_the_launcher_keeps_the_epoch(self, tmp_path):
         launch = rnn_xp_train(
             2, tmp_path / "run", "--checkpoint-every", "1", epochs=3000, launcher=HYDRA
@@ -328,3 +339,16 @@ class TestCommandLine:
         assert done.status == 1
         assert done.err.count("rnn-xp: training diverged") == 1
         assert params(tmp_path / "run")[0]
+
+
+def test_scaling(tmp_path):
+    """The script behind docs/results/scaling.md, on few windows."""
+    command = [
+        sys.executable, str(TESTS.parent / "scripts" / "scaling.py"), "--windows", "2100",
+        "--epochs", "3", "--large", "600000", "--out", str(tmp_path / "scaling"),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    text = (tmp_path / "scaling.md").read_text()
+    assert "| 2 ranks, strong | 2100 |" in text
+    assert "600000 windows, each in full, in 6 files of 26 MB, on 2 ranks" in text
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
