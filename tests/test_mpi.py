@@ -17,9 +17,11 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from device import require_device
 from test_distributed_fit import EPOCHS, KINDS, alone, fit
 
 import rnn_xp
@@ -121,9 +123,9 @@ class Launch:
                 continue
 
 
-def train(ranks, folder, kind, epochs=EPOCHS, fault="", **options):
+def train(ranks, folder, kind, epochs=EPOCHS, fault="", limit=LIMIT, **options):
     command = [str(TESTS / "mpi_training.py"), str(folder), kind, str(epochs), fault]
-    return Launch(ranks, *command, **options).wait()
+    return Launch(ranks, *command, **options).wait(limit)
 
 
 def said(folder, ranks):
@@ -182,6 +184,40 @@ class TestBits:
     def test_the_usual_launcher(self, tmp_path):
         assert train(2, tmp_path, "adam", launcher=HYDRA).status == 0
         assert said(tmp_path, 2)[0] == expected("adam")
+
+
+@pytest.mark.device
+class TestOnAGPU:
+    """Ranks that share one GPU: slow, and to the same bits as one."""
+
+    SETTINGS: ClassVar = {"RNN_XP_BACKEND": "cupy"}
+
+    @pytest.fixture
+    def same_bits(self, tmp_path):
+        require_device()
+
+        def check(ranks, kind, **more):
+            done = train(ranks, tmp_path, kind, limit=60.0, **self.SETTINGS, **more)
+            assert (done.status, done.err) == (0, "")
+            backend = rnn_xp.get_backend("cupy", dtype="float32")
+            alone = {
+                name: backend.to_numpy(p) for name, p in fit(kind, backend=backend).params.items()
+            }
+            assert said(tmp_path, ranks)[0] == fingerprint(alone)
+
+        return check
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("ranks", [2, 3])
+    def test_through_the_host(self, ranks, kind, same_bits):
+        same_bits(ranks, kind)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_device_buffers(self, kind, same_bits):
+        """In managed memory, which an MPI that knows no CUDA can read where it lies."""
+        same_bits(
+            2, kind, fault="device buffers", RNN_XP_MPI_DEVICE_BUFFERS="1", RNN_XP_TEST_MANAGED="1"
+        )
 
 
 @pytest.mark.parametrize("launcher", [GFORKER, HYDRA])
