@@ -57,7 +57,7 @@ def main(folder, kind, epochs, fault=""):
         callbacks.append(Fault(fault))
     options = {"callbacks": callbacks, "resume": keep.last if keep.last.exists() else None}
     if fault == "device buffers":
-        comm.exchange = only_tensors(comm.exchange)
+        comm.exchange = only_device_buffers(comm.exchange)
     if fault == "seed":
         options["seed"] = comm.rank
     if fault == "nan" and last:
@@ -70,8 +70,8 @@ def main(folder, kind, epochs, fault=""):
     Path(folder, f"rank-{comm.rank}-of-{comm.size}").write_text(text)
 
 
-def only_tensors(exchange):
-    """Exchange sums where they lie, in memory of a library; the total weight is a float, on the host."""
+def only_device_buffers(exchange):
+    """Exchange sums where they lie, in a library's memory; the total weight is a float of Python."""
 
     def checked(partner, *buffers):
         for buffer in buffers:
