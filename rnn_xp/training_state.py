@@ -109,7 +109,7 @@ def whereabouts(backend: Backend) -> dict[str, Any]:
     """What the bits of a result depend on, beyond the definition of the run."""
     where: dict[str, Any] = {
         "backend": f"{backend.name} {backend.version}",
-        "device": backend.device_name,
+        "device": backend.device_kind,
         "kernels": kernels_of(backend),
         "rnn_xp": _own_version(),
     }

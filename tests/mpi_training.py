@@ -71,7 +71,7 @@ def main(folder, kind, epochs, fault=""):
 
 
 def only_device_buffers(exchange):
-    """Exchange sums where they lie, in a library's memory; the total weight is a float of Python."""
+    """Exchange sums where they lie, in a library's memory; the total weight is a Python float."""
 
     def checked(partner, *buffers):
         for buffer in buffers:

@@ -258,6 +258,23 @@ def test_jax_devices_are_named_as_elsewhere(platform, index, shown):
     assert Backend("jax", None, device, np.dtype("float32")).device_name == shown
 
 
+def test_gpus_of_one_kind_are_told_from_others(monkeypatch):
+    properties = {"name": b"NVIDIA H200"}
+    runtime = types.SimpleNamespace(getDeviceProperties=lambda number: properties)
+    cuda = types.SimpleNamespace(runtime=runtime, get_device_name=lambda device: "NVIDIA L4")
+    for name in ("cupy", "torch"):
+        monkeypatch.setitem(sys.modules, name, stub(name, cuda=cuda))
+
+    def kind(library, device):
+        return Backend(library, None, device, np.dtype("float32")).device_kind
+
+    gpu = types.SimpleNamespace(platform="gpu", id=1, device_kind="NVIDIA A100")
+    assert kind("cupy", types.SimpleNamespace(id=3)) == "cuda NVIDIA H200"
+    assert kind("torch", "cuda:1") == "cuda NVIDIA L4"
+    assert kind("jax", gpu) == "cuda NVIDIA A100"
+    assert kind("torch", "cpu") == kind("numpy", "cpu") == "cpu"
+
+
 def test_jax_does_not_narrow_float64_silently():
     pytest.importorskip("jax")
     code = """

@@ -25,6 +25,7 @@ from rnn_xp.backend.libraries import (
     NAMES,
     Library,
     UnusableError,
+    device_kind,
     device_name,
     load,
 )
@@ -94,6 +95,11 @@ class Backend:
     def device_name(self) -> str:
         """The device as one writes it: ``cpu``, ``cuda:0``, ``device1``."""
         return device_name(self.name, self.device)
+
+    @property
+    def device_kind(self) -> str:
+        """What the device is, whatever its number: ``cpu``, ``cuda NVIDIA H200``."""
+        return device_kind(self.name, self.device)
 
     @property
     def dtype_name(self) -> str:

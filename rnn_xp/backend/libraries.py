@@ -24,6 +24,7 @@ __all__ = [
     "Library",
     "UnusableError",
     "backends",
+    "device_kind",
     "device_name",
     "load",
     "probe",
@@ -282,6 +283,34 @@ def device_name(library: str, device: Any) -> str:
     if library == "array_api_strict":
         return repr(device).split("'")[1]  # array_api_strict.Device('device1')
     return str(device)
+
+
+def device_kind(library: str, device: Any) -> str:
+    """Say what a device is, whatever its number: those of one kind compute the same bits.
+
+    Parameters
+    ----------
+    library, device : as for `device_name`
+
+    Returns
+    -------
+    str
+        Such as ``"cpu"`` or ``"cuda NVIDIA H100 80GB HBM3"``.
+
+    Examples
+    --------
+    >>> device_kind("numpy", "cpu")
+    'cpu'
+    """
+    name = device_name(library, device).partition(":")[0]
+    if name != "cuda":
+        return name
+    module = importlib.import_module(library)
+    if library == "cupy":
+        model = module.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
+    else:
+        model = device.device_kind if library == "jax" else module.cuda.get_device_name(device)
+    return f"{name} {model}"
 
 
 def _find_namespace(name: str, module: Any) -> Namespace:

@@ -233,6 +233,7 @@ class FakeCupy(types.ModuleType):
             Stream=functools.partial(Stream, self),
             get_current_stream=lambda: self.current,
             is_available=lambda: available,
+            runtime=types.SimpleNamespace(getDeviceProperties=lambda number: {"name": b"none"}),
             compiler=types.SimpleNamespace(CompileException=CompileError),
         )
         device = Device("cpu")
