@@ -388,3 +388,33 @@ def test_scaling(tmp_path):
     assert "| 2 ranks, strong | 2100 |" in text
     assert "600000 windows, each in full, in 6 files of 26 MB, on 2 ranks" in text
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
+
+
+def test_files_of_windows(tmp_path):
+    """scripts/train_windows.py: on one rank, on two that see all, and on two with a folder each."""
+    x, y = rnn_xp.make_windows(np.sin(np.arange(3130.0) / 9).astype("float32"), seq_length=10)
+    for folder, rows in {"all": range(3120), "0": range(2080), "1": range(2080, 3120)}.items():
+        (tmp_path / folder).mkdir()
+        for start in range(rows.start, rows.stop, 1040):
+            for name, array in (("x", x), ("y", y)):
+                path = tmp_path / folder / f"{name}-{start:04}.npy"
+                np.save(path, array[start : start + 1040])
+
+    def run(ranks, folder, out, epochs, *more):
+        script = str(TESTS.parent / "scripts" / "train_windows.py")
+        words = [str(tmp_path / folder), "--out", str(tmp_path / out), "--epochs", str(epochs)]
+        done = Launch(ranks, script, *words, *more).wait()
+        assert done.status == 0, done.err
+        assert f"in {epochs} epochs" in done.out
+        arrays, about = checkpoint.load(tmp_path / out / "last.safetensors")
+        assert about["training"]["epoch"] == epochs
+        return fingerprint(arrays)
+
+    expected = run(1, "all", "one", 6)
+    assert run(2, "all", "two", 6) == expected
+    run(2, "{rank}", "each", 3, "--sharded")
+    assert run(1, "all", "each", 6) == expected
+    broken = Launch(2, str(TESTS.parent / "scripts" / "train_windows.py"), "none", "--out", "o")
+    done = broken.wait()
+    assert done.status != 0
+    assert "FileNotFoundError: none has no x-*.npy" in done.err
