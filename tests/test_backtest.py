@@ -79,7 +79,10 @@ class TestBacktest:
         f = quick(epochs=4)
         once, again = (f.backtest(values, 200, stride=10, retrain=r) for r in (False, 2))
         assert np.array_equal(once.series[0].origins, again.series[0].origins)
-        assert np.array_equal(once.series[0].forecast[:2], again.series[0].forecast[:2])
+        # The same parameters, in products of other sizes, which a BLAS may round otherwise.
+        np.testing.assert_allclose(
+            once.series[0].forecast[:2], again.series[0].forecast[:2], rtol=1e-6
+        )
         assert not np.isclose(once.series[0].forecast[2], again.series[0].forecast[2])
         fresh = quick(epochs=4).fit(values[:220])
         np.testing.assert_allclose(again.series[0].forecast[2], fresh.predict(), rtol=1e-6)

@@ -24,7 +24,9 @@ _FIRST_ORDER_ONLY = ("learning_rate", "weight_decay", "clip_norm", "schedule", "
 def add_optimizer_options(add: Any) -> None:
     """Add the options to a group of a parser, given its ``add_argument``."""
     rates = ", ".join(f"{name} {rate:g}" for name, rate in _RATES.items())
-    add("--optimizer", choices=list(_OPTIMIZERS), help="lbfgs for a full batch, else adam")
+    others = ", ".join(list(_OPTIMIZERS)[2:])
+    words = f"lbfgs for a full batch, else adam; or {others}"
+    add("--optimizer", choices=list(_OPTIMIZERS), metavar="NAME", help=words)
     add("--learning-rate", type=float, metavar="R", help=rates)
     add("--schedule", choices=["cosine", "plateau"], help="of the rate; constant by default")
     add("--warmup", type=int, metavar="K", help="updates in which the rate rises to its value")
