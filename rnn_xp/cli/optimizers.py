@@ -25,7 +25,7 @@ def add_optimizer_options(add: Any) -> None:
     """Add the options to a group of a parser, given its ``add_argument``."""
     rates = ", ".join(f"{name} {rate:g}" for name, rate in _RATES.items())
     others = ", ".join(list(_OPTIMIZERS)[2:])
-    words = f"lbfgs for a full batch, else adam; or {others}"
+    words = f"lbfgs if full batch, else adam; {others}"
     add("--optimizer", choices=list(_OPTIMIZERS), metavar="NAME", help=words)
     add("--learning-rate", type=float, metavar="R", help=rates)
     add("--schedule", choices=["cosine", "plateau"], help="of the rate; constant by default")
