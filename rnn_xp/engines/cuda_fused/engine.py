@@ -88,15 +88,14 @@ class FusedEngine:
             if plan.shared_bytes > _PLAIN_SHARED_BYTES:
                 self._train.max_dynamic_shared_size_bytes = plan.shared_bytes
             empty = functools.partial(cupy.empty, dtype=cupy.float32)
-            blocks = plan.blocks(data.x.shape[0])
             self._x = cupy.ascontiguousarray(data.x)
             target = cupy.int32 if portable.loss is cross_entropy else cupy.float32
             self._y = cupy.ascontiguousarray(data.y, dtype=target)
             self.matrix = empty(plan.entries)
             self._weights = cupy.zeros(plan.weights, dtype=cupy.float32)
-            self._workspace = empty(max(1, blocks * plan.workspace))
+            self._workspace = empty(max(1, plan.blocks * plan.workspace))
             self.slots = {name: empty(plan.entries) for name in (("m", "v") if adam else ())}
-            self.partial = empty((blocks, plan.partial))
+            self.partial = empty((plan.blocks, plan.partial))
             self._stream = cupy.cuda.Stream(non_blocking=True)
 
     @contextlib.contextmanager
@@ -209,7 +208,7 @@ class FusedEngine:
 
         real, whole = cupy.float32, cupy.int32  # a Python number would be passed as 8 bytes
         plan, optimizer = self.plan, self.optimizer
-        blocks, rows = self.partial.shape[0], self._x.shape[0]
+        blocks, rows = plan.blocks, self._x.shape[0]
         inv_total = real(1.0 / self.portable.total_of_data)
         hyper: tuple[Any, ...] = tuple(self.slots.values())
         if isinstance(optimizer, Adam):
