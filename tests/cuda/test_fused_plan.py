@@ -67,12 +67,6 @@ class TestChoice:
             some({"read": "mean"}, {}, "read='last'"),
             some({"output_activation": "tanh"}, {}, "output_activation='identity'"),
             some({}, {"loss": mae}, "the loss mse or cross_entropy"),
-            some({}, {"optimizer": rx.optim.adamw()}, "the optimiser adam, or sgd"),
-            some({}, {"optimizer": rx.optim.lbfgs()}, "the optimiser adam, or sgd"),
-            some({}, {"optimizer": rx.optim.sgd(momentum=0.9)}, "without momentum"),
-            some({}, {"optimizer": rx.optim.adam(weight_decay=0.1)}, "without weight decay"),
-            some({}, {"optimizer": rx.optim.adam(clip_norm=1.0)}, "and clipping"),
-            some({}, {"optimizer": rx.optim.adam(clip_value=1.0)}, "and clipping"),
             some({}, {"batches": lambda epoch: []}, "the full batch"),
             some({}, {"truncate": (2, 2)}, "without truncation"),
             some({}, {"noise": lambda step, block: None}, "without truncation and dropout"),
@@ -88,6 +82,24 @@ class TestChoice:
         assert fastest(engine) is engine
         assert needed in engine.reason
         assert engine.reason.removeprefix("the fused kernels need ") in dict(SUPPORTED)
+
+    @pytest.mark.parametrize(
+        ("optimizer", "update"),
+        [
+            (rx.optim.adam(), "adam"),
+            (rx.optim.sgd(), "sgd"),
+            (rx.optim.adamw(), "gradient"),
+            (rx.optim.lbfgs(), "gradient"),
+            (rx.optim.sgd(momentum=0.9), "gradient"),
+            (rx.optim.sgd(weight_decay=0.1), "gradient"),
+            (rx.optim.adam(weight_decay=0.1), "gradient"),
+            (rx.optim.adam(clip_norm=1.0), "gradient"),
+            (rx.optim.adam(clip_value=1.0), "gradient"),
+        ],
+    )
+    def test_any_optimiser_and_the_kernel_that_serves_it(self, cupy, optimizer, update):
+        engine = fastest(portable(cupy, optimizer=optimizer))
+        assert (engine.name, engine._update.name) == ("cuda_fused", update)
 
     def test_on_other_backends_there_is_nothing_to_say(self, cupy):
         engine = portable(cupy, backend=rx.get_backend("numpy", dtype="float32"), block_rows=1040)
@@ -232,7 +244,7 @@ def test_compiles_without_spills(case, device, tmp_path):
         done.stderr,
         re.DOTALL,
     )
-    assert {name for name, *_ in found} == {"train", "place", "sgd", "adam"}
+    assert {name for name, *_ in found} == {"train", "place", "gradient", "sgd", "adam"}
     for name, stores, loads, registers in found:
         assert (int(stores), int(loads)) == (0, 0), name
         print(case, device, name, registers)

@@ -1,5 +1,5 @@
 // A whole training step of a small recurrent network: forward, loss and backpropagation through time
-// in one launch, the optimiser in a second. One source for nvcc, NVRTC (cupy.RawModule) and g++, which
+// in one launch, the optimiser or the gradient that it asks for in a second. One source for nvcc, NVRTC (cupy.RawModule) and g++, which
 // compiles it over tests/cuda/cpu_shim.h. plan.py chooses the macros and says what is supported.
 //
 // Parameters are one matrix M (J, K), row-major, so that the network is two products and the
@@ -627,10 +627,19 @@ __device__ __forceinline__ float sum_partial(const float* partial, int blocks, i
   return sum;
 }
 
+// For optimisers that are not below: dM, then the loss.
+extern "C" __global__ void gradient(const float* __restrict__ partial, int blocks, float inv_total,
+                                    float* total)
+{
+  const int i = blockIdx.x * 32 + threadIdx.x % 32, slice = threadIdx.x / 32;
+  const float g = sum_partial(partial, blocks, i, slice);
+  if (slice == 0 && i < PARTIAL) total[i] = i == J * K ? g * inv_total : g;
+}
+
 // The steps of rnn_xp.optim. What depends on the update's number comes from the host, which counts in
 // double: rates [epochs][2], the second of Adam alone. losses [epochs].
 
-extern "C" __global__ void sgd(const float* __restrict__ partial, int blocks, int epoch, float inv_total,
+extern "C" __global__ void sgd(const float* __restrict__ partial, int blocks, float inv_total, int epoch,
                                const float* __restrict__ rates, float* losses, float* M, float* weights)
 {
   const int i = blockIdx.x * 32 + threadIdx.x % 32, slice = threadIdx.x / 32;
@@ -643,7 +652,7 @@ extern "C" __global__ void sgd(const float* __restrict__ partial, int blocks, in
 }
 
 // rates: learning_rate / (1 - beta1**t), sqrt(1 - beta2**t); rest = 1 - beta
-extern "C" __global__ void adam(const float* __restrict__ partial, int blocks, int epoch, float inv_total,
+extern "C" __global__ void adam(const float* __restrict__ partial, int blocks, float inv_total, int epoch,
                                 const float* __restrict__ rates, float* losses, float* M, float* weights,
                                 float* m, float* v, float beta1, float rest1, float beta2, float rest2,
                                 float eps)

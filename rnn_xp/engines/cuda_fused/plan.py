@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rnn_xp._typing import Optimizer
 from rnn_xp.configuration import Configuration
 from rnn_xp.engines.blocks import default_block_rows
 from rnn_xp.engines.portable import PortableEngine
@@ -16,7 +17,7 @@ from rnn_xp.losses import cross_entropy, mse
 from rnn_xp.optim import SGD, Adam
 from rnn_xp.optim.first_order import FirstOrder
 
-__all__ = ["SUPPORTED", "Plan", "make_plan", "unsupported"]
+__all__ = ["SUPPORTED", "Plan", "has_kernel", "make_plan", "unsupported"]
 
 _MAX_HIDDEN, _MAX_INPUTS, _MAX_OUTPUTS = 128, 32, 8
 
@@ -26,8 +27,11 @@ def _plain_network(engine: PortableEngine) -> bool:
     return net.num_layers == 1 and not (net.bidirectional or net.layer_norm or net.linear_lags)
 
 
-def _plain_optimizer(engine: PortableEngine) -> bool:
-    optimizer = engine.optimizer
+def has_kernel(optimizer: Optimizer) -> bool:
+    """Say whether updates have a kernel: of Adam, and SGD without momentum.
+
+    Both without weight decay and clipping.
+    """
     if type(optimizer) not in (Adam, SGD) or not isinstance(optimizer, FirstOrder):
         return False
     clips = optimizer.clip_value is not None or optimizer.clip_norm is not None
@@ -52,10 +56,6 @@ SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
     ),
     ("output_activation='identity'", lambda e: e.net.output_activation == "identity"),
     ("the loss mse or cross_entropy", lambda e: e.loss in (mse, cross_entropy)),
-    (
-        "the optimiser adam, or sgd without momentum, without weight decay and clipping",
-        _plain_optimizer,
-    ),
     ("the full batch, without truncation and dropout", _whole_batch),
     ("no sample_weight, lengths, mask or reset", lambda e: not any(_given(e))),
     ("a single rank", lambda e: e.ranks is None),
