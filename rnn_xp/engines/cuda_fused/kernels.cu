@@ -1,6 +1,7 @@
 // A whole training step of a small recurrent network: forward, loss and backpropagation through time
-// in one launch, the optimiser or the gradient that it asks for in a second. One source for nvcc, NVRTC (cupy.RawModule) and g++, which
-// compiles it over tests/cuda/cpu_shim.h. plan.py chooses the macros and says what is supported.
+// in one launch, the optimiser or the gradient that it asks for in a second. One source for nvcc,
+// NVRTC (cupy.RawModule) and g++, which compiles it over tests/cuda/cpu_shim.h. plan.py chooses the
+// macros and says what is supported.
 //
 // Parameters are one matrix M (J, K), row-major, so that the network is two products and the
 // gradient a third. With A_t what enters step t, and D_t what comes back:
@@ -174,6 +175,17 @@ __device__ __forceinline__ void cell_back(float& dh, float& dc, float (&dz)[G], 
     dz[0] = dh * (1.f - h * h);                                      // 3
     dh = 0.f;
   }
+}
+
+// What step t kept of two columns and, of the LSTM, c_{t-1}.
+__device__ __forceinline__ void load_kept(float (&keep)[KEPT + 1][2], float (&c_prev)[2],
+                                          const float* kept, int t)
+{
+  c_prev[0] = c_prev[1] = 0.f;
+  if (t < T)
+#pragma unroll
+    for (int q = 0; q < KEPT; ++q) load2(keep[q], kept + q * HP);
+  if (CELL == LSTM && t < T && t > 0) load2(c_prev, kept + 4 * HP - KEPT_STEP);
 }
 
 // ---- losses, for one row: y (O) to dy (O); returns the loss, yet to be divided by the total ----
@@ -444,6 +456,7 @@ train(const float* __restrict__ x,        // [N][T][I]
     BARRIER(1);
 
     // ---- forward ----
+    float c_own[2] = {};  // c_{t-1} of a sliced block's thread, which has one row
 #pragma unroll 1
     for (int t = 0; t < T; ++t) {
       const float* a_t = SLICED ? near + t % 2 * A_STEP : A + t * A_STEP;
@@ -476,7 +489,8 @@ train(const float* __restrict__ x,        // [N][T][I]
         for (int i = 0; i < RT; ++i) {
           float* own_kept = kept + t * (long long)KEPT_STEP + (r0 + i0 + i) * KEPT * HP + c0;
           float keep[2][KEPT + 1] = {}, c_prev[2] = {};
-          if (CELL == LSTM && t > 0) load2(c_prev, own_kept + 4 * HP - KEPT_STEP);
+          if (CELL == LSTM && SLICED) c_prev[0] = c_own[0], c_prev[1] = c_own[1];
+          else if (CELL == LSTM && t > 0) load2(c_prev, own_kept + 4 * HP - KEPT_STEP);
 #pragma unroll
           for (int c = 0; c < 2; ++c) {
             float gates[G];
@@ -484,6 +498,7 @@ train(const float* __restrict__ x,        // [N][T][I]
             for (int g = 0; g < G; ++g) gates[g] = z[i][g][c];
             if (c0 + c >= H) break;
             const float h = cell(gates, a[i * KP + c0 + c], c_prev[c], keep[c]);  // 3 to 5
+            c_own[c] = keep[c][KEPT > 0 ? KEPT - 1 : 0];
             h_t[(r0 + i0 + i) * KP + c0 + c] = h;
             if (SLICED) A[(t + 1) * A_STEP + r0 * KP + c0 + c] = h;
           }
@@ -495,7 +510,7 @@ train(const float* __restrict__ x,        // [N][T][I]
     }
 
     // ---- backward ----
-    float dh[RPT][2] = {}, dc[RPT][2] = {}, loss = 0.f;
+    float dh[RPT][2] = {}, dc[RPT][2] = {}, loss = 0.f, keep[KEPT + 1][2], c_prev[2] = {};
     Tile tile;
     tile.begin(0);
     if (SLICED) copy(shared, weights + KP * GP, HELD_D * HP);
@@ -535,11 +550,7 @@ train(const float* __restrict__ x,        // [N][T][I]
       for (int i = 0; i < RPT; ++i) {  // dz_t
         if (i >= owned) break;
         const float* own_kept = kept + t * (long long)KEPT_STEP + (r0 + i) * KEPT * HP + c0;
-        float keep[KEPT + 1][2], c_prev[2] = {};
-        if (t < T)
-#pragma unroll
-          for (int q = 0; q < KEPT; ++q) load2(keep[q], own_kept + q * HP);
-        if (CELL == LSTM && t < T && t > 0) load2(c_prev, own_kept + 4 * HP - KEPT_STEP);
+        if (!SLICED) load_kept(keep, c_prev, own_kept, t);
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
           float dz[G] = {}, of_column[KEPT + 1];
@@ -555,6 +566,8 @@ train(const float* __restrict__ x,        // [N][T][I]
         }
       }
       BARRIER(3);
+      if (SLICED && owned && t > 0)  // for the next step: it takes a while
+        load_kept(keep, c_prev, kept + (t - 1) * (long long)KEPT_STEP + r0 * KEPT * HP + c0, t - 1);
       if (!COLLECT_AFTER) tile.collect(d, a, t);
       if constexpr (SLICED) {
         if (COLLECT_AFTER) copy(D + t * (long long)D_STEP, d, D_STEP);

@@ -60,7 +60,7 @@ SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
     ("no sample_weight, lengths, mask or reset", lambda e: not any(_given(e))),
     ("a single rank", lambda e: e.ranks is None),
     (
-        "block_rows left alone: its own blocks have 4 to 64 rows",
+        "block_rows left alone: its own blocks have 2 to 64 rows",
         lambda e: (
             e.block_rows == default_block_rows(e.backend, e.data.x.shape[0], e.net.hidden_size)
         ),
@@ -83,7 +83,7 @@ def unsupported(engine: PortableEngine) -> str:
 # 130 blocks of 64, which the 132 multiprocessors of an H100 compute at once. Of fewer rows a block
 # has the fewest with which that is so, but not so few that it does little else than read weights.
 # All this is part of the definition of the result, and the same on every device.
-_ROWS, _MAX_BLOCKS = (4, 8, 16, 32, 64), 132
+_ROWS, _MAX_BLOCKS = (2, 4, 8, 16, 32, 64), 132
 # Of a block, and of one of so few rows that groups of threads share the terms of a sum.
 _MAX_THREADS, _MAX_SLICED_THREADS, _SLICED_ROWS = 256, 384, 4
 # Of rows of M per hidden unit, and of what a step keeps; see kernels.cu.
