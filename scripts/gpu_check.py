@@ -3,6 +3,7 @@
     python scripts/gpu_check.py                        all; writes docs/results/gpu/
     python scripts/gpu_check.py --sections environment,agreement
     python scripts/gpu_check.py --sections benchmark --seconds 1500
+    python scripts/gpu_check.py --sections benchmark --cases "N = 256" --libraries rnn_xp
     python scripts/gpu_check.py --wheels DIR           takes packages that are missing from there
     python scripts/gpu_check.py --cpu-dry-run          tiny sizes on the CPU, to try the script
 
@@ -39,6 +40,7 @@ LIMITS = {  # seconds of each section; the benchmark has what is left
     "training": 70.0,
     "benchmark": 0.0,
 }
+LIBRARIES = ("rnn_xp", "torch", "jax")
 TOGETHER = ("agreement", "sanitizer", "tests")  # whose times say nothing: they may run at once
 ROUNDS, DRY_ROUNDS = (False, False, True), (False, True)  # whether TF32 is on
 UNSET = (  # what would change how others compute, or where
@@ -160,12 +162,16 @@ def run(args, folder, stack):
 
     Whatever ends this, no section is left running: the stack stops them.
     """
-    from gpu import CONTENDERS, report
+    from gpu import report
 
     end = time.perf_counter() + args.seconds
     scale = args.seconds / SECONDS
     words = ["--cpu-dry-run"] if args.cpu_dry_run else []
     words += [] if args.sections == list(LIMITS) else [f"--sections {','.join(args.sections)}"]
+    words += [f'--cases "{args.cases}"'] if args.cases else []
+    words += (
+        [] if args.libraries == list(LIBRARIES) else [f"--libraries {','.join(args.libraries)}"]
+    )
     usual = DRY_SECONDS if args.cpu_dry_run else SECONDS
     words += [] if args.seconds == usual else [f"--seconds {args.seconds:g}"]
     results = {
@@ -199,7 +205,8 @@ def run(args, folder, stack):
         }  # fmt: skip
         return start(section, **options.get(section, {})), time.perf_counter() + limit
 
-    background = start("references", references=folder) if "benchmark" in args.sections else None
+    about = {"references": folder, "only": args.cases}
+    background = start("references", **about) if "benchmark" in args.sections else None
     begun = {}
     for section in args.sections:
         if section != "benchmark":
@@ -214,14 +221,14 @@ def run(args, folder, stack):
         jobs = [
             (number, tf32, library)
             for number, tf32 in enumerate(DRY_ROUNDS if args.cpu_dry_run else ROUNDS)
-            for library in CONTENDERS
+            for library in args.libraries
         ]  # fmt: skip
         for at, (number, tf32, library) in enumerate(jobs):
             share = (end - time.perf_counter()) / (len(jobs) - at)
             # A contender that is being timed when its time is out may still finish.
             job = start(
                 "times", environment={"CUPY_TF32": str(int(tf32))}, library=library, tf32=tf32,
-                round=number, references=folder, seconds=0.75 * share,
+                round=number, seconds=0.75 * share, **about,
             )  # fmt: skip
             done(job.finish(share))
     return results
@@ -237,16 +244,24 @@ def write(results, out, report):
 
 
 def main(argv=None):
-    def sections(text):
-        given = text.split(",")
-        if unknown := [name for name in given if name not in LIMITS]:
-            raise argparse.ArgumentTypeError(
-                f"no {unknown[0]!r}. Choose from: {', '.join(LIMITS)}."
-            )
-        return [name for name in LIMITS if name in given]
+    def some_of(*names):
+        def those(text):
+            given = text.split(",")
+            if unknown := [name for name in given if name not in names]:
+                raise argparse.ArgumentTypeError(
+                    f"no {unknown[0]!r}. Choose from: {', '.join(names)}."
+                )
+            return [name for name in names if name in given]
+
+        return those
 
     parser = argparse.ArgumentParser(description="Check and time everything on a CUDA GPU.")
-    parser.add_argument("--sections", type=sections, default=list(LIMITS), metavar="SECTIONS")
+    parser.add_argument("--sections", type=some_of(*LIMITS), default=list(LIMITS), metavar="NAMES")
+    parser.add_argument("--libraries", type=some_of(*LIBRARIES), default=list(LIBRARIES),
+                        metavar="NAMES", help="whose epochs are timed")  # fmt: skip
+    parser.add_argument(
+        "--cases", default="", metavar="REGEX", help="time only what has this in its name"
+    )
     parser.add_argument("--seconds", type=float, help="how long it may take (510)")
     parser.add_argument("--wheels", type=Path, metavar="DIR", help="install from there what misses")
     parser.add_argument(

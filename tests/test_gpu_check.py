@@ -65,7 +65,7 @@ def test_a_dry_run_does_every_section(tmp_path):
     assert found.keys() == {*command.LIMITS, "references", "times"} - {"benchmark"}
     assert {section["status"] for section in results["sections"]} == {"done"}
     jobs = [section for section in results["sections"] if section["section"] == "times"]
-    assert len(jobs) == len(command.DRY_ROUNDS) * len(gpu.CONTENDERS)
+    assert len(jobs) == len(command.DRY_ROUNDS) * len(command.LIBRARIES)
     timed = gpu.report.timed(results, tf32=False)
     assert list(timed) == DRY.cases()
     for names in timed.values():
@@ -82,9 +82,23 @@ def test_a_dry_run_does_every_section(tmp_path):
     assert (tmp_path / "gpu.png").stat().st_size > 1000
 
 
-def test_bad_arguments():
+@pytest.mark.parametrize("words", [["--sections", "environment,speed"], ["--libraries", "mxnet"]])
+def test_bad_arguments(words):
     with pytest.raises(SystemExit):
-        command.main(["--sections", "environment,speed"])
+        command.main(words)
+
+
+def test_some_cases_and_libraries_alone(tmp_path):
+    words = ("--sections", "benchmark", "--cases", "GRU, N = 16,", "--libraries", "rnn_xp")
+    process = run("--cpu-dry-run", "--out", str(tmp_path), *words)
+    assert process.returncode == 0, process.stdout + process.stderr
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    names = [section["section"] for section in results["sections"]]
+    assert names == ["references", *["times"] * len(command.DRY_ROUNDS)]
+    assert [str(case) for case in gpu.report.timed(results, False)] == [
+        "GRU, N = 16, T = 4, I = 1, H = 5"
+    ]
+    assert results["command"].endswith('--cases "GRU, N = 16," --libraries rnn_xp')
 
 
 class TestSections:
@@ -200,6 +214,14 @@ class TestBenchmark:
         assert found["epochs"] == 50
         assert 18 <= found["samples"] <= 20
         assert done[-3:] == ["wait", 50, "wait"]
+
+    def test_the_fused_engine_comes_before_what_takes_long(self):
+        cases = gpu.Place(dry=False).cases("^RNN")
+        found = list(gpu.tiers.contenders(DRY, cases, False, None))
+        assert len(found) == 4 * len(cases) == len({(case, name) for case, name, _ in found})
+        fused = ["fused" in name for _, name, _ in found]
+        assert [case for case, _, _ in found[:4]] == [cases[0]] * 4
+        assert fused[4:] == sorted(fused[4:], reverse=True)
 
     def test_tiers_differ_in_what_they_compute_with(self):
         engines = {

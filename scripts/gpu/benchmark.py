@@ -26,7 +26,7 @@ def file_of(folder, case):
     return Path(folder, f"{'-'.join(map(str, (case.cell, *case.size)))}.npz")
 
 
-def references(place, references):
+def references(place, references, only=""):
     """What is right, in float64 on the CPU; one file for each case."""
 
     def work(case):
@@ -36,7 +36,7 @@ def references(place, references):
         os.replace(unfinished, file_of(references, case))
         return {"loss": right.losses[0]}
 
-    for case in place.cases():
+    for case in place.cases(only):
         yield attempt(str(case), work, case)
 
 
@@ -47,7 +47,7 @@ def read_reference(folder, case):
         return Reference(gradient, arrays["__losses__"].tolist(), np.empty(0))
 
 
-def times(place, library, tf32, round, references, seconds):
+def times(place, library, tf32, round, references, seconds, only=""):
     """Times of a library's contenders in all cases, as far as the seconds go.
 
     What differs from the reference is said and not timed; what fails, with its traceback.
@@ -62,7 +62,7 @@ def times(place, library, tf32, round, references, seconds):
         return max(end - time.perf_counter(), 0.0)
 
     contenders = importlib.import_module(MODULES[library]).contenders
-    cases = place.cases()[:1] if place.dry and tf32 else place.cases()
+    cases = place.cases(only)[:1] if place.dry and tf32 else place.cases(only)
     for case, name, make in contenders(place, cases, tf32, left):
         record = {"what": f"{case}: {name}", "case": dataclasses.asdict(case), "name": name}
         if not left():

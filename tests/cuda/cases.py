@@ -30,7 +30,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "cell": ("tanh", "relu", "gru", "lstm"),
     "task": ("one-mse", "many-mse", "one-cross_entropy", "many-cross_entropy"),
     "optimizer": ("adam", "sgd"),
-    "rows": (1, 63, 64, 65, 130, 8317),
+    # Blocks of 2 rows, of which the last is full or not or the only one; of 4, 8, 16, 32 and 64.
+    "rows": (1, 63, 64, 65, 130, 301, 530, 1070, 2120, 8317),
     "steps": (1, 2, 10, 40),
     "hidden": (1, 7, 50, 64, 128),
     "inputs": (1, 3, 32),

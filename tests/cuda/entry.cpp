@@ -29,7 +29,7 @@ struct Entry {
 };
 
 #define ENTRY(kernel) {#kernel, Launcher<kernel>::codes, Launcher<kernel>::run}
-static const Entry entries[] = {ENTRY(train), ENTRY(place), ENTRY(sgd), ENTRY(adam)};
+static const Entry entries[] = {ENTRY(train), ENTRY(place), ENTRY(gradient), ENTRY(sgd), ENTRY(adam)};
 
 static const Entry* find(const char* name) {
   for (const Entry& entry : entries)

@@ -18,6 +18,7 @@ extern "C" __global__ void train(const float* from, float* to, int n, float fact
   to[blockIdx.x * blockDim.x + threadIdx.x] = factor * shared[blockDim.x - 1 - threadIdx.x + n];
 }
 extern "C" __global__ void place(const float* from, float* to) { *to = *from; }
+extern "C" __global__ void gradient(const float* from, float* to) { *to = *from; }
 extern "C" __global__ void sgd(const float* from, float* to) { *to = *from; }
 extern "C" __global__ void adam(const float* from, float* to) { *to = *from; }
 """

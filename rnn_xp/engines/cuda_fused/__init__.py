@@ -34,7 +34,8 @@ def fastest(portable: PortableEngine) -> Engine:
         return portable
     limit = portable.backend.device.attributes["MaxSharedMemoryPerBlockOptin"]
     classes = portable.loss is cross_entropy
-    plan = make_plan(portable.net, portable.data.x.shape[1], classes, limit)
+    rows, steps = portable.data.x.shape[:2]
+    plan = make_plan(portable.net, rows, steps, classes, limit)
     if plan is None:
         portable.reason = f"{limit} bytes of shared memory to a block are too few for the kernels"
         return portable

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from rnn_xp._typing import Array, Params
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.cuda_fused import layout
-from rnn_xp.engines.cuda_fused.plan import Plan
+from rnn_xp.engines.cuda_fused.plan import Plan, has_kernel
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.losses import cross_entropy
 from rnn_xp.optim import Adam
@@ -49,13 +49,17 @@ class _Chunk(NamedTuple):
 class FusedEngine:
     """Epochs of training on a CUDA device, for what ``plan.SUPPORTED`` lists.
 
+    Adam and SGD have kernels, see `plan.has_kernel`. Other optimisers are given loss and gradient,
+    from three launches, and compute the rest themselves, as with the portable engine.
+
     Equal bits on every device of a kind and for every K, but not those of the portable engine:
     its sums are over blocks of rows of its own.
 
     Parameters
     ----------
     portable : PortableEngine
-        What to train. It goes on to compute the losses of a validation.
+        What to train. It goes on to compute the losses of a validation, and runs the epochs of
+        optimisers that have no kernel.
     plan : Plan
 
     Attributes
@@ -76,28 +80,36 @@ class FusedEngine:
         self.portable, self.plan = portable, plan
         self.backend, self.optimizer = portable.backend, portable.optimizer
         self.block_rows, self.workers = portable.block_rows, portable.workers
-        self.reason, self.evaluations = "", 0
+        self.reason = ""
         self._chunks: dict[int, _Chunk] = {}
         source = resources.files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
-        data, adam = portable.data, isinstance(portable.optimizer, Adam)
+        data, self._has_kernel = portable.data, has_kernel(portable.optimizer)
+        update = type(portable.optimizer).__name__.lower() if self._has_kernel else "gradient"
         # All memory is allocated here: a graph keeps the addresses that it was captured with.
         with self.backend.device:
             module = cupy.RawModule(code=source, options=plan.options)
-            names = ("train", "place", "adam" if adam else "sgd")
+            names = ("train", "place", update)
             self._train, self._place, self._update = map(module.get_function, names)
             if plan.shared_bytes > _PLAIN_SHARED_BYTES:
                 self._train.max_dynamic_shared_size_bytes = plan.shared_bytes
             empty = functools.partial(cupy.empty, dtype=cupy.float32)
-            blocks = plan.blocks(data.x.shape[0])
             self._x = cupy.ascontiguousarray(data.x)
             target = cupy.int32 if portable.loss is cross_entropy else cupy.float32
             self._y = cupy.ascontiguousarray(data.y, dtype=target)
             self.matrix = empty(plan.entries)
             self._weights = cupy.zeros(plan.weights, dtype=cupy.float32)
-            self._workspace = empty(max(1, blocks * plan.workspace))
-            self.slots = {name: empty(plan.entries) for name in (("m", "v") if adam else ())}
-            self.partial = empty((blocks, plan.partial))
+            self._workspace = empty(max(1, plan.blocks * plan.workspace))
+            self.slots = {
+                name: empty(plan.entries) for name in (("m", "v") if update == "adam" else ())
+            }
+            self.partial = empty((plan.blocks, plan.partial))
+            self._total = empty(plan.partial)
             self._stream = cupy.cuda.Stream(non_blocking=True)
+
+    @property
+    def evaluations(self) -> int:
+        """How often loss and gradient have been computed."""
+        return self.portable.evaluations
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -117,6 +129,13 @@ class FusedEngine:
         losses : Array (epochs,)
             The loss before each update.
         """
+        if not self._has_kernel:
+            # Not for longer: the two would hold each other, and with them the device's memory.
+            self.portable.gradient = self.value_and_grad
+            try:
+                return self.portable.run(params, opt_state, epochs, first_epoch)
+            finally:
+                self.portable.gradient = None
         if opt_state.slots.keys() != self.slots.keys():
             raise ValueError(
                 f"{type(self.optimizer).__name__}: the state has {sorted(opt_state.slots)}, but "
@@ -128,15 +147,26 @@ class FusedEngine:
         with self.backend.device:
             chunk = self._chunk(epochs)
             chunk.rates[...] = cupy.asarray(self._rates(opt_state, epochs), dtype=cupy.float32)
-            self.matrix[...] = xp.reshape(layout.pack(net, params, xp=xp), (-1,))
+            self._take(params)
             for name, slot in self.slots.items():
                 slot[...] = xp.reshape(layout.pack(net, opt_state.slots[name], xp=xp), (-1,))
             with self._on_stream():
                 chunk.launch()
             slots = {name: self._unpack(slot) for name, slot in self.slots.items()}
-            self.evaluations += epochs
+            self.portable.evaluations += epochs
             opt_state = opt_state._replace(step=opt_state.step + epochs, slots=slots)
             return self._unpack(self.matrix), opt_state, chunk.losses.copy()
+
+    def value_and_grad(self, params: Params) -> tuple[Array, Params]:
+        """Loss and gradient over all rows, for an optimiser without a kernel."""
+        xp = self.backend.xp
+        with self.backend.device:
+            self._take(params)
+            with self._on_stream():
+                self._launch_place()
+                self._launch_train()
+                self._launch_update(self._total)
+            return xp.reshape(self._total[-1:].copy(), ()), self._unpack(self._total[:-1])
 
     def loss_value(self, params: Params, batch: Batch) -> Array:
         """Loss of any rows, by the portable engine."""
@@ -145,6 +175,10 @@ class FusedEngine:
     def total(self, batch: Batch) -> Any:
         """Weight of all rows."""
         return self.portable.total(batch)
+
+    def _take(self, params: Params) -> None:
+        xp, net = self.backend.xp, self.portable.net
+        self.matrix[...] = xp.reshape(layout.pack(net, params, xp=xp), (-1,))
 
     def _unpack(self, matrix: Array) -> Params:
         xp, net = self.backend.xp, self.portable.net
@@ -207,31 +241,41 @@ class FusedEngine:
         """Launch the epochs of a chunk on the current stream."""
         import cupy
 
-        real, whole = cupy.float32, cupy.int32  # a Python number would be passed as 8 bytes
-        plan, optimizer = self.plan, self.optimizer
-        blocks, rows = self.partial.shape[0], self._x.shape[0]
-        inv_total = real(1.0 / self.portable.total_of_data)
+        real, optimizer = cupy.float32, self.optimizer
         hyper: tuple[Any, ...] = tuple(self.slots.values())
         if isinstance(optimizer, Adam):
             beta1, beta2 = optimizer.beta1, optimizer.beta2
             hyper += (*map(real, (beta1, 1.0 - beta1, beta2, 1.0 - beta2, optimizer.eps)),)
-        self._place(plan.grid(256), (256,), (self.matrix, self._weights))
+        self._launch_place()
         for epoch in range(losses.shape[0]):
-            self._train(
-                (blocks,),
-                (plan.threads,),
-                (
-                    *(self._x, self._y, self._weights, self._workspace, self.partial),
-                    *(whole(rows), inv_total),
-                ),
-                shared_mem=plan.shared_bytes,
+            self._launch_train()
+            self._launch_update(
+                cupy.int32(epoch), rates, losses, self.matrix, self._weights, *hyper
             )
-            self._update(
-                plan.grid(32),
-                (256,),
-                (
-                    *(self.partial, whole(blocks), whole(epoch), inv_total),
-                    *(rates, losses, self.matrix, self._weights, *hyper),
-                ),
-                shared_mem=4 * 256,
-            )
+
+    def _launch_place(self) -> None:
+        """Bring M to where the products read it."""
+        self._place(self.plan.grid(256), (256,), (self.matrix, self._weights))
+
+    def _launch_train(self) -> None:
+        """Compute the partial sums of the gradient."""
+        import cupy
+
+        arrays = self._x, self._y, self._weights, self._workspace, self.partial
+        rows = cupy.int32(self._x.shape[0])  # a Python number would be passed as 8 bytes
+        self._train(
+            (self.plan.blocks,), (self.plan.threads,), (*arrays, rows, self._inv_total()),
+            shared_mem=self.plan.shared_bytes,
+        )  # fmt: skip
+
+    def _launch_update(self, *arguments: Any) -> None:
+        """Add the partial sums, and do with the gradient what this engine is to do."""
+        import cupy
+
+        first = self.partial, cupy.int32(self.plan.blocks), self._inv_total()
+        self._update(self.plan.grid(32), (256,), (*first, *arguments), shared_mem=4 * 256)
+
+    def _inv_total(self) -> Any:
+        import cupy
+
+        return cupy.float32(1.0 / self.portable.total_of_data)

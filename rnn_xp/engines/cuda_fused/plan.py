@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rnn_xp._typing import Optimizer
 from rnn_xp.configuration import Configuration
 from rnn_xp.engines.blocks import default_block_rows
 from rnn_xp.engines.portable import PortableEngine
@@ -16,7 +17,7 @@ from rnn_xp.losses import cross_entropy, mse
 from rnn_xp.optim import SGD, Adam
 from rnn_xp.optim.first_order import FirstOrder
 
-__all__ = ["SUPPORTED", "Plan", "make_plan", "unsupported"]
+__all__ = ["SUPPORTED", "Plan", "has_kernel", "make_plan", "unsupported"]
 
 _MAX_HIDDEN, _MAX_INPUTS, _MAX_OUTPUTS = 128, 32, 8
 
@@ -26,8 +27,11 @@ def _plain_network(engine: PortableEngine) -> bool:
     return net.num_layers == 1 and not (net.bidirectional or net.layer_norm or net.linear_lags)
 
 
-def _plain_optimizer(engine: PortableEngine) -> bool:
-    optimizer = engine.optimizer
+def has_kernel(optimizer: Optimizer) -> bool:
+    """Say whether updates have a kernel: of Adam, and SGD without momentum.
+
+    Both without weight decay and clipping.
+    """
     if type(optimizer) not in (Adam, SGD) or not isinstance(optimizer, FirstOrder):
         return False
     clips = optimizer.clip_value is not None or optimizer.clip_norm is not None
@@ -52,15 +56,11 @@ SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
     ),
     ("output_activation='identity'", lambda e: e.net.output_activation == "identity"),
     ("the loss mse or cross_entropy", lambda e: e.loss in (mse, cross_entropy)),
-    (
-        "the optimiser adam, or sgd without momentum, without weight decay and clipping",
-        _plain_optimizer,
-    ),
     ("the full batch, without truncation and dropout", _whole_batch),
     ("no sample_weight, lengths, mask or reset", lambda e: not any(_given(e))),
     ("a single rank", lambda e: e.ranks is None),
     (
-        "block_rows left alone: its own blocks have 64 rows",
+        "block_rows left alone: its own blocks have 2 to 64 rows",
         lambda e: (
             e.block_rows == default_block_rows(e.backend, e.data.x.shape[0], e.net.hidden_size)
         ),
@@ -79,11 +79,13 @@ def unsupported(engine: PortableEngine) -> str:
     return needed and f"the fused kernels need {needed}"
 
 
-# Rows of a block, and how many blocks share the rows: the 8317 rows of the reference workload are
-# 130 blocks, which the 132 multiprocessors of an H100 compute at once. Both are part of the
-# definition of the result, and the same on every device.
-_ROWS, _MAX_BLOCKS = 64, 132
-_MAX_THREADS = 256
+# Rows of a block, and how many blocks share the N rows: the 8317 rows of the reference workload are
+# 130 blocks of 64, which the 132 multiprocessors of an H100 compute at once. Of fewer rows a block
+# has the fewest with which that is so, but not so few that it does little else than read weights.
+# All this is part of the definition of the result, and the same on every device.
+_ROWS, _MAX_BLOCKS = (2, 4, 8, 16, 32, 64), 132
+# Of a block, and of one of so few rows that groups of threads share the terms of a sum.
+_MAX_THREADS, _MAX_SLICED_THREADS, _SLICED_ROWS = 256, 384, 4
 # Of rows of M per hidden unit, and of what a step keeps; see kernels.cu.
 _GATES, _KEPT = {"rnn": 1, "gru": 4, "lstm": 4}, {"rnn": 0, "gru": 4, "lstm": 5}
 
@@ -98,8 +100,8 @@ class Plan:
         For the compiler.
     entries : int
         Of M, J*K: the parameters, and some zeros.
-    threads : int
-        Of a block of ``train``.
+    blocks, threads : int
+        Of ``train``, and of its block.
     shared_bytes : int
         Dynamic shared memory of ``train``.
     partial, weights, workspace : int
@@ -108,6 +110,7 @@ class Plan:
 
     macros: dict[str, str | int]
     entries: int
+    blocks: int
     threads: int
     shared_bytes: int
     partial: int
@@ -119,28 +122,26 @@ class Plan:
         """Options for the compiler."""
         return ("-std=c++17", *(f"-D{name}={value}" for name, value in self.macros.items()))
 
-    @staticmethod
-    def blocks(rows: int) -> int:
-        """Blocks of ``train`` for N rows."""
-        return min(-(-rows // _ROWS), _MAX_BLOCKS)
-
     def grid(self, each: int) -> tuple[int]:
         """Blocks of a kernel whose blocks do so many of M's entries, and of the loss, each."""
         return (-(-self.partial // each),)
 
 
-def make_plan(net: Configuration, steps: int, classes: bool, shared_limit: int) -> Plan | None:
+def make_plan(
+    net: Configuration, rows: int, steps: int, classes: bool, shared_limit: int
+) -> Plan | None:
     """Choose sizes and where things lie.
 
     The history and the weights lie in shared memory if they fit, else in global memory; of a
     network whose dM does not fit the threads' registers at once, the history is in global memory.
-    Where they lie changes no bit.
+    Blocks of few rows have as many of the weights of a product in shared memory as fit, and of the
+    history the two steps in use. Where they lie changes no bit.
 
     Parameters
     ----------
     net : Network
-    steps : int
-        T.
+    rows, steps : int
+        N and T.
     classes : bool
         Whether the loss is the cross-entropy.
     shared_limit : int
@@ -153,9 +154,9 @@ def make_plan(net: Configuration, steps: int, classes: bool, shared_limit: int) 
     Examples
     --------
     >>> import rnn_xp as rx
-    >>> plan = make_plan(rx.Network(hidden_size=50), steps=10, classes=False, shared_limit=232448)
-    >>> plan.threads, plan.macros["HISTORY_SHARED"], plan.blocks(8317)
-    (200, 1, 130)
+    >>> plan = make_plan(rx.Network(hidden_size=50), 8317, 10, False, shared_limit=232448)
+    >>> plan.blocks, plan.macros["ROWS"], plan.threads, plan.macros["HISTORY_SHARED"]
+    (130, 64, 200, 1)
     """
     size, inputs, outputs = net.hidden_size, net.input_size, net.output_size
     gates, kept = _GATES[net.cell], _KEPT[net.cell]
@@ -164,26 +165,38 @@ def make_plan(net: Configuration, steps: int, classes: bool, shared_limit: int) 
     gp = gates * hp
     jp = gp + op
     pairs = (size + 1) // 2
-    row_groups = next(n for n in (64, 32, 16, 8, 4) if pairs * n <= _MAX_THREADS)
+    block_rows = next((n for n in _ROWS if n * _MAX_BLOCKS >= rows), _ROWS[-1])
+    sliced = block_rows <= _SLICED_ROWS
+    if sliced:
+        row_groups = next(n for n in (8, 6) if pairs * n <= _MAX_SLICED_THREADS)
+    else:
+        choices = (n for n in (64, 32, 16, 8, 4) if n <= block_rows)
+        row_groups = next(n for n in choices if pairs * n <= _MAX_THREADS)
     threads = pairs * row_groups
 
     tiles = -(-jp // 8) * -(-kp // 8)
     collect_after = tiles > threads
     weights = kp * gp + jp * hp + outputs * kp
-    history, deltas = (steps + 1) * _ROWS * kp, _ROWS * jp
-    reduction = 64 * threads + _ROWS
+    history, deltas = (steps + 1) * block_rows * kp, block_rows * jp
+    reduction = 64 * threads + block_rows
 
     def shared(history_shared: bool, weights_shared: bool) -> int:
         held = history * history_shared + deltas * (not collect_after)
         return 4 * (max(held, reduction) + weights * weights_shared)
 
-    history_shared = not collect_after and shared(True, False) <= shared_limit
-    weights_shared = shared(history_shared, True) <= shared_limit
-    shared_bytes = shared(history_shared, weights_shared)
+    if sliced:
+        used = block_rows * (2 * kp + jp + row_groups * (gp + op))
+        history_shared = False
+        weights_shared = max(0, min(max(kp * gp, jp * hp), shared_limit // 4 - used)) // 4 * 4
+        shared_bytes = 4 * max(used + weights_shared, reduction)
+    else:
+        history_shared = not collect_after and shared(True, False) <= shared_limit
+        weights_shared = int(shared(history_shared, True) <= shared_limit)
+        shared_bytes = shared(history_shared, bool(weights_shared))
     if shared_bytes > shared_limit:
         return None
     workspace = history * (not history_shared) + deltas * (steps + 1) * collect_after
-    workspace += steps * _ROWS * kept * hp
+    workspace += steps * block_rows * kept * hp
     macros: dict[str, str | int] = {
         "CELL": {"rnn": f"RNN_{net.activation.upper()}"}.get(net.cell, net.cell.upper()),
         "HIDDEN": size,
@@ -192,17 +205,18 @@ def make_plan(net: Configuration, steps: int, classes: bool, shared_limit: int) 
         "STEPS": steps,
         "EVERY_STEP": int(net.topology == "many_to_many"),
         "CROSS_ENTROPY": int(classes),
-        "ROWS": _ROWS,
+        "ROWS": block_rows,
         "ROW_GROUPS": row_groups,
         "HISTORY_SHARED": int(history_shared),
-        "WEIGHTS_SHARED": int(weights_shared),
+        "WEIGHTS_SHARED": weights_shared,  # of sliced blocks: how many floats at a time
         "PLAN_THREADS": threads,
         "PLAN_SHARED_BYTES": shared_bytes,
         "PLAN_PARTIAL": j * k + 1,
         "PLAN_WEIGHTS": weights,
         "PLAN_WORKSPACE": f"{workspace}LL",
     }
-    return Plan(macros, j * k, threads, shared_bytes, j * k + 1, weights, workspace)
+    blocks = min(-(-rows // block_rows), _MAX_BLOCKS)
+    return Plan(macros, j * k, blocks, threads, shared_bytes, j * k + 1, weights, workspace)
 
 
 def _up(size: int) -> int:
