@@ -23,7 +23,7 @@ class Shards:
     parts : sequence of array (n, ...)
         Such as ``numpy.load(path, mmap_mode="r")``; of equal shape but for the rows.
     dtype : dtype, optional
-        Of what is read; that of the first part by default.
+        Of what is read; by default one that holds the values of all parts.
 
     Attributes
     ----------
@@ -50,20 +50,23 @@ class Shards:
             )
         self._parts = list(parts)
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
-        self.dtype = np.dtype(parts[0].dtype if dtype is None else dtype)
-        self.shape = (int(self._starts[-1]), *shapes[0][1:])
+        self.dtype = np.result_type(*parts) if dtype is None else np.dtype(dtype)
+        self.shape: tuple[int, ...] = (int(self._starts[-1]), *shapes[0][1:])
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read rows, by a slice or an array of indices 0..n-1, and of them what follows."""
         rows, *rest = key if isinstance(key, tuple) else (key,)
-        if not isinstance(rows, slice):
-            found = self._take(np.asarray(rows))
-        elif rows.step not in (None, 1):
-            found = self._take(np.arange(*rows.indices(self.shape[0])))
-        else:
-            start, stop, _ = rows.indices(self.shape[0])
-            read = self.rows(start, stop)._parts
+        if isinstance(rows, slice) and rows.step in (None, 1):
+            read = self.rows(*rows.indices(len(self))[:2])._parts
             found = read[0] if len(read) == 1 else np.concatenate(read)
+        elif isinstance(rows, slice):
+            found = self._take(np.arange(*rows.indices(len(self))))
+        else:
+            found = self._take(np.asarray(rows))
         return found[(slice(None), *rest)].astype(self.dtype, copy=False)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -76,11 +79,19 @@ class Shards:
         cut = [part[max(0, start - first) : max(0, stop - first)] for part, first in bounds]
         return Shards([part for part in cut if len(part)] or cut[:1], self.dtype)
 
+    def of_each(self, *key: slice) -> Shards:
+        """Give a part of every row, without reading it: the axes after the first, sliced."""
+        return Shards([part[(slice(None), *key)] for part in self._parts], self.dtype)
+
     def astype(self, dtype: DTypeLike) -> Shards:
         """Read the same rows in another dtype."""
         return Shards(self._parts, dtype)
 
     def _take(self, index: NDArray[Any]) -> NDArray[Any]:
+        if index.ndim != 1 or index.dtype.kind not in "iu":
+            raise TypeError("rows of shards are read by a slice or a flat array of integers.")
+        if index.size and not 0 <= index.min() <= index.max() < len(self):
+            raise IndexError(f"rows of these shards are 0..{len(self) - 1}.")
         found = np.empty((index.size, *self.shape[1:]), self.dtype)
         which = np.searchsorted(self._starts, index, side="right") - 1
         for number in np.unique(which):
@@ -95,7 +106,7 @@ def open_shards(paths: Sequence[str | Path]) -> Shards:
     Parameters
     ----------
     paths : sequence of path
-        Such as ``sorted(Path("data").glob("x-*.npy"))``.
+        Such as ``sorted(Path("data").glob("x-*.npy"))``. Each file keeps a descriptor open.
 
     Returns
     -------
@@ -104,7 +115,7 @@ def open_shards(paths: Sequence[str | Path]) -> Shards:
     Raises
     ------
     ValueError
-        If there is no file, one is none of NumPy's, or their shapes do not fit together.
+        If there is no file, one holds no array, or their shapes do not fit together.
     OSError
 
     Examples
@@ -117,4 +128,16 @@ def open_shards(paths: Sequence[str | Path]) -> Shards:
     >>> shards.shape, shards[4:6, 0, 0].tolist()
     ((10, 10, 1), [0.0, 1.0])
     """
-    return Shards([np.load(path, mmap_mode="r") for path in paths])
+    if isinstance(paths, str | Path):
+        raise TypeError(f"open_shards takes a list of paths, got {str(paths)!r}.")
+    return Shards([_map(path) for path in paths])
+
+
+def _map(path: str | Path) -> NDArray[Any]:
+    try:
+        found = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} cannot be mapped as an array: {error}") from error
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{path} holds several arrays; give .npy files, of one each.")
+    return found

@@ -174,9 +174,10 @@ def fit(
         Each is called with an `rnn_xp.callbacks.Epoch` after every epoch.
     comm : Comm, optional
         Ranks to share the work with, such as `rnn_xp.distributed.mpi` finds; all of them make the
-        same call, with the same data, but may have other callbacks. With the full batch each
-        brings its own part of the rows to the backend, and of data that are mapped from files
-        (`rnn_xp.open_shards`, ``numpy.load(mmap_mode="r")``) reads no other.
+        same call, but may have other callbacks and, if ``sharded``, have other rows. With the full
+        batch each brings its own rows to the backend, and of data that are mapped from files
+        (`rnn_xp.open_shards`, ``numpy.load(mmap_mode="r")``) reads no other, besides a thousand by
+        which all know that they have the same, and those to validate on.
     reduction : str
         How ranks add up: "exact", to the bits of a single one, or "fast", see
         `rnn_xp.distributed.reduction`.
@@ -221,6 +222,10 @@ def fit(
     seed = training_data.whole("seed", seed, 0)
     watch = _watch(patience, tolerance)
     ranks = None if comm is None or comm.size == 1 else Ranks(comm, reduction)
+    if reduction not in ("exact", "fast"):
+        raise ValueError(f"fit: reduction must be 'exact' or 'fast', got {reduction!r}.")
+    if sharded:
+        training_ranks.check_sharded(x, batch_size, validation)
     if callable(callbacks):
         raise TypeError(f"fit: callbacks must be a list of them, got {callbacks!r}.")
     training_data.check_shapes(net, x, y, takes_classes(function))
@@ -228,10 +233,10 @@ def fit(
     arrays |= {"lengths": lengths, "mask": mask, "reset": reset}
     trained, held_out_rows = training_data.split_validation(net, function, x, y, validation, gap)
     counts = [len(trained)]  # rows of each shard
-    if sharded:
-        training_ranks.check_sharded(batch_size, len(held_out_rows))
     if ranks is not None:
-        training_ranks.agree_on_ways(ranks, sharded, batch_size, validation)
+        training_ranks.agree_on_data(
+            ranks, arrays, sharded=sharded, batch_size=batch_size, validation=validation
+        )
         if sharded:
             counts = ranks.comm.gather(np.asarray(counts))[:, 0].tolist()
     rows = sum(counts)
@@ -325,9 +330,7 @@ def fit(
         watch.fresh = bool(start.run.get("fresh", True))
     if ranks is not None:
         settings = {"epochs": epochs, "patience": patience, "tolerance": tolerance}
-        looked_at = None if sharded else training_ranks.sample(arrays)
-        start_of_all = {**training_state.description(start), **settings}
-        agree(ranks.comm, {**start_of_all, "sample of the data": looked_at})
+        agree(ranks.comm, {**training_state.description(start), **settings})
     totals = {"training": portable.total_of_data}
     if held_out is not None:
         totals["validation"] = portable.total(held_out)

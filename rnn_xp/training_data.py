@@ -150,6 +150,8 @@ def enter(
         None if array is None else _some(array, rows)
         for array in (x, y, sample_weight, lengths, mask, reset)
     )
+    if isinstance(sample_weight, Shards):
+        sample_weight = np.asarray(sample_weight)
     found = Batch(
         x=_floats(backend, "x", x),
         y=_integers(backend, "y", y) if classes else _floats(backend, "y", y),
@@ -269,8 +271,8 @@ def _some(array: Any, rows: range) -> Any:
 def _floats(backend: Backend, name: str, array: Any) -> Array:
     if on_host(array) and array.dtype.kind in "biuf":  # whole numbers are fine as data
         array = _cast(backend, array)
-    if on_host(array) and not isinstance(array, Shards):
-        array = backend.asarray(array, copy=False)
+    if on_host(array) and not (isinstance(array, Shards) and array.dtype.kind == "f"):
+        array = backend.asarray(np.asarray(array), copy=False)
     xp = backend.xp
     if xp.isdtype(array.dtype, "real floating") and not _all_finite(array, xp=xp):
         raise ValueError(

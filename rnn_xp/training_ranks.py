@@ -12,30 +12,48 @@ from rnn_xp.backend import to_numpy
 from rnn_xp.distributed import Ranks, Shares, agree, fingerprint
 from rnn_xp.engines.blocks import Blocks
 
-__all__ = ["agree_on_ways", "check_sharded", "digest", "part_of_rank", "sample"]
+__all__ = ["agree_on_data", "check_sharded", "digest", "part_of_rank"]
 
-_ROWS = 1000  # that are looked at, of windows, which repeat each value T times
+_ROWS = 1000  # that are looked at: windows repeat each value T times
 _DIGESTS = 2**256
 
 
-def check_sharded(batch_size: int | None, held_out: int) -> None:
+def check_sharded(x: Any, batch_size: int | None, validation: Any) -> None:
     """Refuse what rows that one rank alone can read are not for."""
     if batch_size is not None:
         raise ValueError(
             "fit: sharded=True needs the full batch: a minibatch has rows of all ranks, and none "
             "of them could read those of another."
         )
-    if held_out:
+    if isinstance(validation, float | np.floating):
         raise ValueError(
             "fit: sharded=True has no last rows that all ranks could validate on. Give them as "
             "validation=(x, y), the same on all ranks."
         )
+    if 0 in np.shape(x)[:1]:
+        raise ValueError("fit: with sharded=True each rank needs a row, and this one has none.")
 
 
-def agree_on_ways(ranks: Ranks, sharded: bool, batch_size: int | None, validation: Any) -> None:
-    """Check what decides which questions follow, so that all ranks ask the same ones."""
+def agree_on_data(
+    ranks: Ranks,
+    arrays: Mapping[str, Any],
+    *,
+    sharded: bool,
+    batch_size: int | None,
+    validation: Any,
+) -> None:
+    """Check that all ranks mean the same data, before they ask each other anything else.
+
+    Of rows that each rank has for itself that is their shape, of others their values too, in a
+    thousand rows; what more a rank reads is in the digest of the run.
+    """
+    given = {name: array for name, array in arrays.items() if array is not None}
+    first = 1 if sharded else 0
     ways = {"sharded": sharded, "reduction": ranks.reduction, "full batch": batch_size is None}
-    agree(ranks.comm, {**ways, "validation": validation is not None})
+    shapes = {f"shape of {name}": np.shape(array)[first:] for name, array in given.items()}
+    agree(ranks.comm, {**ways, "validation": validation is not None, **shapes})
+    if not sharded:
+        agree(ranks.comm, {f"sample of {name}": _sample(array) for name, array in given.items()})
 
 
 def part_of_rank(
@@ -61,27 +79,22 @@ def part_of_rank(
     return rows, lambda rank: range(ends[rank], ends[rank + 1])
 
 
-def sample(arrays: Mapping[str, Any]) -> str:
-    """Tell data of ranks apart that all should have alike: sha256 of a thousand rows."""
-    found = {}
-    for name, array in arrays.items():
-        if array is not None:
-            array = np.asarray(array) if isinstance(array, list | tuple) else array
-            found[name] = to_numpy(array[:: -(-array.shape[0] // _ROWS), ...])
-    return fingerprint(found)
-
-
 def digest(blocks: Blocks, rows: int, ranks: Ranks | None) -> str:
     """Tell data apart: the sum of the sha256 of all blocks, whichever ranks have them.
 
     Of all arrays but x, of which a thousand of all rows must do, at least one for each block:
     bringing all of x back from a device takes long.
     """
-    total = sum(_digest_of_block(blocks, number, -(-rows // _ROWS)) for number in blocks.own)
-    if ranks is not None:
+    total = sum(_digest_of_block(blocks, number, -(-rows // _ROWS)) for number in blocks.held)
+    if ranks is not None and blocks.scattered:
         mine = np.frombuffer((total % _DIGESTS).to_bytes(32), np.uint8)
         total = sum(int.from_bytes(row.tobytes()) for row in ranks.comm.gather(mine))
     return f"{total % _DIGESTS:064x}"
+
+
+def _sample(array: Any) -> str:
+    array = np.asarray(array) if isinstance(array, list | tuple) else array
+    return fingerprint({"": to_numpy(array[:: -(-array.shape[0] // _ROWS), ...])})
 
 
 def _digest_of_block(blocks: Blocks, number: int, stride: int) -> int:

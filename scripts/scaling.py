@@ -134,9 +134,9 @@ def launch(ranks, windows, epochs, files=""):
 def write_windows(folder, windows, ranks):
     """Write x (N, T, 1) and y (N, 1), each window in full: 44 bytes for each.
 
-    Each rank has a folder, with a file for every 252 blocks of 1040 rows.
+    Each rank has a folder, with a file for every 252 blocks of 1040 rows, or less.
     """
-    values, piece = series(windows), 252 * 1040
+    values, piece = series(windows), 1040 * max(1, min(252, windows // (1040 * ranks)))
     starts = range(0, windows, piece)
     for rank, part in enumerate(np.array_split(np.asarray(starts), ranks)):
         here = Path(folder) / str(rank)
@@ -257,7 +257,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--windows", type=int, default=WINDOWS)
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--large", type=int, metavar="N", help="also N windows from a file")
+    parser.add_argument(
+        "--large",
+        type=int,
+        metavar="N",
+        help="also N windows from files, of which each rank has its own",
+    )
     parser.add_argument("--out", type=Path, help="a path without its ending")
     parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--files", default="", help=argparse.SUPPRESS)

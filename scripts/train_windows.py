@@ -3,11 +3,12 @@
     python scripts/train_windows.py windows --out run
     mpiexec -n 4 python scripts/train_windows.py windows --out run
     mpiexec -n 4 python scripts/train_windows.py /local/windows --sharded --out run
+    mpiexec -n 4 python scripts/train_windows.py windows/{rank} --sharded --out run
 
-The folder has x-*.npy, each (n, T, I), and y-*.npy, each (n, O), which follow each other by name.
-All ranks see the same files and read what they compute, or, with --sharded, each has a folder of
-its own; {rank} in its name stands for the rank's number. Rank 0 writes run/last.safetensors, which
-all must be able to read.
+The folder has x-*.npy, each (n, T, I), and y-*.npy, each (n, O), which follow each other as their
+names do as text. All ranks see the same files and read what they compute, or, with --sharded, each
+has a folder of its own; {rank} in its name stands for the rank's number. Rank 0 writes
+run/last.safetensors, which all must be able to read; a run goes on up to --epochs.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ def main():
     add = parser.add_argument
     add("folder", help="with x-*.npy and y-*.npy")
     add("--out", type=Path, required=True, help="folder of the checkpoint")
-    add("--sharded", action="store_true", help="the folder is of this rank alone")
-    add("--cell", default="rnn", choices=["rnn", "gru", "lstm"])
-    add("--hidden-size", type=int, default=50, metavar="H", help="(%(default)s)")
-    add("--learning-rate", type=float, default=0.01, metavar="R", help="of Adam (%(default)s)")
-    add("--epochs", type=int, default=50, help="(%(default)s)")
+    add("--sharded", action="store_true", help="the folder is of this rank alone; full batch only")
+    add("--cell", default="rnn", choices=["rnn", "gru", "lstm"], help="(default %(default)s)")
+    add("--hidden-size", type=int, default=50, metavar="H", help="(default %(default)s)")
+    add("--learning-rate", type=float, default=0.01, metavar="R", help="of Adam (default 0.01)")
+    add("--epochs", type=int, default=50, help="(default %(default)s)")
     add("--batch-size", type=int, metavar="B", help="the full batch by default")
     args = parser.parse_args()
 
@@ -39,11 +40,13 @@ def main():
     rank = 0 if comm is None else comm.rank
     if comm is not None:
         take_own_gpu(comm)  # before anything looks for a GPU
-    folder = Path(args.folder.format(rank=rank))
+    folder = Path(args.folder.replace("{rank}", str(rank)))
     files = {name: sorted(folder.glob(f"{name}-*.npy")) for name in "xy"}
     if not all(files.values()):
         raise FileNotFoundError(f"{folder} has no x-*.npy, or no y-*.npy")
     x, y = (rx.open_shards(files[name]) for name in "xy")
+    if (len(x.shape), len(y.shape)) != (3, 2):
+        raise ValueError(f"x must be (n, T, I) and y (n, O); these are {x.shape} and {y.shape}")
     net = rx.Network(
         cell=args.cell, hidden_size=args.hidden_size, input_size=x.shape[-1],
         output_size=y.shape[-1],

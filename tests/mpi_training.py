@@ -53,11 +53,13 @@ def main(folder, kind, epochs, fault=""):
     callbacks = [] if comm.rank else [keep]
     if fault == "slow":  # long enough for a signal to meet it
         callbacks.append(lambda epoch: time.sleep(0.02))
-    elif fault and last and fault != "device buffers":
+    elif fault and last and "device buffers" not in fault:
         callbacks.append(Fault(fault))
     options = {"callbacks": callbacks, "resume": keep.last if keep.last.exists() else None}
-    if fault == "device buffers":
+    if "device buffers" in fault:
         comm.exchange = only_device_buffers(comm.exchange)
+    if "fast" in fault:
+        options["reduction"] = "fast"
     if fault == "seed":
         options["seed"] = comm.rank
     if fault == "nan" and last:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rnn_xp.backend import get_backend
 from rnn_xp.distributed import (
     CommError,
     Ranks,
@@ -24,6 +25,7 @@ from rnn_xp.distributed import (
     simulate,
     tree_sum,
 )  # fmt: skip
+from rnn_xp.engines.ranks import weight_of_ranks
 
 
 def add(a, b):
@@ -171,6 +173,32 @@ class TestTotal:
 
         with pytest.raises(CommError, match="do not do the same"):
             simulate(size, work)
+
+    @pytest.mark.parametrize("size", [3, 5])
+    def test_a_rank_that_has_handed_over_is_told_the_number_too(self, size):
+        """Of ranks that are no power of two: the sum it is told is that of the others' number."""
+
+        def work(comm):
+            ranks = Ranks(comm)
+            if comm.rank == 1:
+                ranks._check_number = lambda found, expected: seen.append((found, expected))
+            return total(ranks, rows(6))
+
+        seen = []
+        simulate(size, work)
+        assert seen == [(1.0, 1)]
+
+    def test_rows_beyond_the_whole_numbers_of_float32(self):
+        """Total weights are sums in float64 where nothing is weighted."""
+        backend = get_backend("numpy", dtype="float32")
+
+        def work(comm):
+            ranks = Ranks(comm)
+            shares = ranks.shares(2)
+            sums = [Subtree(comm.rank, 0, 2.0**24 + comm.rank)]
+            return weight_of_ranks(ranks, backend, shares, sums, weighted=False)
+
+        assert simulate(2, work) == [2.0**25 + 1.0] * 2
 
     def test_numbers_of_sums_repeat(self):
         def work(comm):

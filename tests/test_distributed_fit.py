@@ -234,7 +234,9 @@ class TestAgreement:
             (lambda rank: {"epochs": 5 + rank}, "epochs: 5 and 6"),
             (lambda rank: {"optimizer": rx.optim.adam(0.1 + rank)}, "optimizer"),
             (lambda rank: {"block_rows": 7 + rank}, "block_rows: 7 and 8"),
-            (lambda rank: {"rows": 90 + rank}, "data"),
+            (lambda rank: {"rows": 90 + rank}, "shape of x"),
+            (lambda rank: {"batch_size": [32, None][rank]}, "full batch: false and true"),
+            (lambda rank: {"validation": [None, 0.2][rank]}, "validation: false and true"),
             (lambda rank: {"reduction": ["exact", "fast"][rank]}, 'reduction: "exact" and "fast"'),
             (lambda rank: {"params": NET.init(rank)}, "arrays of the start"),
         ],
@@ -242,6 +244,40 @@ class TestAgreement:
     def test_ranks_that_are_to_do_something_else_do_not_begin(self, options, named):
         with pytest.raises(CommError, match=named):
             simulate(2, lambda comm: fit("adam", comm, **{"epochs": 2, **options(comm.rank)}))
+
+    @pytest.mark.parametrize("row", [0, 60, 89])
+    @pytest.mark.parametrize("batch_size", [None, 32])
+    @pytest.mark.parametrize("name", ["x", "y", "sample_weight", "mask", "reset", "lengths"])
+    def test_one_other_value(self, name, batch_size, row, monkeypatch):
+        """In one of the rows that are looked at."""
+        monkeypatch.setattr(training_ranks, "_ROWS", 90 if row == 89 else 3)
+
+        def work(comm):
+            x, y = (np.array(array) for array in test_resume.problems.windows(90))
+            arrays = {"x": x, "y": y, "sample_weight": np.ones(90, "f4")}
+            arrays |= {"mask": np.ones((90, 5), bool), "reset": np.zeros((90, 5), bool)}
+            if name == "lengths":
+                arrays = {"x": x, "y": y, "lengths": np.full(90, 5)}
+            if comm.rank:
+                changed = arrays[name][row : row + 1]
+                changed[...] = ~changed if changed.dtype == bool else changed - 1
+            options = {**SMALL_BLOCKS, **KINDS["adam"], "epochs": 1, "batch_size": batch_size}
+            return rx.fit(NET, **arrays, comm=comm, **options)
+
+        with pytest.raises(CommError, match=f"sample of {name}"):
+            simulate(2, work)
+
+    def test_minibatches_are_of_the_same_rows_on_all_ranks(self, monkeypatch):
+        """Each has all of them, and they are compared beyond the rows that are looked at."""
+        monkeypatch.setattr(training_ranks, "_ROWS", 3)
+
+        def work(comm):
+            x, y = (np.array(array) for array in test_resume.problems.windows(90))
+            y[7] += comm.rank
+            return rx.fit(NET, x, y, comm=comm, epochs=1, **SMALL_BLOCKS, **KINDS["minibatches"])
+
+        with pytest.raises(CommError, match="data: "):
+            simulate(2, work)
 
     def test_other_versions(self, monkeypatch):
         from rnn_xp import trainer
@@ -300,3 +336,8 @@ class TestData:
                     net, x, classes, loss="cross_entropy", comm=comm, epochs=1, **options
                 ),
             )
+        y, lengths = test_resume.problems.windows(90)[1], np.full(90, 5)
+        lengths[80] = 6
+        options |= {"lengths": lengths, "epochs": 1}
+        with pytest.raises(ValueError, match=r"lengths\[80\] is 6"):
+            simulate(3, lambda comm: rx.fit(NET, x, y, comm=comm, **options))

@@ -196,14 +196,39 @@ class TestGPUs:
             *(("cuda:0", "", None), (None, "cuda:1", None)),
         ],
     )
-    def test_the_command_line_obeys_a_number(self, option, variable, expected, monkeypatch):
+    def test_a_number_is_obeyed(self, option, variable, expected, monkeypatch):
         monkeypatch.setenv("RNN_XP_DEVICE", variable)
-        ranks.take_own_gpu(self.rank(1), option)
+        gpus.take_own_gpu(self.rank(1), option)
         assert self.shown() == expected
 
-    def test_without_a_launcher_nothing_is_done(self):
-        ranks.take_own_gpu(None, None)
-        assert self.shown() is None
+    @pytest.mark.parametrize("script", ["rnn-xp train", "scripts/train_windows.py"])
+    def test_before_anything_looks_for_a_gpu(self, script, monkeypatch, tmp_path):
+        """By the time a backend is asked for, the process sees its own."""
+        seen = []
+
+        def look(*given, **options):
+            seen.append(self.shown())
+            raise ValueError("enough")
+
+        comm = self.rank(1)
+        comm.rank = 1
+        if script == "rnn-xp train":
+            monkeypatch.setattr(ranks, "join", lambda: comm)
+            monkeypatch.setattr("rnn_xp.cli.train.get_backend", look)
+            assert main(["train"]) == 2
+        else:
+            monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+            import train_windows
+
+            for name in "xy":
+                np.save(tmp_path / f"{name}-0.npy", np.zeros((3, 2, 1)[: 2 + (name == "x")]))
+            monkeypatch.setattr(train_windows, "launched_ranks", lambda: 2)
+            monkeypatch.setattr(train_windows, "mpi", lambda: comm)
+            monkeypatch.setattr(rx, "fit", look)
+            monkeypatch.setattr(sys, "argv", [script, str(tmp_path), "--out", str(tmp_path)])
+            with pytest.raises(ValueError, match="enough"):
+                train_windows.main()
+        assert seen == ["1"]
 
 
 def test_ranks_are_numbered_by_machine(world, monkeypatch):
@@ -227,4 +252,17 @@ def test_ranks_are_numbered_by_machine(world, monkeypatch):
 def test_device_buffers_are_asked_for(value, expected, world, monkeypatch):
     monkeypatch.setenv("RNN_XP_MPI_DEVICE_BUFFERS", value)
     assert join().device_buffers is expected
-    assert join(device_buffers=False).device_buffers is expected  # it is the one there is
+    assert join(device_buffers=not expected).device_buffers is expected  # it is the one there is
+    _found.clear()
+    assert join(device_buffers=not expected).device_buffers is not expected
+
+
+def test_what_is_still_to_be_computed_is_waited_for(world, monkeypatch):
+    """MPI reads a GPU's memory at once, whatever streams have still to do."""
+    waited, buffer = [], object()
+    known = SimpleNamespace(synchronize=lambda: waited.append(buffer))
+    monkeypatch.setattr("rnn_xp.distributed.world.backend_of", {buffer: known}.get)
+    world.Isend = lambda row, partner: SimpleNamespace(Test=lambda: waited == [buffer])
+    comm = join(device_buffers=True)
+    comm.exchange(1, buffer, None)
+    assert waited == [buffer]

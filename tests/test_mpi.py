@@ -180,6 +180,9 @@ class TestBits:
         done = train(ranks, tmp_path, "adam", fault="device buffers", **settings)
         assert (done.status, done.err) == (0, "")
         assert said(tmp_path, ranks)[0] == fingerprint(fit("adam", backend=on_torch()).params)
+        (tmp_path / "fast").mkdir()
+        fast = train(ranks, tmp_path / "fast", "adam", fault="fast device buffers", **settings)
+        assert (fast.status, fast.err) == (0, "")
 
     def test_the_usual_launcher(self, tmp_path):
         assert train(2, tmp_path, "adam", launcher=HYDRA).status == 0
@@ -405,12 +408,19 @@ def test_files_of_windows(tmp_path):
         words = [str(tmp_path / folder), "--out", str(tmp_path / out), "--epochs", str(epochs)]
         done = Launch(ranks, script, *words, *more).wait()
         assert done.status == 0, done.err
-        assert f"in {epochs} epochs" in done.out
+        assert done.out.count(f"in {epochs} epochs") == 1
+        assert done.err.count(f"epoch {epochs}/{epochs}") == 1
         arrays, about = checkpoint.load(tmp_path / out / "last.safetensors")
         assert about["training"]["epoch"] == epochs
         return fingerprint(arrays)
 
     expected = run(1, "all", "one", 6)
+    halves = {"batch_size": 1560, "optimizer": rnn_xp.optim.adam(0.01), "epochs": 6}
+    whole = rnn_xp.fit(rnn_xp.Network(hidden_size=50), x, y, **halves)
+    half = run(1, "all", "half", 6, "--batch-size", "1560")
+    arrays = checkpoint.load(tmp_path / "half" / "last.safetensors")[0]
+    assert half != expected
+    assert all(np.array_equal(arrays[name], param) for name, param in whole.params.items())
     assert run(2, "all", "two", 6) == expected
     run(2, "{rank}", "each", 3, "--sharded")
     assert run(1, "all", "each", 6) == expected

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_resume import assert_same, problems
 
 import rnn_xp as rx
+from rnn_xp import training_data, training_ranks
 from rnn_xp.callbacks import Checkpoint
 from rnn_xp.distributed import CommError, simulate
 from rnn_xp.shards import Shards
@@ -54,6 +55,27 @@ class TestShards:
     def test_another_dtype(self):
         shards = Shards(self.PARTS).astype("float32")
         assert shards.dtype == shards[3:5].dtype == np.asarray(shards).dtype == np.float32
+        assert shards.rows(1, 9).dtype == shards.of_each(slice(1, 2))[:].dtype == np.float32
+
+    def test_a_dtype_that_holds_all_values(self):
+        found = Shards([np.asarray([1], "i1"), np.asarray([299])])
+        assert np.asarray(found).tolist() == [1, 299]
+        assert Shards([np.asarray([1]), np.asarray([0.5])]).dtype == np.float64
+
+    def test_a_part_of_each_row(self):
+        found = Shards(self.PARTS).of_each(slice(1, None)).rows(3, 7)
+        assert np.array_equal(np.asarray(found), self.WHOLE[3:7, 1:])
+
+    @pytest.mark.parametrize(
+        ("key", "error"),
+        [
+            *((3, TypeError), (np.ones(12, bool), TypeError), (..., TypeError)),
+            *(([0.0], TypeError), ([12], IndexError), ([0, -1], IndexError)),
+        ],
+    )
+    def test_what_cannot_be_looked_up(self, key, error):
+        with pytest.raises(error, match="of shards are read by|of these shards are 0..11"):
+            Shards(self.PARTS)[key]
 
     def test_rows_are_read_where_they_are_looked_at(self, tmp_path):
         for number, part in enumerate(self.PARTS):
@@ -64,6 +86,18 @@ class TestShards:
         changed[-1] = 100.0
         changed.flush()
         assert shards[11:].tolist() == [[100.0] * 3]
+
+    def test_files_that_hold_no_array(self, tmp_path):
+        (tmp_path / "empty.npy").touch()
+        (tmp_path / "text.npy").write_text("1, 2")
+        np.savez(tmp_path / "two.npz", a=np.ones(3))
+        for name, message in (("empty.npy", "cannot be mapped"), ("text.npy", "cannot be mapped")):
+            with pytest.raises(ValueError, match=f"{name} {message}"):
+                rx.open_shards([tmp_path / name])
+        with pytest.raises(ValueError, match=r"two\.npz holds several arrays"):
+            rx.open_shards([tmp_path / "two.npz"])
+        with pytest.raises(TypeError, match="a list of paths, got 'x-0.npy'"):
+            rx.open_shards("x-0.npy")
 
     @pytest.mark.parametrize("parts", [[], [np.zeros((2, 3)), np.zeros((2, 4))], [np.zeros(())]])
     def test_parts_that_do_not_fit(self, parts):
@@ -109,6 +143,32 @@ class TestFiles:
             dtype = "float32"  # needs JAX_ENABLE_X64
         options = {"backend": rx.get_backend(name, dtype=dtype), "epochs": 3}
         assert_same(fit(data=files, **options), fit(**options))
+
+    def test_all_is_never_read_at_once(self, files, monkeypatch):
+        """By NumPy: a block in the full batch, a minibatch, a segment of truncated sequences."""
+        most, original = [], Shards.__getitem__
+
+        def spy(self, key):
+            found = original(self, key)
+            most.append(found.shape[0])
+            return found
+
+        monkeypatch.setattr(Shards, "__getitem__", spy)
+        monkeypatch.setattr(training_data, "_PIECE", 60)  # values that are looked at together
+        for options, limit in (({}, 60), ({"batch_size": 32}, 60), ({"truncate": (2, 3)}, 60)):
+            most.clear()
+            fit(data=files, epochs=2, **options)
+            assert max(most) <= limit
+
+    def test_weights_masks_and_lengths(self):
+        data, net = many_to_many(), SEQUENCES
+        found = fit(net=net, data={name: Shards(cut(a, UNEVEN)) for name, a in data.items()})
+        assert_same(found, fit(net=net, data=data))
+
+    def test_numbers_that_are_none(self):
+        x, y = (np.asarray(array) for array in problems.windows(ROWS))
+        with pytest.raises(TypeError, match="real numbers"):
+            fit(data={"x": Shards([x + 1j]), "y": y})
 
     def test_a_value_that_is_not_finite(self, files):
         broken = np.lib.format.open_memmap(files["x"]._parts[1].filename, mode="r+")
@@ -201,6 +261,62 @@ class TestRowsOfEachRank:
         data["sample_weight"] *= 0.0
         with pytest.raises(ValueError, match="nothing counts in the training rows"):
             simulate(3, lambda comm: fit_sharded(comm, WHOLE_BLOCKS, data=data))
+
+    def test_more_ranks_than_blocks_count_alike(self):
+        """A rank without blocks has no weight to tell whether there are any."""
+        options = {"net": SEQUENCES, "block_rows": 50, "epochs": 3}
+        plain = {name: many_to_many()[name] for name in "xy"}
+        for more in ({"data": many_to_many()}, {"data": plain, "truncate": (2, 3)}):
+            for found in simulate(4, lambda comm, more=more: fit(comm, **options, **more)):
+                assert_same(found, fit(**options, **more))
+
+    def test_rows_of_all_ranks_say_how_large_a_block_is(self):
+        net = rx.Network(hidden_size=256)  # of 64 rows the default is two blocks
+        options = {"net": net, "block_rows": None, "epochs": 1}
+        data = dict(zip("xy", problems.windows(64), strict=True))
+        for found in simulate(2, lambda comm: fit_sharded(comm, (32, 32), data=data, **options)):
+            assert found.block_rows == 32 == fit(data=data, **options).block_rows
+            assert_same(found, fit(data=data, **options))
+
+    def test_the_digest_samples_as_many_rows(self, monkeypatch):
+        monkeypatch.setattr(training_ranks, "_ROWS", 3)
+        expected = fit(epochs=1).state.run["data"]
+        for found in simulate(3, lambda comm: fit_sharded(comm, WHOLE_BLOCKS, epochs=1)):
+            assert found.state.run["data"] == expected
+
+    def test_a_rank_without_rows(self):
+        with pytest.raises(ValueError, match="each rank needs a row"):
+            simulate(2, lambda comm: fit_sharded(comm, (90, 0)))
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            (lambda data: data.pop("mask"), "shape of mask"),
+            (lambda data: data.pop("sample_weight"), "shape of sample_weight"),
+            (
+                lambda data: data.update(sample_weight=np.ones((40, 6), "f4")),
+                "shape of sample_weight",
+            ),
+            (lambda data: data.update({k: data[k][:, :4] for k in ("x", "y", "mask")}), "shape of"),
+        ],
+    )
+    def test_arrays_that_do_not_fit_together(self, change, named):
+        def work(comm):
+            data = {name: array[:40] for name, array in many_to_many().items()}
+            if comm.rank:
+                change(data)
+            return fit(comm, SEQUENCES, data, sharded=True)
+
+        with pytest.raises(CommError, match=named):
+            simulate(2, work)
+
+    @pytest.mark.parametrize("sharded", [False, True])
+    @pytest.mark.parametrize("rows", [31, 30])
+    def test_all_validate_on_the_same(self, rows, sharded):
+        x, y = problems.windows(rows)
+        given = [problems.windows(30), (x + 1.0, y)]
+        with pytest.raises(CommError, match="validation: "):
+            simulate(2, lambda comm: fit(comm, validation=given[comm.rank], sharded=sharded))
 
     @pytest.mark.parametrize(
         ("options", "message"),

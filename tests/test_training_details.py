@@ -214,8 +214,20 @@ class TestKept:
             Batch(x, y, reset=flags),
             Batch(x, y, mask=flags.T),
             Batch(x, y, mask=flags.view("i1")),
+            Batch(x, y, lengths=np.full(len(x), 3)),
+            Batch(x, y, lengths=np.full(len(x), 4)),
+            Batch(x, y, reset=~flags),
         ]
-        assert len({digest(block(batch), len(x), None) for batch in data}) == 4
+        assert len({digest(block(batch), len(x), None) for batch in data}) == 7
+
+    def test_integers_of_any_library_are_the_same_data(self):
+        x, _ = windows()
+        classes = np.arange(len(x))
+        found = [
+            digest(Blocks(Batch(x, classes.astype(kind)), len(x), range(1), range(1)), len(x), None)
+            for kind in ("i4", "i8", "u1")
+        ]
+        assert len(set(found)) == 1
 
     def test_the_ends_of_ranges(self):
         with pytest.raises(ValueError, match="tolerance must be in"):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import Any
 
-from rnn_xp import distributed
 from rnn_xp.cli.interrupts import Interrupts
 from rnn_xp.distributed import MPI, launched_ranks, mpi
 from rnn_xp.forecasting import SplitSeries
@@ -16,7 +14,7 @@ from rnn_xp.network import Network
 from rnn_xp.trainer import fit
 from rnn_xp.training_loop import DivergenceError
 
-__all__ = ["describe", "end_all", "follow", "join", "let_the_first_speak", "take_own_gpu"]
+__all__ = ["describe", "end_all", "follow", "join", "let_the_first_speak"]
 
 _FIRST = 1.0  # seconds; an error of all ranks is told by the first, which ends the others
 
@@ -32,13 +30,6 @@ def join() -> MPI | None:
     except ImportError as error:  # something for the user to repair
         raise ValueError(str(error)) from error
     return _joined[0]
-
-
-def take_own_gpu(comm: MPI | None, device: str | None) -> None:
-    """Give each rank of a machine a GPU, unless the user names one by its number."""
-    named = device or os.environ.get("RNN_XP_DEVICE", "")
-    if comm is not None and ":" not in named:
-        distributed.take_own_gpu(comm)
 
 
 def describe(comm: MPI | None) -> list[str]:

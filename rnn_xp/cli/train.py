@@ -18,6 +18,7 @@ from rnn_xp.cli import options, ranks
 from rnn_xp.cli.interrupts import Interrupts, signal_in
 from rnn_xp.cli.optimizers import add_optimizer_options, choose_optimizer
 from rnn_xp.cli.summary import summarize, where
+from rnn_xp.distributed import take_own_gpu
 from rnn_xp.forecasting import (
     SplitSeries,
     compare,
@@ -86,7 +87,8 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         ("--checkpoint-every", args.checkpoint_every, 1),
     ):
         options.check_whole(option, value, low)
-    ranks.take_own_gpu(comm, args.device)
+    if comm is not None:
+        take_own_gpu(comm, args.device)
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     split = options.load_split(args, backend.dtype_name)
     if args.resume is not None and split.series.sha256 != args.data_sha256:

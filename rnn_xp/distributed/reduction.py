@@ -97,7 +97,7 @@ class Ranks:
         Returns
         -------
         array (width,)
-            New, and the same on all ranks.
+            The same on all ranks.
 
         Raises
         ------

@@ -126,6 +126,7 @@ class MPI:
             kind: type[BaseException], error: BaseException, trace: TracebackType | None
         ) -> None:
             before(kind, error, trace)
+            sys.stderr.write(f"rank {self.rank} has failed, so all {self.size} end here.\n")
             self.abort(1)
 
         sys.excepthook = hook

@@ -78,11 +78,15 @@ class Batch(NamedTuple):
     def steps(self, start: int, stop: int, topology: str) -> Batch:
         """Steps start..stop-1 of what has steps: x has none in one_to_many, y in many_to_one."""
         cut, weight = slice(start, stop), self.sample_weight
+
+        def of_steps(array: Array) -> Array:
+            return array.of_each(cut) if isinstance(array, Shards) else array[:, cut, ...]
+
         if weight is not None and len(weight.shape) == 2:
             weight = weight[:, cut]
         return Batch(
-            self.x if topology == "one_to_many" else self.x[:, cut, :],
-            self.y if topology == "many_to_one" else self.y[:, cut, ...],
+            self.x if topology == "one_to_many" else of_steps(self.x),
+            self.y if topology == "many_to_one" else of_steps(self.y),
             weight,
             None,
             None if self.mask is None else self.mask[:, cut],

@@ -68,7 +68,7 @@ class PortableEngine:
     workers : int
         Threads; more than one only where several can work at once, which is NumPy.
     ranks : Ranks, optional
-        Others that compute a part of the blocks, each with the same data.
+        Others that compute a part of the blocks.
     shares : callable, optional
         The blocks of each rank, where ``data`` are the rows of this rank's alone. Goes with the
         full batch.
