@@ -229,6 +229,11 @@ class TestKept:
         ]
         assert len(set(found)) == 1
 
+    def test_a_device_is_known_by_its_kind(self, monkeypatch):
+        """On another GPU of the same kind a run goes on without a warning."""
+        monkeypatch.setattr(type(FLOAT64), "device_kind", "cuda NVIDIA L4")
+        assert training_state.whereabouts(FLOAT64)["device"] == "cuda NVIDIA L4"
+
     def test_the_ends_of_ranges(self):
         with pytest.raises(ValueError, match="tolerance must be in"):
             fit(epochs=1, tolerance=1.0)
