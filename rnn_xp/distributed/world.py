@@ -24,6 +24,7 @@ _DEVICE_BUFFERS = "RNN_XP_MPI_DEVICE_BUFFERS"
 _SECONDS = 30.0
 _PATIENT = 10  # times longer for what happens once: ranks read their data at different speeds
 _SPIN = 2e-3  # seconds; afterwards the core is given away between two looks
+_TO_BE_READ = 0.2  # seconds; a launcher that is told to end all may leave the last words unread
 _NO_ANSWER = 75  # exit status, EX_TEMPFAIL: starting again may help
 
 # How launchers tell a process how many there are: hydra, gforker and PMI2; Open MPI; Slurm.
@@ -90,6 +91,7 @@ class MPI:
         """End all ranks at once."""
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(_TO_BE_READ)
         self._world.Abort(status)
 
     def _settle(self, *buffers: Array | None) -> None:
