@@ -15,7 +15,7 @@ from rnn_xp._typing import Array, Loss, Optimizer, Params
 from rnn_xp.backend import Backend
 from rnn_xp.callbacks import Callback
 from rnn_xp.configuration import resolve_loss, takes_classes
-from rnn_xp.distributed import Comm, Ranks, agree
+from rnn_xp.distributed import Comm, Ranks, Serial, agree
 from rnn_xp.engines.blocks import default_block_rows
 from rnn_xp.engines.cuda_fused import fastest
 from rnn_xp.engines.memory import workers_within
@@ -221,9 +221,8 @@ def fit(
     epochs = training_data.whole("epochs", epochs, 1)
     seed = training_data.whole("seed", seed, 0)
     watch = _watch(patience, tolerance)
-    ranks = None if comm is None or comm.size == 1 else Ranks(comm, reduction)
-    if reduction not in ("exact", "fast"):
-        raise ValueError(f"fit: reduction must be 'exact' or 'fast', got {reduction!r}.")
+    everyone = Ranks(Serial() if comm is None else comm, reduction)
+    ranks = everyone if everyone.comm.size > 1 else None
     if sharded:
         training_ranks.check_sharded(x, batch_size, validation)
     if callable(callbacks):
@@ -267,7 +266,7 @@ def fit(
     elif validation is not None:
         held_out = training_data.enter_validation(net, function, backend, validation)
     workers = None if workers is None else training_data.whole("workers", workers, 1)
-    workers = count_workers(workers, backend, 1 if comm is None else comm.sharing)
+    workers = count_workers(workers, backend, everyone.comm.sharing)
     if memory_budget is not None:
         budget = training_data.whole("memory_budget", memory_budget, 1)
         steps = (data.y if net.topology == "one_to_many" else data.x).shape[1]
@@ -357,7 +356,7 @@ def fit(
         engine_reason=engine.reason,
         block_rows=engine.block_rows,
         workers=engine.workers,
-        ranks=1 if comm is None else comm.size,
+        ranks=everyone.comm.size,
         state=state,
     )
 

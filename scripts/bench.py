@@ -20,6 +20,8 @@ import re
 import sys
 from pathlib import Path
 
+from choices import some_of
+
 CELLS, SECTIONS = ("rnn", "gru", "lstm"), ("steps", "pieces", "inference", "scaling")
 SHARES = {
     "steps": 0.58,
@@ -156,22 +158,11 @@ def lines(section, result, report):
 
 
 def main(argv=None):
-    def names(known):
-        def parse(text):
-            given = text.split(",")
-            if unknown := [name for name in given if name not in known]:
-                raise argparse.ArgumentTypeError(
-                    f"no {unknown[0]!r}. Choose from: {', '.join(known)}."
-                )
-            return [name for name in known if name in given]
-
-        return parse
-
     parser = argparse.ArgumentParser(description="Measure the speed of training and inference.")
     parser.add_argument("--quick", action="store_true", help="small sizes, less than a minute")
-    parser.add_argument("--only", type=names(CELLS), default=list(CELLS), metavar="CELLS")
+    parser.add_argument("--only", type=some_of(CELLS), default=list(CELLS), metavar="CELLS")
     parser.add_argument(
-        "--sections", type=names(SECTIONS), default=list(SECTIONS), metavar="SECTIONS"
+        "--sections", type=some_of(SECTIONS), default=list(SECTIONS), metavar="SECTIONS"
     )
     parser.add_argument("--seconds", type=float, help="how long it may take, about")
     parser.add_argument("--out", type=Path, metavar="NAME", help="write NAME.json, .md and .png")

@@ -28,6 +28,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from choices import some_of
+
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "results" / "gpu"
 SECONDS, DRY_SECONDS = 510.0, 240.0
@@ -244,20 +246,9 @@ def write(results, out, report):
 
 
 def main(argv=None):
-    def some_of(*names):
-        def those(text):
-            given = text.split(",")
-            if unknown := [name for name in given if name not in names]:
-                raise argparse.ArgumentTypeError(
-                    f"no {unknown[0]!r}. Choose from: {', '.join(names)}."
-                )
-            return [name for name in names if name in given]
-
-        return those
-
     parser = argparse.ArgumentParser(description="Check and time everything on a CUDA GPU.")
-    parser.add_argument("--sections", type=some_of(*LIMITS), default=list(LIMITS), metavar="NAMES")
-    parser.add_argument("--libraries", type=some_of(*LIBRARIES), default=list(LIBRARIES),
+    parser.add_argument("--sections", type=some_of(LIMITS), default=list(LIMITS), metavar="NAMES")
+    parser.add_argument("--libraries", type=some_of(LIBRARIES), default=list(LIBRARIES),
                         metavar="NAMES", help="whose epochs are timed")  # fmt: skip
     parser.add_argument(
         "--cases", default="", metavar="REGEX", help="time only what has this in its name"

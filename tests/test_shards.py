@@ -252,6 +252,20 @@ class TestRowsOfEachRank:
     def test_one_rank_has_all(self):
         assert_same(fit(sharded=True), fit())
 
+    @pytest.mark.parametrize(("case", "sums"), [("weights and masks", 1), ("truncated", 3)])
+    def test_an_epoch_is_a_sum_for_each_update(self, case, sums):
+        """What the rows count is the same in every epoch, and is not exchanged again."""
+
+        def messages(epochs):
+            def work(comm):
+                fit_sharded(comm, (42, 48), **{**CASES[case], "epochs": epochs})
+                return comm.messages
+
+            return simulate(2, work)
+
+        longer, shorter = messages(5), messages(4)
+        assert [a - b for a, b in zip(longer, shorter, strict=True)] == [sums, sums]
+
     def test_what_counts_is_added_up(self):
         data = dict(zip("xy", problems.windows(ROWS), strict=True))
         data["sample_weight"] = np.zeros(ROWS, "float32")

@@ -95,7 +95,7 @@ class PortableEngine:
     reason: str = ""
     gradient: Callable[[Params], _ValueAndGrads] | None = None
     evaluations: int = 0
-    _total_weight: Any = None
+    _totals: dict[int | None, Any] = field(default_factory=dict)  # of segments; None: of all steps
     _pool: ThreadPoolExecutor | None = None
     _seen: list[tuple[Params, _ValueAndGrads]] = field(default_factory=list)
     _workspaces: list[Workspace | None] = field(default_factory=list)
@@ -219,7 +219,9 @@ class PortableEngine:
             blocks = dataclasses.replace(self.blocks, batch=batch)
             following = pieces[number + 1].start if number + 1 < len(pieces) else piece.stop
             context = piece.first - piece.start
-            total, step = self._total(blocks, context), epoch * len(pieces) + number
+            if number not in self._totals:  # the same in every epoch; ranks exchange them once
+                self._totals[number] = self._total(blocks, context)
+            total, step = self._totals[number], epoch * len(pieces) + number
             value, grads = self._evaluate_segment(
                 params, blocks, total, step, carries, following - piece.start, context
             )
@@ -339,13 +341,13 @@ class PortableEngine:
         """Weight of all rows that are trained on; asked for first by all ranks together."""
         # No cached_property: of Python 3.11 it holds a lock over the class, and ranks that are
         # threads would wait for each other's.
-        if self._total_weight is None:
-            self._total_weight = self._total(self.blocks)
-        return self._total_weight
+        if None not in self._totals:
+            self._totals[None] = self._total(self.blocks)
+        return self._totals[None]
 
-    def total(self, batch: Batch, context: int = 0) -> Any:
+    def total(self, batch: Batch) -> Any:
         """Weight of all rows, where all are here."""
-        return self._total(self.cut(batch), context)
+        return self._total(self.cut(batch))
 
     def _total(self, blocks: Blocks, context: int = 0) -> Any:
         """By blocks, because the weights of all steps are as large as x."""

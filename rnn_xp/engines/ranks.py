@@ -42,8 +42,8 @@ def sum_of_ranks(
     """
     xp = backend.xp
     width = 1 + sum(math.prod(array.shape) for array in like.values())
-    there = ranks.comm.device_buffers and backend.name in ("cupy", "torch")
-    if there:
+    on_device = ranks.comm.device_buffers and backend.name in ("cupy", "torch")
+    if on_device:
         empty: Empty = functools.partial(xp.empty, dtype=backend.dtype, device=backend.device)
     else:
         empty = ranks.on_host(backend.dtype_name)
@@ -55,14 +55,14 @@ def sum_of_ranks(
     rows: Any = ()
     if parts:  # one read of the device for all of them: each is a wait there
         row = xp.concat(parts)
-        rows = (row if there else backend.to_numpy(row)).reshape(-1, width)
+        rows = (row if on_device else backend.to_numpy(row)).reshape(-1, width)
     found = ranks.total(
         shares,
         [Subtree(part.start, part.height, row) for part, row in zip(sums, rows, strict=True)],
         width,
         empty,
     )
-    row, result, end = found if there else backend.asarray(found, copy=False), {}, 1
+    row, result, end = found if on_device else backend.asarray(found, copy=False), {}, 1
     for name, array in like.items():
         begin, end = end, end + math.prod(array.shape)
         result[name] = xp.reshape(row[begin:end], array.shape)
