@@ -59,11 +59,11 @@ SANITIZERS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefine
 sanitize: $(VENV)/installed-test ## run the CUDA kernels on the CPU under the address sanitizer
 	CXXFLAGS="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
-		$(BIN)/python -m pytest tests/cuda/test_fused_kernels.py \
+		$(BIN)/python -m pytest tests/engines/cuda/test_fused_kernels.py \
 		-k "test_loss_gradient_and_update and not 8317" $(ARGS)
 
 crash-test: $(VENV)/installed-test ## kill a training 50 times, mutate its files 100,000 times
-	$(BIN)/python -m pytest -n auto tests/test_crashes.py tests/test_checkpoint_mutations.py \
+	$(BIN)/python -m pytest -n auto tests/training/test_crashes.py tests/training/test_checkpoint_mutations.py \
 		--kills 50 --mutations 100000
 
 bench: $(VENV)/installed-plot ## time training and inference beside other libraries (ten minutes)
@@ -87,7 +87,7 @@ docs: $(VENV)/installed-docs ## build the documentation with its API reference, 
 
 contract: $(VENV)/installed-test ## write docs/contract.md, the table of what the gradient tests cover
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
-	$(BIN)/python -m pytest -n auto tests/test_contract.py --contract-table docs/contract.md
+	$(BIN)/python -m pytest -n auto tests/network/test_contract.py --contract-table docs/contract.md
 
 golden: $(VENV)/installed-test ## rewrite the golden losses, after a deliberate change of results
 	$(BIN)/python scripts/make_golden.py

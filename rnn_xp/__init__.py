@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 from rnn_xp import losses, optim
 from rnn_xp.backend import Backend, BackendError, backends, get_backend
 from rnn_xp.cells import GRUState, LSTMState, RNNState
+from rnn_xp.data.windows import make_windows, num_windows
 from rnn_xp.network import Network
-from rnn_xp.windows import make_windows, num_windows
 
 if TYPE_CHECKING:
-    from rnn_xp import callbacks, datasets, interchange, testing
+    from rnn_xp import callbacks, interchange, testing
     from rnn_xp.checkpoint import CheckpointError
+    from rnn_xp.data import datasets
+    from rnn_xp.data.shards import open_shards
     from rnn_xp.estimators import RecurrentClassifier as RecurrentClassifier
     from rnn_xp.estimators import RecurrentRegressor as RecurrentRegressor
     from rnn_xp.forecasting import Forecaster as Forecaster
-    from rnn_xp.shards import open_shards
-    from rnn_xp.trainer import FitResult, fit
-    from rnn_xp.training_loop import DivergenceError
+    from rnn_xp.forecasting import baselines, metrics
+    from rnn_xp.training import DivergenceError, FitResult, fit
 
 # Without the estimators, so that a star import asks for no scikit-learn.
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "RNNState",
     "__version__",
     "backends",
+    "baselines",
     "callbacks",
     "datasets",
     "fit",
@@ -45,6 +47,7 @@ __all__ = [
     "interchange",
     "losses",
     "make_windows",
+    "metrics",
     "num_windows",
     "open_shards",
     "optim",
@@ -53,25 +56,32 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+_MODULES = {"baselines", "callbacks", "datasets", "interchange", "metrics", "testing"}
 # Imported on first use: whoever only computes needs neither training nor files.
 _LATER = {
     "CheckpointError": "checkpoint",
-    "DivergenceError": "training_loop",
-    "FitResult": "trainer",
+    "DivergenceError": "training",
+    "FitResult": "training",
     "RecurrentClassifier": "estimators",
     "RecurrentRegressor": "estimators",
     "Forecaster": "forecasting",
-    "fit": "trainer",
-    "open_shards": "shards",
-    **{module: module for module in ("callbacks", "datasets", "interchange", "testing")},
+    "baselines": "forecasting",
+    "datasets": "data",
+    "fit": "training",
+    "metrics": "forecasting",
+    "open_shards": "data.shards",
+    **dict.fromkeys(("callbacks", "interchange", "testing"), ""),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_LATER[name]}")
-    value = module if name == _LATER[name] else getattr(module, name)
+    home = f"{__name__}.{_LATER[name]}".rstrip(".")
+    if name in _MODULES:
+        value = importlib.import_module(f"{home}.{name}")
+    else:
+        value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value
 

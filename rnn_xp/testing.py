@@ -27,13 +27,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_xp import pipeline
 from rnn_xp._typing import Array, Loss, Params, State
 from rnn_xp.backend import backend_of, to_numpy
-from rnn_xp.configuration import resolve_loss
-from rnn_xp.network import Network
-from rnn_xp.options import Options
-from rnn_xp.sequence import map_state
+from rnn_xp.losses import resolve_loss
+from rnn_xp.network import Network, pipeline
+from rnn_xp.network.call import Options
+from rnn_xp.network.sequence import map_state
 
 __all__ = ["GradientError", "check_gradients", "compare_gradients"]
 

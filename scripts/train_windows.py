@@ -17,8 +17,8 @@ import argparse
 from pathlib import Path
 
 import rnn_xp as rx
-from rnn_xp.callbacks import Checkpoint, Progress
 from rnn_xp.distributed import launched_ranks, mpi, take_own_gpu
+from rnn_xp.training.callbacks import Checkpoint, Progress
 
 
 def main():

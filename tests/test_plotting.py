@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnn_xp import cli, datasets, plotting, runs
+from rnn_xp import cli, plotting
+from rnn_xp.cli import run_folder as runs
+from rnn_xp.data import datasets
 from rnn_xp.forecasting import split_series
 
 pytest.importorskip("matplotlib")

@@ -13,10 +13,10 @@ from typing import Any
 from rnn_xp import checkpoint, plotting
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
-from rnn_xp.datasets import Series
+from rnn_xp.cli.run_folder import column_label
+from rnn_xp.data.datasets import Series
 from rnn_xp.forecasting import Backtest, Forecaster
 from rnn_xp.forecasting.backtest import as_dict
-from rnn_xp.runs import column_label
 
 __all__ = ["add_command"]
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from rnn_xp import optim
 from rnn_xp.backend import get_backend
-from rnn_xp.callbacks import Epoch
 from rnn_xp.cli import options
 from rnn_xp.network import Network
-from rnn_xp.trainer import fit
+from rnn_xp.training.callbacks import Epoch
+from rnn_xp.training.trainer import fit
 
 __all__ = ["add_command"]
 

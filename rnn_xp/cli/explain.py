@@ -16,9 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from rnn_xp import checkpoint, datasets, plotting
+from rnn_xp import checkpoint, plotting
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
+from rnn_xp.cli.run_folder import RunFolder, new_folder_name
+from rnn_xp.data import datasets
+from rnn_xp.data.windows import make_windows
 from rnn_xp.explain import (
     GradientCheck,
     GradientFlow,
@@ -29,9 +32,8 @@ from rnn_xp.explain import (
     walk_shapes,
 )
 from rnn_xp.forecasting import SplitSeries
+from rnn_xp.forecasting.model import Model, load_model
 from rnn_xp.network import Network
-from rnn_xp.runs import Model, RunFolder, load_model, new_folder_name
-from rnn_xp.windows import make_windows
 
 __all__ = ["add_command"]
 

@@ -13,10 +13,11 @@ from rnn_xp import __version__, checkpoint, optim
 from rnn_xp.backend import get_backend
 from rnn_xp.checkpoint import CheckpointError
 from rnn_xp.cli import options
+from rnn_xp.cli.run_folder import RUN_FILES, RunFolder
+from rnn_xp.data.scalers import Scaler
+from rnn_xp.forecasting.model import Model, describe_model, load_model
 from rnn_xp.interchange import files, onnx, onnx_training, torch
 from rnn_xp.network import Network
-from rnn_xp.runs import RUN_FILES, Model, RunFolder, describe_model, load_model
-from rnn_xp.scaling import Scaler
 
 __all__ = ["add_command"]
 

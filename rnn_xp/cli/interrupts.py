@@ -9,7 +9,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from rnn_xp.callbacks import Epoch
+from rnn_xp.training.callbacks import Epoch
 
 __all__ = ["Interrupts", "signal_in"]
 

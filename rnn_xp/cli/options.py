@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rnn_xp import datasets
+from rnn_xp.cli.run_folder import column_label
+from rnn_xp.data import datasets
 from rnn_xp.forecasting import SplitSeries, split_series
 from rnn_xp.network import Network
-from rnn_xp.runs import column_label
 
 __all__ = [
     "add_backend_options",

@@ -8,8 +8,8 @@ import json
 import os
 from typing import Any
 
-from rnn_xp import datasets
 from rnn_xp.backend import backends
+from rnn_xp.data import datasets
 
 __all__ = ["add_command"]
 

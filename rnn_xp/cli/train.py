@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from rnn_xp.backend import Backend, get_backend
-from rnn_xp.callbacks import Checkpoint, Epoch, Progress
 from rnn_xp.cli import options, ranks
 from rnn_xp.cli.interrupts import Interrupts, signal_in
 from rnn_xp.cli.optimizers import add_optimizer_options, choose_optimizer
+from rnn_xp.cli.run_folder import RUN_FILES, RunFolder, load_arguments, new_folder_name
 from rnn_xp.cli.summary import summarize, where
 from rnn_xp.distributed import take_own_gpu
 from rnn_xp.forecasting import (
@@ -26,18 +26,12 @@ from rnn_xp.forecasting import (
     score_table,
     verdict,
 )
+from rnn_xp.forecasting.model import Model, describe_model
 from rnn_xp.network import Network
-from rnn_xp.runs import (
-    RUN_FILES,
-    Model,
-    RunFolder,
-    describe_model,
-    load_arguments,
-    new_folder_name,
-)
-from rnn_xp.trainer import FitResult, fit
-from rnn_xp.training_data import split_rows
-from rnn_xp.training_loop import DivergenceError
+from rnn_xp.training.callbacks import Checkpoint, Epoch, Progress
+from rnn_xp.training.inputs import split_rows
+from rnn_xp.training.loop import DivergenceError
+from rnn_xp.training.trainer import FitResult, fit
 
 __all__ = ["add_command"]
 

@@ -17,11 +17,12 @@ import numpy as np
 from rnn_xp import checkpoint, plotting
 from rnn_xp.backend import Backend, get_backend
 from rnn_xp.cli import options
-from rnn_xp.datasets import Series
+from rnn_xp.cli.run_folder import column_label
+from rnn_xp.data.datasets import Series
 from rnn_xp.forecasting.backtest import as_dict, judge, make_judged, origins_of
 from rnn_xp.forecasting.design import Design, make_design
+from rnn_xp.forecasting.model import Model, load_model
 from rnn_xp.forecasting.predictor import Predictor
-from rnn_xp.runs import Model, column_label, load_model
 
 __all__ = ["add_command", "following_dates"]
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend import Backend
+from rnn_xp.data.shards import Shards
 from rnn_xp.distributed import Shares
-from rnn_xp.shards import Shards
 
 __all__ = ["Batch", "Blocks", "default_block_rows", "on_accelerator"]
 

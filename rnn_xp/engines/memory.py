@@ -9,15 +9,15 @@ in the backward pass, in one of two moments of a layer and direction::
     tapes of all layers | gradients of the outputs | rows | temporaries of `collect`, dx
 
 Counted are the largest arrays that any batch can cause, with mask, lengths and reset; a plain one
-needs less, of the cell "rnn" down to 0.6 of it. `tests/test_memory.py` holds the count to what is
-measured.
+needs less, of the cell "rnn" down to 0.6 of it. `tests/engines/test_memory.py` holds the count to
+what is measured.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from rnn_xp.configuration import Configuration
+from rnn_xp.network.configuration import Configuration
 
 __all__ = ["block_bytes", "workers_within"]
 

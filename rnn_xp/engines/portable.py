@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
-from rnn_xp import sequence
 from rnn_xp._typing import Array, Loss, Optimizer, Params, Workspace
 from rnn_xp.backend import Backend
 from rnn_xp.distributed import Ranks, Shares, Subtree, fold, join, tree_sum
@@ -31,9 +30,9 @@ from rnn_xp.engines.blocks import Batch, Blocks
 from rnn_xp.engines.ranks import sum_of_ranks, weight_of_ranks
 from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import total_weight
-from rnn_xp.network import Network
-from rnn_xp.options import Options
-from rnn_xp.pipeline import Carry, loss_weight
+from rnn_xp.network import Network, sequence
+from rnn_xp.network.call import Options
+from rnn_xp.network.pipeline import Carry, loss_weight
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

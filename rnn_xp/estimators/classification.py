@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from rnn_xp._typing import Array
 from rnn_xp.backend import array_namespace, backend_of, to_numpy
 from rnn_xp.estimators.recurrent import Recurrent, beside, elsewhere
-from rnn_xp.training_data import on_host
+from rnn_xp.training.inputs import on_host
 
 __all__ = ["RecurrentClassifier"]
 

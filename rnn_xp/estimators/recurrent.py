@@ -19,12 +19,12 @@ from rnn_xp.backend import (
     get_backend,
     to_numpy,
 )
-from rnn_xp.callbacks import Progress
 from rnn_xp.engines.blocks import default_block_rows
 from rnn_xp.kernels import make_workspace
 from rnn_xp.network import Network
-from rnn_xp.trainer import FitResult, fit
-from rnn_xp.training_data import on_host
+from rnn_xp.training.callbacks import Progress
+from rnn_xp.training.inputs import on_host
+from rnn_xp.training.trainer import FitResult, fit
 
 __all__ = ["Recurrent", "beside", "elsewhere"]
 

@@ -8,7 +8,7 @@ from sklearn.base import RegressorMixin
 
 from rnn_xp._typing import Array
 from rnn_xp.estimators.recurrent import Recurrent, beside
-from rnn_xp.training_data import on_host
+from rnn_xp.training.inputs import on_host
 
 __all__ = ["RecurrentRegressor"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import to_numpy
-from rnn_xp.configuration import resolve_loss
+from rnn_xp.losses import resolve_loss
 from rnn_xp.network import Network
 from rnn_xp.testing import check_gradients
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_xp.data.scalers import range_warning
 from rnn_xp.forecasting.design import Design
 from rnn_xp.forecasting.intervals import interval_bounds
 from rnn_xp.forecasting.judging import (
@@ -24,7 +25,6 @@ from rnn_xp.forecasting.judging import (
 from rnn_xp.forecasting.panel import Panel
 from rnn_xp.forecasting.predictor import Predictor
 from rnn_xp.forecasting.settings import Settings
-from rnn_xp.scaling import range_warning
 
 __all__ = [
     "Backtest",

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from rnn_xp.data.scalers import Scaler, fit_scaler
 from rnn_xp.forecasting.targets import from_target, to_target
-from rnn_xp.scaling import Scaler, fit_scaler
 
 __all__ = ["Design", "Windows", "fill_forward", "make_design"]
 

@@ -12,11 +12,11 @@ import numpy as np
 from rnn_xp import checkpoint
 from rnn_xp.backend import Backend, get_backend, to_numpy
 from rnn_xp.checkpoint import CheckpointError
+from rnn_xp.data.scalers import Scaler
 from rnn_xp.forecasting.design import Design
 from rnn_xp.forecasting.panel import Panel, frequency_of
 from rnn_xp.forecasting.predictor import Predictor
 from rnn_xp.network import Network
-from rnn_xp.scaling import Scaler
 
 __all__ = ["load_into", "save_to"]
 

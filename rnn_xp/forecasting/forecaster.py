@@ -85,7 +85,7 @@ class Forecaster(Settings):
     predictor_ : rnn_xp.forecasting.predictor.Predictor
         The network, and its parameters by seed.
     history_ : list of dict
-        Of the trainings, see `rnn_xp.trainer.FitResult`.
+        Of the trainings, see `rnn_xp.training.trainer.FitResult`.
 
     Notes
     -----
@@ -114,7 +114,7 @@ class Forecaster(Settings):
 
         Parameters
         ----------
-        series : list, array (n,), pandas Series or `rnn_xp.datasets.Series`
+        series : list, array (n,), pandas Series or `rnn_xp.data.datasets.Series`
             In time order. Several series: array (n, S), DataFrame, or mapping of names to series.
         past : array (n, k) or DataFrame, or mapping of names to those, optional
             Features that are known up to now. One for all series, or one for each.

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from rnn_xp import baselines, metrics
-from rnn_xp.windows import make_windows
+from rnn_xp.data.windows import make_windows
+from rnn_xp.forecasting import baselines, metrics
 
 __all__ = [
     "Score",
@@ -32,7 +32,7 @@ class Score:
     """Errors of one forecast on the test part, in original units.
 
     ``skill`` is 1 - RMSE / RMSE of persistence; ``rmse_per_step`` has one value for each step of
-    the horizon. Definitions: `rnn_xp.metrics`. None where a score is not defined, such as the
+    the horizon. `rnn_xp.metrics` defines them. A score that is not defined is None, such as the
     skill beside a persistence without error.
     """
 
@@ -87,7 +87,7 @@ def measures(
     truth: _Floats, forecast: _Floats, persistence: _Floats, train: _Floats,
     bounds: tuple[_Floats, ...] | None = None, level: float | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """All metrics of `rnn_xp.metrics` that are defined for these."""
+    """All metrics of `rnn_xp.forecasting.metrics` that are defined for these."""
     defined: dict[str, Callable[[], float]] = {
         "rmse": lambda: metrics.rmse(truth, forecast),
         "mae": lambda: metrics.mae(truth, forecast),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_xp.datasets import Series
+from rnn_xp.data.datasets import Series
 
 __all__ = ["Panel", "as_panel", "as_rows", "frequency_of"]
 

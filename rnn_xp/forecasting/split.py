@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_xp.datasets import Series
+from rnn_xp.data.datasets import Series
+from rnn_xp.data.scalers import Scaler, fit_scaler, range_warning
+from rnn_xp.data.windows import make_windows, time_split
 from rnn_xp.forecasting.judging import baseline_forecasts
-from rnn_xp.scaling import Scaler, fit_scaler, range_warning
-from rnn_xp.windows import make_windows, time_split
 
 __all__ = ["SplitSeries", "split_series"]
 

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from rnn_xp._typing import Array
+from rnn_xp.data.scalers import Scaler
 from rnn_xp.interchange.tensors import Floats, check_expressible, host_params, reorder
 from rnn_xp.network import Network
-from rnn_xp.scaling import Scaler
 
 __all__ = ["IR_VERSION", "OPSET", "to_onnx"]
 

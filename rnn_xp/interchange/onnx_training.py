@@ -24,8 +24,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rnn_xp._typing import Array, Loss, Namespace
-from rnn_xp.configuration import resolve_loss, takes_classes
 from rnn_xp.interchange.tensors import check_expressible
+from rnn_xp.losses import resolve_loss, takes_classes
 from rnn_xp.network import Network
 from rnn_xp.optim.first_order import FirstOrder, FirstOrderState
 

@@ -12,10 +12,10 @@ import numpy as np
 import rnn_xp as rx
 from bench import ADAM, FLOAT32, THREADS
 from bench.timing import Contender
-from rnn_xp.configuration import resolve_loss
 from rnn_xp.engines.blocks import Batch, default_block_rows
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.kernels import kernels_of
+from rnn_xp.losses import resolve_loss
 
 
 def block_rows(case):

@@ -128,7 +128,7 @@ def sanitizer(place, command, seconds):
 
 def tests(place, seconds):
     """The test suite's tests that need a device; what had been done when time was out counts."""
-    only = ["tests/test_metrics.py"] if place.dry else ["-m", "device"]
+    only = ["tests/forecasting/test_metrics.py"] if place.dry else ["-m", "device"]
     plugins = ["-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
     if not place.dry and importlib.util.find_spec("xdist") is not None:
         plugins += ["-p", "xdist.plugin", "-n", "4"]

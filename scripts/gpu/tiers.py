@@ -10,9 +10,9 @@ from bench.contenders import first_gradient
 
 from gpu import LeftOutError
 from gpu.timing import Epochs
-from rnn_xp.configuration import resolve_loss
 from rnn_xp.engines.blocks import Batch, default_block_rows
 from rnn_xp.engines.portable import PortableEngine
+from rnn_xp.losses import resolve_loss
 
 PORTABLE, KERNELS, FUSED = "portable", "kernels", "fused"
 NAMES = {

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 import rnn_xp as rx
-from rnn_xp.callbacks import Progress
+from rnn_xp.training.callbacks import Progress
 
 HEADINGS = (
     "task", "network", "on a fresh test set", "goal", "trivial answers", "published",

@@ -102,7 +102,7 @@ class TestOtherCommands:
         code = (
             "import sys; from rnn_xp import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass"
         )
-        code += "\nassert not {'rnn_xp.trainer', 'rnn_xp.cli.train'} & set(sys.modules)"
+        code += "\nassert not {'rnn_xp.training.trainer', 'rnn_xp.cli.train'} & set(sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert all(name in done.stdout for (name,) in self.COMMANDS[1:])

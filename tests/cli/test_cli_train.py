@@ -18,7 +18,9 @@ import pytest
 from commands import FILES, ROOT, train
 
 import rnn_xp as rx
-from rnn_xp import cli, metrics, runs
+from rnn_xp import cli
+from rnn_xp.cli import run_folder as runs
+from rnn_xp.forecasting import metrics
 
 
 class TestTrain:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from rnn_xp._typing import Array, Namespace, Params
 from rnn_xp.backend import device_of
-from rnn_xp.configuration import Configuration
+from rnn_xp.network.configuration import Configuration
 
 __all__ = ["pack", "unpack"]
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rnn_xp._typing import Optimizer
-from rnn_xp.configuration import Configuration
 from rnn_xp.engines.blocks import default_block_rows
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.losses import cross_entropy, mse
+from rnn_xp.network.configuration import Configuration
 from rnn_xp.optim import SGD, Adam
 from rnn_xp.optim.first_order import FirstOrder
 

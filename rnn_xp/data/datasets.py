@@ -1,0 +1,235 @@
+"""Daily series that come with the package, and a reader for your own CSV files.
+
+Both go through one parser, which refuses what it does not understand: a cell that is not a number,
+is missing or is infinite is an error that names its row and column.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_xp.data.table import read_column
+
+__all__ = ["CATALOGUE", "Dataset", "Series", "load", "names", "read_csv"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is known about a bundled series without opening it.
+
+    Parameters
+    ----------
+    name, title, unit : str
+        How `load` calls it, one line on what it holds, and the unit of its values.
+    source : str
+        Attribution; `DATA_LICENSES.md` has the licence.
+    sha256 : str
+        Digest of the uncompressed file.
+    """
+
+    name: str
+    title: str
+    unit: str
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One column of a file, in time order.
+
+    Parameters
+    ----------
+    name : str
+        The dataset's name, or the file's without its extension.
+    values : (n,) float64 array
+        Finite, read-only, in `unit`.
+    dates : tuple of n str, or None
+        As written in the file; None if it has no column of dates.
+    unit : str
+        Unit of the values; empty for a file of your own.
+    column : str
+        Header of the column, or its 0-based index where the file has no header.
+    sha256 : str
+        Digest of the uncompressed file.
+    source : str
+        Attribution; the file's name for a file of your own.
+    """
+
+    name: str
+    values: NDArray[np.float64]
+    dates: tuple[str, ...] | None
+    unit: str
+    column: str
+    sha256: str
+    source: str
+
+
+CATALOGUE: Mapping[str, Dataset] = MappingProxyType(
+    {
+        dataset.name: dataset
+        for dataset in (
+            Dataset(
+                name="length_of_day",
+                title="excess length of day, every day 1997-07-03 .. 2025-12-31",
+                unit="ms",
+                source="IERS Rapid Service/Prediction Center, U.S. Naval Observatory",
+                sha256="eb1993d5420142116828a530cc10883e97684a815d88cce1e00f028dd97b4b4b",
+            ),
+            Dataset(
+                name="wti",
+                title="WTI crude oil spot price, business days 1986-01-02 .. 2019-01-03",
+                unit="USD/barrel",
+                source="U.S. Energy Information Administration, series DCOILWTICO via FRED",
+                sha256="d81e4c0b1f9352bc40ec176f4669c44816efd2329a9642d284101e19dd99bb35",
+            ),
+        )
+    }
+)
+"""The bundled series by name."""
+
+_FOLDER = files("rnn_xp") / "data" / "bundled"
+
+
+def names() -> list[str]:
+    """List the bundled series.
+
+    Returns
+    -------
+    list of str
+        What `load` accepts; `CATALOGUE` says more about each.
+
+    Examples
+    --------
+    >>> names()
+    ['length_of_day', 'wti']
+    """
+    return list(CATALOGUE)
+
+
+def load(name: str) -> Series:
+    """Load a bundled series and check that its file is intact.
+
+    Parameters
+    ----------
+    name : str
+        One of `names()`.
+
+    Returns
+    -------
+    Series
+        With its dates, unit and attribution.
+
+    Raises
+    ------
+    ValueError
+        If there is no such series, or the file is not the one that was released.
+
+    Examples
+    --------
+    >>> series = load("length_of_day")
+    >>> series.values.shape, series.unit, series.dates[0], float(series.values[0])
+    ((10409,), 'ms', '1997-07-03', 0.5826)
+    """
+    if name not in CATALOGUE:
+        raise ValueError(f"there is no dataset {name!r}. Valid: {', '.join(CATALOGUE)}.")
+    dataset = CATALOGUE[name]
+    file = _FOLDER / f"{name}.csv.gz"
+    data = _unzip(file.read_bytes(), file.name)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != dataset.sha256:
+        raise ValueError(
+            f"{file.name} is damaged: its text has sha256 {digest}, expected {dataset.sha256}. "
+            "Install the package again."
+        )
+    column, values, dates = read_column(data, file.name)
+    return Series(name, values, dates, dataset.unit, column, digest, dataset.source)
+
+
+def read_csv(
+    path: str | Path,
+    column: str | int | None = None,
+    date_column: str | int | None = None,
+    missing: str = "error",
+) -> Series:
+    r"""Read one series from a CSV file of your own.
+
+    The file is UTF-8 text, plain or gzipped, with cells separated by commas, semicolons or tabs
+    and decimals written with a point. It may start with a header: a first row with words where
+    the rows below have numbers or dates. Rows must be in time order, oldest first; where the dates
+    are in ISO 8601 this is checked.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    column : str or int, optional
+        The column of values: a header, or an index from 0. Not needed if only one column holds
+        numbers.
+    date_column : str or int, optional
+        The column of dates, likewise. By default the first column whose cells are not numbers and
+        all contain a digit; a file needs none.
+    missing : {"error", "drop", "interpolate"}
+        What to do about cells that are empty, NA, NaN, null or a single point: refuse them, leave
+        out their rows, or fill them linearly between the rows before and after.
+
+    Returns
+    -------
+    Series
+        With an empty unit.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    TypeError
+        If a column is given as something other than a name or an index.
+    ValueError
+        If the file is not such a CSV file; a column is not in it or the choice is not clear; or a
+        cell is not a finite number. The message names the row, counting lines from 1 with the
+        header, and the column.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "tide.csv"
+    ...     _ = path.write_text("day;level\n2024-01-01;1.5\n2024-01-02;NA\n2024-01-03;2.5\n")
+    ...     series = read_csv(path, missing="interpolate")
+    >>> series.values.tolist(), series.column, series.dates[1]
+    ([1.5, 2.0, 2.5], 'level', '2024-01-02')
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    data = _unzip(path.read_bytes(), path.name)
+    title, values, dates = read_column(data, path.name, column, date_column, missing)
+    return Series(
+        name=path.name.removesuffix(".gz").removesuffix(".csv"),
+        values=values,
+        dates=dates,
+        unit="",
+        column=title,
+        sha256=hashlib.sha256(data).hexdigest(),
+        source=path.name,
+    )
+
+
+def _unzip(data: bytes, file: str) -> bytes:
+    """Uncompress what starts like a gzip file; anything else is returned as it is."""
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{file} is a damaged gzip file: {error}.") from error

@@ -1,0 +1,286 @@
+"""Parse delimited text into one column of numbers and one of dates.
+
+What the file does not say is worked out from all of its rows: the separator is the one that cuts
+most rows to the same number of cells; a column holds numbers if at least half of its cells do; a
+header is a first row with a word above numbers or dates. Whatever does not fit is an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Column", "read_column"]
+
+_MISSING = {"", "na", "nan", "null", "."}
+_POLICIES = ("error", "drop", "interpolate")
+
+
+class Column(NamedTuple):
+    """Header (or index) of the column of values, the values (n,), and their dates if any."""
+
+    title: str
+    values: NDArray[np.float64]
+    dates: tuple[str, ...] | None
+
+
+def read_column(
+    data: bytes,
+    file: str,
+    column: str | int | None = None,
+    date_column: str | int | None = None,
+    missing: str = "error",
+) -> Column:
+    r"""Read the column of values, and that of dates if there is one.
+
+    Parameters
+    ----------
+    data : bytes
+        The uncompressed file.
+    file : str
+        What the error messages call it.
+    column, date_column, missing
+        As for `rnn_xp.data.datasets.read_csv`.
+
+    Returns
+    -------
+    Column
+        The values are finite and read-only.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `rnn_xp.data.datasets.read_csv`.
+
+    Examples
+    --------
+    >>> column = read_column(b"day,level\n2024-01-01,1.5\n2024-01-02,2.5\n", "tide.csv")
+    >>> column.title, column.values.tolist(), column.dates
+    ('level', [1.5, 2.5], ('2024-01-01', '2024-01-02'))
+    """
+    if missing not in _POLICIES:
+        raise ValueError(f"missing={missing!r} is not known. Valid: {', '.join(_POLICIES)}.")
+    table = _parse(data, file)
+    date = None if date_column is None else table.index(date_column)
+    j = _only_numeric(table, date) if column is None else table.index(column)
+    if j == date:
+        raise ValueError(f"{file}: column {table.title(j)!r} cannot be both values and dates.")
+    values = _values(table, j, allow_missing=missing != "error")
+    dates = _dates(table, date if date is not None else _first_dates(table, j))
+    gaps = np.isnan(values)
+    if gaps.all():
+        raise ValueError(f"{file}: column {table.title(j)!r} has no values.")
+    if missing == "drop":
+        values = values[~gaps]
+        dates = dates and tuple(d for d, gap in zip(dates, gaps, strict=True) if not gap)
+    elif gaps.any():
+        for k in (0, -1):
+            if gaps[k]:
+                raise ValueError(
+                    f"{table.where(k, j)} is missing and has a value on one side only, so it "
+                    "cannot be interpolated. Remove the row or pass missing='drop'."
+                )
+        rows = np.arange(len(values))
+        values = np.interp(rows, rows[~gaps], values[~gaps])
+    values.flags.writeable = False
+    return Column(table.title(j), values, dates)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The cells of a file: every row of one width, with the number of the line it ends on."""
+
+    file: str
+    header: list[str] | None
+    lines: list[int]
+    rows: list[list[str]]
+
+    def cells(self, column: int) -> list[str]:
+        return [row[column] for row in self.rows]
+
+    def title(self, column: int) -> str:
+        return str(column) if self.header is None else self.header[column]
+
+    def where(self, row: int, column: int) -> str:
+        label = column if self.header is None else repr(self.header[column])
+        return f"{self.file}: row {self.lines[row]}, column {label}"
+
+    def choices(self, columns: Sequence[int]) -> str:
+        return ", ".join(str(j) if self.header is None else repr(self.header[j]) for j in columns)
+
+    def index(self, column: str | int) -> int:
+        """Turn a name or an index into an index."""
+        if isinstance(column, bool) or not isinstance(column, (str, int)):
+            raise TypeError(f"a column is given by its name or index, got {column!r}.")
+        header = self.header or []
+        if isinstance(column, str) and column in header:
+            if header.count(column) > 1:
+                raise ValueError(f"{self.file} has several columns {column!r}. Give an index.")
+            return header.index(column)
+        width = len(self.rows[0])
+        if (isinstance(column, int) or column.isdecimal()) and 0 <= int(column) < width:
+            return int(column)
+        raise ValueError(
+            f"{self.file} has no column {column!r}. Valid: {self.choices(range(width))}"
+            + (", or an index from 0." if header else " (the file has no header).")
+        )
+
+
+def _parse(data: bytes, file: str) -> _Table:
+    """Cut a file into cells and find out whether its first row is a header."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file} is not UTF-8 text (byte 0x{data[error.start]:02x} at offset {error.start}). "
+            "Save it as UTF-8."
+        ) from error
+    try:
+        candidates = [_split(text, mark) for mark in "\t;," if mark in text or mark == ","]
+    except csv.Error as error:
+        raise ValueError(f"{file} is not a CSV file: {error}.") from error
+    if not candidates[0][0]:
+        raise ValueError(f"{file} is empty.")
+    # The delimiter that cuts most rows to the same number of cells; one column has none.
+    numbered, width, _ = max(candidates, key=lambda split: split[2] if split[1] > 1 else 0)
+    if width == 1:
+        numbered = candidates[-1][0]
+    for line, cells in numbered:
+        if len(cells) != width:
+            raise ValueError(
+                f"{file}: row {line} has {len(cells)} cells where most rows have {width}. "
+                "Quote cells that contain the separator."
+            )
+    lines, rows = [line for line, _ in numbered], [cells for _, cells in numbered]
+    if not _has_header(rows):
+        return _Table(file, None, lines, rows)
+    if len(rows) == 1:
+        raise ValueError(f"{file} has a header ({', '.join(rows[0])}) but no rows below it.")
+    return _Table(file, rows[0], lines[1:], rows[1:])
+
+
+def _split(text: str, delimiter: str) -> tuple[list[tuple[int, list[str]]], int, float]:
+    """Rows with their line numbers, the usual number of cells, and the share of rows having it."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    rows = [(reader.line_num, [cell.strip() for cell in cells] or [""]) for cells in reader]
+    filled = [k for k, (_, cells) in enumerate(rows) if cells != [""]]
+    if not filled:
+        return [], 0, 0.0
+    rows = rows[filled[0] : filled[-1] + 1]
+    width, count = Counter(len(rows[k - filled[0]][1]) for k in filled).most_common(1)[0]
+    # In a file of one column an empty line is a missing value; elsewhere it is nothing.
+    if width > 1:
+        rows = [(line, cells) for line, cells in rows if cells != [""]]
+    return rows, width, count / len(filled)
+
+
+def _has_header(rows: list[list[str]]) -> bool:
+    """Tell whether the first row has a word where the rows below have numbers or dates."""
+    first, body = rows[0], rows[1:]
+    if not body:
+        return all(_number(cell) is None for cell in first)
+    return any(
+        (_is_numeric(cells) and _number(title) is None)
+        or (_is_dates(cells) and not _has_digit(title))
+        for title, cells in zip(first, zip(*body, strict=True), strict=True)
+    )
+
+
+def _number(cell: str) -> float | None:
+    """Value of a cell; NaN if it is missing, None if it is not a number."""
+    if cell.lower() in _MISSING:
+        return math.nan
+    try:
+        return None if "_" in cell else float(cell)
+    except ValueError:
+        return None
+
+
+def _has_digit(cell: str) -> bool:
+    return re.search(r"\d", cell) is not None
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    """Tell whether half or more of the cells that are not missing are numbers."""
+    numbers = [_number(cell) for cell in cells]
+    good = sum(number is not None and not math.isnan(number) for number in numbers)
+    return good > 0 and good >= sum(number is None for number in numbers)
+
+
+def _is_dates(cells: Sequence[str]) -> bool:
+    return all(_has_digit(cell) for cell in cells) and not _is_numeric(cells)
+
+
+def _only_numeric(table: _Table, date_column: int | None) -> int:
+    """Index of the one column that can hold the values."""
+    others = [j for j in range(len(table.rows[0])) if j != date_column]
+    numeric = [j for j in others if _is_numeric(table.cells(j))] if len(others) > 1 else others
+    if not numeric:
+        raise ValueError(
+            f"{table.file} has no column of numbers; row {table.lines[0]} is {table.rows[0]}. "
+            "Cells are separated by commas, semicolons or tabs, decimals written with a point."
+        )
+    if len(numeric) > 1:
+        raise ValueError(
+            f"{table.file} has several columns of numbers: {table.choices(numeric)}. "
+            "Say which with column=."
+        )
+    return numeric[0]
+
+
+def _values(table: _Table, column: int, allow_missing: bool) -> NDArray[np.float64]:
+    """Cells of a column as numbers, NaN where one is missing."""
+    values = np.empty(len(table.rows))
+    for k, cell in enumerate(table.cells(column)):
+        number = _number(cell)
+        if number is None:
+            raise ValueError(
+                f"{table.where(k, column)}: {cell!r} is not a number."
+                + (" Write decimals with a point, thousands unmarked." if "," in cell else "")
+            )
+        if math.isinf(number):
+            raise ValueError(f"{table.where(k, column)}: {cell!r} is infinite.")
+        if math.isnan(number) and not allow_missing:
+            raise ValueError(
+                f"{table.where(k, column)} is missing ({cell!r}). Pass missing='drop' to leave "
+                "such rows out or missing='interpolate' to fill them."
+            )
+        values[k] = number
+    return values
+
+
+def _first_dates(table: _Table, value_column: int) -> int | None:
+    """Index of the first column that reads like dates, if there is one."""
+    others = (j for j in range(len(table.rows[0])) if j != value_column)
+    return next((j for j in others if _is_dates(table.cells(j))), None)
+
+
+def _dates(table: _Table, column: int | None) -> tuple[str, ...] | None:
+    """Cells of the column of dates, checked to be in time order."""
+    if column is None:
+        return None
+    dates = tuple(table.cells(column))
+    for k, date in enumerate(dates):
+        if date.lower() in _MISSING:
+            raise ValueError(f"{table.where(k, column)}: the date is missing ({date!r}).")
+    try:
+        moments = [datetime.fromisoformat(date) for date in dates]
+        early = next((k for k in range(1, len(dates)) if moments[k] < moments[k - 1]), None)
+    except (ValueError, TypeError):  # not ISO 8601, or some with a time zone and some without
+        return dates
+    if early is not None:
+        raise ValueError(
+            f"{table.where(early, column)}: {dates[early]} comes after {dates[early - 1]}. "
+            "Sort the rows by time, oldest first, with one series per file."
+        )
+    return dates

@@ -1,0 +1,299 @@
+"""The forecasts that every network is measured against.
+
+In original units, with x the windows of `make_windows`, v the series, t the index in it of the
+last value of window k, and j = 1, 2, ... the step ahead::
+
+    persistence   f[k, j] = x[k, T-1, 0]
+    drift         f[k, j] = x[k, T-1, 0] + j * (mean change of a step in the training part)
+    mean          f[k, j] = mean of the training part
+    seasonal      f[k, j] = v[t + j - m * ceil(j / m)]      the same season, at the latest known
+    linear AR     f[k, j] = intercept[j] + sum over t, i of x[k, t, i] * coef[t, i, j]
+
+References
+----------
+.. [1] R. J. Hyndman, G. Athanasopoulos, "Forecasting: principles and practice", 3rd edition,
+       OTexts 2021, section 5.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rnn_xp.data.windows import as_series, num_windows
+
+__all__ = [
+    "LinearAR",
+    "drift",
+    "fit_linear_ar",
+    "mean",
+    "persistence",
+    "seasonal",
+    "suggest_period",
+]
+
+_LONGEST_PERIOD = 400  # steps
+_PRONOUNCED, _AS_GOOD = 0.8, 1.05
+
+
+def persistence(x: ArrayLike, horizon: int = 1) -> NDArray[np.floating[Any]]:
+    """Forecast that the last value of column 0 stays as it is.
+
+    Parameters
+    ----------
+    x : (N, T, I)
+        Windows; column 0 is the target.
+    horizon : int
+        Steps to forecast, at least 1.
+
+    Returns
+    -------
+    (N, horizon) array
+        In the units and dtype of `x`.
+
+    Raises
+    ------
+    ValueError
+        If `x` does not have three axes or is empty, or `horizon` is below 1.
+
+    Examples
+    --------
+    >>> persistence([[[1.0], [2.0]], [[2.0], [5.0]]], horizon=3).tolist()
+    [[2.0, 2.0, 2.0], [5.0, 5.0, 5.0]]
+    """
+    windows = _windows(x)
+    if horizon < 1:
+        raise ValueError(f"horizon must be at least 1, got {horizon}.")
+    return np.repeat(windows[:, -1, :1], horizon, axis=1)
+
+
+def drift(x: ArrayLike, train: ArrayLike, horizon: int = 1) -> NDArray[np.floating[Any]]:
+    """Forecast that the last value of column 0 goes on as the training part went on average.
+
+    Parameters
+    ----------
+    x : (N, T, I)
+        Windows; column 0 is the target.
+    train : (n,)
+        Training part of the target, n >= 2; its mean change is (last - first) / (n - 1).
+    horizon : int
+
+    Returns
+    -------
+    (N, horizon) array
+
+    Raises
+    ------
+    ValueError
+        As for `persistence`, or if `train` is no vector of two values or more.
+
+    Examples
+    --------
+    >>> drift([[[7.0], [8.0]]], train=[1.0, 2.0, 5.0], horizon=2).tolist()
+    [[10.0, 12.0]]
+    """
+    past = _vector(train, 2)
+    change = (past[-1] - past[0]) / (len(past) - 1)
+    found: NDArray[np.floating[Any]]
+    found = persistence(x, horizon) + change * np.arange(1, horizon + 1)
+    return found
+
+
+def mean(train: ArrayLike, rows: int, horizon: int = 1) -> NDArray[np.float64]:
+    """Forecast the mean of the training part (n,), for so many windows: (rows, horizon).
+
+    Examples
+    --------
+    >>> mean([1.0, 2.0, 6.0], rows=1, horizon=2).tolist()
+    [[3.0, 3.0]]
+    """
+    return np.full((rows, horizon), np.mean(_vector(train, 1), dtype=np.float64))
+
+
+def seasonal(series: ArrayLike, first: int, period: int, horizon: int = 1) -> NDArray[np.float64]:
+    """Forecast that the season repeats: the latest known value of the same season.
+
+    Parameters
+    ----------
+    series : (n,)
+        The whole series. A forecast may reach back further than a window does.
+    first : int
+        Index of the first target of the first forecast; the next ones start one step later each.
+    period : int
+        m, steps of a season; at most ``first``.
+    horizon : int
+        Steps to forecast, at least 1; they may be more than a season.
+
+    Returns
+    -------
+    (N, horizon) array
+        N = n - first - horizon + 1.
+
+    Raises
+    ------
+    ValueError
+        If the season is longer than what comes before the first target, or nothing comes after.
+
+    Examples
+    --------
+    >>> seasonal([1.0, 2.0, 3.0, 1.5, 2.5, 3.5, 2.0], first=4, period=3, horizon=2).tolist()
+    [[2.0, 3.0], [3.0, 1.5]]
+    """
+    values = _vector(series, 1).astype(np.float64)
+    if not 1 <= period <= first:
+        raise ValueError(
+            f"seasonal needs a whole season before the first target: period={period} must be in "
+            f"1..{first}."
+        )
+    rows = num_windows(len(values) - first + 1, 1, horizon)
+    steps = np.arange(horizon)
+    back = period * (steps // period + 1)
+    found: NDArray[np.float64] = values[first + np.arange(rows)[:, None] + steps - back]
+    return found
+
+
+def suggest_period(train: ArrayLike) -> int | None:
+    """Suggest a season from the training part: the lag at which it resembles itself most.
+
+    The root mean square of v[t] - v[t - m] is looked at for lags m of up to 400 steps and a third
+    of the series. A season is a dip in it that lies a fifth or more below what comes before it; of
+    dips that are equally deep to 5 %, which multiples of a season are, the first.
+
+    Parameters
+    ----------
+    train : (n,)
+        Training part of the target.
+
+    Returns
+    -------
+    int or None
+        Steps; None if there is no such dip.
+
+    Examples
+    --------
+    >>> suggest_period([0.0, 1.0, 5.0, 2.0] * 6)
+    4
+    >>> suggest_period([0.0, 1.0, 2.0, 3.0] + [4.0] * 20) is None
+    True
+    """
+    values = _vector(train, 1).astype(np.float64)
+    longest = min(len(values) // 3, _LONGEST_PERIOD)
+    gaps = [float(np.sqrt(np.mean((values[m:] - values[:-m]) ** 2))) for m in range(1, longest + 1)]
+    dips = {
+        at + 1: gaps[at]
+        for at in range(1, longest - 1)
+        if gaps[at - 1] > gaps[at] <= gaps[at + 1] and gaps[at] <= _PRONOUNCED * max(gaps[:at])
+    }
+    if not dips:
+        return None
+    return next(m for m, gap in dips.items() if gap <= _AS_GOOD * min(dips.values()))
+
+
+@dataclass(frozen=True, eq=False)
+class LinearAR:
+    """A fitted linear autoregression, direct: a separate fit for each step of the horizon.
+
+    Parameters
+    ----------
+    coef : (T, I, horizon) float64 array
+        Weight of each value of the window.
+    intercept : (horizon,) float64 array
+        In the units of the target.
+
+    See Also
+    --------
+    fit_linear_ar : find the coefficients.
+    """
+
+    coef: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+
+    def predict(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Forecast from windows.
+
+        Parameters
+        ----------
+        x : (N, T, I)
+            Windows in the units of the fit.
+
+        Returns
+        -------
+        (N, horizon) float64 array
+            In the units of the target.
+
+        Raises
+        ------
+        ValueError
+            If the windows do not have the T and I of the fit.
+        """
+        windows = _windows(x)
+        if windows.shape[1:] != self.coef.shape[:2]:
+            raise ValueError(
+                f"the fit was on windows (N, {self.coef.shape[0]}, {self.coef.shape[1]}), "
+                f"got {windows.shape}. Use the same seq_length and columns."
+            )
+        return np.tensordot(windows, self.coef, axes=2) + self.intercept
+
+
+def fit_linear_ar(x: ArrayLike, y: ArrayLike) -> LinearAR:
+    """Fit a linear autoregression with intercept by least squares, in float64.
+
+    Parameters
+    ----------
+    x : (N, T, I)
+        Training windows.
+    y : (N, horizon)
+        The values that follow. With fewer windows than T * I + 1 coefficients the fit of smallest
+        norm is taken.
+
+    Returns
+    -------
+    LinearAR
+        One set of T * I coefficients and an intercept per step of the horizon.
+
+    Raises
+    ------
+    ValueError
+        If `x` does not have three axes, `y` two, or they differ in N.
+
+    Examples
+    --------
+    >>> from rnn_xp.data.windows import make_windows
+    >>> x, y = make_windows([0.0, 1.0, 4.0, 9.0, 16.0, 25.0], seq_length=2)
+    >>> model = fit_linear_ar(x, y)            # squares: v[t] = 2 v[t-1] - v[t-2] + 2
+    >>> model.coef[:, 0, 0].round(6).tolist(), model.intercept.round(6).tolist()
+    ([-1.0, 2.0], [2.0])
+    >>> model.predict([[[25.0], [36.0]]]).round(6).tolist()
+    [[49.0]]
+    """
+    windows = _windows(x)
+    targets = np.asarray(y)
+    if targets.ndim != 2 or len(targets) != len(windows):
+        raise ValueError(
+            f"y must have shape (N, horizon) with the N = {len(windows)} of x, got {targets.shape}."
+        )
+    _, steps, width = windows.shape
+    design = np.hstack([np.ones((len(windows), 1)), windows.reshape(len(windows), -1)])
+    solution = np.linalg.lstsq(design, targets, rcond=None)[0]
+    return LinearAR(coef=solution[1:].reshape(steps, width, -1), intercept=solution[0])
+
+
+def _vector(values: ArrayLike, least: int) -> NDArray[np.floating[Any]]:
+    """Check that the values are a finite vector of so many."""
+    if np.ndim(values) != 1 or len(np.asarray(values)) < least:
+        raise ValueError(f"a vector of {least} values or more is needed, got {np.shape(values)}.")
+    return as_series(values, "the series")[:, 0]
+
+
+def _windows(x: ArrayLike) -> NDArray[np.floating[Any]]:
+    """Check that `x` has the shape (N, T, I), no axis empty."""
+    windows = np.asarray(x)
+    if windows.ndim != 3 or windows.size == 0:
+        raise ValueError(
+            f"windows must have shape (N, T, I), none of them 0, got {windows.shape}. "
+            "Axes are window, time, column; see make_windows."
+        )
+    return windows

@@ -1,0 +1,96 @@
+"""What every loss does first: shapes and dtypes checked, entries of weight 0 hidden."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from rnn_xp._typing import Array, Namespace
+from rnn_xp.backend import array_namespace, float_dtype
+
+__all__ = ["enter", "total_weight"]
+
+
+def total_weight(target: Array, weight: Array | None = None) -> Any:
+    """Weight of all counted entries: what a mean over them divides by.
+
+    Parameters
+    ----------
+    target, weight : as for any of the losses
+
+    Returns
+    -------
+    float or Array ()
+        ``target.size`` without weights, otherwise the sum of the weights times the number of
+        target entries that each weight covers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> total_weight(np.zeros((8317, 1)))
+    8317.0
+    >>> float(total_weight(np.zeros((3, 2)), np.asarray([1.0, 0.0, 0.5])))
+    3.0
+    """
+    covered = tuple(target.shape)[0 if weight is None else len(weight.shape) :]
+    size = float(math.prod(covered))
+    return size if weight is None else array_namespace(weight).sum(weight) * size
+
+
+def enter(
+    name: str, pred: Array, target: Array, weight: Array | None, total: Any, classes: bool = False
+) -> tuple[Namespace, Array, Array, Callable[[Array], Array]]:
+    """Check shapes and dtypes; hide what has weight 0; return xp, pred, target, a -> a * w / total.
+
+    Classes become (N, 1) or (N, T, 1), so that every array has the axes of pred.
+    """
+    xp = array_namespace(pred, target, weight)
+    _check_shapes(name, pred, target, weight, classes)
+    if classes and not xp.isdtype(target.dtype, "integral"):
+        raise TypeError(
+            f"{name}: target must be class indices of an integer dtype, got {target.dtype}. Whole "
+            "numbers of another dtype can be given as xp.astype(target, xp.int64)."
+        )
+    if not xp.isdtype(pred.dtype, "complex floating"):  # the complex step shifts nothing but pred
+        float_dtype(pred=pred, target=None if classes else target, sample_weight=weight)
+    total = total_weight(target, weight) if total is None else total
+    target = xp.expand_dims(target, axis=-1) if classes else target
+    if weight is None:
+        return xp, pred, target, lambda a: a / total
+    ones = (1,) * (len(pred.shape) - len(weight.shape))
+    weight = xp.reshape(weight, (*weight.shape, *ones))
+    # Hidden on the way in, not in the result: 0 * nan is nan. And 0 / 0 is to be 0.
+    counts = weight != 0
+    pred = xp.where(counts, pred, xp.zeros_like(pred))
+    target = xp.where(counts, target, xp.zeros_like(target))
+    if hasattr(total, "dtype"):
+        total = xp.where(total != 0, total, xp.ones_like(total))
+    return xp, pred, target, lambda a: a * weight / total
+
+
+def _check_shapes(
+    name: str, pred: Array, target: Array, weight: Array | None, classes: bool
+) -> None:
+    shape, given = tuple(pred.shape), tuple(target.shape)
+    lead = shape[:-1]
+    if given != (lead if classes else shape):
+        rule, hint = "have the same shape", "one output give y[..., None]"
+        if classes:
+            rule = f"be logits and their classes, of shape {lead}"
+            hint = "one-hot y give argmax(y, -1), for (N, 1) y[:, 0]"
+        raise ValueError(
+            f"{name}: pred {shape} and target {given} must {rule}. Nothing is squeezed or "
+            f"broadcast; for {hint}."
+        )
+    if classes and shape[-1] < 2:
+        raise ValueError(
+            f"{name}: pred must have two or more columns, one per class, got {shape}. For a "
+            "single logit use binary_cross_entropy."
+        )
+    if weight is not None and tuple(weight.shape) not in (lead, lead[:1]):
+        steps = f", or {lead}, one per step" if lead[1:] else ""
+        raise ValueError(
+            f"{name}: sample_weight must have shape {lead[:1]}, one weight per sample{steps}; got "
+            f"{tuple(weight.shape)}."
+        )

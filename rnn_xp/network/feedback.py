@@ -1,0 +1,145 @@
+"""Feedback: a network whose prediction is its own next input, as one cell.
+
+::
+
+    Forward                                       Backward
+    1  x_t = pred_{t-1}                           dpred_{t-1} = dx_t
+    2  layers, one step each, to h_t              step_back of each layer, from the top down
+    3  y_t = h_t @ w_hy.T + b_y                   dh_t = dy_t @ w_hy
+    4  pred_t = g(y_t)                            dy_t = dpred_t * g'(y_t)
+
+dpred_t has two shares, the loss's own and what comes back through step 1 of the next time step.
+That is the situation of h in any recurrent network, so layers and readout together are a cell
+whose state is (pred, states of the layers), and `rnn_xp.network.sequence` runs it like any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rnn_xp._typing import Array, Namespace, Params, State
+from rnn_xp.kernels.portable import Activation, sum_rows
+from rnn_xp.network.layers import Layers, layer_params
+
+__all__ = ["FeedbackCache", "FeedbackCell", "FeedbackShare", "FeedbackState"]
+
+
+class FeedbackState(NamedTuple):
+    """The prediction (N, O), which is the next input, and the state of each layer."""
+
+    pred: Array
+    layers: tuple[State, ...]
+
+
+class FeedbackCache(NamedTuple):
+    """What a step keeps: each layer's input and cache, the top's output, and the prediction."""
+
+    xs: tuple[Array, ...]
+    caches: tuple[Any, ...]
+    between: tuple[Array | None, ...]  # masks of dropout between the layers
+    h: Array
+    pred: Array
+
+
+class FeedbackShare(NamedTuple):
+    """A step's share in the weight gradients: each layer's input and share; the readout's."""
+
+    xs: tuple[Array, ...]
+    layers: tuple[Any, ...]
+    h: Array
+    dy: Array
+
+
+@dataclass(frozen=True)
+class FeedbackCell:
+    """Layers and readout as one cell. Parameters keep the names they have in the network.
+
+    Parameters
+    ----------
+    layers : Layers
+        Of one direction.
+    activation : Activation
+        The output's g.
+    """
+
+    layers: Layers
+    activation: Activation
+
+    def step(
+        self,
+        params: Params,
+        projected: tuple[Array | None, ...],
+        state: FeedbackState,
+        keep: tuple[Array | None, ...] | None = None,
+        *,
+        xp: Namespace,
+    ) -> tuple[FeedbackState, FeedbackCache]:
+        """Do steps 1 to 4.
+
+        Parameters
+        ----------
+        params : Params
+        projected : tuple of L arrays (N, H) or None
+            This step's masks of dropout between the layers; there is nothing to project before
+            the prediction is known.
+        state : FeedbackState
+        keep : tuple of L arrays (N, H) or None, optional
+            Masks of recurrent dropout.
+        xp : Namespace
+        """
+        x, xs, states, caches = state.pred, [], [], []  # 1
+        keeps = (None,) * len(self.layers.cells) if keep is None else keep
+        for layer, cell in enumerate(self.layers.cells):  # 2
+            own, below, between = self._own(params, layer), x, projected[layer]
+            x = x if between is None else x * between
+            xs.append(x)
+            new, cache = cell.step(
+                own, cell.project(own, x, xp=xp), state.layers[layer], keeps[layer], xp=xp
+            )
+            states.append(new)
+            caches.append(cache)
+            x = new.h + below if self.layers.residual and layer else new.h
+        y = xp.matmul(x, xp.matrix_transpose(params["readout.w_hy"])) + params["readout.b_y"]  # 3
+        pred = self.activation.forward(y, xp=xp)  # 4
+        cache = FeedbackCache(tuple(xs), tuple(caches), projected, x, pred)
+        return FeedbackState(pred, tuple(states)), cache
+
+    def step_back(
+        self, params: Params, dstate: FeedbackState, cache: FeedbackCache, *, xp: Namespace
+    ) -> tuple[FeedbackShare, FeedbackState]:
+        """Back-propagate one step: d(pred_t, states_t) to the share and d(pred_{t-1}, states)."""
+        dy = self.activation.backward(dstate.pred, cache.pred, xp=xp)  # 4
+        dout = xp.matmul(dy, params["readout.w_hy"])  # 3
+        shares: list[Any] = []
+        dstates: list[State] = []
+        for layer in range(len(self.layers.cells) - 1, -1, -1):  # 2
+            cell, own = self.layers.cells[layer], self._own(params, layer)
+            dnew = dstate.layers[layer]
+            dnew = dnew._replace(h=dnew.h + dout)
+            share, dold = cell.step_back(own, dnew, cache.caches[layer], xp=xp)
+            dx = cell.input_back(own, cache.xs[layer], share, xp=xp)
+            between = cache.between[layer]
+            dx = dx if between is None else dx * between
+            dout = dx + dout if self.layers.residual and layer else dx
+            shares.insert(0, share)
+            dstates.insert(0, dold)
+        result = FeedbackState(dout, tuple(dstates))  # 1
+        return FeedbackShare(cache.xs, tuple(shares), cache.h, dy), result
+
+    def collect(self, params: Params, share: FeedbackShare, *, xp: Namespace) -> Params:
+        """Sum all weight gradients, the readout's included, over M rows."""
+        grads = {
+            "readout.w_hy": xp.matmul(xp.matrix_transpose(share.dy), share.h),
+            "readout.b_y": sum_rows(share.dy, xp=xp),
+        }
+        for layer, cell in enumerate(self.layers.cells):
+            own = cell.collect(
+                self._own(params, layer), share.xs[layer], share.layers[layer], xp=xp
+            )
+            prefix = self.layers.prefix(layer, 0)
+            grads |= {prefix + name: grad for name, grad in own.items()}
+        return grads
+
+    def _own(self, params: Params, layer: int) -> Params:
+        return layer_params(params, self.layers.prefix(layer, 0))

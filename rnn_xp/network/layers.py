@@ -1,0 +1,268 @@
+"""A stack of recurrent layers, each with one or two directions, and its adjoint.
+
+::
+
+    xs (T, N, I) -> layer 0 -> (T, N, D*H) -> dropout -> layer 1 -> ... -> outs
+
+D is the number of directions. The second direction reads time backwards; outputs are aligned by
+time, the forward direction's first. With residual connections every layer but the first adds its
+input to its output, so a stack that learns nothing passes its input on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rnn_xp._typing import Array, Cell, Kernel, Namespace, Params, State, Workspace
+from rnn_xp.network import sequence
+from rnn_xp.network.sequence import Schedule
+
+__all__ = ["Layers", "Noise", "StackBackward", "StackPass", "as_one", "layer_params"]
+
+
+class Noise(NamedTuple):
+    """Masks of dropout, entries 0 or 1 / (1 - rate); None where there is none.
+
+    Attributes
+    ----------
+    between : list of L arrays (T, N, D*H) or None
+        By which the input of a layer is multiplied; the first is always None.
+    recurrent : list of L*D arrays (N, H) or None
+        By which the state is multiplied before the recurrent product, the same at every step.
+    """
+
+    between: list[Array | None]
+    recurrent: list[Array | None]
+
+
+class _LayerPass(NamedTuple):
+    xs: Array  # what entered the layer, after dropout
+    tapes: list[Any]  # one for each direction: a Tape, or a kernel's own
+    schedules: list[Schedule]
+    kernels: list[Kernel | None]  # what made the tape, if it was not `sequence`
+
+
+class StackPass(NamedTuple):
+    """What a forward pass leaves.
+
+    Attributes
+    ----------
+    outs : list of D lists of T arrays (N, H), or of D arrays (T, N, H)
+    finals : list of L*D states
+    layers : list of L
+        The layers' own.
+    """
+
+    outs: list[Any]
+    finals: list[State]
+    layers: list[_LayerPass]
+
+
+class StackBackward(NamedTuple):
+    """Result of `Layers.backprop`; lists are by layer, then by direction.
+
+    Attributes
+    ----------
+    grads : Params
+    dxs : Array (T, N, I) or None
+    dinitials : list of states
+    flows : list of lists of T arrays (N, H)
+        dL/dh_t.
+    """
+
+    grads: Params
+    dxs: Array | None
+    dinitials: list[State]
+    flows: list[list[Array]]
+
+
+def layer_params(params: Params, prefix: str) -> Params:
+    """Parameters of one layer and direction, without their prefix."""
+    return {
+        name.removeprefix(prefix): param
+        for name, param in params.items()
+        if name.startswith(prefix)
+    }
+
+
+def as_one(hs: Any, *, xp: Namespace) -> Array:
+    """Make one array (T, N, H) of T arrays (N, H), unless it is one already."""
+    return xp.stack(hs) if isinstance(hs, list) else hs
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The stack.
+
+    Parameters
+    ----------
+    cells : tuple of L cells
+        Both directions of a layer have cells of the same kind and size.
+    directions : {1, 2}
+    hidden_size : int
+    residual : bool
+    """
+
+    cells: tuple[Cell, ...]
+    directions: int
+    hidden_size: int
+    residual: bool
+
+    def prefix(self, layer: int, direction: int) -> str:
+        """How the names of a layer's parameters begin: ``layer1.`` or ``layer1.reverse.``."""
+        return f"layer{layer}." + ("reverse." if direction else "")
+
+    def run(
+        self,
+        params: Params,
+        xs: Array,
+        states: Callable[[int], State],
+        schedule: Schedule,
+        noise: Noise,
+        workspace: Workspace | None = None,
+        *,
+        xp: Namespace,
+    ) -> StackPass:
+        """Run all layers.
+
+        Parameters
+        ----------
+        params : Params
+        xs : Array (T, N, I)
+        states : callable
+            ``states(i)``, i < L*D, is the initial state of a layer and direction.
+        schedule : Schedule
+        noise : Noise
+        workspace : Workspace, optional
+            Only where states are zeros and the schedule is straight. What its kernels can do, they
+            do, and what this pass leaves is then valid until the next.
+        xp : Namespace
+        """
+        passes: list[_LayerPass] = []
+        finals: list[State] = []
+        outs: list[Any] = []
+        for layer, cell in enumerate(self.cells):
+            below = outs
+            if layer:
+                xs = self._join(below, xp=xp)
+            if (keep := noise.between[layer]) is not None:
+                xs = xs * keep
+            tapes, schedules, kernels, outs = [], [], [], []
+            for direction in range(self.directions):
+                prefix = self.prefix(layer, direction)
+                own = layer_params(params, prefix)
+                at = layer * self.directions + direction
+                turned = schedule._replace(reverse=bool(direction))
+                kernel = None
+                if workspace is not None and noise.recurrent[at] is None:
+                    kernel = workspace.kernel(cell.kernel)
+                hs: Any
+                tape: Any
+                if kernel is not None:
+                    hs, final, tape = kernel.forward(own, xs, turned.reverse, workspace, prefix)
+                    finals.append(final)
+                else:
+                    projected = sequence.project(cell, own, xs, xp=xp)
+                    tape = sequence.run(
+                        cell, own, projected, states(at), turned, noise.recurrent[at], xp=xp
+                    )
+                    finals.append(tape.states[turned.order(len(tape.states))[-1]])
+                    hs = [state.h for state in tape.states]
+                if self.residual and layer:
+                    hs = [h + x for h, x in zip(hs, below[direction], strict=True)]
+                outs.append(hs)
+                tapes.append(tape)
+                schedules.append(turned)
+                kernels.append(kernel)
+            passes.append(_LayerPass(xs, tapes, schedules, kernels))
+        return StackPass(outs, finals, passes)
+
+    def backprop(
+        self,
+        params: Params,
+        done: StackPass,
+        douts: list[list[Array | None]],
+        dfinals: Callable[[int], State],
+        noise: Noise,
+        *,
+        per_step: bool,
+        wrt_input: bool,
+        flow: bool,
+        xp: Namespace,
+    ) -> StackBackward:
+        """Back-propagate through all layers.
+
+        Parameters
+        ----------
+        params, noise : as given to `run`
+        done : StackPass
+        douts : list of D lists of T arrays (N, H) or None
+            Gradient of what the stack put out.
+        dfinals : callable
+            ``dfinals(i)``, i < L*D, is the gradient of a final state.
+        per_step : bool
+            Whether gradients get a leading axis T, with each step's own term.
+        wrt_input, flow : bool
+            Whether dL/dxs, and dL/dh_t of every step, are wanted.
+        xp : Namespace
+        """
+        grads: Params = {}
+        count = len(self.cells) * self.directions
+        dinitials: list[State] = [None] * count
+        flows: list[list[Array]] = [[]] * count
+        dxs = None
+        for layer in range(len(self.cells) - 1, -1, -1):
+            cell, mine = self.cells[layer], done.layers[layer]
+            dxs = None
+            for direction in range(self.directions):
+                prefix = self.prefix(layer, direction)
+                own = layer_params(params, prefix)
+                at = layer * self.directions + direction
+                dx = None
+                if (kernel := mine.kernels[direction]) is not None:
+                    made, dx = kernel.backward(
+                        own, mine.tapes[direction], douts[direction], wrt_input=bool(layer)
+                    )
+                else:
+                    shares, dinitials[at], flows[at] = sequence.backprop(
+                        cell, own, mine.tapes[direction], douts[direction], dfinals(at),
+                        mine.schedules[direction], flow=flow, xp=xp,
+                    )  # fmt: skip
+                    rows = sequence.stack_rows(shares, xp=xp)
+                    if per_step:
+                        made = sequence.collect_per_step(cell, own, mine.xs, shares, xp=xp)
+                    else:
+                        del shares  # so that its memory can be used again
+                        made = sequence.collect(cell, own, mine.xs, rows, xp=xp)
+                    if layer or wrt_input:
+                        dx = sequence.input_back(cell, own, mine.xs, rows, xp=xp)
+                grads |= {prefix + name: grad for name, grad in made.items()}
+                if dx is not None:
+                    dxs = dx if dxs is None else dxs + dx
+            if layer:
+                douts = self._split(dxs, noise.between[layer], douts)
+        return StackBackward(grads, dxs, dinitials, flows)
+
+    def _join(self, outs: list[Any], *, xp: Namespace) -> Array:
+        """Make the next layer's input (T, N, D*H) of what the directions put out."""
+        stacked = [as_one(hs, xp=xp) for hs in outs]
+        return stacked[0] if len(stacked) == 1 else xp.concat(stacked, axis=2)
+
+    def _split(
+        self, dxs: Array, keep: Array | None, above: list[list[Array | None]]
+    ) -> list[list[Array | None]]:
+        """Adjoint of `_join`, of dropout, and of the residual connection past the layer."""
+        dxs = dxs if keep is None else dxs * keep
+        size, douts = self.hidden_size, []
+        for direction in range(self.directions):
+            part = dxs[:, :, direction * size : (direction + 1) * size]
+            dhs: list[Array | None] = [part[t, ...] for t in range(part.shape[0])]
+            if self.residual:
+                dhs = [
+                    dh if past is None else dh + past
+                    for dh, past in zip(dhs, above[direction], strict=True)
+                ]
+            douts.append(dhs)
+        return douts

@@ -1,0 +1,170 @@
+"""What enters a sequence and what of it is read, each feed and read beside its adjoint.
+
+::
+
+    many_to_one    x (N, T, I)   the states are read once: `last`, `mean` or `max`
+    many_to_many   x (N, T, I)   every state is read
+    one_to_many    x (N, 1, I)   every state is read; the feed says what enters steps 2, 3, ...:
+                                 `zeros`, `repeat` (x again) or feedback (the prediction)
+
+Time-major in here: a sequence is a list of T arrays (N, .), one direction of one layer. ``mask``
+is bool (T, N, 1) or None. Feedback is no feed of its own: see `rnn_xp.network.feedback`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from rnn_xp._typing import Array, Namespace
+from rnn_xp.backend import device_of
+
+__all__ = [
+    "READ_LAST",
+    "READ_MAX",
+    "READ_MEAN",
+    "REPEAT",
+    "ZEROS",
+    "Feed",
+    "Read",
+    "last_steps",
+    "last_steps_back",
+    "last_steps_terms",
+]
+
+
+class Read(NamedTuple):
+    """A way to make one vector of a sequence, with its adjoint.
+
+    Attributes
+    ----------
+    forward : callable
+        ``h, cache = forward(hs, mask, reverse, xp=xp)``: (N, H) from T arrays (N, H).
+    backward : callable
+        ``dhs = backward(dh, steps, cache, xp=xp)``: T gradients, None where nothing was read.
+    """
+
+    forward: Callable[..., tuple[Array, Any]]
+    backward: Callable[..., list[Array | None]]
+
+
+def _last(
+    hs: Sequence[Array], mask: Array | None, reverse: bool, *, xp: Namespace
+) -> tuple[Array, int]:
+    # Masked steps carry the state on, so the last step done holds that of the last unmasked one.
+    end = 0 if reverse else len(hs) - 1
+    return hs[end], end
+
+
+def _last_back(dh: Array, steps: int, end: int, *, xp: Namespace) -> list[Array | None]:
+    # Every other step reaches the loss through this one alone, so it has no share of its own.
+    return [dh if t == end else None for t in range(steps)]
+
+
+def _mean(
+    hs: Sequence[Array], mask: Array | None, reverse: bool, *, xp: Namespace
+) -> tuple[Array, list[Any]]:
+    # Weights 1 / count of the row's unmasked steps, 0 at masked ones; an empty row gives 0.
+    if mask is None:
+        weights: list[Any] = [1.0 / len(hs)] * len(hs)
+    else:
+        counted = xp.astype(mask, hs[0].dtype)
+        count = xp.sum(counted, axis=0)
+        share = counted / xp.where(xp.real(count) > 0, count, xp.ones_like(count))
+        weights = [share[t, ...] for t in range(len(hs))]
+    return _sum([h * w for h, w in zip(hs, weights, strict=True)]), weights
+
+
+def _mean_back(dh: Array, steps: int, weights: list[Any], *, xp: Namespace) -> list[Array | None]:
+    return [dh * weight for weight in weights]
+
+
+def _max(
+    hs: Sequence[Array], mask: Array | None, reverse: bool, *, xp: Namespace
+) -> tuple[Array, Array]:
+    # Of each unit the first step at which it is largest; an empty row gives 0, from step -1.
+    best = xp.zeros_like(hs[0])
+    chosen = xp.full(best.shape, -1, dtype=xp.int32, device=device_of(best))
+    for t, h in enumerate(hs):
+        larger = ~(xp.real(h) <= xp.real(best)) | (chosen < 0)  # a NaN counts as largest
+        if mask is not None:
+            larger = larger & mask[t, ...]
+        best = xp.where(larger, h, best)
+        chosen = xp.where(larger, xp.full_like(chosen, t), chosen)
+    return best, chosen
+
+
+def _max_back(dh: Array, steps: int, chosen: Array, *, xp: Namespace) -> list[Array | None]:
+    return [xp.where(chosen == t, dh, xp.zeros_like(dh)) for t in range(steps)]
+
+
+READ_LAST = Read(_last, _last_back)
+READ_MEAN = Read(_mean, _mean_back)
+READ_MAX = Read(_max, _max_back)
+
+
+class Feed(NamedTuple):
+    """A way to make T inputs of one, with its adjoint.
+
+    Attributes
+    ----------
+    forward : callable
+        ``xs = forward(x, steps, xp=xp)``: (T, N, I) from (1, N, I).
+    backward : callable
+        ``dx = backward(dxs, xp=xp)``: (1, N, I) from (T, N, I).
+    """
+
+    forward: Callable[..., Array]
+    backward: Callable[..., Array]
+
+
+def _zeros(x: Array, steps: int, *, xp: Namespace) -> Array:
+    return xp.concat([x] + [xp.zeros_like(x)] * (steps - 1))
+
+
+def _zeros_back(dxs: Array, *, xp: Namespace) -> Array:
+    return dxs[0:1, ...]
+
+
+def _repeat(x: Array, steps: int, *, xp: Namespace) -> Array:
+    return xp.concat([x] * steps)
+
+
+def _repeat_back(dxs: Array, *, xp: Namespace) -> Array:
+    return xp.sum(dxs, axis=0, keepdims=True)
+
+
+ZEROS = Feed(_zeros, _zeros_back)
+REPEAT = Feed(_repeat, _repeat_back)
+
+
+def _sum(arrays: Sequence[Array]) -> Array:
+    total = arrays[0]
+    for array in arrays[1:]:
+        total = total + array
+    return total
+
+
+def last_steps(xs: Array, lags: int, *, xp: Namespace) -> Array:
+    """Lay the last steps of xs (T, N, I) side by side, the oldest first: (N, L*I)."""
+    steps = xs.shape[0]
+    return xp.concat([xs[t, ...] for t in range(steps - lags, steps)], axis=1)
+
+
+def last_steps_back(
+    dwindow: Array, steps: int, size: int, mask: Array | None, *, xp: Namespace
+) -> Array:
+    """Adjoint of `last_steps`, and of the zeros at masked steps before it: dxs (T, N, I)."""
+    rows, lags = dwindow.shape[0], dwindow.shape[1] // size
+    last = xp.permute_dims(xp.reshape(dwindow, (rows, lags, size)), (1, 0, 2))
+    if mask is not None:
+        last = xp.where(mask[steps - lags :, ...], last, xp.zeros_like(last))
+    before = xp.zeros_like(last[:1, ...])
+    return xp.concat([before] * (steps - lags) + [last])
+
+
+def last_steps_terms(dw: Array, steps: int, size: int, *, xp: Namespace) -> Array:
+    """Share a gradient (O, L*I) out to the steps whose x its columns multiply: (T, O, L*I)."""
+    lag = xp.arange(dw.shape[1], device=device_of(dw)) // size
+    step = xp.arange(steps, device=device_of(dw)) - (steps - dw.shape[1] // size)
+    return xp.astype(step[:, None, None] == lag, dw.dtype) * dw

@@ -1,0 +1,231 @@
+"""What may watch a training run, and end it.
+
+A callback is any callable that takes an `Epoch`. It is called after every epoch, in the order of
+``fit(callbacks=[...])``, and returns None, or a sentence that says why training shall end here;
+those after it in the list find the sentence in ``epoch.stopped``. What it raises ends training too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TextIO
+
+from rnn_xp.training import state as training_state
+from rnn_xp.training.state import Best, TrainingState
+
+__all__ = ["Callback", "Checkpoint", "Epoch", "History", "Progress"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a callback is told.
+
+    Attributes
+    ----------
+    number, epochs : int
+        This epoch, counted from 1, and how many there will be at most.
+    loss : float
+        As in ``FitResult.history["loss"]``.
+    validation_loss : float or None
+        Of the parameters this epoch left; None without validation.
+    improved : bool
+        Whether that is the lowest so far.
+    learning_rate : float or None
+        Of the next update; None for an optimiser that has none, and where ``state`` is None.
+    stopped : str
+        Why training ends with this epoch, if it does before the last; else empty.
+    state : callable or None
+        ``state()`` gives the `TrainingState` after this epoch. None for those epochs of an
+        accelerator that end without a read of the device.
+    """
+
+    number: int
+    epochs: int
+    loss: float
+    validation_loss: float | None = None
+    improved: bool = False
+    learning_rate: float | None = None
+    stopped: str = ""
+    state: Callable[[], TrainingState] | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether training ends here."""
+        return bool(self.stopped) or self.number == self.epochs
+
+
+class Callback(Protocol):
+    """Anything that can be called with an `Epoch`."""
+
+    def __call__(self, epoch: Epoch) -> str | None:
+        """Look at the epoch; a non-empty string ends training and says why."""
+
+
+class Progress:
+    """Show progress: a status line on a terminal, a line now and then elsewhere.
+
+    Use it as a context manager so that the status line is finished even if training is not.
+
+    Parameters
+    ----------
+    lines : int
+        Where the output is not a terminal: about how many lines in all; 0 for none.
+    file : text stream, optional
+        Standard error by default.
+
+    Examples
+    --------
+    >>> import sys
+    >>> with Progress(lines=2, file=sys.stdout) as progress:
+    ...     for number in range(1, 5):
+    ...         progress(Epoch(number, 4, loss=1.0 / number))  # doctest: +ELLIPSIS
+    epoch 2/4  loss 0.5  ... s
+    epoch 4/4  loss 0.25  ... s
+    """
+
+    def __init__(self, lines: int = 10, file: TextIO | None = None) -> None:
+        self.lines = lines
+        self.file = sys.stderr if file is None else file
+        self._bar: Any = None
+        self._start = time.perf_counter()
+
+    def __enter__(self) -> Progress:
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, epoch: Epoch) -> None:
+        """Report one epoch; if nobody reads any more, training goes on in silence."""
+        with contextlib.suppress(BrokenPipeError):
+            self._show(epoch)
+
+    def _show(self, epoch: Epoch) -> None:
+        shown = {"loss": f"{epoch.loss:.4g}"}
+        if epoch.validation_loss is not None:
+            shown["validation"] = f"{epoch.validation_loss:.4g}"
+        if self.file.isatty():
+            if self._bar is None:
+                from tqdm import tqdm
+
+                # A resumed run does not begin with the first epoch.
+                initial = epoch.number - 1
+                self._bar = tqdm(total=epoch.epochs, initial=initial, unit="epoch", file=self.file)
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(epoch.number - self._bar.n)
+        elif self.lines and (epoch.final or epoch.number % max(1, epoch.epochs // self.lines) == 0):
+            seconds = time.perf_counter() - self._start
+            words = "  ".join(f"{name} {value}" for name, value in shown.items())
+            print(f"epoch {epoch.number}/{epoch.epochs}  {words}  {seconds:.1f} s", file=self.file)
+
+
+class History:
+    """Record every epoch, also where training ends with an error and returns no history.
+
+    Attributes
+    ----------
+    epochs : list of Epoch
+        Without their states, which would keep all parameters alive.
+
+    Examples
+    --------
+    >>> history = History()
+    >>> history(Epoch(1, 2, loss=0.5))
+    >>> history.epochs[0].loss
+    0.5
+    """
+
+    def __init__(self) -> None:
+        self.epochs: list[Epoch] = []
+
+    def __call__(self, epoch: Epoch) -> None:
+        """Record one epoch."""
+        self.epochs.append(replace(epoch, state=None))
+
+
+class Checkpoint:
+    """Keep the state of the training in a folder, so that it can go on after any interruption.
+
+    ``last.safetensors`` is all that ``rnn_xp.fit(..., resume=path)`` needs to go on to the very
+    bits of a run that was never interrupted. ``best.safetensors``, with validation, holds the
+    parameters with the lowest validation loss. A reader, at any moment, finds a file's old content
+    or the new, whole. In the list of callbacks it stands after those that may end training.
+
+    Parameters
+    ----------
+    folder : path
+        Must exist.
+    every : int, optional
+        Epochs between two writes.
+    seconds : float, optional
+        Without ``every``: the least time between two writes. One costs a few milliseconds, so the
+        default of 20 costs nothing and loses little. The final epoch is written in any case.
+        On an accelerator both wait for the next read of the device.
+    about : mapping, optional
+        More for the files' metadata, such as the scaler of the data.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import rnn_xp as rx
+    >>> x, y = rx.make_windows([i % 7 / 7 for i in range(100)], seq_length=10)
+    >>> net, optimizer = rx.Network(hidden_size=4), rx.optim.adam(0.01)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoint = Checkpoint(folder)
+    ...     half = rx.fit(net, x, y, optimizer=optimizer, epochs=5, callbacks=[checkpoint])
+    ...     whole = rx.fit(net, x, y, optimizer=optimizer, epochs=10, resume=checkpoint.last)
+    >>> len(half.history["loss"]), len(whole.history["loss"])
+    (5, 10)
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        every: int | None = None,
+        seconds: float = 20.0,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        if every is not None and every < 1:
+            raise ValueError(f"Checkpoint: every must be >= 1, got {every!r}.")
+        if not seconds >= 0.0:
+            raise ValueError(f"Checkpoint: seconds must be >= 0, got {seconds!r}.")
+        self.last = Path(folder) / "last.safetensors"
+        self.best = Path(folder) / "best.safetensors"
+        self.every, self.seconds, self.about = every, seconds, about
+        self._written = time.monotonic()
+        self._written_epoch: int | None = None
+        self._best: Best | None = None
+
+    def __call__(self, epoch: Epoch) -> None:
+        """Write what is due."""
+        if self._written_epoch is None:
+            self._written_epoch = epoch.number - 1  # where this training began
+        if epoch.state is None or not (epoch.final or self._due(epoch)):
+            return
+        state = epoch.state()
+        if not state.finite:  # the next loss will say so, and the file before this is worth more
+            return
+        if state.best is not None and state.best is not self._best:
+            training_state.save_best(self.best, state, self.about)
+            self._best = state.best
+        training_state.save(self.last, state, self.about)
+        self._written, self._written_epoch = time.monotonic(), epoch.number
+
+    def _due(self, epoch: Epoch) -> bool:
+        if self.every is None:
+            return time.monotonic() - self._written >= self.seconds
+        return epoch.number // self.every > (self._written_epoch or 0) // self.every

@@ -1,0 +1,242 @@
+"""`Forecaster`: what goes in comes out, nothing of the future leaks in, and it says the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import rnn_xp as rx
+from rnn_xp.forecasting import baselines
+from rnn_xp.forecasting.design import make_design
+from rnn_xp.forecasting.training import cut, first_validated
+
+QUICK = {"hidden_size": 4, "epochs": 8, "seq_length": 8, "verbose": False}
+
+
+def waves(rows=240, seed=0):
+    """Two waves and a little noise."""
+    t, rng = np.arange(rows), np.random.default_rng(seed)
+    return np.sin(t / 3.0) + 0.5 * np.sin(t / 7.0) + 0.02 * rng.standard_normal(rows)
+
+
+def quick(**options):
+    return rx.Forecaster(**{**QUICK, **options})
+
+
+class TestFirstValidated:
+    def test_windows_of_the_two_parts_share_no_value(self):
+        values = np.arange(100.0)
+        for horizon, offset in ((1, 0), (3, 0), (2, 1)):
+            first = first_validated(100, 10, offset, horizon, 0.2)
+            target = "diff" if offset else "level"
+            design = make_design(
+                values, np.empty((100, 0)), np.empty((100, 0)), target=target, scaler="none",
+                train=first,
+            )  # fmt: skip
+            if offset:  # of differences all are alike: look at rows instead
+                design = dataclasses.replace(design, z=values[1:])
+            trained, validated = cut(design, first, 10, horizon, horizon)
+            seen = set(trained.x.ravel()) | set(trained.y.ravel())
+            later = set(validated.x.ravel()) | set(validated.y.ravel())
+            assert not seen & later
+            assert max(seen) + 1 == min(later)
+            assert len(validated.y) == round(0.2 * (100 - 10 - offset - horizon + 1))
+            assert validated.y[0, 0] == first
+
+    def test_a_series_too_short_says_how_much_is_missing(self):
+        with pytest.raises(
+            ValueError, match=r"20 values is too short.* at least (\d+) are req"
+        ) as e:
+            first_validated(20, 10, 0, 1, 0.2)
+        needed = int(str(e.value).split("at least ")[1].split()[0])
+        assert f"{needed - 20} more" in str(e.value)
+        first_validated(needed, 10, 0, 1, 0.2)
+        with pytest.raises(ValueError, match="1 more"):
+            first_validated(needed - 1, 10, 0, 1, 0.2)
+
+
+class TestDesign:
+    def test_a_window_knows_the_future_features_of_all_steps_ahead(self):
+        rows, reach = 30, 3
+        t = np.arange(rows, dtype=float)
+        design = make_design(
+            t, 100 + t[:, None], 1000 + t[:, None], target="level", scaler="none", train=rows
+        )
+        (x,), (last,) = (
+            getattr(design.windows(np.asarray([20]), 4, reach, design.future[:0]), name)
+            for name in ("x", "last")
+        )
+        assert x[:, 0].tolist() == [16, 17, 18, 19]
+        assert x[:, 1].tolist() == [116, 117, 118, 119]
+        assert x[:, 2].tolist() == [1019, 1020, 1021, 1022]  # rows 20, 21 and 22 are asked for
+        assert last == 19.0
+        ahead = np.asarray([[1030.0], [1031.0], [1032.0]])
+        (x,) = design.windows(np.asarray([30]), 4, reach, ahead).x
+        assert x[:, 2].tolist() == [1029, 1030, 1031, 1032]
+
+    def test_the_scaler_sees_the_training_part_alone(self):
+        values = waves()
+        changed = values.copy()
+        changed[150:] = 99.0
+        empty = np.empty((len(values), 0))
+        a, b = (
+            make_design(v, empty, empty, target="level", scaler="standard", train=150)
+            for v in (values, changed)
+        )
+        assert a.scaler == b.scaler
+        np.testing.assert_allclose(a.z[:150].mean(), 0.0, atol=1e-12)
+
+    def test_missing_values_are_zero_and_not_known(self):
+        values = waves()
+        values[[0, 40, 41]] = np.nan
+        empty = np.empty((len(values), 0))
+        design = make_design(values, empty, empty, target="level", scaler="standard", train=200)
+        assert np.flatnonzero(~design.known).tolist() == [0, 40, 41]
+        assert not design.z[[0, 40, 41]].any()
+        assert design.levels[41] == values[39]
+        assert design.levels[0] == values[1]
+        np.testing.assert_allclose(design.scaler.offset[0], np.nanmean(values[:200]), rtol=1e-12)
+
+
+class TestForecasts:
+    def test_it_starts_from_the_linear_autoregression(self):
+        """Training goes down from there, on the windows that are trained on."""
+        f = quick(epochs=3, horizon=2).fit(waves())
+        values = waves()
+        first = first_validated(len(values), 8, 0, 2, f.validation)
+        design = f._designs[0]
+        trained, _ = cut(design, first, 8, 2, 2)
+        model = baselines.fit_linear_ar(trained.x, trained.y)
+        start = np.mean((model.predict(trained.x) - trained.y) ** 2)
+        np.testing.assert_allclose(f.history_[0]["loss"][0], start, rtol=1e-3)
+        assert f.history_[0]["loss"][-1] < start
+
+    def test_direct_and_recursive_are_the_same_for_one_step(self):
+        a, b = (quick(strategy=s).fit(waves()).predict() for s in ("direct", "recursive"))
+        assert np.array_equal(a, b)
+
+    def test_recursive_goes_on_from_the_newest_value(self):
+        """A ramp, whose next value needs the latest one."""
+        f = quick(strategy="recursive", horizon=4, target="diff", scaler="none", linear=True)
+        ramp = np.arange(200.0) + np.tile([0.0, 0.25], 100)
+        found = f.fit(ramp).predict(6)
+        np.testing.assert_allclose(found, np.arange(200, 206) + np.tile([0, 0.25], 3), atol=0.05)
+
+    @pytest.mark.parametrize("target", ["diff", "logret"])
+    def test_a_trend_is_followed_out_of_the_range(self, target):
+        t = np.arange(300)
+        series = (
+            np.exp(t / 60.0) * (1.0 + 0.01 * np.sin(t / 3.0)) if target == "logret" else 2.0 * t
+        )
+        series = series + (0.3 * np.sin(t / 3.0) if target == "diff" else 0.0)
+        found = quick(target=target, horizon=5, scaler="none").fit(series[:280]).predict(20)
+        np.testing.assert_allclose(found, series[280:], rtol=0.01)
+
+    def test_more_steps_than_the_horizon_go_on_from_the_forecasts(self):
+        """In blocks of the horizon; the last one ends with the last step."""
+        f = quick(horizon=3).fit(waves())
+        found = f.predict(8)
+        values = waves()
+        for at, count in ((0, 3), (3, 3), (5, 3)):
+            known = np.concatenate([values, found[:at]])
+            again = make_design(
+                known, np.empty((len(known), 0)), np.empty((len(known), 0)), target="level",
+                scaler=f._designs[0].scaler, train=0,
+            )  # fmt: skip
+            block = f.predictor_.from_rows(_longer(again, 3), np.asarray([len(known)]), 3)[0, :, 0]
+            skip = {0: 0, 3: 0, 5: 1}[at]  # of the last block only the steps that are missing
+            np.testing.assert_allclose(found[at + skip : at + count], block[skip:], rtol=1e-6)
+
+    def test_seeds_are_averaged(self):
+        several = quick(horizon=2, n_seeds=3, random_state=5).fit(waves()).predict()
+        single = [quick(horizon=2, random_state=5 + k).fit(waves()).predict() for k in range(3)]
+        assert not np.allclose(single[0], single[1], rtol=1e-9)
+        np.testing.assert_allclose(several, np.mean(single, axis=0), rtol=1e-6)
+
+    def test_known_future_features_are_used(self):
+        rng = np.random.default_rng(0)
+        feature = rng.standard_normal(300)
+        series = feature + 0.01 * rng.standard_normal(300)
+        f = quick(horizon=2, epochs=30)
+        with_it = f.fit(series[:298], future=feature[:298]).predict(future=feature[298:])
+        np.testing.assert_allclose(with_it, series[298:], atol=0.1)
+        assert f.report_.metrics["rmse"] < 0.1
+        assert quick(horizon=2, epochs=30).fit(series[:298]).report_.metrics["rmse"] > 0.8
+
+    def test_past_features_are_used(self):
+        rng = np.random.default_rng(0)
+        feature = rng.standard_normal(300)
+        series = np.concatenate([[0.0], feature[:-1]]) + 0.01 * rng.standard_normal(300)
+        f = quick(epochs=30).fit(series, past=feature)
+        assert f.report_.metrics["rmse"] < 0.1
+        np.testing.assert_allclose(f.predict()[0], feature[-1], atol=0.1)
+
+    def test_missing_values_are_skipped_if_asked(self):
+        values = waves()
+        values[[30, 31, 100, 239]] = np.nan
+        found = quick(missing="mask", horizon=2).fit(values)
+        assert np.isfinite(found.predict()).all()
+        assert found.report_.metrics["rmse"] < 0.5
+
+    def test_a_backend_and_its_dtype_are_used(self):
+        backend = rx.get_backend("array_api_strict", device="device1", dtype="float32")
+        a = quick(backend=backend).fit(waves()).predict(3)
+        b = quick(backend=rx.get_backend("numpy", dtype="float32")).fit(waves()).predict(3)
+        np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+class TestIntervals:
+    @pytest.mark.parametrize("kind", ["split", "adaptive", "quantile"])
+    def test_they_cover_noise_about_as_promised(self, kind):
+        rng = np.random.default_rng(0)
+        series = np.sin(np.arange(2000) / 5.0) + rng.normal(0.0, 0.2, 2000)
+        f = quick(intervals=kind, level=0.8, horizon=2, epochs=40, validation=0.25)
+        result = f.backtest(series, start=0.6)
+        # Of 295 errors and 800 forecasts a standard deviation is 0.027.
+        assert 0.73 < result.metrics["coverage"] < 0.87
+        assert len(result.per_step["coverage"]) == 2
+        assert 0.8 < result.metrics["width"] / (2 * 1.2816 * 0.2) < 1.4
+
+    def test_they_lie_around_the_forecast_and_widen_with_the_level(self):
+        f = quick(horizon=3).fit(waves())
+        forecast = f.predict()
+        narrow, wide = (f.predict_interval(level=level) for level in (0.5, 0.9))
+        assert (wide[0] < narrow[0]).all()
+        assert (narrow[0] < forecast).all()
+        assert (forecast < narrow[1]).all()
+        assert (narrow[1] < wide[1]).all()
+
+    def test_what_they_cannot_do(self):
+        f = quick(horizon=2).fit(waves())
+        with pytest.raises(ValueError, match="intervals reach 2 steps"):
+            f.predict_interval(3)
+        with pytest.raises(ValueError, match=r"level must be a share"):
+            f.predict_interval(level=90)
+        with pytest.raises(ValueError, match="there are no intervals"):
+            quick(intervals=None).fit(waves()).predict_interval()
+        with pytest.raises(ValueError, match="trained for level=0.9 alone"):
+            quick(intervals="quantile").fit(waves()).predict_interval(level=0.5)
+
+
+def test_its_settings_are_those_of_scikit_learn():
+    f = quick()
+    assert f.get_params()["seq_length"] == 8
+    assert f.set_params(horizon=3) is f
+    assert f.horizon == 3
+    with pytest.raises(ValueError, match="no parameter 'width'"):
+        f.set_params(width=3)
+
+
+def _longer(design, rows):
+    """The same with rows after its end, so that they may be asked for."""
+    pad = np.zeros((rows, 0))
+    return dataclasses.replace(
+        design,
+        levels=np.concatenate([design.levels, np.zeros(rows)]),
+        z=np.concatenate([design.z, np.zeros(rows)]),
+        known=np.concatenate([design.known, np.ones(rows, bool)]),
+        past=np.concatenate([design.past, pad]),
+        future=np.concatenate([design.future, pad]),
+    )

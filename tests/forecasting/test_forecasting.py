@@ -1,0 +1,202 @@
+"""One-series forecasting: what training may see, and each score against plain NumPy."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from rnn_xp.data.datasets import Series
+from rnn_xp.data.scalers import fit_scaler
+from rnn_xp.forecasting import Score, compare, follows_last_value, split_series, verdict
+
+VALUES = np.random.default_rng(0).standard_normal(50).cumsum()
+CUT = 40
+
+
+def series(values, dates=None):
+    return Series("made", np.asarray(values, dtype=float), dates, "", "v", "", "")
+
+
+def split(values=VALUES, seq_length=4, horizon=2, **options):
+    return split_series(series(values), seq_length=seq_length, horizon=horizon, **options)
+
+
+class TestTestPartIsUnseen:
+    @pytest.mark.parametrize("kind", ["standard", "minmax", "none"])
+    def test_what_comes_after_the_cut_changes_nothing(self, kind):
+        changed = VALUES.copy()
+        changed[CUT:] = 1e6
+        one, other = split(scaler=kind), split(changed, scaler=kind)
+        assert one.scaler == other.scaler == fit_scaler(kind, VALUES[:CUT])
+        assert np.array_equal(one.x, other.x)
+        assert np.array_equal(one.y, other.y)
+
+    def test_windows_of_each_part(self):
+        made = split(dtype="float64")
+        scaled = fit_scaler("standard", VALUES[:CUT]).transform(VALUES)
+        for x, y, start, stop in (
+            (made.x, made.y, 0, CUT),
+            (made.x_test, made.y_test, CUT, len(VALUES)),
+        ):
+            ends = range(start + 4, stop - 1)  # of the first target
+            assert np.array_equal(x[..., 0], [scaled[end - 4 : end] for end in ends])
+            assert np.array_equal(y, [scaled[end : end + 2] for end in ends])
+        ends = range(CUT + 4, len(VALUES) - 1)
+        assert np.array_equal(made.truth(), [VALUES[end : end + 2] for end in ends])
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_dtype(self, dtype):
+        made = split(dtype=dtype)
+        assert {a.dtype for a in (made.x, made.y, made.x_test, made.y_test)} == {np.dtype(dtype)}
+        assert made.truth().dtype == np.float64
+
+    def test_baselines(self):
+        """Persistence repeats the last value; the AR finds the rule of the training part."""
+        rule = np.sin(np.arange(50) * np.pi / 4.0)  # v[t] = 2 cos(pi/4) v[t-1] - v[t-2]
+        rule[CUT:] = VALUES[CUT:]  # which follows no such rule
+        forecasts = split(rule, seq_length=2).baselines()
+        assert list(forecasts) == ["persistence", "drift", "mean", "seasonal(8)", "linear AR(2)"]
+        last = rule[CUT + 1 : -2]
+        assert np.array_equal(forecasts["persistence"], np.stack([last, last], axis=1))
+        expected = 2 * np.cos(np.pi / 4) * last - rule[CUT:-3]
+        np.testing.assert_allclose(forecasts["linear AR(2)"][:, 0], expected, atol=1e-12)
+        change = (rule[CUT - 1] - rule[0]) / (CUT - 1)
+        np.testing.assert_allclose(
+            forecasts["drift"], np.stack([last + change, last + 2 * change], axis=1)
+        )
+        np.testing.assert_allclose(forecasts["mean"], np.full((7, 2), rule[:CUT].mean()))
+        # What a season ago was may lie in the training part.
+        before = np.stack([rule[CUT + 2 - 8 : -1 - 8], rule[CUT + 3 - 8 : -8]], axis=1)
+        assert np.array_equal(forecasts["seasonal(8)"], before)
+
+    def test_no_seasonal_forecast_without_a_season(self):
+        walk = np.random.default_rng(3).standard_normal(60).cumsum()
+        assert list(split(walk).baselines()) == ["persistence", "drift", "mean", "linear AR(4)"]
+
+    @pytest.mark.parametrize(
+        ("train", "test", "words"),
+        [
+            ([0.0, 10.0], [2.0, 8.0], ""),
+            ([0.0, 10.0], [2.0, 14.0], "training range by 40 % of that range (training 0 .. 10"),
+        ],
+    )
+    def test_warning(self, train, test, words):
+        warning = split(train * 20 + test * 5).warning
+        assert words in warning
+        assert bool(warning) == bool(words)
+
+    def test_a_test_part_too_short(self):
+        with pytest.raises(ValueError, match=r"^the test part of 10 values is too short: .*12"):
+            split(seq_length=10)
+
+    def test_target_dates(self):
+        dates = tuple(f"day {i}" for i in range(50))
+        dated = split_series(series(VALUES, dates), seq_length=4, horizon=2)
+        assert dated.target_dates() == list(dates[44:49])
+        assert split().target_dates() == ["44", "45", "46", "47", "48"]
+        # Values that are their own index say which is the target.
+        assert split(np.arange(50.0)).truth()[:, 0].tolist() == [44, 45, 46, 47, 48]
+
+
+class TestCompare:
+    def test_every_score(self):
+        made = split()
+        truth = made.truth()
+        forecasts = {**made.baselines(), "model": truth + np.asarray([[0.3, -1.0]]) * truth + 0.2}
+        scores = compare(made.truth(), forecasts, made.train)
+        assert [score.name for score in scores] == list(forecasts)
+        reference = np.sqrt(np.mean((forecasts["persistence"] - truth) ** 2))
+        for score, forecast in zip(scores, forecasts.values(), strict=True):
+            error = forecast - truth
+            rmse = np.sqrt(np.mean(error**2))
+            found = dataclasses.asdict(score)
+            steps = found.pop("rmse_per_step")
+            del found["name"]
+            assert steps == pytest.approx(tuple(np.sqrt(np.mean(error**2, axis=0))), rel=1e-12)
+            assert found == pytest.approx(
+                {
+                    "rmse": rmse,
+                    "mae": np.mean(np.abs(error)),
+                    "mase": np.mean(np.abs(error)) / np.mean(np.abs(np.diff(VALUES[:CUT]))),
+                    "skill": 1 - rmse / reference,
+                    "r2": 1 - np.sum(error**2) / np.sum((truth - truth.mean()) ** 2),
+                    "bias": error.mean(),
+                },
+                rel=1e-12,
+                abs=1e-12,
+            )
+
+    def test_none_where_a_score_is_not_defined(self):
+        """A test part that stands still: persistence is perfect and the truth has no variance."""
+        made = split(np.concatenate([VALUES[:CUT], np.full(10, 3.0)]))
+        score = compare(made.truth(), made.baselines(), made.train)[0]
+        assert (score.skill, score.r2) == (None, None)
+        assert (score.rmse, score.mae, score.mase, score.bias) == (0.0, 0.0, 0.0, 0.0)
+        still = split(np.concatenate([np.full(CUT, 3.0), VALUES[CUT:]]), scaler="none")
+        score = compare(
+            still.truth(), {"persistence": still.baselines()["persistence"]}, still.train
+        )[0]
+        assert score.mase is None
+        assert (score.skill, score.r2 is None) == (0.0, False)
+
+
+class TestFollowsLastValue:
+    WALK = np.random.default_rng(0).standard_normal(300).cumsum()
+
+    def test_it_is_said_of_a_copy_of_the_last_value(self):
+        made = split(self.WALK)
+        copy = made.baselines()["persistence"]
+        noise = 0.01 * np.random.default_rng(1).standard_normal(copy.shape)
+        said = follows_last_value(
+            "model", 0.9 * copy + 3.0 + noise, made.truth(), made.last_values()
+        )
+        assert said.startswith("model repeats the last value: its forecast correlates more with")
+
+    def test_it_is_not_said_of_a_forecast(self):
+        made = split(self.WALK)
+        noise = 0.1 * np.random.default_rng(1).standard_normal(made.truth().shape)
+        assert (
+            follows_last_value("model", made.truth() + noise, made.truth(), made.last_values())
+            == ""
+        )
+
+    @pytest.mark.parametrize("forecast", [0.0, 5.0])
+    def test_nor_where_nothing_moves(self, forecast):
+        made = split(self.WALK)
+        assert (
+            follows_last_value(
+                "model", np.full(made.truth().shape, forecast), made.truth(), made.last_values()
+            )
+            == ""
+        )
+
+
+class TestVerdict:
+    @staticmethod
+    def say(*rmses):
+        names = [f"base {i}" for i in range(len(rmses) - 1)] + ["model"]
+        return verdict(
+            [
+                Score(name, rmse, 0.0, None, None, None, 0.0, ())
+                for name, rmse in zip(names, rmses, strict=True)
+            ]
+        )
+
+    @pytest.mark.parametrize(
+        ("rmse", "words"),
+        [
+            (0.5, "model beats base 1 by 50.0 % of RMSE"),
+            (0.98, "model beats base 1 by 2.0 % of RMSE"),
+            (0.981, "model is level with base 1 (RMSE ratio 0.981)"),
+            (1.019, "model is level with base 1 (RMSE ratio 1.019)"),
+            (1.02, "model does NOT beat base 1: its RMSE is 1.020 times as large"),
+            (3.0, "model does NOT beat base 1: its RMSE is 3.000 times as large"),
+        ],
+    )
+    def test_thresholds_beside_the_best_baseline(self, rmse, words):
+        assert self.say(2.0, 1.0, rmse) == words
+
+    def test_a_perfect_baseline(self):
+        assert self.say(1.0, 0.0, 0.0) == "base 1 makes no error here: there is nothing to learn"
