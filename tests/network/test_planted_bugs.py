@@ -20,7 +20,7 @@ from rnn_xp.testing import GradientError, check_gradients, compare_gradients
 
 CLASSIC = {
     "drop t = 0": (
-        "network.sequence",
+        "sequence",
         "    return Backward(shares,",
         "    shares[0] = map_state(lambda a: 0.0 * a, shares[0])\n    return Backward(shares,",
     ),
@@ -118,15 +118,15 @@ MANY = {"topology": "many_to_many"}
 DEEP = {"num_layers": 2, "bidirectional": True, "residual": True, "dropout": 0.4}
 ELSEWHERE = [  # where, what, by what, in which network, with which options of the call
     # The time loop, its masks and resets.
-    ("network.sequence", "dstate[0] + own", "own", MANY, ()),
-    ("network.sequence", "dstate[0] + own", "dstate[0]", MANY, ()),
-    ("network.sequence", "reversed(schedule.order(steps))", "schedule.order(steps)", MANY, ()),
-    ("network.sequence", "through = _zero_where(~mask,", "through = _zero_where(mask,", MANY, ("mask",)),
-    ("network.sequence", "lambda a, b: a + b, dstate, beside", "lambda a, b: a, dstate, beside", MANY,
+    ("sequence", "dstate[0] + own", "own", MANY, ()),
+    ("sequence", "dstate[0] + own", "dstate[0]", MANY, ()),
+    ("sequence", "reversed(schedule.order(steps))", "schedule.order(steps)", MANY, ()),
+    ("sequence", "through = _zero_where(~mask,", "through = _zero_where(mask,", MANY, ("mask",)),
+    ("sequence", "lambda a, b: a + b, dstate, beside", "lambda a, b: a, dstate, beside", MANY,
      ("mask",)),
-    ("network.sequence", "step_back(params, through,", "step_back(params, dstate,", MANY, ("mask",)),
+    ("sequence", "step_back(params, through,", "step_back(params, dstate,", MANY, ("mask",)),
     (
-        "network.sequence",
+        "sequence",
         "            dstate = _zero_where(schedule.reset[t, ...], dstate, xp=xp)\n    return",
         "            pass\n    return",
         MANY,
@@ -166,18 +166,18 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
         ("rng",),
     ),
     # The stack: directions, residual connections, dropout.
-    ("network.layers.Layers", "dx if dxs is None else dxs + dx", "dx", DEEP, ("rng",)),
-    ("network.layers.Layers", "dxs if keep is None else dxs * keep", "dxs", DEEP, ("rng",)),
-    ("network.layers.Layers", "dh if past is None else dh + past", "dh", {**DEEP, **MANY}, ("rng",)),
-    ("network.layers.Layers", "direction * size : (direction + 1) * size", ":size", DEEP, ("rng",)),
-    ("network.layers.Layers", "mine.schedules[direction]", "mine.schedules[0]", DEEP, ("rng",)),
+    ("layers.Layers", "dx if dxs is None else dxs + dx", "dx", DEEP, ("rng",)),
+    ("layers.Layers", "dxs if keep is None else dxs * keep", "dxs", DEEP, ("rng",)),
+    ("layers.Layers", "dh if past is None else dh + past", "dh", {**DEEP, **MANY}, ("rng",)),
+    ("layers.Layers", "direction * size : (direction + 1) * size", ":size", DEEP, ("rng",)),
+    ("layers.Layers", "mine.schedules[direction]", "mine.schedules[0]", DEEP, ("rng",)),
     # Reads and feeds.
-    ("network.topology", "dh * weight for weight in weights", "dh for _ in weights", {"read": "mean"}, ()),
-    ("network.topology", "xp.where(chosen == t, dh,", "xp.where(chosen >= t, dh,", {"read": "max"}, ()),
-    ("network.topology", "dh if t == end else None", "dh if t == 0 else None", {}, ()),
-    ("network.topology", "return dxs[0:1, ...]", "return dxs[1:2, ...]", {"topology": "one_to_many"}, ()),
+    ("topology", "dh * weight for weight in weights", "dh for _ in weights", {"read": "mean"}, ()),
+    ("topology", "xp.where(chosen == t, dh,", "xp.where(chosen >= t, dh,", {"read": "max"}, ()),
+    ("topology", "dh if t == end else None", "dh if t == 0 else None", {}, ()),
+    ("topology", "return dxs[0:1, ...]", "return dxs[1:2, ...]", {"topology": "one_to_many"}, ()),
     (
-        "network.topology",
+        "topology",
         "return xp.sum(dxs, axis=0, keepdims=True)",
         "return dxs[0:1, ...]",
         {"topology": "one_to_many", "feed": "repeat"},
@@ -187,18 +187,18 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
     *(
         (where, old, new, {"linear_lags": 2}, ("mask",))
         for where, old, new in (
-            ("network.topology", "last = xp.where(mask[steps - lags :, ...], last,",
+            ("topology", "last = xp.where(mask[steps - lags :, ...], last,",
              "last = xp.where(mask[steps - lags :, ...] | True, last,"),
-            ("network.topology", "last = xp.where(mask[steps - lags :, ...], last,",
+            ("topology", "last = xp.where(mask[steps - lags :, ...], last,",
              "last = xp.where(mask[:lags, ...], last,"),
-            ("network.topology", "xp.reshape(dwindow, (rows, lags, size)), (1, 0, 2))",
+            ("topology", "xp.reshape(dwindow, (rows, lags, size)), (1, 0, 2))",
              "xp.reshape(dwindow, (rows, size, lags)), (2, 0, 1))"),
-            ("network.topology", "return xp.concat([before] * (steps - lags) + [last])",
+            ("topology", "return xp.concat([before] * (steps - lags) + [last])",
              "return xp.concat([last] + [before] * (steps - lags))"),
-            ("network.pipeline", "dxs = dxs + last_steps_back(", "dxs = last_steps_back("),
-            ("network.pipeline", 'dwindow = xp.matmul(dy, params["readout.w_xy"])',
+            ("pipeline", "dxs = dxs + last_steps_back(", "dxs = last_steps_back("),
+            ("pipeline", 'dwindow = xp.matmul(dy, params["readout.w_xy"])',
              'dwindow = 2.0 * xp.matmul(dy, params["readout.w_xy"])'),
-            ("network.pipeline", "dw_xy = xp.matmul(xp.matrix_transpose(dy), done.window)",
+            ("pipeline", "dw_xy = xp.matmul(xp.matrix_transpose(dy), done.window)",
              "dw_xy = xp.matmul(xp.matrix_transpose(dy), done.window[::-1, ...])"),
         )
     ),
@@ -222,20 +222,23 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
         )
     ),
     # The readout.
-    ("network.pipeline", "net.output_function.backward(dout, done.out, xp=xp)", "dout",
+    ("pipeline", "net.output_function.backward(dout, done.out, xp=xp)", "dout",
      {"output_activation": "softmax"}, ()),
-    ("network.pipeline", '"readout.b_y": sum_rows(dy, xp=xp)',
+    ("pipeline", '"readout.b_y": sum_rows(dy, xp=xp)',
      '"readout.b_y": sum_rows(dy, xp=xp) / dy.shape[0]', {}, ()),
-    ("network.pipeline", "xp.permute_dims(dpred, (1, 0, 2)), xp=xp", "dpred, xp=xp", MANY, ()),
+    ("pipeline", "xp.permute_dims(dpred, (1, 0, 2)), xp=xp", "dpred, xp=xp", MANY, ()),
 ]  # fmt: skip
 
 
 def plant(monkeypatch, where, old, new):
-    """Put the module with one change into place; ``where`` is a module or one of its classes."""
+    """Put a module with one change into place.
+
+    ``where`` is a module, of the package `network` if it names no other, or one of its classes.
+    """
     name, _, owner = where.rpartition(".")
     if not owner[0].isupper():
         name, owner = where, ""
-    module = importlib.import_module(f"rnn_xp.{name}")
+    module = importlib.import_module(f"rnn_xp.{name if '.' in name else f'network.{name}'}")
     source = inspect.getsource(module)
     start = source.index(f"class {owner}") if owner else 0
     assert source.find(old, start) >= 0, f"{old!r} is not in {where} any more"
@@ -243,7 +246,7 @@ def plant(monkeypatch, where, old, new):
     exec(source[:start] + source[start:].replace(old, new, 1), changed.__dict__)
     if owner:  # built by name in configuration
         monkeypatch.setattr(configuration, owner, getattr(changed, owner))
-    elif name == "network.topology":
+    elif name == "topology":
         monkeypatch.setattr(pipeline, "last_steps_back", changed.last_steps_back)
         for table, entries in (
             ("_READS", ("LAST", "MEAN", "MAX")),
