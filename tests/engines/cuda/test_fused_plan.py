@@ -253,7 +253,7 @@ def test_compiles_without_spills(case, device, tmp_path):
 
 
 def test_the_documentation_has_the_same_table():
-    page = (Path(__file__).parents[3] / "docs" / "gpu.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "guide" / "gpu.md").read_text(encoding="utf-8")
     listed = [line.removeprefix("- ") for line in page.splitlines() if line.startswith("- ")]
     sentences = [sentence for sentence, _ in SUPPORTED]
     assert listed[: len(sentences)] == sentences
