@@ -17,11 +17,7 @@ from benchmarks.gpu.timing import measure
 
 # TF32 keeps 10 bits of a factor; the tolerances are those of float32, with 23.
 TF32_SLACK = 1000.0
-MODULES = {
-    "rnn_xp": "benchmarks.gpu.tiers",
-    "torch": "benchmarks.gpu.torch_peers",
-    "jax": "benchmarks.gpu.jax_peers",
-}
+MODULES = {"rnn_xp": "tiers", "torch": "torch_peers", "jax": "jax_peers"}
 CASE_SECONDS = 0.3  # of timing, for a contender
 DRY_SECONDS = 0.01
 
