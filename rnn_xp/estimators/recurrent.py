@@ -19,8 +19,6 @@ from rnn_xp.backend import (
     get_backend,
     to_numpy,
 )
-from rnn_xp.engines.blocks import default_block_rows
-from rnn_xp.kernels import make_workspace
 from rnn_xp.network import Network
 from rnn_xp.training.callbacks import Progress
 from rnn_xp.training.inputs import on_host
@@ -331,11 +329,5 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
                 f"X has {x.shape[2]} features at each step, but {type(self).__name__} is "
                 f"expecting {self.net_.input_size}."
             )
-        workspace, found = make_workspace(backend), []
-        size = default_block_rows(backend, x.shape[0], self.net_.hidden_size)
-        for start in range(0, x.shape[0], size):  # so that memory does not grow with the rows
-            rows = x[start : min(start + size, x.shape[0]), ...]
-            rows = backend.asarray(rows) if host else rows
-            found.append(self.net_.forward(self.params_, rows, workspace=workspace)[0])
-        out = backend.xp.concat(found)
+        out = self.net_.predict(self.params_, backend.asarray(x, copy=False) if host else x)
         return to_numpy(out) if host else out

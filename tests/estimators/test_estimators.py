@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
 from rnn_xp.estimators import RecurrentClassifier, RecurrentRegressor  # noqa: E402
+from rnn_xp.network import pipeline  # noqa: E402
 
 
 @parametrize_with_checks(
@@ -256,13 +257,13 @@ class TestRegressor:
     def test_memory_of_a_prediction_does_not_grow_with_the_rows(self, monkeypatch):
         x, y = windows(100)
         model, seen = quick().fit(x, y), []
-        forward = rx.Network.forward
+        run = pipeline.run
 
-        def watched(net, params, rows, **named):
+        def watched(net, params, rows, *args, **named):
             seen.append(rows.shape[0])
-            return forward(net, params, rows, **named)
+            return run(net, params, rows, *args, **named)
 
-        monkeypatch.setattr(rx.Network, "forward", watched)
+        monkeypatch.setattr(pipeline, "run", watched)
         many = np.concatenate([x] * 30)
         np.testing.assert_allclose(model.predict(many)[: len(x)], model.predict(x), rtol=1e-12)
         assert sum(seen) == len(many) + len(x)
