@@ -41,7 +41,7 @@ class Model:
 
     def predict(self, x: Any, backend: Backend) -> _Floats:
         """Forecast from scaled windows (N, T, I): (N, horizon) on the host, in original units."""
-        pred, _ = self.net.forward(self.params, backend.asarray(x))
+        pred = self.net.predict(self.params, backend.asarray(x))
         return self.scaler.inverse_target(to_numpy(pred))
 
 
