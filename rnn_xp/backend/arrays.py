@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rnn_xp._typing import Array, Namespace
+from rnn_xp.backend.adapters import ADAPTERS
 
 __all__ = ["array_namespace", "device_of", "dtype_name", "float_dtype", "library_name", "to_numpy"]
 
@@ -153,16 +154,8 @@ def to_numpy(array: Array) -> np.ndarray:
     array([1., 2.])
     """
     xp = array_namespace(array)
-    library = library_name(xp)
-    if library == "cupy":
-        import cupy
-
-        array = cupy.asnumpy(array)
-    elif library == "torch":
-        array = array.numpy(force=True)  # also detaches, and resolves conjugates
-    elif library == "array_api_strict":
-        array = array.to_device(xp.Device("CPU_DEVICE"))
-    return np.asarray(array)
+    adapter = ADAPTERS.get(library_name(xp))
+    return np.asarray(array) if adapter is None else adapter.to_numpy(array)
 
 
 def library_name(xp: Namespace) -> str:

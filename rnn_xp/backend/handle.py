@@ -6,12 +6,12 @@ An error names what was asked for, where (argument or environment variable), and
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnn_xp._typing import Array, Namespace
+from rnn_xp.backend.adapters import ADAPTERS, Adapter
 from rnn_xp.backend.arrays import (
     array_namespace,
     device_of,
@@ -20,15 +20,7 @@ from rnn_xp.backend.arrays import (
     library_name,
     to_numpy,
 )
-from rnn_xp.backend.libraries import (
-    INSTALL_COMMANDS,
-    NAMES,
-    Library,
-    UnusableError,
-    device_kind,
-    device_name,
-    load,
-)
+from rnn_xp.backend.libraries import Library, UnusableError, load
 
 __all__ = ["DTYPES", "Backend", "BackendError", "Setting", "backend_of", "open_backend"]
 
@@ -92,14 +84,24 @@ class Backend:
         return open_backend, (name, device, dtype)
 
     @property
+    def adapter(self) -> Adapter:
+        """What is known about the library; see `rnn_xp.backend.adapters`."""
+        return ADAPTERS[self.name]
+
+    @property
     def device_name(self) -> str:
         """The device as one writes it: ``cpu``, ``cuda:0``, ``device1``."""
-        return device_name(self.name, self.device)
+        return self.adapter.device_name(self.device)
 
     @property
     def device_kind(self) -> str:
         """What the device is, whatever its number: ``cpu``, ``cuda NVIDIA H200``."""
-        return device_kind(self.name, self.device)
+        return self.adapter.device_kind(self.device)
+
+    @property
+    def is_accelerator(self) -> bool:
+        """True if launches and reads by the host are expensive on the device, as on a GPU."""
+        return self.adapter.is_accelerator(self.device)
 
     @property
     def dtype_name(self) -> str:
@@ -109,7 +111,7 @@ class Backend:
     @property
     def version(self) -> str:
         """Version of the library that computes."""
-        return str(importlib.import_module(self.name).__version__)
+        return self.adapter.version()
 
     def asarray(self, host: Any, *, copy: bool = True) -> Array:
         """Bring host values to this backend's device.
@@ -144,13 +146,7 @@ class Backend:
         """
         values = np.asarray(host)
         dtype = self._host_dtype(values)
-        if self.name == "numpy" and not copy:
-            return np.asarray(values, dtype=dtype)
-        # torch and array_api_strict adopt host memory, even read-only memory: give them their own.
-        private = np.array(values, dtype=dtype, order="C", copy=True)
-        if self.name == "numpy":
-            return private
-        return self.xp.asarray(private, device=self.device)
+        return self.adapter.asarray(values, dtype, self.device, copy)
 
     def to_numpy(self, array: Array) -> np.ndarray:
         """Bring an array back to the host; see the function `rnn_xp.backend.to_numpy`.
@@ -187,17 +183,7 @@ class Backend:
         >>> from rnn_xp.backend import get_backend
         >>> get_backend("numpy").synchronize()
         """
-        if self.name == "cupy":
-            self.device.synchronize()
-        elif self.name == "torch" and self.device.type != "cpu":
-            import torch
-
-            accelerator = getattr(torch, self.device.type)  # such as torch.cuda
-            accelerator.synchronize()
-        elif self.name == "jax":
-            import jax
-
-            jax.block_until_ready(jax.live_arrays())
+        self.adapter.synchronize(self.device)
 
     def _host_dtype(self, values: np.ndarray) -> np.dtype[Any]:
         """Choose the dtype in which `values` leave the host."""
@@ -241,7 +227,7 @@ def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
     Parameters
     ----------
     name : Setting
-        One of `rnn_xp.backend.libraries.NAMES`.
+        One of `rnn_xp.backend.adapters.ADAPTERS`.
     device : Setting
         A name of a device, or None for the library's own default.
     dtype : Setting
@@ -271,8 +257,7 @@ def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
         raise _unusable(name, error) from error.__cause__
     found = _find_device(name.value, library, device)
     native = library.devices[found]
-    if name.value == "cupy":
-        native.use()  # its creation functions know the current device only
+    ADAPTERS[name.value].use(native)
     xp = library.namespace
     if dtype.value not in xp.__array_namespace_info__().dtypes(device=native):
         raise _no_such_dtype(name.value, library, found, dtype)
@@ -308,9 +293,9 @@ def backend_of(array: Array) -> Backend:
     xp = array_namespace(array)
     device = device_of(array)
     name = library_name(xp)
-    if name not in NAMES or device is None:
+    if name not in ADAPTERS or device is None:
         given = "one that is being traced" if device is None else f"an array of {name}"
-        raise TypeError(f"a concrete array of {', '.join(NAMES)} is required; given {given}")
+        raise TypeError(f"a concrete array of {', '.join(ADAPTERS)} is required; given {given}")
     dtype = float_dtype(array=array)
     if dtype_name(dtype) not in DTYPES:
         raise TypeError(f"float32 or float64 is required; array is {dtype_name(dtype)}")
@@ -320,29 +305,21 @@ def backend_of(array: Array) -> Backend:
 def _find_device(name: str, library: Library, asked: Setting) -> str:
     """Find the device asked for, or the default one, among the names of those present."""
     wanted = library.default_device if asked.value is None else str(asked.value)
-    wanted = wanted.replace("gpu", "cuda")
-    spellings = [wanted, f"{wanted}:0"]
-    if wanted == "cpu":
-        spellings.append("CPU_DEVICE")  # what array_api_strict calls it
-    for spelling in spellings:
+    adapter = ADAPTERS[name]
+    for spelling in adapter.spellings(wanted):
         if spelling in library.devices:
             return spelling
-    hint = "check nvidia-smi, CUDA_VISIBLE_DEVICES and that this build supports it"
-    if name == "numpy":
-        hint = "choose cupy, torch or jax"
     raise BackendError(
         f"{name} has no device {asked.value!r} here ({asked.origin}). "
-        f"Choose one of: {', '.join(library.devices)}. For a GPU, {hint}."
+        f"Choose one of: {', '.join(library.devices)}. For a GPU, {adapter.gpu_hint}."
     )
 
 
 def _unusable(name: Setting, error: UnusableError) -> BackendError:
     """Say that the library itself cannot be had, and how to repair that."""
-    if error.version is None:
-        repair = f"Install it with: {INSTALL_COMMANDS[name.value]}"
-    else:
-        repair = "Check nvidia-smi, CUDA_VISIBLE_DEVICES and that the package fits the driver"
-    others = ", ".join(other for other in NAMES if other != name.value)
+    adapter = ADAPTERS[name.value]
+    repair = adapter.repair() if error.version else f"Install it with: {adapter.install}"
+    others = ", ".join(other for other in ADAPTERS if other != name.value)
     return BackendError(
         f"backend {name.value} was asked for ({name.origin}), but {error.reason}. "
         f"{repair}, or choose another: {others}."
@@ -351,12 +328,12 @@ def _unusable(name: Setting, error: UnusableError) -> BackendError:
 
 def _no_such_dtype(name: str, library: Library, device: str, dtype: Setting) -> BackendError:
     """Say that the device cannot compute in this precision, and what to do about it."""
-    if name == "jax":
-        repair = "Set JAX_ENABLE_X64=1 before the program starts (JAX would narrow silently)"
-    else:
-        others = ", ".join(other for other in library.devices if other != device)
-        repair = f"Choose another device of: {others}"
+    others = [other for other in library.devices if other != device]
+    repairs = [ADAPTERS[name].dtype_hint] if ADAPTERS[name].dtype_hint else []
+    if others and not repairs:
+        repairs = [f"Choose another device of: {', '.join(others)}"]
+    repair = ", or ".join([*repairs, "choose the dtype float32"])
     return BackendError(
         f"{name} on {device} has no {dtype.value} ({dtype.origin}). "
-        f"{repair}, or choose the dtype float32."
+        f"{repair[0].upper()}{repair[1:]}."
     )

@@ -10,8 +10,9 @@ import os
 import sys
 from typing import Any
 
+from rnn_xp.backend.adapters import ADAPTERS
 from rnn_xp.backend.handle import DTYPES, Backend, BackendError, Setting, open_backend
-from rnn_xp.backend.libraries import NAMES, probe
+from rnn_xp.backend.libraries import probe
 
 __all__ = ["get_backend"]
 
@@ -58,7 +59,7 @@ def get_backend(
     ('numpy', 'cpu', 'float64')
     """
     chosen = _read_setting("name", name, "RNN_XP_BACKEND", default="numpy")
-    _require_one_of((*NAMES, "auto"), chosen)
+    _require_one_of((*ADAPTERS, "auto"), chosen)
     variable = None if _is_another_backend(name) else "RNN_XP_DEVICE"
     where = _read_setting("device", device, variable, default=None)
     precision = _read_setting("dtype", dtype, "RNN_XP_DTYPE", default="float32")
@@ -93,15 +94,16 @@ def _open_auto(where: Setting, precision: Setting) -> Backend:
     """Choose CuPy, torch with CUDA, or NumPy, in this order, and say so."""
     name = "numpy"
     reasons = ""
-    candidates = () if where.value == "cpu" else ("cupy", "torch")
-    for candidate in candidates:
-        status = probe(candidate)
-        if any(device.startswith("cuda") for device in status.devices):
-            name = candidate
+    candidates = [adapter for adapter in ADAPTERS.values() if adapter.auto_device]
+    for adapter in candidates if where.value != "cpu" else ():
+        status = probe(adapter.name)
+        if any(device.startswith(adapter.auto_device) for device in status.devices):
+            name = adapter.name
             if not where.value:
-                where = Setting("cuda", "auto")
+                where = Setting(adapter.auto_device, "auto")
             break
-        reasons += f"; {candidate}: {status.reason or 'no CUDA device'}"
+        lacks = f"no {adapter.auto_device.upper()} device"
+        reasons += f"; {adapter.name}: {status.reason or lacks}"
     backend = open_backend(Setting(name, "chosen by auto"), where, precision)
     logging.getLogger("rnn_xp").info("auto chose %s%s", backend, reasons)
     sys.stderr.write(f"rnn_xp: auto chose {backend}{reasons}\n")

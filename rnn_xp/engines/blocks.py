@@ -18,8 +18,8 @@ _ACCELERATOR_BLOCK_ROWS = 65536
 
 
 def on_accelerator(backend: Backend) -> bool:
-    """Whether the backend computes on a device where launches and host reads are dear."""
-    return backend.device_name.startswith(("cuda", "gpu", "tpu", "mps"))
+    """Return True if the backend's device is one where launches and host reads are expensive."""
+    return backend.is_accelerator
 
 
 def default_block_rows(backend: Backend, rows: int, hidden_size: int) -> int:

@@ -42,7 +42,7 @@ def sum_of_ranks(
     """
     xp = backend.xp
     width = 1 + sum(math.prod(array.shape) for array in like.values())
-    on_device = ranks.comm.device_buffers and backend.name in ("cupy", "torch")
+    on_device = ranks.comm.device_buffers and backend.adapter.device_buffers
     if on_device:
         empty: Empty = functools.partial(xp.empty, dtype=backend.dtype, device=backend.device)
     else:

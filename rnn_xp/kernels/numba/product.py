@@ -15,12 +15,16 @@ Sixteen columns are two registers with AVX, four with NEON and one with AVX-512.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.extending import intrinsic
 
 __all__ = ["PANEL", "compiled", "multiply", "pack", "padded", "spaced"]
@@ -28,6 +32,25 @@ __all__ = ["PANEL", "compiled", "multiply", "pack", "padded", "spaced"]
 PANEL = 16  # columns of a tile, and of a panel of packed weights
 _LANES = 8  # of a vector; a last tile of so many columns if these are enough
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
+_DIGEST = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+).hexdigest()[:16]
+
+
+class _Files(CompileResultCacheImpl):  # type: ignore[misc]
+    @property
+    def filename_base(self) -> str:
+        return f"{super().filename_base}-{_DIGEST}"
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """numba's own cache, where it would be anyway, but in files named after all of the sources.
+
+    By itself numba notices a change of the function's own file only, and goes on using what was
+    compiled into it from the other files of this package.
+    """
+
+    _impl_class = _Files
 
 
 def compiled(function: Any) -> Any:
@@ -35,11 +58,10 @@ def compiled(function: Any) -> Any:
 
     ``contract`` lets a product and a sum become one instruction; nothing else is reordered.
     """
-    options = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # there is no folder that can be written to
-        return njit(**options)(function)
+    dispatcher = njit(nogil=True, fastmath={"contract"}, error_model="numpy")(function)
+    with contextlib.suppress(RuntimeError):  # there is no folder that can be written to
+        dispatcher._cache = _Cache(function)
+    return dispatcher
 
 
 def padded(columns: int) -> int:
