@@ -18,7 +18,7 @@ _FLOATING = ("float32", "float64", "complex64", "complex128")
 
 
 def array_namespace(*arrays: Array) -> Namespace:
-    """Give the namespace that all arrays share.
+    """Return the namespace that all arrays share.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def array_namespace(*arrays: Array) -> Namespace:
 
 
 def device_of(array: Array) -> Any:
-    """Give the device of an array, ready for ``device=``.
+    """Return the device of an array, ready for ``device=``.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def device_of(array: Array) -> Any:
     Returns
     -------
     object
-        The library's own device; None while JAX traces, when there is none yet.
+        The library's own device; None for an array that JAX is tracing, which has none yet.
 
     Examples
     --------
@@ -80,16 +80,16 @@ def device_of(array: Array) -> Any:
 
 
 def float_dtype(**arrays: Array) -> Any:
-    """Give the one floating dtype that all arrays share, or say which two differ.
+    """Return the one floating dtype that all arrays share, or say which two differ.
 
-    That is float32 or float64, or complex64 or complex128: the complex-step test runs the same
-    code on those.
+    The dtype is float32 or float64; complex64 and complex128 are accepted as well, because the
+    complex-step test runs the same code on complex arrays.
 
     Parameters
     ----------
     **arrays : Array or None
-        At least one array, under the name that an error message shall call it by; ``None`` among
-        them is ignored.
+        At least one array, under the name that error messages use for it; ``None`` among them is
+        ignored.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def to_numpy(array: Array) -> np.ndarray:
     Parameters
     ----------
     array : Array
-        On any device. A torch tensor may record gradients; it is detached.
+        An array on any device. A torch tensor that records gradients is detached.
 
     Returns
     -------
@@ -159,12 +159,12 @@ def to_numpy(array: Array) -> np.ndarray:
 
 
 def library_name(xp: Namespace) -> str:
-    """Give the name of the library behind a namespace.
+    """Return the name of the library behind a namespace.
 
     Parameters
     ----------
     xp : Namespace
-        As `array_namespace` gives it.
+        The result of `array_namespace`.
 
     Returns
     -------
@@ -182,17 +182,17 @@ def library_name(xp: Namespace) -> str:
 
 
 def dtype_name(dtype: Any) -> str:
-    """Give the name of a dtype without that of its library.
+    """Return the name of a dtype, without the name of its library.
 
     Parameters
     ----------
     dtype : dtype
-        Of any library; ``torch.float32``, for instance, prints with a prefix.
+        A dtype of any library; ``torch.float32``, for instance, prints with a prefix.
 
     Returns
     -------
     str
-        Such as ``"float32"``.
+        For instance ``"float32"``.
 
     Examples
     --------

@@ -25,11 +25,11 @@ from rnn_xp.backend.libraries import Library, UnusableError, load
 __all__ = ["DTYPES", "Backend", "BackendError", "Setting", "backend_of", "open_backend"]
 
 DTYPES = ("float32", "float64")
-"""The precisions in which a backend can be had."""
+"""The precisions in which a backend computes."""
 
 
 class BackendError(RuntimeError):
-    """The backend, device or dtype asked for cannot be had here; the message says what can.
+    """The backend, device or dtype asked for is not available; the message says which ones are.
 
     Examples
     --------
@@ -38,20 +38,21 @@ class BackendError(RuntimeError):
     ...     get_backend("tf")
     ... except BackendError as error:
     ...     print(error)
-    name='tf' is not known. Choose one of: numpy, cupy, torch, jax, array_api_strict, auto.
+    name='tf' is not known. Choose one of: numpy, cupy, torch, jax, dpnp, array_api_strict, auto.
     """
 
 
 @dataclasses.dataclass(frozen=True)
 class Backend:
-    """A library, a device of it and a floating dtype: where new arrays are born.
+    """A library, one of its devices and a floating dtype: where new arrays are born.
 
-    `rnn_xp.get_backend` makes one. It can be copied and pickled: a copy is looked up again.
+    `rnn_xp.get_backend` makes one. It can be copied and pickled: a copy is opened again by name.
 
     Attributes
     ----------
     name : str
-        The library: ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"`` or ``"array_api_strict"``.
+        The library, one of ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"``, ``"dpnp"`` and
+        ``"array_api_strict"``.
     xp : Namespace
         Its Array API namespace, as array_api_compat gives it.
     device : object
@@ -85,17 +86,17 @@ class Backend:
 
     @property
     def adapter(self) -> Adapter:
-        """What is known about the library; see `rnn_xp.backend.adapters`."""
+        """Everything that is peculiar to the library; see `rnn_xp.backend.adapters`."""
         return ADAPTERS[self.name]
 
     @property
     def device_name(self) -> str:
-        """The device as one writes it: ``cpu``, ``cuda:0``, ``device1``."""
+        """Name of the device, as RNN_XP_DEVICE takes it: ``cpu``, ``cuda:0``, ``device1``."""
         return self.adapter.device_name(self.device)
 
     @property
     def device_kind(self) -> str:
-        """What the device is, whatever its number: ``cpu``, ``cuda NVIDIA H200``."""
+        """Kind of the device, without its number: ``cpu``, ``cuda NVIDIA H200``."""
         return self.adapter.device_kind(self.device)
 
     @property
@@ -105,12 +106,12 @@ class Backend:
 
     @property
     def dtype_name(self) -> str:
-        """Either ``float32`` or ``float64``."""
+        """Name of the dtype: ``float32`` or ``float64``."""
         return dtype_name(self.dtype)
 
     @property
     def version(self) -> str:
-        """Version of the library that computes."""
+        """Version of the library."""
         return self.adapter.version()
 
     def asarray(self, host: Any, *, copy: bool = True) -> Array:
@@ -122,18 +123,18 @@ class Backend:
             A NumPy array, a number or a nested list of numbers. Floating values are cast to
             ``dtype``; integers and booleans keep their kind.
         copy : bool
-            If False and the backend is NumPy, nothing is copied that need not be, and what is
-            read-only stays so. Otherwise the result shares no memory with `host`.
+            If False and the backend is NumPy, an array that needs no cast is returned as it is, and
+            stays read-only if it was. Otherwise the result shares no memory with `host`.
 
         Returns
         -------
         Array
-            Of this library, on this device.
+            An array of this library, on this device.
 
         Raises
         ------
         TypeError
-            If the values are not real numbers, or no integer dtype of the device holds them.
+            If the values are not real numbers, or if no integer dtype of the device holds them.
 
         Examples
         --------
@@ -154,7 +155,7 @@ class Backend:
         Parameters
         ----------
         array : Array
-            On any device.
+            An array on any device.
 
         Returns
         -------
@@ -176,7 +177,7 @@ class Backend:
         return to_numpy(array)
 
     def synchronize(self) -> None:
-        """Wait until the device has finished (with JAX: until every living array is computed).
+        """Wait until the device has finished; with JAX, until every living array is computed.
 
         Examples
         --------
@@ -202,14 +203,14 @@ class Backend:
 
 
 class Setting(NamedTuple):
-    """A choice, and where it was made.
+    """A choice and its origin.
 
     Attributes
     ----------
     value : object
-        The name that was chosen.
+        Name that was chosen; None for the default.
     origin : str
-        The argument or the environment variable with its value, as error messages show it.
+        Argument or environment variable with its value, as error messages show it.
 
     Examples
     --------
@@ -222,14 +223,14 @@ class Setting(NamedTuple):
 
 
 def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
-    """Turn three settings into a backend, or into an error that says how to repair them.
+    """Open the backend that three settings describe, or say how to repair them.
 
     Parameters
     ----------
     name : Setting
         One of `rnn_xp.backend.adapters.ADAPTERS`.
     device : Setting
-        A name of a device, or None for the library's own default.
+        Name of a device, or None for the library's own default.
     dtype : Setting
         One of `DTYPES`.
 
@@ -267,12 +268,12 @@ def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
 
 
 def backend_of(array: Array) -> Backend:
-    """Give the backend that an existing array belongs to.
+    """Return the backend to which an existing array belongs.
 
     Parameters
     ----------
     array : Array
-        Of dtype float32 or float64.
+        An array of dtype float32 or float64.
 
     Returns
     -------
@@ -281,7 +282,8 @@ def backend_of(array: Array) -> Backend:
     Raises
     ------
     TypeError
-        If `array` is no array, of another library or dtype, or one that JAX is tracing.
+        If `array` is not an array, belongs to a library without an adapter, has another dtype, or
+        is being traced by JAX.
 
     Examples
     --------
@@ -316,7 +318,7 @@ def _find_device(name: str, library: Library, asked: Setting) -> str:
 
 
 def _unusable(name: Setting, error: UnusableError) -> BackendError:
-    """Say that the library itself cannot be had, and how to repair that."""
+    """Say that the library itself is not usable, and how to repair that."""
     adapter = ADAPTERS[name.value]
     repair = adapter.repair() if error.version else f"Install it with: {adapter.install}"
     others = ", ".join(other for other in ADAPTERS if other != name.value)

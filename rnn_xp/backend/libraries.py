@@ -1,4 +1,4 @@
-"""Import the array libraries, list their devices, and say what is missing where one fails.
+"""Try the array libraries, list their devices, and say what is missing where one fails.
 
 A library may be absent, broken, or installed on a machine without the device that it needs.
 `load` raises `UnusableError` with the reason, `probe` reports it, and `backends` reports it for
@@ -36,13 +36,13 @@ class Library(NamedTuple):
     Attributes
     ----------
     namespace : Namespace
-        Its Array API namespace, as array_api_compat gives it.
+        Its Array API namespace.
     version : str
-        Of the library itself.
+        Version of the library.
     devices : dict
-        The library's own device objects, by name.
+        The library's own device objects by name.
     default_device : str
-        Name of the device on which the library creates arrays unless told otherwise.
+        Name of the device on which the library creates arrays by default.
 
     Examples
     --------
@@ -65,8 +65,8 @@ class UnusableError(Exception):
     reason : str
         One line, without a full stop.
     version : str or None
-        The version that was found, ``"unknown"`` if it could not be read; None if the library is
-        not installed.
+        Installed version; ``"unknown"`` if it could not be read, None if the library is not
+        installed.
 
     Examples
     --------
@@ -83,22 +83,22 @@ class UnusableError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class BackendStatus:
-    """What was found out about one library.
+    """Availability of one library on this machine.
 
     Attributes
     ----------
     name : str
-        The name that `rnn_xp.get_backend` takes.
+        Name that `rnn_xp.get_backend` takes.
     installed : bool
-        Whether the package is there, be it broken.
+        True if the package is installed, even if it is broken.
     usable : bool
-        Whether it can compute on at least one device.
+        True if it can compute on at least one device.
     version : str or None
         ``"unknown"`` for a broken package, None for a missing one.
     devices : tuple of str
-        The devices it can compute on.
+        Names of the devices on which it can compute.
     reason : str
-        Why it is not usable; empty where it is.
+        The reason why it is not usable; empty if it is.
 
     Examples
     --------
@@ -123,12 +123,12 @@ def backends() -> tuple[BackendStatus, ...]:
     Returns
     -------
     tuple of BackendStatus
-        One for each of numpy, cupy, torch, jax and array_api_strict, in this order.
+        One for each of numpy, cupy, torch, jax, dpnp and array_api_strict, in this order.
 
     Notes
     -----
     The libraries themselves read the environment: ``CUDA_VISIBLE_DEVICES`` hides GPUs, and
-    ``JAX_PLATFORMS`` those of JAX.
+    ``JAX_PLATFORMS`` chooses what JAX looks for.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def backends() -> tuple[BackendStatus, ...]:
     >>> numpy.name, numpy.usable
     ('numpy', True)
     >>> [status.name for status in others]
-    ['cupy', 'torch', 'jax', 'array_api_strict']
+    ['cupy', 'torch', 'jax', 'dpnp', 'array_api_strict']
     """
     code = "from rnn_xp.backend.libraries import write_statuses; write_statuses()"
     environment = {
@@ -180,7 +180,7 @@ def write_statuses() -> None:
 
 
 def probe(name: str) -> BackendStatus:
-    """Import one library in this process and report what became of it.
+    """Try one library in this process and report whether it is usable.
 
     Parameters
     ----------

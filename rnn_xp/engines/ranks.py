@@ -21,7 +21,7 @@ def sum_of_ranks(
     sums: Sequence[Subtree[tuple[Array, Params]]],
     like: Params,
 ) -> tuple[Array, Params]:
-    """Add up what the ranks have of a loss and its gradient.
+    """Add up the parts of a loss and its gradient over all ranks.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def sum_of_ranks(
     sums : sequence of Subtree
         Over this rank's blocks, of (loss, gradients).
     like : Params
-        Names and shapes of the gradients: a rank without blocks has none to tell.
+        Names and shapes of the gradients, which a rank without blocks cannot know otherwise.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def weight_of_ranks(
     sums: Sequence[Subtree[Any]],
     weighted: bool,
 ) -> Any:
-    """Add up what the ranks have of a total weight, which is a float where nothing is weighted.
+    """Add up the total weight over all ranks; it is a float if nothing is weighted.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def weight_of_ranks(
     sums : sequence of Subtree
         Over this rank's blocks, of floats or Array ().
     weighted : bool
-        Which of the two: a rank without blocks has none to tell.
+        If True, the result is an array of the backend, otherwise a float.
     """
     empty, rows = ranks.on_host(backend.dtype_name if weighted else "float64"), []
     for start, height, total in sums:

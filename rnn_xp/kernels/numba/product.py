@@ -65,14 +65,14 @@ def compiled(function: Any) -> Any:
 
 
 def padded(columns: int) -> int:
-    """Columns that a product writes: the next multiple of 8."""
+    """Return the number of columns that a product writes: the next multiple of 8."""
     return -(-columns // _LANES) * _LANES
 
 
 def spaced(columns: int) -> int:
-    """Length of a row for so many columns, such that rows do not compete for one place in a cache.
+    """Return a length of rows for which rows do not compete for the same place in a cache.
 
-    That they do where their distance is a multiple of 1 KiB, which hidden sizes like to be.
+    They do if their distance is a multiple of 1 KiB, as it is for many common hidden sizes.
     """
     length = padded(columns)
     return length + PANEL if length % 256 == 0 else length
@@ -157,7 +157,7 @@ def multiply(a, a_row, a_k, b, b_k, b_panel, c, c_row, rows, columns, steps, add
     rows, columns, steps : int
         Columns are a multiple of 8.
     add : bool
-        Whether to add to what C holds.
+        If True, the product is added to C.
     """
     for j in range(0, columns, PANEL):
         b_j, c_j = b + 4 * (j // PANEL * b_panel), c + 4 * j
