@@ -44,11 +44,11 @@ def array_namespace(*arrays: Array) -> Namespace:
     """
     import array_api_compat
 
-    given = [array for array in arrays if array is not None]
+    present = [array for array in arrays if array is not None]
     try:
-        return array_api_compat.array_namespace(*given)
+        return array_api_compat.array_namespace(*present)
     except TypeError:
-        kinds = dict.fromkeys(_describe_type(array) for array in given)
+        kinds = dict.fromkeys(_describe_type(array) for array in present)
         raise TypeError(
             f"arrays of one library are required; given {' and '.join(kinds) or 'none'}. Bring "
             "them together first, for instance with get_backend(name).asarray(to_numpy(x))."
@@ -113,11 +113,11 @@ def float_dtype(**arrays: Array) -> Any:
         ...
     TypeError: one floating dtype is required; x is float32, but y is float64. Nothing is cast ...
     """
-    given = {name: array for name, array in arrays.items() if array is not None}
-    array_namespace(*given.values())
-    first = next(iter(given))
-    dtype = given[first].dtype
-    for name, array in given.items():
+    present = {name: array for name, array in arrays.items() if array is not None}
+    array_namespace(*present.values())
+    first = next(iter(present))
+    dtype = present[first].dtype
+    for name, array in present.items():
         shown = f"{name} is {dtype_name(array.dtype)}"
         if dtype_name(array.dtype) not in _FLOATING:
             raise TypeError(f"float32 or float64 is required; {shown}. xp.astype converts it.")

@@ -256,12 +256,12 @@ def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
         library = load(name.value)
     except UnusableError as error:
         raise _unusable(name, error) from error.__cause__
-    found = _find_device(name.value, library, device)
-    native = library.devices[found]
+    place = _find_device(name.value, library, device)
+    native = library.devices[place]
     ADAPTERS[name.value].use(native)
     xp = library.namespace
     if dtype.value not in xp.__array_namespace_info__().dtypes(device=native):
-        raise _no_such_dtype(name.value, library, found, dtype)
+        raise _no_such_dtype(name.value, library, place, dtype)
     # As arrays report it: jax.numpy.float32, for one, is not itself a dtype.
     reported = xp.zeros(1, dtype=getattr(xp, dtype.value), device=native).dtype
     return Backend(name.value, xp, native, reported)

@@ -155,16 +155,16 @@ def backends() -> tuple[BackendStatus, ...]:
         output = child.stdout
         failure = "".join(child.stderr.splitlines()[-1:])
 
-    found = {}
+    statuses = {}
     for line in output.splitlines():
         if line.startswith(_STATUS_MARK):
             fields = json.loads(line.removeprefix(_STATUS_MARK))
             fields["devices"] = tuple(fields["devices"])
-            found[fields["name"]] = BackendStatus(**fields)
+            statuses[fields["name"]] = BackendStatus(**fields)
     for name in ADAPTERS:  # the process may have died before it came to all of them
         lost = BackendStatus(name, False, False, None, (), f"trying it failed: {failure}")
-        found.setdefault(name, lost)
-    return tuple(found[name] for name in ADAPTERS)
+        statuses.setdefault(name, lost)
+    return tuple(statuses[name] for name in ADAPTERS)
 
 
 def write_statuses() -> None:

@@ -197,7 +197,7 @@ def read_csv(
     FileNotFoundError
         If there is no such file.
     TypeError
-        If a column is given as something other than a name or an index.
+        If a column is passed as something other than a name or an index.
     ValueError
         If the file is not such a CSV file; a column is not in it or the choice is not clear; or a
         cell is not a finite number. The message names the row, counting lines from 1 with the

@@ -65,12 +65,12 @@ class Shards:
         rows, *rest = key if isinstance(key, tuple) else (key,)
         if isinstance(rows, slice) and rows.step in (None, 1):
             read = self.rows(*rows.indices(len(self))[:2])._parts
-            found = read[0] if len(read) == 1 else np.concatenate(read)
+            values = read[0] if len(read) == 1 else np.concatenate(read)
         elif isinstance(rows, slice):
-            found = self._take(np.arange(*rows.indices(len(self))))
+            values = self._take(np.arange(*rows.indices(len(self))))
         else:
-            found = self._take(np.asarray(rows))
-        return found[(slice(None), *rest)].astype(self.dtype, copy=False)
+            values = self._take(np.asarray(rows))
+        return values[(slice(None), *rest)].astype(self.dtype, copy=False)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Read all rows."""
@@ -95,12 +95,12 @@ class Shards:
             raise TypeError("rows of shards are read by a slice or a flat array of integers.")
         if index.size and not 0 <= index.min() <= index.max() < len(self):
             raise IndexError(f"rows of these shards are 0..{len(self) - 1}.")
-        found = np.empty((index.size, *self.shape[1:]), self.dtype)
+        values = np.empty((index.size, *self.shape[1:]), self.dtype)
         which = np.searchsorted(self._starts, index, side="right") - 1
         for number in np.unique(which):
             here = which == number
-            found[here] = self._parts[number][index[here] - self._starts[number]]
-        return found
+            values[here] = self._parts[number][index[here] - self._starts[number]]
+        return values
 
 
 def open_shards(paths: Sequence[str | Path]) -> Shards:
@@ -141,9 +141,9 @@ def open_shards(paths: Sequence[str | Path]) -> Shards:
 
 def _map(path: str | Path) -> NDArray[Any]:
     try:
-        found = np.load(path, mmap_mode="r")
+        values = np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} cannot be mapped as an array: {error}") from error
-    if not isinstance(found, np.ndarray):
+    if not isinstance(values, np.ndarray):
         raise ValueError(f"{path} holds several arrays; give .npy files, of one each.")
-    return found
+    return values

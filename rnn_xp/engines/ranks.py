@@ -56,13 +56,13 @@ def sum_of_ranks(
     if parts:  # one read of the device for all of them: each is a wait there
         row = xp.concat(parts)
         rows = (row if on_device else backend.to_numpy(row)).reshape(-1, width)
-    found = ranks.total(
+    summed = ranks.total(
         shares,
         [Subtree(part.start, part.height, row) for part, row in zip(sums, rows, strict=True)],
         width,
         empty,
     )
-    row, result, end = found if on_device else backend.asarray(found, copy=False), {}, 1
+    row, result, end = summed if on_device else backend.asarray(summed, copy=False), {}, 1
     for name, array in like.items():
         begin, end = end, end + math.prod(array.shape)
         result[name] = xp.reshape(row[begin:end], array.shape)
@@ -91,5 +91,5 @@ def weight_of_ranks(
         row = empty(1)
         row[0] = float(total)
         rows.append(Subtree(start, height, row))
-    found = ranks.total(shares, rows, 1, empty)
-    return backend.asarray(found[0]) if weighted else float(found[0])
+    summed = ranks.total(shares, rows, 1, empty)
+    return backend.asarray(summed[0]) if weighted else float(summed[0])

@@ -156,7 +156,7 @@ class _Cell(abc.ABC):
         """Compute step ``s`` from its products: write h and the arrays kept for the way back."""
 
     @abc.abstractmethod
-    def step_back(self, s: int, tape: _Tape, given: _Shares) -> Array:
+    def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
         """Write dZ of step ``s`` over its gates; return the recurrent product's gradient."""
 
     def forward(
@@ -194,8 +194,8 @@ class _Cell(abc.ABC):
         for s in range(last, -1, -1):
             own = dhs[last - s if reverse else s]
             read = own is not None
-            given = _Shares(own if read else dh, int(read), dh, beside, int(s < last))
-            da = self.step_back(s, tape, given)
+            shares = _Shares(own if read else dh, int(read), dh, beside, int(s < last))
+            da = self.step_back(s, tape, shares)
             if s:
                 cupy.matmul(da, params["w_hh"], out=dh)
         dz = z.reshape(steps * rows, width)
@@ -233,10 +233,10 @@ class RNN(_Cell):
         h = tape.h[s + 1]
         self._forward(tape.a[0], tape.z[s], params["b_h"], h.shape[1], h, size=h.size)
 
-    def step_back(self, s: int, tape: _Tape, given: _Shares) -> Array:
+    def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
         """Write dz = dh * f'(z)."""
         h, dz = tape.h[s + 1], tape.z[s]
-        own, read, dh, _, through = given
+        own, read, dh, _, through = shares
         self._backward(h, own, dh, read, through, h.shape[1], dz, size=h.size)
         return dz
 
@@ -276,10 +276,10 @@ class GRU(_Cell):
             size=h.size,
         )  # fmt: skip
 
-    def step_back(self, s: int, tape: _Tape, given: _Shares) -> Array:
+    def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
         """The adjoint; dh u goes past the product."""
         before, da = tape.h[s], tape.a[s]
-        own, read, dh, beside, through = given
+        own, read, dh, beside, through = shares
         self._backward(
             before, own, dh, read, through, before.shape[1], da, tape.z[s], beside,
             size=before.size,
@@ -330,10 +330,10 @@ class LSTM(_Cell):
             tape.a[0], params["b_h"], c[s], h.shape[1], tape.z[s], c[s + 1], h, size=h.size
         )
 
-    def step_back(self, s: int, tape: _Tape, given: _Shares) -> Array:
+    def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
         """The adjoint; dc f goes past the product."""
         c, dz = tape.c, tape.z[s]
-        own, read, dh, beside, through = given
+        own, read, dh, beside, through = shares
         before, after = c[s], c[s + 1]
         self._backward(
             before, after, own, dh, read, through, after.shape[1], dz, beside, size=after.size

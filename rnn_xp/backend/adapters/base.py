@@ -1,4 +1,4 @@
-"""What rnn_xp needs to know about an array library, with the answers of the Array API standard."""
+"""Everything that rnn_xp asks an array library beyond its namespace; the defaults are standard."""
 
 from __future__ import annotations
 

@@ -113,9 +113,9 @@ def lanewise(function: Callable[..., Any]) -> Any:
     Returns
     -------
     callable
-        ``f(rows, size, places)`` computes ``size`` columns of so many rows. The places, each from
-        `columns` and joined by ``+``, are first those of what the function takes, then those of
-        what it returns, and may be the same.
+        ``f(rows, size, places)`` computes ``size`` columns of ``rows`` rows. ``places`` joins
+        results of `columns` by ``+``: one for each argument of the function, then one for each of
+        its results. A result may be written over an argument.
     """
     count = len(inspect.signature(function).parameters)
 

@@ -1,4 +1,4 @@
-"""What the compiled layers share: buffers in rows, tiles of rows, and the pieces of a step.
+"""Parts of the compiled layers: buffers in rows, tiles of rows, and the pieces of a step.
 
 A tile of rows goes through all steps before the next one begins, so that what a step needs stays in
 the cache. With W = 1 + I + H, and ``~`` before what is padded to a multiple of 8 columns::
