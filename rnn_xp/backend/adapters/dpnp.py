@@ -17,7 +17,11 @@ _RUNTIMES = ("level_zero", "opencl", "cuda", "hip")  # the same GPU may be there
 
 
 class DpnpAdapter(Adapter):
-    """dpnp, whose devices are named by runtime, type and number: ``"level_zero:gpu:0"``."""
+    """dpnp, whose devices are named by runtime, type and number: ``"level_zero:gpu:0"``.
+
+    Its arrays can be neither pickled nor copied by `copy.deepcopy` (dpnp 0.20), and so an estimator
+    that was fitted on them cannot be either; bring parameters to NumPy first.
+    """
 
     name = "dpnp"
     install = "pip install 'rnn-xp[dpnp]'"
