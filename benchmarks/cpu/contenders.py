@@ -36,7 +36,7 @@ def kernels(name):
 
 def kinds_of_kernels():
     """NumPy's own kernels, and the compiled ones where they can be had."""
-    return list(dict.fromkeys(["numpy", kernels_of(FLOAT32).partition(" ")[0]]))
+    return list(dict.fromkeys(["numpy", kernels_of(FLOAT32).name]))
 
 
 def first_gradient(mean):

@@ -51,7 +51,6 @@ UNSET = (  # what would change how others compute, or where
 )
 WHEELS = {  # distribution: what is imported
     "array-api-compat": "array_api_compat",
-    "array-api-extra": "array_api_extra",
     "array-api-strict": "array_api_strict",
     "safetensors": "safetensors",
     "threadpoolctl": "threadpoolctl",

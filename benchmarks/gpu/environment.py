@@ -14,7 +14,7 @@ from benchmarks.machine import processor
 
 PACKAGES = (
     *("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "jax", "pytest", "hypothesis"),
-    *("array-api-compat", "array-api-extra", "array-api-strict", "safetensors", "threadpoolctl"),
+    *("array-api-compat", "array-api-strict", "safetensors", "threadpoolctl"),
 )
 QUERY = (
     "name,driver_version,memory.total,clocks.sm,clocks.max.sm,clocks.mem,power.limit,"

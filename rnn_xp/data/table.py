@@ -1,8 +1,8 @@
 """Parse delimited text into one column of numbers and one of dates.
 
-What the file does not say is worked out from all of its rows: the separator is the one that cuts
-most rows to the same number of cells; a column holds numbers if at least half of its cells do; a
-header is a first row with a word above numbers or dates. Whatever does not fit is an error.
+The layout is inferred from all rows of the file: the separator is the one that cuts most rows to
+the same number of cells; a column holds numbers if at least half of its cells do; a header is a
+first row with a word above numbers or dates. Anything that does not fit raises an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ _POLICIES = ("error", "drop", "interpolate")
 
 
 class Column(NamedTuple):
-    """Header (or index) of the column of values, the values (n,), and their dates if any."""
+    """One column of a file.
+
+    Attributes
+    ----------
+    title : str
+        Header of the column, or its index if the file has no header.
+    values : (n,) float64 array
+        The values, finite and read-only.
+    dates : tuple of n str, or None
+        Dates as written in the file; None if it has none.
+    """
 
     title: str
     values: NDArray[np.float64]
@@ -41,14 +51,14 @@ def read_column(
     date_column: str | int | None = None,
     missing: str = "error",
 ) -> Column:
-    r"""Read the column of values, and that of dates if there is one.
+    r"""Read the column of values and, if there is one, the column of dates.
 
     Parameters
     ----------
     data : bytes
         The uncompressed file.
     file : str
-        What the error messages call it.
+        Name of the file in error messages.
     column, date_column, missing
         As for `rnn_xp.data.datasets.read_csv`.
 
@@ -170,7 +180,7 @@ def _parse(data: bytes, file: str) -> _Table:
 
 
 def _split(text: str, delimiter: str) -> tuple[list[tuple[int, list[str]]], int, float]:
-    """Rows with their line numbers, the usual number of cells, and the share of rows having it."""
+    """Return numbered rows, their usual number of cells, and the fraction of rows that have it."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     rows = [(reader.line_num, [cell.strip() for cell in cells] or [""]) for cells in reader]
     filled = [k for k, (_, cells) in enumerate(rows) if cells != [""]]
@@ -185,7 +195,7 @@ def _split(text: str, delimiter: str) -> tuple[list[tuple[int, list[str]]], int,
 
 
 def _has_header(rows: list[list[str]]) -> bool:
-    """Tell whether the first row has a word where the rows below have numbers or dates."""
+    """Return True if the first row has a word where the rows below have numbers or dates."""
     first, body = rows[0], rows[1:]
     if not body:
         return all(_number(cell) is None for cell in first)
@@ -197,7 +207,7 @@ def _has_header(rows: list[list[str]]) -> bool:
 
 
 def _number(cell: str) -> float | None:
-    """Value of a cell; NaN if it is missing, None if it is not a number."""
+    """Return the value of a cell; NaN if it is missing, None if it is not a number."""
     if cell.lower() in _MISSING:
         return math.nan
     try:
@@ -211,7 +221,7 @@ def _has_digit(cell: str) -> bool:
 
 
 def _is_numeric(cells: Sequence[str]) -> bool:
-    """Tell whether half or more of the cells that are not missing are numbers."""
+    """Return True if at least half of the cells that are not missing are numbers."""
     numbers = [_number(cell) for cell in cells]
     good = sum(number is not None and not math.isnan(number) for number in numbers)
     return good > 0 and good >= sum(number is None for number in numbers)
@@ -222,7 +232,7 @@ def _is_dates(cells: Sequence[str]) -> bool:
 
 
 def _only_numeric(table: _Table, date_column: int | None) -> int:
-    """Index of the one column that can hold the values."""
+    """Return the index of the one column that can hold the values."""
     others = [j for j in range(len(table.rows[0])) if j != date_column]
     numeric = [j for j in others if _is_numeric(table.cells(j))] if len(others) > 1 else others
     if not numeric:
@@ -239,7 +249,7 @@ def _only_numeric(table: _Table, date_column: int | None) -> int:
 
 
 def _values(table: _Table, column: int, allow_missing: bool) -> NDArray[np.float64]:
-    """Cells of a column as numbers, NaN where one is missing."""
+    """Return the cells of a column as numbers, NaN where one is missing."""
     values = np.empty(len(table.rows))
     for k, cell in enumerate(table.cells(column)):
         number = _number(cell)
@@ -260,13 +270,13 @@ def _values(table: _Table, column: int, allow_missing: bool) -> NDArray[np.float
 
 
 def _first_dates(table: _Table, value_column: int) -> int | None:
-    """Index of the first column that reads like dates, if there is one."""
+    """Return the index of the first column that reads like dates, or None."""
     others = (j for j in range(len(table.rows[0])) if j != value_column)
     return next((j for j in others if _is_dates(table.cells(j))), None)
 
 
 def _dates(table: _Table, column: int | None) -> tuple[str, ...] | None:
-    """Cells of the column of dates, checked to be in time order."""
+    """Return the cells of the column of dates; they must be in time order."""
     if column is None:
         return None
     dates = tuple(table.cells(column))

@@ -21,7 +21,7 @@ def sum_of_ranks(
     sums: Sequence[Subtree[tuple[Array, Params]]],
     like: Params,
 ) -> tuple[Array, Params]:
-    """Add up what the ranks have of a loss and its gradient.
+    """Add up the parts of a loss and its gradient over all ranks.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def sum_of_ranks(
     sums : sequence of Subtree
         Over this rank's blocks, of (loss, gradients).
     like : Params
-        Names and shapes of the gradients: a rank without blocks has none to tell.
+        Names and shapes of the gradients, which a rank without blocks cannot know otherwise.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def sum_of_ranks(
     """
     xp = backend.xp
     width = 1 + sum(math.prod(array.shape) for array in like.values())
-    on_device = ranks.comm.device_buffers and backend.name in ("cupy", "torch")
+    on_device = ranks.comm.device_buffers and backend.adapter.device_buffers
     if on_device:
         empty: Empty = functools.partial(xp.empty, dtype=backend.dtype, device=backend.device)
     else:
@@ -56,13 +56,13 @@ def sum_of_ranks(
     if parts:  # one read of the device for all of them: each is a wait there
         row = xp.concat(parts)
         rows = (row if on_device else backend.to_numpy(row)).reshape(-1, width)
-    found = ranks.total(
+    summed = ranks.total(
         shares,
         [Subtree(part.start, part.height, row) for part, row in zip(sums, rows, strict=True)],
         width,
         empty,
     )
-    row, result, end = found if on_device else backend.asarray(found, copy=False), {}, 1
+    row, result, end = summed if on_device else backend.asarray(summed, copy=False), {}, 1
     for name, array in like.items():
         begin, end = end, end + math.prod(array.shape)
         result[name] = xp.reshape(row[begin:end], array.shape)
@@ -76,7 +76,7 @@ def weight_of_ranks(
     sums: Sequence[Subtree[Any]],
     weighted: bool,
 ) -> Any:
-    """Add up what the ranks have of a total weight, which is a float where nothing is weighted.
+    """Add up the total weight over all ranks; it is a float if nothing is weighted.
 
     Parameters
     ----------
@@ -84,12 +84,12 @@ def weight_of_ranks(
     sums : sequence of Subtree
         Over this rank's blocks, of floats or Array ().
     weighted : bool
-        Which of the two: a rank without blocks has none to tell.
+        If True, the result is an array of the backend, otherwise a float.
     """
     empty, rows = ranks.on_host(backend.dtype_name if weighted else "float64"), []
     for start, height, total in sums:
         row = empty(1)
         row[0] = float(total)
         rows.append(Subtree(start, height, row))
-    found = ranks.total(shares, rows, 1, empty)
-    return backend.asarray(found[0]) if weighted else float(found[0])
+    summed = ranks.total(shares, rows, 1, empty)
+    return backend.asarray(summed[0]) if weighted else float(summed[0])

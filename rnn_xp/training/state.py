@@ -110,7 +110,7 @@ def whereabouts(backend: Backend) -> dict[str, Any]:
     where: dict[str, Any] = {
         "backend": f"{backend.name} {backend.version}",
         "device": backend.device_kind,
-        "kernels": kernels_of(backend),
+        "kernels": str(kernels_of(backend)),
         "rnn_xp": _own_version(),
     }
     return {**where, "blas": list(_blas())} if backend.name == "numpy" else where
