@@ -170,8 +170,9 @@ def read_csv(
 
     The file is UTF-8 text, plain or gzipped, with cells separated by commas, semicolons or tabs
     and decimals written with a point. It may start with a header: a first row with words where
-    the rows below have numbers or dates. Rows must be in time order, oldest first; where the dates
-    are in ISO 8601 this is checked.
+    the rows below have numbers or dates. A file holds one series: its dates must go forward from
+    row to row, and none may be there twice. They may be written in ISO 8601 or in any other common
+    way, such as 31.12.2024, 12/31/2024, 2024-12, 2024Q4 or 31 Dec 2024.
 
     Parameters
     ----------
@@ -181,11 +182,12 @@ def read_csv(
         The column of values: its header, or its index from 0. It may be omitted if only one column
         holds numbers.
     date_column : str or int, optional
-        The column of dates, given in the same way. By default the first column whose cells are not
-        numbers and all contain a digit, if there is one.
+        The column of dates, likewise. By default the first column of which at least half of the
+        cells are dates; a file needs none.
     missing : {"error", "drop", "interpolate"}
-        Treatment of cells that are empty, NA, NaN, null or a single point: refuse them, drop their
-        rows, or interpolate linearly between the rows before and after.
+        What to do about cells that are empty, NA, NaN, null or a single point: refuse them, leave
+        out their rows, or fill them linearly between the rows before and after. "interpolate" also
+        adds rows that are missing between evenly spaced dates.
 
     Returns
     -------
@@ -202,6 +204,12 @@ def read_csv(
         If the file is not such a CSV file; a column is not in it or the choice is not clear; or a
         cell is not a finite number. The message names the row, counting lines from 1 with the
         header, and the column.
+
+    Warns
+    -----
+    UserWarning
+        If rows are missing between evenly spaced dates, and ``missing`` does not fill them. Of
+        business days, weekends and holidays of up to a week are none.
 
     Examples
     --------
