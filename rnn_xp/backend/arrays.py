@@ -11,7 +11,15 @@ import numpy as np
 
 from rnn_xp._typing import Array, Namespace
 
-__all__ = ["array_namespace", "device_of", "dtype_name", "float_dtype", "library_name", "to_numpy"]
+__all__ = [
+    "array_namespace",
+    "detached",
+    "device_of",
+    "dtype_name",
+    "float_dtype",
+    "library_name",
+    "to_numpy",
+]
 
 _FLOATING = ("float32", "float64", "complex64", "complex128")
 
@@ -163,6 +171,30 @@ def to_numpy(array: Array) -> np.ndarray:
     elif library == "array_api_strict":
         array = array.to_device(xp.Device("CPU_DEVICE"))
     return np.asarray(array)
+
+
+def detached(array: Array) -> Array:
+    """Return an array without its history of gradients.
+
+    Parameters
+    ----------
+    array : Array
+        An array of any library.
+
+    Returns
+    -------
+    Array
+        A torch tensor is detached from its graph and shares its memory; any other array is
+        returned as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> array = np.zeros(2)
+    >>> detached(array) is array
+    True
+    """
+    return array.detach() if library_name(array_namespace(array)) == "torch" else array
 
 
 def library_name(xp: Namespace) -> str:

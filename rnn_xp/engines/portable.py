@@ -21,18 +21,20 @@ import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from rnn_xp._typing import Array, Loss, Optimizer, Params, Workspace
+from rnn_xp._typing import Array, Loss, Params, Workspace
 from rnn_xp.backend import Backend
 from rnn_xp.distributed import Ranks, Shares, Subtree, fold, join, tree_sum
 from rnn_xp.engines.blocks import Batch, Blocks
+from rnn_xp.engines.evaluations import Evaluations, ValueAndGrads
 from rnn_xp.engines.ranks import sum_of_ranks, weight_of_ranks
 from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import total_weight
 from rnn_xp.network import Network, sequence
 from rnn_xp.network.call import Options
 from rnn_xp.network.pipeline import Carry, loss_weight
+from rnn_xp.optim import Optimizer
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["PortableEngine"]
 
 _T = TypeVar("_T")
-_ValueAndGrads: TypeAlias = tuple[Array, Params]
 
 
 @dataclass
@@ -73,8 +74,6 @@ class PortableEngine:
         full batch.
     reason : str
         Why no faster engine does this, where there might be one.
-    gradient : callable, optional
-        ``gradient(params) -> (loss, grads)`` of the full batch, in another way.
     """
 
     name: ClassVar[str] = "portable"
@@ -92,12 +91,16 @@ class PortableEngine:
     ranks: Ranks | None = None
     shares: Shares | None = None
     reason: str = ""
-    gradient: Callable[[Params], _ValueAndGrads] | None = None
-    evaluations: int = 0
-    _totals: dict[int | None, Any] = field(default_factory=dict)  # of segments; None: of all steps
-    _pool: ThreadPoolExecutor | None = None
-    _seen: list[tuple[Params, _ValueAndGrads]] = field(default_factory=list)
-    _workspaces: list[Workspace | None] = field(default_factory=list)
+    _evaluated: Evaluations = field(default_factory=Evaluations, init=False)
+    # By the number of a segment; under None for all steps.
+    _totals: dict[int | None, Any] = field(default_factory=dict, init=False)
+    _pool: ThreadPoolExecutor | None = field(default=None, init=False)
+    _workspaces: list[Workspace | None] = field(default_factory=list, init=False)
+
+    @property
+    def evaluations(self) -> int:
+        """Number of times the loss and its gradient have been computed."""
+        return self._evaluated.count
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -139,22 +142,13 @@ class PortableEngine:
             losses.append(value)
         return params, opt_state, self.backend.xp.stack(losses)
 
-    def value_and_grad(self, params: Params) -> _ValueAndGrads:
-        """Loss and gradient over all rows, without dropout.
+    def value_and_grad(self, params: Params) -> ValueAndGrads:
+        """Return the loss and its gradient over all rows, without dropout.
 
-        L-BFGS ends each line search on parameters it has already evaluated and comes back with
-        the same dict, so the latest results are kept and recognised by identity.
+        L-BFGS ends each line search on parameters that it has already evaluated and comes back
+        with the same dict, so the latest results are kept and recognised by identity.
         """
-        for seen, result in self._seen:
-            if seen is params:
-                return result
-        if self.gradient is None:
-            result = self._evaluate(params, self.blocks, self.total_of_data, 0)
-        else:
-            result = self.gradient(params)
-            self.evaluations += 1
-        self._seen.append((params, result))
-        return result
+        return self._evaluated.value_and_grad(params, self._gradient)
 
     def loss_value(self, params: Params, batch: Batch) -> Array:
         """Loss of any rows, such as those of a validation, without dropout and gradients.
@@ -167,7 +161,7 @@ class PortableEngine:
         blocks, total = self.cut(batch), self.total(batch)
         steps = batch.y.shape[1] if self.net.topology == "one_to_many" else None
 
-        def block(number: int) -> _ValueAndGrads:
+        def block(number: int) -> ValueAndGrads:
             rows = blocks[number]
             with self._workspace() as workspace:
                 pred, _ = self.net.forward(
@@ -179,14 +173,13 @@ class PortableEngine:
 
     def _full_batch(self, params: Params, opt_state: Any, epoch: int) -> tuple[Params, Any, Array]:
         if self.noise is None:
-            self._seen = [entry for entry in self._seen if entry[0] is params]
-            value, grads = self.value_and_grad(params)
-        else:
-            value, grads = self._evaluate(params, self.blocks, self.total_of_data, epoch)
-        params, opt_state = self.optimizer.update(
-            grads, opt_state, params, value=value, value_and_grad=self.value_and_grad
-        )
+            return self._evaluated.update(self.optimizer, params, opt_state, self._gradient)
+        value, grads = self._evaluate(params, self.blocks, self.total_of_data, epoch)
+        params, opt_state = self.optimizer.update(grads, opt_state, params, value=value)
         return params, opt_state, value
+
+    def _gradient(self, params: Params) -> ValueAndGrads:
+        return self._evaluate(params, self.blocks, self.total_of_data, 0)
 
     def _minibatches(
         self, params: Params, opt_state: Any, epoch: int, batches: Sequence[Any]
@@ -236,11 +229,11 @@ class PortableEngine:
         _, state = self.net.forward(params, rows.x, mask=rows.mask, reset=rows.reset)
         return Carry(state, None)
 
-    def _evaluate(self, params: Params, blocks: Blocks, total: Any, step: int) -> _ValueAndGrads:
+    def _evaluate(self, params: Params, blocks: Blocks, total: Any, step: int) -> ValueAndGrads:
         """Loss and gradient over the given rows, block by block."""
-        self.evaluations += 1
+        self._evaluated.count += 1
 
-        def block(number: int) -> _ValueAndGrads:
+        def block(number: int) -> ValueAndGrads:
             rows = blocks[number]
             with self._workspace() as workspace:
                 return self.net.value_and_grad(
@@ -259,11 +252,11 @@ class PortableEngine:
         carries: dict[int, Carry | None],
         following: int,
         context: int,
-    ) -> _ValueAndGrads:
+    ) -> ValueAndGrads:
         """`_evaluate` from the state that each block was left in; ``carries`` are renewed."""
-        self.evaluations += 1
+        self._evaluated.count += 1
 
-        def block(number: int) -> _ValueAndGrads:
+        def block(number: int) -> ValueAndGrads:
             rows, before = blocks[number], carries[number]
             x = rows.x if before is None or before.x is None else before.x
             value, grads, carries[number] = self.net.segment_value_and_grad(
@@ -276,8 +269,8 @@ class PortableEngine:
         return self._sum(block, blocks, params)
 
     def _sum(
-        self, block: Callable[[int], _ValueAndGrads], blocks: Blocks, like: Params
-    ) -> _ValueAndGrads:
+        self, block: Callable[[int], ValueAndGrads], blocks: Blocks, like: Params
+    ) -> ValueAndGrads:
         """Sum over all blocks, of which other ranks may compute some."""
         found = self._map(block, blocks.own)
         if self.ranks is None or blocks.shares is None:
@@ -375,5 +368,5 @@ class _Mean:
         return self.sum / self.total
 
 
-def _add(a: _ValueAndGrads, b: _ValueAndGrads) -> _ValueAndGrads:
+def _add(a: ValueAndGrads, b: ValueAndGrads) -> ValueAndGrads:
     return a[0] + b[0], {name: grad + b[1][name] for name, grad in a[1].items()}

@@ -1,10 +1,11 @@
-"""Work on threads: how many there are, and what they are given, never all of it at once."""
+"""Threads: their number, their items of work a few at a time, and the one thread of BLAS."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -19,16 +20,16 @@ _T = TypeVar("_T")
 
 
 def count_workers(workers: int | None, backend: Backend, sharing: int = 1) -> int:
-    """How many threads to use.
+    """Return the number of threads to use.
 
     Parameters
     ----------
     workers : int, optional
-        As the user says; by default all cores.
+        The number that the user asks for; by default all cores.
     backend : Backend
-        More than one thread is of use on NumPy alone.
+        Several threads are useful on NumPy only; on any other backend the number is 1.
     sharing : int
-        How many ranks share the cores.
+        Number of ranks that share the cores.
     """
     if backend.name != "numpy":
         return 1
@@ -39,17 +40,53 @@ def count_workers(workers: int | None, backend: Backend, sharing: int = 1) -> in
     return workers
 
 
-def one_blas_thread(backend: Backend) -> contextlib.AbstractContextManager[Any]:
-    """One BLAS thread for the whole fit: a GEMM has other bits with two.
+@contextlib.contextmanager
+def one_blas_thread(backend: Backend) -> Iterator[None]:
+    """Limit BLAS to one thread for the duration of a fit: a GEMM has other bits with two.
 
-    Blocks run on threads of their own, so nothing is lost.
+    Blocks run on threads of their own, so nothing is lost. The limit holds for the whole process,
+    so fits that overlap in several threads share it: the last of them to end restores what was
+    there before the first began.
+
+    Parameters
+    ----------
+    backend : Backend
+        Only NumPy's BLAS is limited.
     """
     if backend.name != "numpy":
-        return contextlib.nullcontext()
-    from threadpoolctl import threadpool_limits
+        yield
+        return
+    _BLAS_LIMIT.acquire()
+    try:
+        yield
+    finally:
+        _BLAS_LIMIT.release()
 
-    limits: contextlib.AbstractContextManager[Any] = threadpool_limits(1, user_api="blas")
-    return limits
+
+class _BlasLimit:
+    """The limit of one BLAS thread, counted."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._limits: list[Any] = []
+        self._count = 0
+
+    def acquire(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            # Again for each, since there may be a new library, or one that counts by thread.
+            self._limits.append(threadpool_limits(1, user_api="blas"))
+            self._count += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self._count -= 1
+            while not self._count and self._limits:
+                self._limits.pop().restore_original_limits()  # the first at last
+
+
+_BLAS_LIMIT = _BlasLimit()
 
 
 def in_order(
@@ -60,18 +97,24 @@ def in_order(
     Parameters
     ----------
     pool : ThreadPoolExecutor
-        Its size is how many items are worked on at once.
+        The threads.
     function : callable
     items : iterable
         Read as needed.
     ahead : int
-        How many items may be with the threads, waiting, worked on or done, while a result is
-        awaited. Twice the threads keeps them busy although items take unequal time.
+        Maximum number of items that are submitted and whose results have not been yielded. Twice
+        the number of threads keeps them busy although items take unequal time.
 
     Yields
     ------
-    The results, in the order of the items. The first item in that order to fail ends the
-    iteration with its exception; what had not begun by then never does, and what had is awaited.
+    object
+        The results, in the order of the items.
+
+    Raises
+    ------
+    Exception
+        The exception of the first item in that order that fails. Items that have not begun by then
+        are cancelled, and items that have begun are awaited.
 
     Examples
     --------

@@ -24,7 +24,8 @@ from rnn_xp.kernels import make_workspace
 from rnn_xp.network import Network
 from rnn_xp.training.callbacks import Progress
 from rnn_xp.training.inputs import on_host
-from rnn_xp.training.trainer import FitResult, fit
+from rnn_xp.training.result import FitResult
+from rnn_xp.training.trainer import fit
 
 __all__ = ["Recurrent", "beside", "elsewhere"]
 
@@ -265,7 +266,7 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Train on checked windows and targets as the loss takes them; if partial, an epoch."""
         backend, optimizer = self._place(x), self._optimizer()
-        full = bool(getattr(optimizer, "full_batch_only", False))
+        full = isinstance(optimizer, optim.Optimizer) and optimizer.full_batch_only
         rows, net, self._on_host = x.shape[0], self._network(x.shape[2], outputs), on_host(x)
         if sample_weight is not None and on_host(x):
             sample_weight = _check_sample_weight(

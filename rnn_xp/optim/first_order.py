@@ -22,6 +22,7 @@ from typing import Any, ClassVar, NamedTuple
 from rnn_xp._typing import Array, Namespace, Params, ValueAndGrad
 from rnn_xp.backend import array_namespace
 from rnn_xp.kernels import pointwise
+from rnn_xp.optim.base import Optimizer
 from rnn_xp.optim.checks import Saved, flag, number
 from rnn_xp.optim.clipping import clip_entries, clip_to_norm
 from rnn_xp.optim.schedules import Plateau, ReduceOnPlateau, Schedule, check_rate, rate_at
@@ -49,7 +50,7 @@ class FirstOrderState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FirstOrder(abc.ABC):
+class FirstOrder(Optimizer):
     """An optimiser that uses one gradient per update.
 
     A subclass has its hyperparameters as further fields, names what it remembers in `_slots`, and
@@ -103,7 +104,7 @@ class FirstOrder(abc.ABC):
 
     @property
     def watches_loss(self) -> bool:
-        """Whether `observe` makes a difference, so that the loss must be read in every epoch."""
+        """True if a `ReduceOnPlateau` gives the rate; the loss is then read after every epoch."""
         return isinstance(self.learning_rate, ReduceOnPlateau)
 
     def init(self, params: Params) -> FirstOrderState:

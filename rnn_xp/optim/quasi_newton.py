@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from rnn_xp._typing import Array, Namespace, Params, ValueAndGrad
 from rnn_xp.backend import array_namespace
+from rnn_xp.optim.base import NotFiniteError, Optimizer
 from rnn_xp.optim.checks import Saved
 from rnn_xp.optim.line_search import Point, strong_wolfe
 
@@ -40,7 +41,7 @@ class LBFGSState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LBFGS:
+class LBFGS(Optimizer):
     """Limited-memory BFGS: a quasi-Newton step from the last ``history`` gradient differences.
 
     ::
@@ -136,7 +137,7 @@ class LBFGS:
         ------
         ValueError
             Without ``value`` and ``value_and_grad``.
-        FloatingPointError
+        NotFiniteError
             If the gradient is not finite.
         """
         if value is None or value_and_grad is None:
@@ -147,7 +148,7 @@ class LBFGS:
         xp = array_namespace(*params.values())
         largest = float(xp.max(xp.abs(_flatten(grads, xp=xp))))
         if not math.isfinite(largest):
-            raise FloatingPointError("LBFGS: the gradient is not finite.")
+            raise NotFiniteError("LBFGS: the gradient is not finite.")
         if largest <= self.tolerance:
             return params, state._replace(message="the gradient is within the tolerance")
         search = _Search(params, grads, float(value), value_and_grad, self.max_evaluations, xp)
@@ -161,6 +162,14 @@ class LBFGS:
             )
         params, step, change = found
         return params, self._remember(state, step, change, xp=xp)
+
+    def message(self, state: LBFGSState) -> str:
+        """Return why no further progress is possible; empty while there is some."""
+        return state.message
+
+    def restart(self, state: LBFGSState) -> LBFGSState:
+        """Return the state with which another training starts, without a message."""
+        return state._replace(message="")
 
     def pack(self, state: LBFGSState) -> tuple[dict[str, Array], dict[str, Any]]:
         """Return the state as arrays ``"steps.0"``, ``"changes.0"``, ..., and values for JSON."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
-from rnn_xp.training import state as training_state
+from rnn_xp.training import files
 from rnn_xp.training.state import Best, TrainingState
 
 __all__ = ["Callback", "Checkpoint", "Epoch", "History", "Progress"]
@@ -220,9 +220,9 @@ class Checkpoint:
         if not state.finite:  # the next loss will say so, and the file before this is worth more
             return
         if state.best is not None and state.best is not self._best:
-            training_state.save_best(self.best, state, self.about)
+            files.save_best(self.best, state, self.about)
             self._best = state.best
-        training_state.save(self.last, state, self.about)
+        files.save(self.last, state, self.about)
         self._written, self._written_epoch = time.monotonic(), epoch.number
 
     def _due(self, epoch: Epoch) -> bool:

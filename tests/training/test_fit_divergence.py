@@ -9,6 +9,7 @@ from problems import windows
 import rnn_xp as rx
 from rnn_xp.losses import mse
 from rnn_xp.training import loop as training_loop
+from rnn_xp.training.watch import Watch
 
 NET = rx.Network(input_size=1, hidden_size=8, output_size=1)
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
@@ -133,7 +134,7 @@ class TestFarAboveTheLowest:
 
     @staticmethod
     def see(losses):
-        watch = training_loop.Watch()
+        watch = Watch()
         for epoch, loss in enumerate(losses, start=1):
             watch.see(loss)
             if watch.diverged:

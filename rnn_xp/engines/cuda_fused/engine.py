@@ -20,6 +20,7 @@ from rnn_xp._typing import Array, Params
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.cuda_fused import layout
 from rnn_xp.engines.cuda_fused.plan import Plan, has_kernel
+from rnn_xp.engines.evaluations import Evaluations, ValueAndGrads
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.losses import cross_entropy
 from rnn_xp.optim import Adam
@@ -58,8 +59,7 @@ class FusedEngine:
     Parameters
     ----------
     portable : PortableEngine
-        What to train. It goes on to compute the losses of a validation, and runs the epochs of
-        optimisers that have no kernel.
+        What to train. It also computes the losses of a validation.
     plan : Plan
 
     Attributes
@@ -80,7 +80,8 @@ class FusedEngine:
         self.portable, self.plan = portable, plan
         self.backend, self.optimizer = portable.backend, portable.optimizer
         self.block_rows, self.workers = portable.block_rows, portable.workers
-        self.reason = ""
+        self.ranks, self.reason = None, ""
+        self._evaluated = Evaluations()
         self._chunks: dict[int, _Chunk] = {}
         source = resources.files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
         data, self._has_kernel = portable.data, has_kernel(portable.optimizer)
@@ -108,8 +109,8 @@ class FusedEngine:
 
     @property
     def evaluations(self) -> int:
-        """How often loss and gradient have been computed."""
-        return self.portable.evaluations
+        """Number of times the loss and its gradient have been computed."""
+        return self._evaluated.count
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -130,12 +131,7 @@ class FusedEngine:
             The loss before each update.
         """
         if not self._has_kernel:
-            # Not for longer: the two would hold each other, and with them the device's memory.
-            self.portable.gradient = self.value_and_grad
-            try:
-                return self.portable.run(params, opt_state, epochs, first_epoch)
-            finally:
-                self.portable.gradient = None
+            return self._run_without_kernel(params, opt_state, epochs)
         if opt_state.slots.keys() != self.slots.keys():
             raise ValueError(
                 f"{type(self.optimizer).__name__}: the state has {sorted(opt_state.slots)}, but "
@@ -153,11 +149,27 @@ class FusedEngine:
             with self._on_stream():
                 chunk.launch()
             slots = {name: self._unpack(slot) for name, slot in self.slots.items()}
-            self.portable.evaluations += epochs
+            self._evaluated.count += epochs
             opt_state = opt_state._replace(step=opt_state.step + epochs, slots=slots)
             return self._unpack(self.matrix), opt_state, chunk.losses.copy()
 
-    def value_and_grad(self, params: Params) -> tuple[Array, Params]:
+    def _run_without_kernel(
+        self, params: Params, opt_state: Any, epochs: int
+    ) -> tuple[Params, Any, Array]:
+        """Let the optimiser itself make of each loss and gradient what it does anywhere."""
+        losses = []
+        for _ in range(epochs):
+            params, opt_state, value = self._evaluated.update(
+                self.optimizer, params, opt_state, self._gradient
+            )
+            losses.append(value)
+        return params, opt_state, self.backend.xp.stack(losses)
+
+    def _gradient(self, params: Params) -> ValueAndGrads:
+        self._evaluated.count += 1
+        return self.value_and_grad(params)
+
+    def value_and_grad(self, params: Params) -> ValueAndGrads:
         """Loss and gradient over all rows, for an optimiser without a kernel."""
         xp = self.backend.xp
         with self.backend.device:
