@@ -68,22 +68,37 @@ class _BlasLimit:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._limits: list[Any] = []
         self._count = 0
+        self._before: list[list[tuple[Any, int]]] = []  # libraries and their numbers of threads
 
     def acquire(self) -> None:
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import ThreadpoolController
 
         with self._lock:
-            # Again for each, since there may be a new library, or one that counts by thread.
-            self._limits.append(threadpool_limits(1, user_api="blas"))
+            # Looked for by each fit, since a library may have been loaded since the last began.
+            libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+            self._before.append([(library, library.num_threads) for library in libraries])
+            for library in libraries:
+                _set_threads(library, 1)
             self._count += 1
 
     def release(self) -> None:
         with self._lock:
             self._count -= 1
-            while not self._count and self._limits:
-                self._limits.pop().restore_original_limits()  # the first at last
+            while not self._count and self._before:
+                for library, threads in self._before.pop():
+                    _set_threads(library, threads)
+
+
+def _set_threads(library: Any, threads: int) -> None:
+    """Set the threads of a BLAS library, whichever thread of ours last did."""
+    # From 3.8 on, threadpoolctl ignores every thread but the one that has set the number first.
+    free = getattr(library, "clear_controlling_thread", None)
+    if free is not None:
+        free(force=True)
+    library.set_num_threads(threads)
+    if free is not None:
+        free(force=True)
 
 
 _BLAS_LIMIT = _BlasLimit()
