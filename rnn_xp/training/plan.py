@@ -244,15 +244,12 @@ def make_plan(
         recorded = None if saved is None else saved.run.get("block_rows")
         block_rows = recorded or default_block_rows(backend, batch_size or rows, net.hidden_size)
     block_rows = whole("block_rows", block_rows, 1)
-    settings: dict[str, Any] = {
-        "optimizer": identity.name_of(optimizer),
-        "loss": identity.name_of(loss),
+    settings = {
         "seed": seed,
         "rows": rows,
         "batch_size": batch_size,
-        "truncate": None if truncate is None else [int(k) for k in truncate],
         "block_rows": block_rows,
-        "dtype": backend.dtype_name,
+        **_settings(optimizer, loss, truncate, backend),
     }
     if any(count % block_rows for count in counts[:-1]):
         settings["rows of each shard"] = counts  # where blocks end that are not full
@@ -283,6 +280,18 @@ def _saved(resume: Any, net: Network, backend: Backend) -> TrainingState | Saved
             f"{type(resume).__name__}."
         )
     return resume
+
+
+def _settings(
+    optimizer: Optimizer, loss: Any, truncate: tuple[int, int] | None, backend: Backend
+) -> dict[str, Any]:
+    """Describe the settings that are no numbers in a form that JSON can hold."""
+    return {
+        "optimizer": identity.name_of(optimizer),
+        "loss": identity.name_of(loss),
+        "truncate": None if truncate is None else [int(k) for k in truncate],
+        "dtype": backend.dtype_name,
+    }
 
 
 def _check_start(
