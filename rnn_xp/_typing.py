@@ -150,7 +150,7 @@ class Engine(Protocol):
     backend : Backend
         Where the engine computes.
     optimizer : Optimizer
-        What updates the parameters.
+        The optimiser that updates the parameters.
     ranks : Ranks or None
         The other ranks that compute a part; None for a single rank.
     block_rows : int

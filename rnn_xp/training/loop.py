@@ -36,7 +36,7 @@ class Loop:
     Parameters
     ----------
     engine : Engine
-        What computes the epochs.
+        The engine that computes the epochs.
     start : TrainingState
         The state before the first epoch to train.
     epochs : int

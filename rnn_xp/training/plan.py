@@ -33,7 +33,7 @@ __all__ = ["Plan", "make_plan"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training will do.
+    """The decisions about a training, made before any data move.
 
     Attributes
     ----------
@@ -200,7 +200,7 @@ def make_plan(
     reduction: str,
     sharded: bool,
 ) -> Plan:
-    """Look at the arguments of `rnn_xp.fit`, refuse what cannot be, and plan the rest.
+    """Check the arguments of `rnn_xp.fit` as far as possible without the data, and make the plan.
 
     Nothing is moved to a device. With several ranks, all of them must come here together.
 
@@ -263,13 +263,15 @@ def make_plan(
     if ranks is not None and batch_size is None:
         part, shares = training_ranks.part_of_rank(ranks, trained, block_rows, counts)
     return Plan(
-        net, function, optimizer, backend, seed, part, held_out, rows, batch_size, truncate,
-        block_rows, workers, ranks, shares, settings, saved, params, opt_state,
+        net=net, loss=function, optimizer=optimizer, backend=backend, seed=seed, trained=part,
+        held_out=held_out, rows=rows, batch_size=batch_size, truncate=truncate,
+        block_rows=block_rows, workers=workers, ranks=ranks, shares=shares, settings=settings,
+        saved=saved, params=params, opt_state=opt_state,
     )  # fmt: skip
 
 
 def _saved(resume: Any, net: Network, backend: Backend) -> TrainingState | SavedState | None:
-    """Take the state to resume from whatever holds one; nothing goes to a device."""
+    """Return the state to resume from, which stays where it is: in memory, or in a file."""
     resume = resume.state if isinstance(resume, FitResult) else resume
     if isinstance(resume, str | Path):
         path = Path(resume) / "last.safetensors" if Path(resume).is_dir() else resume
@@ -285,7 +287,7 @@ def _saved(resume: Any, net: Network, backend: Backend) -> TrainingState | Saved
 def _settings(
     optimizer: Optimizer, loss: Any, truncate: tuple[int, int] | None, backend: Backend
 ) -> dict[str, Any]:
-    """Describe the settings that are no numbers in a form that JSON can hold."""
+    """Describe the settings that are not numbers in a form that JSON can hold."""
     return {
         "optimizer": identity.name_of(optimizer),
         "loss": identity.name_of(loss),

@@ -1,4 +1,4 @@
-"""What ranks exchange before they train: which rows each has, and that all mean the same data."""
+"""The exchange between ranks before they train: their rows, and a check of the shared data."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class DivergenceError(FloatingPointError):
     history : dict of str to list of float
         The losses up to this epoch, as in `rnn_xp.FitResult`.
     what : str
-        What went wrong, such as "the loss is not finite".
+        The cause, such as "the loss is not finite".
 
     Attributes
     ----------
