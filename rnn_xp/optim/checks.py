@@ -94,11 +94,11 @@ class Saved:
         self.owner, self.arrays, self.values = owner, arrays, values
         self.names("values", values, keys)
 
-    def names(self, what: str, given: Any, expected: Iterable[str]) -> None:
+    def names(self, what: str, mapping: Any, expected: Iterable[str]) -> None:
         """Check that a mapping has these keys, neither fewer nor more."""
-        self.require(isinstance(given, Mapping), f"its {what} must be a mapping, got {given!r}")
+        self.require(isinstance(mapping, Mapping), f"its {what} must be a mapping, got {mapping!r}")
         wanted = set(expected)
-        missing, unknown = wanted - given.keys(), given.keys() - wanted
+        missing, unknown = wanted - mapping.keys(), mapping.keys() - wanted
         self.require(not missing, f"it lacks {', '.join(sorted(missing))} of its {what}")
         self.require(not unknown, f"{', '.join(sorted(map(str, unknown)))} is unknown")
 
@@ -113,8 +113,8 @@ class Saved:
         self.names("arrays", self.arrays, like)
         for name, (shape, dtype) in like.items():
             array = self.arrays[name]
-            given = tuple(array.shape)
-            self.require(given == shape, f"{name} must have shape {shape}, got {given}")
+            actual = tuple(array.shape)
+            self.require(actual == shape, f"{name} must have shape {shape}, got {actual}")
             self.require(array.dtype == dtype, f"{name} must have dtype {dtype}, got {array.dtype}")
         return {name: self.arrays[name] for name in like}
 

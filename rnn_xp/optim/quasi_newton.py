@@ -155,15 +155,15 @@ class LBFGS(Optimizer):
         if largest <= self.tolerance:
             return params, state._replace(message="the gradient is within the tolerance")
         search = _Search(params, grads, float(value), value_and_grad, self.max_evaluations, xp)
-        found = search.along(_direction(search.gradient, state, xp=xp), first=not state.steps)
-        if found is None and state.steps:
+        lower = search.along(_direction(search.gradient, state, xp=xp), first=not state.steps)
+        if lower is None and state.steps:
             state = self.init(params)
-            found = search.along(-search.gradient, first=True)
-        if found is None:
+            lower = search.along(-search.gradient, first=True)
+        if lower is None:
             return params, state._replace(
                 message="the line search found no lower loss, not even along the gradient"
             )
-        params, step, change = found
+        params, step, change = lower
         return params, self._remember(state, step, change, xp=xp)
 
     def message(self, state: LBFGSState) -> str:
@@ -245,17 +245,17 @@ class _Search:
         # Without history the gradient's length says nothing about the distance to go.
         step = min(1.0, 1.0 / float(xp.sum(xp.abs(gradient)))) if first else 1.0
         start = Point(0.0, self.value, slope)
-        found = strong_wolfe(
+        point = strong_wolfe(
             evaluate,
             start,
             step,
             max_evaluations=self.max_evaluations,
             min_width=1e-9 / float(xp.max(xp.abs(direction))),
         )
-        if not found.value < self.value:
+        if not point.value < self.value:
             return None
-        trial, flat = found.payload
-        return trial, found.step * direction, flat - gradient
+        trial, flat = point.payload
+        return trial, point.step * direction, flat - gradient
 
 
 def _direction(gradient: Array, state: LBFGSState, *, xp: Namespace) -> Array:

@@ -55,9 +55,9 @@ def _own_version() -> str | None:
 def _blas() -> tuple[str, ...]:
     from threadpoolctl import threadpool_info
 
-    found = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    loaded = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     # SciPy brings another, which computes nothing here, once something has imported it.
-    libraries = [pool for pool in found if "numpy" in Path(pool["filepath"]).parent.name] or found
+    libraries = [pool for pool in loaded if "numpy" in Path(pool["filepath"]).parent.name] or loaded
     keys = ("internal_api", "version", "architecture")
     return tuple(" ".join(str(pool.get(key)) for key in keys) for pool in libraries)
 

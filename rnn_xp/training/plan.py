@@ -113,13 +113,13 @@ class Plan:
             history={name: [] for name in columns},
         )
 
-    def enter(self, given: Batch) -> tuple[Batch, Batch | None]:
+    def enter(self, source: Batch) -> tuple[Batch, Batch | None]:
         """Bring the data to the backend.
 
         Parameters
         ----------
-        given : Batch
-            All data, as given.
+        source : Batch
+            All data, as they were given to `rnn_xp.fit`.
 
         Returns
         -------
@@ -128,7 +128,7 @@ class Plan:
         held_out : Batch or None
             The rows to validate on.
         """
-        arrays, held_out = given._asdict(), self.held_out
+        arrays, held_out = source._asdict(), self.held_out
         data = inputs.enter(self.net, self.loss, self.backend, **arrays, rows=self.trained)
         if isinstance(held_out, range):
             return data, inputs.enter(self.net, self.loss, self.backend, **arrays, rows=held_out)
@@ -180,7 +180,7 @@ class Plan:
 
 def make_plan(
     net: Network,
-    given: Batch,
+    source: Batch,
     *,
     optimizer: Optimizer,
     loss: str | Loss,
@@ -207,8 +207,8 @@ def make_plan(
     Parameters
     ----------
     net : Network
-    given : Batch
-        All data, as given.
+    source : Batch
+        All data, as they were given to `rnn_xp.fit`.
     optimizer, loss, ... : object
         The arguments of `rnn_xp.fit`.
 
@@ -220,23 +220,23 @@ def make_plan(
     function = resolve_loss(loss, net.output_activation)
     classes = takes_classes(function)
     checks.check_optimizer(optimizer)
-    backend = checks.resolve_backend(given.x, backend)
+    backend = checks.resolve_backend(source.x, backend)
     seed = whole("seed", seed, 0)
     everyone = Ranks(Serial() if comm is None else comm, reduction)
     ranks = everyone if everyone.comm.size > 1 else None
     if sharded:
-        training_ranks.check_sharded(given.x, batch_size, validation)
-    checks.check_arrays(net, given, classes)
-    trained, held_out = checks.plan_validation(net, given, classes, validation, gap)
+        training_ranks.check_sharded(source.x, batch_size, validation)
+    checks.check_arrays(net, source, classes)
+    trained, held_out = checks.plan_validation(net, source, classes, validation, gap)
     if ranks is not None:
-        training_ranks.agree_on_data(ranks, given, sharded, batch_size, validation)
+        training_ranks.agree_on_data(ranks, source, sharded, batch_size, validation)
     counts = training_ranks.rows_of_shards(ranks, len(trained), sharded)
     rows = sum(counts)
     if batch_size is not None:
         batch_size = whole("batch_size", batch_size, 1, rows)
         batch_size = None if batch_size == rows else batch_size
     if truncate is not None:
-        checks.check_truncation(net, truncate, batch_size, given.lengths)
+        checks.check_truncation(net, truncate, batch_size, source.lengths)
     noisy = bool(net.dropout or net.recurrent_dropout)
     checks.check_full_batch(optimizer, batch_size, truncate, noisy)
     saved = _saved(resume, net, backend)
@@ -258,7 +258,7 @@ def make_plan(
     workers = count_workers(workers, backend, everyone.comm.sharing)
     if memory_budget is not None:
         largest = _largest_block(batch_size or rows, held_out, block_rows)
-        workers = _within(memory_budget, net, given, largest, backend, workers)
+        workers = _within(memory_budget, net, source, largest, backend, workers)
     part, shares = trained, None
     if ranks is not None and batch_size is None:
         part, shares = training_ranks.part_of_rank(ranks, trained, block_rows, counts)
@@ -327,9 +327,9 @@ def _largest_block(rows: int, held_out: range | Batch | None, block_rows: int) -
 
 
 def _within(
-    memory_budget: int, net: Network, given: Batch, rows: int, backend: Backend, workers: int
+    memory_budget: int, net: Network, source: Batch, rows: int, backend: Backend, workers: int
 ) -> int:
     """Return the number of threads that a memory budget allows."""
     budget = whole("memory_budget", memory_budget, 1)
     itemsize = 4 if backend.dtype_name == "float32" else 8
-    return workers_within(budget, net, checks.steps_of(net, given), rows, itemsize, workers)
+    return workers_within(budget, net, checks.steps_of(net, source), rows, itemsize, workers)

@@ -205,15 +205,15 @@ def fit(
     watch = _watch(patience, tolerance)
     if callable(callbacks):
         raise TypeError(f"fit: callbacks must be a list of them, got {callbacks!r}.")
-    given = Batch(x, y, sample_weight, lengths, mask, reset)
+    source = Batch(x, y, sample_weight, lengths, mask, reset)
     plan = make_plan(
-        net, given, optimizer=optimizer, loss=loss, batch_size=batch_size, truncate=truncate,
+        net, source, optimizer=optimizer, loss=loss, batch_size=batch_size, truncate=truncate,
         validation=validation, gap=gap, params=params, opt_state=opt_state, resume=resume,
         seed=seed, workers=workers, memory_budget=memory_budget, block_rows=block_rows,
         backend=backend, comm=comm, reduction=reduction, sharded=sharded,
     )  # fmt: skip
     start = plan.start()
-    data, held_out = plan.enter(given)
+    data, held_out = plan.enter(source)
     portable = plan.engine(data)
     engine = fastest(portable)
     start = plan.identify(start, plan.describe(portable, engine, held_out))
