@@ -45,9 +45,8 @@ def make_engine(tier, net, backend, x, y, loss="mse", optimizer=ADAM):
     from rnn_xp.engines.cuda_fused import fastest
 
     fused = fastest(engine)
-    if fused is engine:
-        reason = getattr(engine, "reason", "")
-        raise LeftOutError(reason or f"there is none on {backend.name}")
+    if fused.name != "cuda_fused":
+        raise LeftOutError(fused.reason or f"there is none on {backend.name}")
     return fused
 
 

@@ -12,7 +12,15 @@ import numpy as np
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend.adapters import ADAPTERS
 
-__all__ = ["array_namespace", "device_of", "dtype_name", "float_dtype", "library_name", "to_numpy"]
+__all__ = [
+    "array_namespace",
+    "detached",
+    "device_of",
+    "dtype_name",
+    "float_dtype",
+    "library_name",
+    "to_numpy",
+]
 
 _FLOATING = ("float32", "float64", "complex64", "complex128")
 
@@ -156,6 +164,30 @@ def to_numpy(array: Array) -> np.ndarray:
     xp = array_namespace(array)
     adapter = ADAPTERS.get(library_name(xp))
     return np.asarray(array) if adapter is None else adapter.to_numpy(array)
+
+
+def detached(array: Array) -> Array:
+    """Return an array without its history of gradients.
+
+    Parameters
+    ----------
+    array : Array
+        An array of any library.
+
+    Returns
+    -------
+    Array
+        A torch tensor is detached from its graph and shares its memory; any other array is
+        returned as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> array = np.zeros(2)
+    >>> detached(array) is array
+    True
+    """
+    return array.detach() if library_name(array_namespace(array)) == "torch" else array
 
 
 def library_name(xp: Namespace) -> str:

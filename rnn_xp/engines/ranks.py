@@ -1,4 +1,4 @@
-"""Losses and gradients as rows of numbers, in which ranks exchange them."""
+"""Losses and gradients as flat rows of numbers, the form in which ranks exchange them."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ def sum_of_ranks(
     sums: Sequence[Subtree[tuple[Array, Params]]],
     like: Params,
 ) -> tuple[Array, Params]:
-    """Add up the parts of a loss and its gradient over all ranks.
+    """Return the sum of a loss and its gradient over all ranks.
 
     Parameters
     ----------
     ranks : Ranks
     backend : Backend
     shares : callable
-        Blocks of each rank.
+        ``shares(rank)`` gives the blocks of each rank.
     sums : sequence of Subtree
-        Over this rank's blocks, of (loss, gradients).
+        The sums of (loss, gradients) over this rank's blocks.
     like : Params
-        Names and shapes of the gradients, which a rank without blocks cannot know otherwise.
+        Arrays with the names and shapes of the gradients, since a rank without blocks has no
+        gradient.
 
     Returns
     -------
     loss : Array ()
     gradients : Params
-        The same on all ranks. In "exact" they are, to the bit, those of a single rank.
+        The same on all ranks; with the reduction "exact", with the bits of a single rank.
     """
     xp = backend.xp
     width = 1 + sum(math.prod(array.shape) for array in like.values())
@@ -76,20 +77,25 @@ def weight_of_ranks(
     sums: Sequence[Subtree[Any]],
     weighted: bool,
 ) -> Any:
-    """Add up the total weight over all ranks; it is a float if nothing is weighted.
+    """Return the sum of a total weight over all ranks.
 
     Parameters
     ----------
-    ranks, backend, shares : as for `sum_of_ranks`
+    ranks, backend, shares
+        See `sum_of_ranks`.
     sums : sequence of Subtree
-        Over this rank's blocks, of floats or Array ().
+        The sums over this rank's blocks, floats or arrays ().
     weighted : bool
-        If True, the result is an array of the backend, otherwise a float.
+        True if the sums are arrays, which a rank without blocks could not tell otherwise.
+
+    Returns
+    -------
+    Array () or float
     """
     empty, rows = ranks.on_host(backend.dtype_name if weighted else "float64"), []
-    for start, height, total in sums:
+    for start, height, weight in sums:
         row = empty(1)
-        row[0] = float(total)
+        row[0] = float(weight)
         rows.append(Subtree(start, height, row))
     summed = ranks.total(shares, rows, 1, empty)
     return backend.asarray(summed[0]) if weighted else float(summed[0])

@@ -20,10 +20,12 @@ from rnn_xp.backend import (
     to_numpy,
 )
 from rnn_xp.network import Network
+from rnn_xp.optim import Optimizer
 from rnn_xp.optim.names import OPTIMIZERS
 from rnn_xp.training.callbacks import Progress
 from rnn_xp.training.inputs import on_host, split_rows
-from rnn_xp.training.trainer import FitResult, fit
+from rnn_xp.training.result import FitResult
+from rnn_xp.training.trainer import fit
 
 __all__ = ["Recurrent", "beside", "elsewhere"]
 
@@ -297,7 +299,7 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Train on checked windows and targets, for one epoch if partial."""
         backend, optimizer = self._place(x), self._optimizer()
-        full = bool(getattr(optimizer, "full_batch_only", False))
+        full = isinstance(optimizer, Optimizer) and optimizer.full_batch_only
         rows, net, self._on_host = x.shape[0], self._network(x.shape[2], outputs), on_host(x)
         if sample_weight is not None:
             sample_weight = _check_weights(sample_weight, x)

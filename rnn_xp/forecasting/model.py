@@ -14,7 +14,7 @@ from rnn_xp._typing import Params
 from rnn_xp.backend import Backend, to_numpy
 from rnn_xp.data.scalers import Scaler
 from rnn_xp.network import Network
-from rnn_xp.training.state import check_schema
+from rnn_xp.training.files import check_schema
 
 __all__ = ["Model", "describe_model", "load_model"]
 

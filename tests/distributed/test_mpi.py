@@ -155,7 +155,7 @@ class TestFaults:
     def test_ranks_with_other_settings(self, launcher, tmp_path):
         done = train(2, tmp_path, "adam", fault="seed", launcher=launcher)
         assert done.status != 0
-        assert "CommError: ranks 0 and 1 are not to do the same. arrays of the start" in done.err
+        assert "CommError: ranks 0 and 1 were started differently. arrays of the start" in done.err
         assert "seed: 0 and 1" in done.err
         assert not list(tmp_path.iterdir())
 
