@@ -68,6 +68,7 @@ def scalar_relu(w, steps=6):
     return net, params, np.ones((3, steps, 1)), np.zeros((3, 1))
 
 
+@pytest.mark.cover("pairs")
 class TestShapes:
     @pytest.mark.parametrize("options", CONFIGURATIONS)
     def test_every_product_that_is_done_is_listed_and_no_other(self, options, monkeypatch):
@@ -187,6 +188,7 @@ class TestShapes:
 
 
 class TestFlow:
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("cell", CELLS)
     def test_numbers(self, case, cell):
         net, params, x, y = problem(num_layers=2, bidirectional=True, **CELLS[cell])

@@ -132,6 +132,7 @@ def assert_equal(found, expected, rtol=1e-13):
         assert error <= rtol * max(np.abs(grad).max(), 1e-3), name
 
 
+@pytest.mark.cover("pairs")
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradients_are_those_of_the_portable_code(tier, cell, use):
@@ -168,6 +169,7 @@ def test_masks_resets_and_states_are_left_to_the_portable_code(tier, cell):
         assert not workspace._buffers
 
 
+@pytest.mark.cover("pairs")
 @pytest.mark.parametrize("use", [use for use in USES if use not in LEFT])
 @pytest.mark.parametrize("cell", CELLS)
 def test_predictions_and_final_states_too(tier, cell, use):
@@ -272,6 +274,7 @@ class TestWorkspace:
         assert np.shares_memory(large, workspace.take("a", 2, 3))
         assert not np.shares_memory(large, workspace.take("b", 10, 10))
 
+    @pytest.mark.cover("pairs")
     @pytest.mark.parametrize("topology", ["many_to_one", "many_to_many"])
     @pytest.mark.parametrize("cell", CELLS)
     @pytest.mark.parametrize("workers", [1, 2])

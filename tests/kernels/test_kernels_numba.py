@@ -55,6 +55,7 @@ def pair(**options):
     return single, double
 
 
+@pytest.mark.cover("pairs")
 class TestLayers:
     @pytest.mark.parametrize("use", USES)
     @pytest.mark.parametrize("cell", CELLS)

@@ -127,6 +127,7 @@ def double(case, array):
     return host.astype("f8") if host.dtype.kind == "f" else host
 
 
+@pytest.mark.cover("pairs")
 @every_loss
 class TestEvery:
     """The contract of all losses: a new one joins the table above."""

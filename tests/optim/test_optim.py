@@ -15,6 +15,8 @@ import pytest
 from rnn_xp import optim
 from rnn_xp.optim.first_order import FirstOrder
 
+pytestmark = pytest.mark.cover("pairs")  # of test, optimiser and backend
+
 
 def quadratic(seed=0, size=6, condition=100.0, decay=0.0, decay_biases=False):
     """A convex quadratic over two arrays: value_and_grad, a start, and its minimum.

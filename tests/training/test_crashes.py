@@ -130,7 +130,7 @@ def test_killed_at_random_moments(tmp_path, uninterrupted, pytestconfig):
         finish(folder)
         assert outcome(folder) == uninterrupted
         assert not list(folder.glob("*.tmp.*")), "what a killed writer left is swept up"
-    assert len(set(at)) > 1
+    assert len(set(at)) > 1 or wanted == 1
     print(f"{kills} kills in {run} runs, at epochs {sorted(at)}")
 
 
