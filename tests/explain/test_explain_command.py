@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_explain import broken_step_back
+from broken import broken_step_back
 
 import rnn_xp as rx
 from rnn_xp import cells, cli

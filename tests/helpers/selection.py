@@ -31,9 +31,12 @@ Cases = Mapping[str, tuple[str, str, str]]
 
 def needed(item: Any, cases: Cases) -> str:
     """Library of the backend a test runs on, or of its marker; empty if it needs none."""
-    case = getattr(item, "callspec", None) and item.callspec.params.get("case")
-    if isinstance(case, str) and case in cases:
-        return cases[case][0]
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    for case in (params.get("case"), params.get("tier")):
+        if isinstance(case, str) and case in cases:
+            return cases[case][0]
+        if case == "cupy":  # its own kernels
+            return case
     return next((LIBRARY[name] for name in LIBRARY if item.get_closest_marker(name)), "")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_losses import (
+from loss_contracts import (
     LOSSES,
     QUANTILES,
     N,
