@@ -90,7 +90,7 @@ def test_loss_gradient_and_update(case):
         assert not any(np.shares_memory(array, a) for a in (engine.matrix, *engine.slots.values()))
 
 
-@pytest.mark.cover("values")
+@pytest.mark.cover("values", "case.cell")
 @pytest.mark.parametrize(
     ("case", "different_places"),
     [
