@@ -353,3 +353,11 @@ def test_the_sizes_are_distinct():
     assert len({T, N, H}) == 3
     assert I != H != O
     assert rx.Network(hidden_size=H).hidden_size != N
+
+
+def test_the_maximum_of_states_with_a_nan_is_nan():
+    p = make("gru", "many-to-one-max", "plain")
+    p.x[0, 2] = np.nan  # of the steps before it all are finite
+    pred, _ = p.net.forward(p.params, p.x)
+    assert np.isnan(pred[0]).all()
+    assert np.isfinite(pred[1:]).all()
