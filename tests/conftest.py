@@ -30,6 +30,7 @@ from device import require_device
 from frozen import freeze
 from guard import no_host_sync
 from problems import CELLS, OPTIONS
+from selection import LEFT_OUT, left_out, select
 
 from rnn_xp.backend import Backend, get_backend, to_numpy
 
@@ -171,8 +172,32 @@ for number, usual in (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--contract-table", metavar="FILE", help="write what the contract covered")
-    parser.addoption("--kills", type=int, default=3, help="how often to kill a training")
-    parser.addoption("--mutations", type=int, default=4000, help="of a checkpoint file")
+    parser.addoption("--full", action="store_true", help="all of the products, not a cover of them")
+    parser.addoption("--kills", type=int, help="how often to kill a training (1; 3 with --full)")
+    parser.addoption("--mutations", type=int, help="of a checkpoint file (1000; 4000 with --full)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    full = config.option.full
+    for name, usual in (("kills", 3 if full else 1), ("mutations", 4000 if full else 1000)):
+        if getattr(config.option, name) is None:
+            setattr(config.option, name, usual)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    select(config, items, CASES)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Worker processes tell the one that prints what they left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left out"] = session.config.stash.get(LEFT_OUT, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", {})
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -189,8 +214,15 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                     counts[id][outcome] = counts[id].get(outcome, 0) + 1
                     if outcome == "skipped":
                         reasons[id] = str(report.longrepr[2]).removeprefix("Skipped: ")
-    if not any(counts.values()):
-        return
+    if any(counts.values()):
+        write_backends(terminalreporter, counts, reasons)
+    if words := left_out(terminalreporter.config):
+        terminalreporter.line(words)
+
+
+def write_backends(
+    terminalreporter: Any, counts: dict[str, dict[str, int]], reasons: dict[str, str]
+) -> None:
     terminalreporter.section("backends covered")
     for id, found in counts.items():
         tally = ", ".join(f"{number} {outcome}" for outcome, number in found.items())

@@ -187,7 +187,8 @@ def detached(array: Array) -> Array:
     >>> detached(array) is array
     True
     """
-    return array.detach() if library_name(array_namespace(array)) == "torch" else array
+    adapter = ADAPTERS.get(library_name(array_namespace(array)))
+    return array if adapter is None else adapter.detached(array)
 
 
 def library_name(xp: Namespace) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import array_api_compat
 import numpy as np
 import pytest
+from stubs import stub
 
 import rnn_xp
 from rnn_xp.backend import (
@@ -42,12 +43,6 @@ def run_python(code, **variables):
         timeout=120,
         check=False,
     )
-
-
-def stub(name, **attributes):
-    module = types.ModuleType(name)
-    module.__dict__.update({"__version__": "9.9", **attributes})
-    return module
 
 
 def cupy_without_gpu():

@@ -7,7 +7,7 @@ import types
 
 import numpy as np
 import pytest
-from test_backend import stub
+from stubs import stub
 
 from rnn_xp.backend import Backend, BackendError, get_backend
 from rnn_xp.backend.adapters import ADAPTERS

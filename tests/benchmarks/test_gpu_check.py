@@ -41,6 +41,7 @@ def test_without_a_gpu_it_says_so_and_stops(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.full
 def test_a_dry_run_does_every_section(tmp_path):
     process = run("--cpu-dry-run", "--out", str(tmp_path), "--seconds", "900")
     assert process.returncode == 0, process.stdout + process.stderr

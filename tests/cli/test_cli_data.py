@@ -143,6 +143,7 @@ class TestTheSameScriptAnotherVariable:
         with open(Path(out) / "history.csv", newline="") as file:
             return [float(row["loss"]) for row in csv.DictReader(file)]
 
+    @pytest.mark.cover("values", "backend")
     @pytest.mark.parametrize(("backend", "device", "dtype"), CASES)
     def test_losses(self, backend, device, dtype):
         if backend in ("torch", "dpnp"):

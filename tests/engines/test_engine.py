@@ -193,6 +193,7 @@ class TestLossValue:
         )  # fmt: skip
         return net, data
 
+    @pytest.mark.cover("pairs")
     @pytest.mark.parametrize("present", ["nothing", "weight", "lengths", "mask", "reset", "all"])
     @pytest.mark.parametrize("classes", [False, True])
     @pytest.mark.parametrize("topology", TOPOLOGIES)

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_forecaster import quick, waves
+from forecasters import quick, waves
 
 import rnn_xp as rx
 from rnn_xp import checkpoint

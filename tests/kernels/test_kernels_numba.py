@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_kernels import CELLS, LEFT, USES, Tier
-from test_kernels import Problem as AnyProblem
+from kernel_problems import CELLS, LEFT, USES, Tier
+from kernel_problems import Problem as AnyProblem
 
 import rnn_xp as rx
 from rnn_xp import kernels
@@ -56,6 +56,7 @@ def pair(**options):
     return single, double
 
 
+@pytest.mark.cover("pairs")
 class TestLayers:
     @pytest.mark.parametrize("use", USES)
     @pytest.mark.parametrize("cell", CELLS)

@@ -115,5 +115,9 @@ class Adapter:
         """Bring an array to the host: a copy, or a view if it lies there already."""
         return np.asarray(array)
 
+    def detached(self, array: Array) -> Array:
+        """Return an array without a history of gradients, if the library records one."""
+        return array
+
     def synchronize(self, device: Any) -> None:
         """Wait until the device has finished its work."""

@@ -53,6 +53,10 @@ class TorchAdapter(Adapter):
         """Copy to the host if needed; also detaches, and resolves conjugates."""
         return np.asarray(array.numpy(force=True))
 
+    def detached(self, array: Array) -> Array:
+        """Detach from the graph; the memory stays shared."""
+        return array.detach()
+
     def synchronize(self, device: Any) -> None:
         """Wait for a GPU; a CPU has finished when a call returns."""
         if device.type == "cpu":

@@ -35,6 +35,7 @@ class TestEpochs:
     # Adam divides each gradient by its size, rounding errors of tiny ones too: hence not BOUND.
     TOLERANCE = 2e-5
 
+    @pytest.mark.cover("pairs")
     @pytest.mark.parametrize("task", ["one-mse", "many-cross_entropy"])
     @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
     @pytest.mark.parametrize("cell", ["tanh", "relu", "gru", "lstm"])
@@ -94,6 +95,7 @@ class TestEpochs:
         assert "no CUDA graph" in engine.reason
         assert np.array_equal(flat(found), flat(right))
 
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize(
         "optimizer",
         [

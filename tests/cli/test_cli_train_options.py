@@ -1,4 +1,4 @@
-"""Details of ``rnn-xp train`` that a planted bug once survived."""
+"""Options of ``rnn-xp train``, signals, and how a run goes on."""
 
 from __future__ import annotations
 
