@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rnn_xp._typing import Array, Cell, Kernel, Namespace, Params, State, Workspace
+from rnn_xp._typing import Array, Kernel, Namespace, Params, State, Workspace
+from rnn_xp.cells import Cell
 from rnn_xp.network import sequence
 from rnn_xp.network.sequence import Schedule
 

@@ -129,7 +129,7 @@ class Network(Configuration):
             for the LSTM's forget gate, 1 (see `rnn_xp.network.initializers`).
         """
         backend = get_backend() if backend is None else backend
-        weights = initializers.initial_weights(self.shapes, seed, self.constants)
+        weights = initializers.initial_weights(self.parameters, seed)
         return {name: backend.asarray(weight) for name, weight in weights.items()}
 
     def forward(

@@ -21,7 +21,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from rnn_xp._typing import Array, Cell, Namespace, Params, State, Stepper
+from rnn_xp._typing import Array, Namespace, Params, State, Stepper
+from rnn_xp.cells import Cell
 
 __all__ = [
     "Backward",

@@ -122,7 +122,7 @@ def test_arrays_of_other_libraries_are_taken():
         (lambda s: s.update({"readout.bias": np.zeros(2)}), r"readout.bias must have shape \(1,\)"),
         (lambda s: s.update({"rnn.bias_hh_l0": np.zeros(20)}), "bias_hh_l0 is float64, but all"),
         (lambda s: s.update({"rnn.bias_hh_l0": np.zeros(20, int)}), "bias_hh_l0 is int64, but"),
-        (lambda s: s.update({"readout.bias": [0.0]}), "readout.bias cannot be had as a NumPy"),
+        (lambda s: s.update({"readout.bias": [0.0]}), "readout.bias cannot become a NumPy"),
         (lambda s: s["rnn.bias_hh_l0"].fill(np.nan), "bias_hh_l0 has values that are not finite"),
     ],
 )
@@ -177,9 +177,12 @@ def test_what_has_no_form_is_refused(options, words):
         ({}, "exactly one nn.RNN, nn.GRU or nn.LSTM is required, found 0"),
         ({"a.weight_hh_l0": (6, 2), "b.weight_hh_l0": (6, 2)}, "found 2: a.weight_hh_l0, b.wei"),
         ({"weight_hh_l0": (6, 2)}, "exactly one nn.Linear is required, found 0"),
-        ({"weight_hh_l0": (4, 2), "o.weight": (1, 2), "weight_ih_l0": (4, 1)}, "is of no cell"),
-        ({"weight_hh_l0": (4,), "o.weight": (1, 2)}, "is of no cell"),
-        ({"weight_hh_l0": (0, 0), "o.weight": (1, 2)}, "is of no cell"),
+        (
+            {"weight_hh_l0": (4, 2), "o.weight": (1, 2), "weight_ih_l0": (4, 1)},
+            "belongs to no known cell",
+        ),
+        ({"weight_hh_l0": (4,), "o.weight": (1, 2)}, "belongs to no known cell"),
+        ({"weight_hh_l0": (0, 0), "o.weight": (1, 2)}, "belongs to no known cell"),
         ({"weight_hh_l0": (6, 2), "o.weight": (1, 2)}, "weight_ih_l0"),
     ],
 )

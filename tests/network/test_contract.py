@@ -21,7 +21,8 @@ import pytest
 from problems import CELLS, OPTIONS, TOPOLOGIES, H, I, N, O, Problem, T, everything, excluded
 
 import rnn_xp as rx
-from rnn_xp import losses
+from rnn_xp import cells, losses
+from rnn_xp.losses import names as loss_names
 from rnn_xp.network import configuration
 from rnn_xp.network.sequence import map_state, segments
 from rnn_xp.testing import compare_gradients
@@ -93,16 +94,16 @@ def test_every_output_activation(activation, topology, case, request):
 
 def test_every_name_there_is_has_a_place_in_the_tables():
     """A new cell, topology, read, feed or loss cannot be forgotten here."""
-    cells = [rx.Network(hidden_size=1, **options) for options in CELLS.values()]
-    assert {net.cell for net in cells} == set(configuration._STATES)
-    assert {net.activation for net in cells} == set(configuration._ACTIVATIONS)
-    assert {net.reset_after for net in cells} == {True, False}
+    nets = [rx.Network(hidden_size=1, **options) for options in CELLS.values()]
+    assert {net.cell for net in nets} == set(cells.CELLS)
+    assert {net.activation for net in nets} == set(configuration._ACTIVATIONS)
+    assert {net.reset_after for net in nets} == {True, False}
     shapes = [rx.Network(hidden_size=1, **options) for options in TOPOLOGIES.values()]
     assert {net.topology for net in shapes} == set(configuration._TOPOLOGIES)
     assert {net.read for net in shapes} == set(configuration._READS)
     assert {net.feed for net in shapes} == set(configuration._FEEDS)
     tested = {type(loss) for loss, _ in LOSSES.values()} | {name for name, _ in LOSSES.values()}
-    for name, loss in configuration._LOSSES.items():
+    for name, loss in loss_names.LOSSES.items():
         assert name in tested or type(loss) in tested
     fields = {field.name for field in dataclasses.fields(configuration.Configuration)}
     tables = (CELLS.values(), TOPOLOGIES.values(), (net for net, _ in OPTIONS.values()))

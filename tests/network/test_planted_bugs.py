@@ -15,6 +15,7 @@ import types
 import pytest
 from problems import CELLS, Problem, everything
 
+from rnn_xp.cells import CELLS as KINDS
 from rnn_xp.network import configuration, pipeline
 from rnn_xp.testing import GradientError, check_gradients, compare_gradients
 
@@ -140,7 +141,7 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
             ("xp=xp), dout * cache.n", "xp=xp), dout"),
             ("da = share.dz if share.da is None else share.da", "da = share.dz"),
             ("sum_rows(dgain_x, xp=xp)", "sum_rows(share.dgain, xp=xp)"),
-            ("sum_rows(share.dgain, xp=xp)}", "sum_rows(dgain_x, xp=xp)}"),
+            ("sum_rows(share.dgain, xp=xp)", "sum_rows(dgain_x, xp=xp)"),
             ("xp.matrix_transpose(da_x), xs", "xp.matrix_transpose(share.dz), xs"),
             ("return linear_back(share.dz, gain, norm, xp=xp)", "return share.dz, share.dz"),
             ('return xp.matmul(da, params["w_xh"])', 'return xp.matmul(share.dz, params["w_xh"])'),
@@ -244,7 +245,10 @@ def plant(monkeypatch, where, old, new):
     assert source.find(old, start) >= 0, f"{old!r} is not in {where} any more"
     changed = types.ModuleType(module.__name__)
     exec(source[:start] + source[start:].replace(old, new, 1), changed.__dict__)
-    if owner:  # built by name in configuration
+    if name.startswith("cells.") and owner:  # built by the name of the cell
+        cell = name.rpartition(".")[2]
+        monkeypatch.setitem(KINDS, cell, getattr(changed, KINDS[cell].__name__))
+    elif owner:  # built by name in configuration
         monkeypatch.setattr(configuration, owner, getattr(changed, owner))
     elif name == "topology":
         monkeypatch.setattr(pipeline, "last_steps_back", changed.last_steps_back)
