@@ -32,7 +32,8 @@ from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import total_weight
 from rnn_xp.network import Network, sequence
 from rnn_xp.network.call import Options
-from rnn_xp.network.pipeline import Carry, loss_weight
+from rnn_xp.network.passes import Carry
+from rnn_xp.network.pipeline import loss_weight
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

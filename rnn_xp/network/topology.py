@@ -82,11 +82,13 @@ def _mean_back(dh: Array, steps: int, weights: list[Any], *, xp: Namespace) -> l
 def _max(
     hs: Sequence[Array], mask: Array | None, reverse: bool, *, xp: Namespace
 ) -> tuple[Array, Array]:
-    # Of each unit the first step at which it is largest; an empty row gives 0, from step -1.
+    # For each unit the first step at which it is largest; an empty row gives 0, from step -1. A NaN
+    # is larger than any number, and once chosen it stays: the first one in an unmasked step wins.
     best = xp.zeros_like(hs[0])
     chosen = xp.full(best.shape, -1, dtype=xp.int32, device=device_of(best))
     for t, h in enumerate(hs):
-        larger = ~(xp.real(h) <= xp.real(best)) | (chosen < 0)  # a NaN counts as largest
+        now, before = xp.real(h), xp.real(best)
+        larger = (~(now <= before) & ~xp.isnan(before)) | (chosen < 0)
         if mask is not None:
             larger = larger & mask[t, ...]
         best = xp.where(larger, h, best)

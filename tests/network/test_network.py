@@ -9,6 +9,7 @@ import pytest
 import rnn_xp as rx
 from rnn_xp.cells import GRUState, LSTMState
 from rnn_xp.cells.gates import Parameter
+from rnn_xp.kernels import make_workspace
 from rnn_xp.network import initializers
 
 NET = rx.Network(input_size=2, hidden_size=4, output_size=1)
@@ -293,3 +294,29 @@ def test_lengths_of_any_integer_dtype(dtype, ready):
 def test_rates_are_numbers(rate):
     with pytest.raises(TypeError, match=r"dropout must be a number in \[0, 1\)"):
         rx.Network(hidden_size=4, num_layers=2, dropout=rate)
+
+
+class TestWorkspace:
+    """Kernels keep neither the terms of single steps nor the states between them."""
+
+    @pytest.mark.parametrize("method", ["grad_per_step", "gradient_flow", "segment_value_and_grad"])
+    @pytest.mark.parametrize("topology", ["many_to_one", "many_to_many"])
+    @pytest.mark.parametrize("cell", ["rnn", "gru"])
+    def test_what_kernels_do_not_keep_is_refused(self, method, topology, cell):
+        net = rx.Network(cell=cell, hidden_size=4, topology=topology)
+        backend = rx.get_backend(dtype="float64")
+        params, x = net.init(0, backend), np.ones((3, 5, 1))
+        y = x if topology == "many_to_many" else x[:, 0]
+        with pytest.raises(ValueError, match=r"workspace= is for forward and value_and_grad only"):
+            getattr(net, method)(params, x, y, workspace=make_workspace(backend))
+        getattr(net, method)(params, x, y)  # without one it works
+
+    def test_with_a_workspace_the_two_others_return_the_same(self):
+        net, backend = rx.Network(hidden_size=4), rx.get_backend(dtype="float64")
+        params, x = net.init(0, backend), np.ones((3, 5, 1))
+        workspace = make_workspace(backend)
+        value, grads = net.value_and_grad(params, x, x[:, 0], workspace=workspace)
+        expected, right = net.value_and_grad(params, x, x[:, 0])
+        assert float(value) == pytest.approx(float(expected), rel=1e-14)
+        for name, grad in right.items():
+            np.testing.assert_allclose(grads[name], grad, rtol=1e-12, atol=1e-15)
