@@ -272,7 +272,7 @@ class TestCommandLine:
 def test_scaling(tmp_path):
     """The script behind docs/results/scaling.md, on few windows."""
     command = [
-        sys.executable, str(TESTS.parent / "scripts" / "scaling.py"), "--windows", "2100",
+        sys.executable, str(TESTS.parents[1] / "scripts" / "scaling.py"), "--windows", "2100",
         "--epochs", "3", "--large", "600000", "--out", str(tmp_path / "scaling"),
     ]  # fmt: skip
     subprocess.run(command, check=True, timeout=120, capture_output=True)
@@ -293,7 +293,7 @@ def test_files_of_windows(tmp_path):
                 np.save(path, array[start : start + 1040])
 
     def run(ranks, folder, out, epochs, *more):
-        script = str(TESTS.parent / "scripts" / "train_windows.py")
+        script = str(TESTS.parents[1] / "scripts" / "train_windows.py")
         words = [str(tmp_path / folder), "--out", str(tmp_path / out), "--epochs", str(epochs)]
         done = Launch(ranks, script, *words, *more).wait()
         assert done.status == 0, done.err
@@ -313,7 +313,7 @@ def test_files_of_windows(tmp_path):
     assert run(2, "all", "two", 6) == expected
     run(2, "{rank}", "each", 3, "--sharded")
     assert run(1, "all", "each", 6) == expected
-    broken = Launch(2, str(TESTS.parent / "scripts" / "train_windows.py"), "none", "--out", "o")
+    broken = Launch(2, str(TESTS.parents[1] / "scripts" / "train_windows.py"), "none", "--out", "o")
     done = broken.wait()
     assert done.status != 0
     assert "FileNotFoundError: none has no x-*.npy" in done.err
