@@ -144,6 +144,7 @@ def weight_names(net: Network) -> list[str]:
     >>> weight_names(Network(hidden_size=4))[:3]
     ['layer0.kernel', 'layer0.recurrent_kernel', 'layer0.bias']
     """
+    _check(net)
     return list(_shapes(net))
 
 

@@ -158,8 +158,10 @@ def test_keras_weights_that_do_not_fit_are_an_error_that_names_one(change, messa
         ({"residual": True, "num_layers": 2}, "cannot express residual=True"),
         ({"linear_lags": 2}, "cannot express linear_lags=2"),
         ({"cell": "gru", "reset_after": False}, "PyTorch cannot express reset_after=False"),
+        ({"cell": "mingru"}, "cannot express cell='mingru': it has the cells 'rnn', 'gru', 'lstm'"),
     ],
 )
+@pytest.mark.usefixtures("mingru")
 def test_what_has_no_form_is_refused(options, words):
     net = rx.Network(hidden_size=3, **options)
     with pytest.raises(ValueError, match=words):

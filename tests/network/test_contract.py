@@ -18,7 +18,8 @@ import itertools
 
 import numpy as np
 import pytest
-from problems import CELLS, OPTIONS, TOPOLOGIES, H, I, N, O, Problem, T, everything, excluded
+from problems import CELLS as OWN_CELLS
+from problems import EXAMPLES, OPTIONS, TOPOLOGIES, H, I, N, O, Problem, T, everything, excluded
 
 import rnn_xp as rx
 from rnn_xp import cells, losses
@@ -27,6 +28,9 @@ from rnn_xp.network import configuration
 from rnn_xp.network.sequence import map_state, segments
 from rnn_xp.testing import compare_gradients
 
+pytestmark = pytest.mark.usefixtures("mingru")
+
+CELLS = OWN_CELLS | EXAMPLES
 PRODUCT = [
     names for names in itertools.product(CELLS, TOPOLOGIES, OPTIONS) if not excluded(*names[1:])
 ]
