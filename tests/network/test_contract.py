@@ -55,6 +55,9 @@ PAIRWISE = pairwise()
 
 def make(cell, topology, option, **sizes):
     options, with_ = OPTIONS[option]
+    if cell == "mingru" and option == "dropout":
+        # From a state of zeros a unit whose candidate is dropped stays 0, where max has a kink.
+        with_ = (*with_, "state")
     return Problem(with_=with_, **{**CELLS[cell], **TOPOLOGIES[topology], **options, **sizes})
 
 
