@@ -1,4 +1,4 @@
-"""What a recurrent cell is: its declaration, and the two methods in which cells differ.
+"""The base class of recurrent cells: their declaration, and the parts that all of them share.
 
 A cell computes one time step and its adjoint. Everything else about it is declared here, and
 read from here: the names, shapes and initial values of its parameters, its state, the options it
@@ -69,7 +69,7 @@ class Walk(NamedTuple):
     Attributes
     ----------
     forward, backward : str
-        What follows ``p = x @ w_xh.T + b_h``, and what precedes ``dx`` and ``dw_xh``.
+        The lines after ``p = x @ w_xh.T + b_h``, and those before ``dx`` and ``dw_xh``.
     dp : str
         Name of the gradient of p in ``backward``.
     """

@@ -1,10 +1,10 @@
-"""The shapes of forward and backward: every matrix product that a network does, in order.
+"""The shapes of forward and backward: every matrix product that a network computes, in order.
 
 With samples in rows, as arrays are computed with, ``h (N,H) @ w_hh.T (H,H) -> (N,H)``. Books put
 samples in columns, ``w_hh (H,H) @ h (H,N) -> (H,N)``. Weights and their gradients are the same in
-both; everything else is transposed. A product that contracts the batch axis is a sum over samples
-and, where its rows are those of all steps, over time as well. That axis is marked: ``[N]``,
-``[T*N]``.
+both conventions; everything else is transposed. A product that contracts the batch axis is a sum
+over samples and, if its rows are those of all steps, over time as well. That axis is marked:
+``[N]``, ``[T*N]``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ __all__ = ["Dim", "Operation", "shape_table", "walk_shapes"]
 # How often | samples in rows | in columns, if that differs | shapes. How often: "once", "each t",
 # or "turn", which is each t with feedback and otherwise once for all steps; then conditions.
 # Axes: N rows of a step, S of all steps, A of a turn, R of the readout's turn, M read in all;
-# X inputs of the layer, H hidden, E 2H, K all gates, D all directions, O outputs.
+# X inputs of the layer, H hidden, E 2H, K all gates, D all directions, O outputs. The lines of a
+# cell come from its method `walk`.
 _LAYER = """
 turn plain  | p = x @ w_xh.T + b_h            | p = w_xh @ x + b_h          | A,X @ X,K
 turn norm   | a_x = x @ w_xh.T                | a_x = w_xh @ x              | A,X @ X,K
@@ -62,7 +63,7 @@ once norm   | dg_xh = ones @ ($dp * norm(a_x)) | dg_xh = ($dp * norm(a_x)) @ one
 
 
 class Dim(NamedTuple):
-    """An axis: what it is called, and its length here."""
+    """An axis: its name and its length."""
 
     text: str
     size: int
@@ -73,20 +74,22 @@ _Shape = tuple[Dim, ...]
 
 @dataclass(frozen=True)
 class Operation:
-    """One line of the walk, with shapes as they are with samples in rows.
+    """One line of the walk; shapes are those with samples in rows.
 
     Attributes
     ----------
     part : str
-        "forward, layer 0", "backward, readout".
+        Such as "forward, layer 0" or "backward, readout".
     rows, columns : str
         The equation in either convention.
-    left, right : tuple of Dim, empty if it is no matrix product
+    left, right : tuple of Dim
+        Shapes of the factors; empty if the operation is not a matrix product.
     result : tuple of Dim
+        Shape of the result.
     each_step : bool
-        Whether it is done step by step; otherwise once for all steps.
+        True if it is computed step by step, False if once for all steps.
     times : int
-        How often it is done in all, over steps, layers and directions.
+        Number of computations over all steps, layers and directions.
     """
 
     part: str
@@ -100,12 +103,12 @@ class Operation:
 
     @property
     def sums_over(self) -> str:
-        """The batch axis that the product contracts, "N" or "T*N"; empty if it contracts none."""
+        """Batch axis that the product contracts, "N" or "T*N"; empty if it contracts none."""
         inner = self.left[1].text if self.left else ""
         return inner if inner in ("N", "T*N") else ""
 
     def shapes(self, *, columns: bool = False, sizes: bool = False) -> str:
-        """The line's shapes, in letters or in numbers."""
+        """Return the shapes as text, in letters or in numbers."""
         factors, result = [self.left, self.right] if self.left else [], self.result
         # The gradient of a weight has the weight's shape in both conventions.
         if columns and not self.rows.startswith("dw"):
@@ -123,7 +126,7 @@ class Operation:
 
 
 def walk_shapes(net: Network, rows: int, steps: int) -> list[Operation]:
-    """List what `Network.value_and_grad` does without dropout, and the shapes it does it in.
+    """List the operations of `Network.value_and_grad` without dropout, with their shapes.
 
     Parameters
     ----------
@@ -134,7 +137,12 @@ def walk_shapes(net: Network, rows: int, steps: int) -> list[Operation]:
     Returns
     -------
     list of Operation
-        Every matrix product, and between them what is done entry by entry.
+        Every matrix product, and the entry-by-entry operations between them.
+
+    Raises
+    ------
+    NotImplementedError
+        If the cell does not list its operations, see `rnn_xp.cells.cell.Cell.walk`.
 
     Examples
     --------
@@ -164,7 +172,7 @@ def walk_shapes(net: Network, rows: int, steps: int) -> list[Operation]:
 
 
 class _Maker:
-    """Makes operations of the lines above for one network."""
+    """Turns the lines above into the operations of one network."""
 
     def __init__(self, net: Network, rows: int, steps: int) -> None:
         self.net, self.steps = net, steps
@@ -252,7 +260,7 @@ class _Maker:
 
 
 def shape_table(walk: list[Operation], *, columns: bool = False) -> list[str]:
-    """Lay a walk out as lines of aligned text, samples in rows or in columns."""
+    """Format a walk as lines of aligned text, with samples in rows or in columns."""
     table = [
         (
             f"  {op.columns if columns else op.rows}",

@@ -1,4 +1,4 @@
-"""What a forward pass keeps for its backward, and what the backward returns."""
+"""Results of a forward pass, kept for its backward, and results of the backward."""
 
 from __future__ import annotations
 

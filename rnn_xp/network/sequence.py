@@ -42,7 +42,7 @@ __all__ = [
 
 
 class Schedule(NamedTuple):
-    """What happens at which step to which row, the same in the forward and the backward pass.
+    """Order of the steps, and treatment of single rows, in the forward and the backward pass.
 
     Attributes
     ----------
