@@ -44,7 +44,7 @@ test-mpi: $(VENV)/installed-test ## install mpi4py and MPICH and run the tests o
 
 scaling: $(VENV)/installed-plot ## time ranks of MPI on this machine, with 10 million windows (three minutes)
 	$(BIN)/python -m pip install --quiet 'mpich>=4.3' --editable '.[mpi]'
-	$(BIN)/python scripts/scaling.py --large 10000000 --out docs/results/scaling $(ARGS)
+	$(BIN)/python -m benchmarks.ranks --large 10000000 --out benchmarks/results/ranks $(ARGS)
 
 lint: $(VENV)/installed-lint ## check style and types
 	$(BIN)/ruff check .
@@ -68,19 +68,19 @@ crash-test: $(VENV)/installed-test ## kill a training 50 times, mutate its files
 
 bench: $(VENV)/installed-plot ## time training and inference beside other libraries (ten minutes)
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'jax>=0.5' 'numba>=0.61'
-	$(BIN)/python scripts/bench.py --out docs/results/bench $(ARGS)
+	$(BIN)/python -m benchmarks.cpu --out benchmarks/results/cpu $(ARGS)
 
 gpu-check: ## check and time everything on a CUDA GPU, with the packages of PYTHON (nine minutes)
-	$(PYTHON) scripts/gpu_check.py $(ARGS)
+	$(PYTHON) -m benchmarks.gpu $(ARGS)
 
 memory: $(VENV)/installed-plot ## peak memory of training on 8317 to 831,700 windows (a minute)
-	$(BIN)/python scripts/memory.py $(ARGS)
+	$(BIN)/python -m benchmarks.memory $(ARGS)
 
 learn: $(VENV)/installed-plot ## learn five tasks whose answers are known (about two minutes)
-	$(BIN)/python scripts/learn.py $(ARGS)
+	$(BIN)/python -m benchmarks.learn $(ARGS)
 
 reproduce: $(VENV)/installed-plot ## published results beside ours, and what forecasts are worth (minutes)
-	$(BIN)/python scripts/reproduce.py --out docs/results/reproduce.md $(ARGS)
+	$(BIN)/python -m benchmarks.reproduce --out benchmarks/results/reproduce.md $(ARGS)
 
 docs: $(VENV)/installed-docs ## build the documentation with its API reference, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html $(ARGS) docs docs/_build/html

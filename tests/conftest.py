@@ -15,9 +15,9 @@ os.environ["RNN_XP_KERNELS"] = ""
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib
 import importlib.util
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,13 +32,12 @@ from frozen import freeze
 from guard import no_host_sync
 from problems import CELLS, OPTIONS
 
-import rnn_xp
 from rnn_xp.backend import Backend, get_backend, to_numpy
 
-# numba keeps what it compiled, and notices a change in a function's own file only.
-_SOURCES = sorted((Path(rnn_xp.__file__).parent / "kernels" / "numba").glob("*.py"))
-_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:16]
-os.environ.setdefault("NUMBA_CACHE_DIR", f"{tempfile.gettempdir()}/rnn_xp-numba-{_DIGEST}")
+# dpnp's package brings a runtime for CPUs, but does not say where it is.
+_CPU_RUNTIME = Path(sys.prefix, "lib", "libintelocl.so")
+if _CPU_RUNTIME.exists():
+    os.environ.setdefault("OCL_ICD_FILENAMES", str(_CPU_RUNTIME))
 
 # On torch Keras runs at once; JAX compiles every shape.
 os.environ["KERAS_BACKEND"] = "torch" if importlib.util.find_spec("torch") else "jax"
@@ -58,9 +57,15 @@ CASES = {  # id: (library, device, dtype); what each case is there to catch
     "torch-cpu-f32": ("torch", "cpu", "float32"),  # promotion rules of its own
     "jax-cpu-f64": ("jax", "cpu", "float64"),  # tracing; arrays that cannot change
     "jax-cpu-f32": ("jax", "cpu", "float32"),
+    "dpnp-cpu-f64": ("dpnp", "cpu", "float64"),  # arrays that NumPy may not read unasked
+    "dpnp-cpu-f32": ("dpnp", "cpu", "float32"),
     "cupy-cuda-f32": ("cupy", "cuda:0", "float32"),
 }
-MARKS = {"torch": [pytest.mark.torch], "cupy": [pytest.mark.device]}
+MARKS = {
+    "torch": [pytest.mark.torch],
+    "dpnp": [pytest.mark.dpnp],
+    "cupy": [pytest.mark.device],
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ from rnn_xp.backend import to_numpy
 from rnn_xp.data.datasets import Series
 from rnn_xp.forecasting import SplitSeries
 from rnn_xp.forecasting.model import Model, describe_model
-from rnn_xp.training.state import SCHEMA, check_schema
+from rnn_xp.training.files import SCHEMA, check_schema
 
 __all__ = [
     "RUN_FILES",

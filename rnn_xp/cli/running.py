@@ -9,7 +9,7 @@ from rnn_xp.backend import BackendError
 from rnn_xp.cli.ranks import end_all, let_the_first_speak
 from rnn_xp.distributed import CommError
 from rnn_xp.testing import GradientError
-from rnn_xp.training.loop import DivergenceError
+from rnn_xp.training.watch import DivergenceError
 
 __all__ = ["run"]
 

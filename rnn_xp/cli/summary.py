@@ -12,7 +12,7 @@ from rnn_xp import __version__
 from rnn_xp.backend import Backend
 from rnn_xp.forecasting import Score, SplitSeries, verdict
 from rnn_xp.network import Network
-from rnn_xp.training.trainer import FitResult
+from rnn_xp.training.result import FitResult
 
 __all__ = ["summarize", "where"]
 

@@ -30,8 +30,9 @@ from rnn_xp.forecasting.model import Model, describe_model
 from rnn_xp.network import Network
 from rnn_xp.training.callbacks import Checkpoint, Epoch, Progress
 from rnn_xp.training.inputs import split_rows
-from rnn_xp.training.loop import DivergenceError
-from rnn_xp.training.trainer import FitResult, fit
+from rnn_xp.training.result import FitResult
+from rnn_xp.training.trainer import fit
+from rnn_xp.training.watch import DivergenceError
 
 __all__ = ["add_command"]
 

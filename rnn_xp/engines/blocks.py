@@ -9,34 +9,27 @@ from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend import Backend
 from rnn_xp.data.shards import Shards
 from rnn_xp.distributed import Shares
+from rnn_xp.kernels.rows import ACCELERATOR_ROWS, CPU_ROWS, on_accelerator
 
-__all__ = ["Batch", "Blocks", "default_block_rows", "on_accelerator"]
+__all__ = ["Batch", "Blocks", "default_block_rows"]
 
-_CPU_BLOCK_ROWS = 1040
 _WORTH_A_THREAD = 8192  # numbers in the state of a block
-_ACCELERATOR_BLOCK_ROWS = 65536
-
-
-def on_accelerator(backend: Backend) -> bool:
-    """Whether the backend computes on a device where launches and host reads are dear."""
-    return backend.device_name.startswith(("cuda", "gpu", "tpu", "mps"))
 
 
 def default_block_rows(backend: Backend, rows: int, hidden_size: int) -> int:
-    """Rows of a block for an update of so many rows: 1040 on a CPU, 65,536 on an accelerator.
+    """Return the default number of rows of a block: 1040 on a CPU, 65,536 on an accelerator.
 
-    On a CPU a block's arrays should stay in cache and there should be blocks for all threads;
-    the 8317 rows of the reference workload make 8 of 1040. What would be a single block is cut in
-    two, if its halves are worth a thread each. On an accelerator every further block repeats all
-    kernel launches.
+    On a CPU a block's arrays should stay in cache, and there should be blocks for all threads; the
+    8317 rows of the reference workload make 8 blocks. A single block is cut in two if each half is
+    enough work for a thread. On an accelerator every further block repeats all kernel launches.
 
     Parameters
     ----------
     backend : Backend
     rows : int
-        N of an update.
+        Number of rows of an update.
     hidden_size : int
-        H.
+        Number of hidden units.
 
     Examples
     --------
@@ -46,14 +39,14 @@ def default_block_rows(backend: Backend, rows: int, hidden_size: int) -> int:
     (1040, 32)
     """
     if on_accelerator(backend):
-        return _ACCELERATOR_BLOCK_ROWS
+        return ACCELERATOR_ROWS
     half = -(-rows // 2)
-    alone = rows <= _CPU_BLOCK_ROWS
-    return half if alone and half * hidden_size >= _WORTH_A_THREAD else _CPU_BLOCK_ROWS
+    alone = rows <= CPU_ROWS
+    return half if alone and half * hidden_size >= _WORTH_A_THREAD else CPU_ROWS
 
 
 class Batch(NamedTuple):
-    """Rows to train on. Every array that is given has N rows; `rnn_xp.Network` documents them."""
+    """Rows of data. Every array that is not None has N rows; `rnn_xp.fit` documents them."""
 
     x: Array
     y: Array
@@ -63,12 +56,12 @@ class Batch(NamedTuple):
     reset: Array | None = None
 
     def rows(self, start: int, stop: int) -> Batch:
-        """Rows start..stop-1, as far as there are any; views where the library has them."""
+        """Return the rows start..stop-1 or fewer at the end, as views if the library has views."""
         stop = min(stop, self.x.shape[0])
         return Batch(*(None if a is None else a[start:stop, ...] for a in self))
 
     def take(self, index: Array, *, xp: Namespace) -> Batch:
-        """Rows by index."""
+        """Return the rows with these indices."""
 
         def take(array: Array) -> Array:
             return array[index] if isinstance(array, Shards) else xp.take(array, index, axis=0)
@@ -76,7 +69,10 @@ class Batch(NamedTuple):
         return Batch(*(None if a is None else take(a) for a in self))
 
     def steps(self, start: int, stop: int, topology: str) -> Batch:
-        """Steps start..stop-1 of what has steps: x has none in one_to_many, y in many_to_one."""
+        """Return the steps start..stop-1 of the arrays that have a time axis.
+
+        x has none in one_to_many, and y has none in many_to_one.
+        """
         cut, weight = slice(start, stop), self.sample_weight
 
         def of_steps(array: Array) -> Array:
@@ -95,28 +91,29 @@ class Batch(NamedTuple):
 
     @property
     def options(self) -> dict[str, Array | None]:
-        """Arguments of the network's methods beyond x, y and the weights."""
+        """The keyword arguments lengths, mask and reset of the network's methods."""
         return {"lengths": self.lengths, "mask": self.mask, "reset": self.reset}
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Rows in blocks, which are numbered over the rows of all ranks.
+    """Rows in blocks, whose numbers run over the rows of all ranks.
 
     Attributes
     ----------
     batch : Batch
-        The rows that are here.
+        The rows that this rank holds.
     block_rows : int
-        Of each block; the last one may have less.
+        Number of rows of a block; the last block may have fewer.
     held : range
-        Numbers of the blocks whose rows are here.
+        Numbers of the blocks that this rank holds.
     own : range
-        Numbers of those that are computed here.
+        Numbers of the blocks that this rank computes.
     shares : callable or None
-        ``shares(rank)`` is what each rank computes; None without other ranks.
+        ``shares(rank)`` gives the numbers of the blocks that each rank computes; None for a single
+        rank.
     scattered : bool
-        Whether each rank holds its own blocks alone.
+        True if each rank holds only the blocks that it computes.
     """
 
     batch: Batch
@@ -127,6 +124,6 @@ class Blocks:
     scattered: bool = False
 
     def __getitem__(self, number: int) -> Batch:
-        """Rows of a block."""
+        """Return the rows of a block."""
         start = (number - self.held.start) * self.block_rows
         return self.batch.rows(start, start + self.block_rows)

@@ -1,4 +1,4 @@
-"""What the estimators share: their parameters, the checks of X, training, and the raw outputs."""
+"""Base class of the estimators: parameters, checks of X, training, and the network's outputs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from rnn_xp import optim
+from rnn_xp._checks import whole
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import (
     Backend,
@@ -19,36 +19,30 @@ from rnn_xp.backend import (
     get_backend,
     to_numpy,
 )
-from rnn_xp.engines.blocks import default_block_rows
-from rnn_xp.kernels import make_workspace
 from rnn_xp.network import Network
+from rnn_xp.optim import Optimizer
+from rnn_xp.optim.names import OPTIMIZERS
 from rnn_xp.training.callbacks import Progress
-from rnn_xp.training.inputs import on_host
-from rnn_xp.training.trainer import FitResult, fit
+from rnn_xp.training.inputs import on_host, split_rows
+from rnn_xp.training.result import FitResult
+from rnn_xp.training.trainer import fit
 
 __all__ = ["Recurrent", "beside", "elsewhere"]
 
-_SOLVERS = {
-    "adam": optim.Adam,
-    "adamw": optim.AdamW,
-    "rmsprop": optim.RMSprop,
-    "sgd": optim.SGD,
-    "lbfgs": optim.LBFGS,
-}
 _BATCH_ROWS = 200
 
 _NO_Y: Any = object()
 
 
 def elsewhere(X: Any) -> bool:
-    """Whether X is an array of another library than NumPy, to be computed where it is."""
+    """Return True if X is an array of a library other than NumPy, to be computed there."""
     import array_api_compat
 
     return array_api_compat.is_array_api_obj(X) and not array_api_compat.is_numpy_array(X)
 
 
 def beside(x: Any, values: Any, dtype: Any) -> Array:
-    """Bring y or weights to the library and device of x: everything follows X."""
+    """Bring y or weights to the library and device of x, which everything follows."""
     xp, device = array_namespace(x), device_of(x)
     if not elsewhere(values):
         values = xp.asarray(np.array(values), device=device)  # its own, to be written to
@@ -57,75 +51,104 @@ def beside(x: Any, values: Any, dtype: Any) -> Array:
     return xp.astype(values, dtype, copy=False)
 
 
+def _check_weights(sample_weight: Any, x: Any) -> Any:
+    """Check the weights of the rows of x; those of host data must not be negative."""
+    if not on_host(x):
+        return beside(x, sample_weight, x.dtype)
+    weights = check_array(
+        sample_weight, ensure_2d=False, dtype=x.dtype, ensure_non_negative=True,
+        input_name="sample_weight",
+    )  # fmt: skip
+    if weights.ndim != 1:
+        raise ValueError(f"sample_weight must have shape (n,), got {weights.shape}.")
+    check_consistent_length(x, weights)
+    if not weights.any():
+        raise ValueError("sample_weight is zero for every row; at least one must be positive.")
+    return weights
+
+
 _PARAMETERS = """
     Parameters
     ----------
     cell : {"rnn", "gru", "lstm"}
+        Kind of the recurrent cell.
     hidden_size : int
-        H, hidden units of each layer.
+        Number of hidden units of each layer and direction.
     num_layers : int
+        Number of recurrent layers.
     bidirectional : bool
+        If True, each layer has a second direction that reads time backwards.
     activation : {"tanh", "relu"}
-        Of the cell "rnn".
+        Activation of the cell "rnn".
     read : {"last", "mean", "max"}
-        Which hidden state of the window the readout is given.
-    dropout, recurrent_dropout : float
-        Rates in [0, 1), between layers and of the state.
-    layer_norm, residual : bool
-    solver : {"adam", "adamw", "rmsprop", "sgd", "lbfgs"} or Optimizer
-        An object of `rnn_xp.optim` brings its own settings, and `learning_rate_init`, `alpha` and
-        `clip_norm` are left aside.
+        Hidden state that the readout sees: the last one, or the mean or maximum over the window.
+    dropout : float
+        Dropout rate in [0, 1) between layers.
+    recurrent_dropout : float
+        Dropout rate in [0, 1) of the hidden state.
+    layer_norm : bool
+        If True, the cell normalises its projections.
+    residual : bool
+        If True, every layer but the first adds its input to its output.
+    solver : {"adam", "adamw", "rmsprop", "adagrad", "sgd", "lbfgs"} or Optimizer
+        An object of `rnn_xp.optim` has settings of its own, and `learning_rate_init`, `alpha` and
+        `clip_norm` are then ignored.
     learning_rate_init : float
-        Not for "lbfgs".
+        Learning rate; ignored by "lbfgs".
     alpha : float
-        L2 penalty on the weights: ``alpha / 2 * |w|**2`` is added to the mean loss ("adamw": decay
-        of the weights). Not for "lbfgs".
+        L2 penalty on the weights: ``alpha / 2 * |w|**2`` is added to the mean loss; for "adamw" it
+        is the weight decay. Not available for "lbfgs".
     clip_norm : float, optional
-        Largest norm of a gradient. Not for "lbfgs".
+        Largest norm of a gradient. Not available for "lbfgs".
     batch_size : int or "auto"
-        Rows of an update. "auto" is min(200, n), and all rows for "lbfgs".
+        Number of windows in an update, clipped to the number of windows that are trained on;
+        "auto" is 200. "lbfgs" always uses all of them.
     max_iter : int
-        Epochs.
+        Largest number of epochs.
     tol : float
-        A loss lower by a share of less than this is no improvement.
+        Minimum relative decrease of the loss that counts as an improvement.
     n_iter_no_change : int, optional
-        Epochs without an improvement after which training ends; None never ends it.
+        Number of epochs without an improvement after which training ends; None never ends it.
     early_stopping : bool
-        Whether to hold out the last windows and to keep the weights that do best on them. They are
-        the last in time and never shuffled; T + O - 1 windows before them are left out, which share
-        values with them.
+        If True, the last windows in time are held out, never shuffled, and the weights with the
+        lowest loss on them are kept. The T + O - 1 windows before them, which share values with
+        them, are left out.
     validation_fraction : float
-        The share held out.
+        Fraction of the windows to hold out for early stopping.
     random_state : int, RandomState or None
-        Of the first weights, the order of minibatches, and dropout.
+        Seeds the initial weights, the order of minibatches and dropout.
     warm_start : bool
-        Whether `fit` goes on from the weights and the solver's state that are there.
+        If True, `fit` continues from the weights and the solver's state of the last call.
     verbose : bool
-        Whether to report progress on standard error.
+        If True, progress is reported on standard error.
     workers : int, optional
-        Threads, all cores by default; no bit depends on it.
+        Number of threads, all cores by default. Results do not depend on it.
     backend : str or Backend, optional
-        Where to compute on NumPy data, see `rnn_xp.get_backend`; NumPy by default.
+        Backend that computes NumPy data, see `rnn_xp.get_backend`; NumPy by default.
 
     Attributes
     ----------
     net_ : Network
+        The network.
     params_ : dict of arrays
-        Weights, by the names of `rnn_xp.Network`.
+        Its parameters, by the names of `rnn_xp.Network`.
     loss_curve_ : list of float
-        The loss before the update (full batch), or the mean of an epoch's losses.
+        Loss of each epoch: before the update (full batch), or the mean over its updates.
     validation_curve_ : list of float
-        With early stopping, the loss on what is held out after each epoch.
+        With early stopping, the loss on the held-out windows after each epoch.
     best_loss_ : float
-        Lowest of the curve that decides when to stop.
+        Lowest loss on the curve that decides when to stop.
     n_iter_ : int
-        Epochs done.
-    n_features_in_, n_outputs_ : int
+        Number of epochs.
+    n_features_in_ : int
+        Number of steps of a window, T.
+    n_outputs_ : int
+        Number of outputs of the network.
 """
 
 
 class Recurrent(BaseEstimator):  # type: ignore[misc]
-    """What the estimators share; a subclass names the loss and what is checked of y."""
+    """Base class of the estimators; a subclass names the loss and the checks of y."""
 
     _loss: ClassVar[str]
     _checks_of_y: ClassVar[dict[str, bool]]
@@ -201,11 +224,11 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _goes_on(self, partial: bool) -> bool:
-        """Whether to train from what is there."""
+        """Return True if training continues from the weights of an earlier call."""
         return (partial or self.warm_start) and hasattr(self, "params_")
 
     def _windows(self, X: Any, y: Any = _NO_Y, *, reset: bool) -> tuple[Any, Any]:
-        """Check X and, if given, y; X as windows (n, T, I)."""
+        """Check X and y, if there is one, and return X as windows (n, T, I)."""
         if elsewhere(X):
             steps = X.shape[1] if len(X.shape) > 1 else 0
             if reset:
@@ -228,7 +251,7 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
         return (X if len(X.shape) == 3 else X[:, :, None]), y
 
     def _place(self, X: Any) -> Backend:
-        """Where to compute: with X, or where the user says."""
+        """Return the backend of X, or for NumPy data the backend that the user chose."""
         if not on_host(X):
             return backend_of(X)
         if isinstance(self.backend, Backend):
@@ -238,18 +261,29 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
     def _optimizer(self) -> Any:
         if not isinstance(self.solver, str):
             return self.solver
-        if self.solver not in _SOLVERS:
+        if self.solver not in OPTIMIZERS:
             raise ValueError(
-                f"solver={self.solver!r} is not known. Choose from: {', '.join(_SOLVERS)}, or give "
-                "an object of rnn_xp.optim."
+                f"solver={self.solver!r} is not known. Choose from: {', '.join(OPTIMIZERS)}, or "
+                "give an object of rnn_xp.optim."
             )
         if self.solver == "lbfgs":
             if self.alpha or self.clip_norm is not None:
                 raise ValueError("solver='lbfgs' has no alpha and no clip_norm; leave these out.")
-            return optim.LBFGS()
-        return _SOLVERS[self.solver](
+            return OPTIMIZERS[self.solver]()
+        return OPTIMIZERS[self.solver](
             self.learning_rate_init, weight_decay=self.alpha, clip_norm=self.clip_norm
         )
+
+    def _update_rows(self, rows: int) -> int:
+        """Return the rows of an update, at most the ``rows`` that are trained on."""
+        if isinstance(self.batch_size, str) and self.batch_size == "auto":
+            return min(_BATCH_ROWS, rows)
+        try:
+            return min(whole("batch_size", self.batch_size), rows)
+        except ValueError:
+            raise ValueError(
+                f"batch_size must be 'auto' or an integer >= 1, got {self.batch_size!r}."
+            ) from None
 
     def _network(self, inputs: int, outputs: int) -> Network:
         return Network(
@@ -263,32 +297,29 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
     def _train(
         self, x: Any, y: Any, sample_weight: Any, outputs: int, *, partial: bool, go_on: bool
     ) -> Self:
-        """Train on checked windows and targets as the loss takes them; if partial, an epoch."""
+        """Train on checked windows and targets, for one epoch if partial."""
         backend, optimizer = self._place(x), self._optimizer()
-        full = bool(getattr(optimizer, "full_batch_only", False))
+        full = isinstance(optimizer, Optimizer) and optimizer.full_batch_only
         rows, net, self._on_host = x.shape[0], self._network(x.shape[2], outputs), on_host(x)
-        if sample_weight is not None and on_host(x):
-            sample_weight = _check_sample_weight(
-                sample_weight, x, dtype=x.dtype, ensure_non_negative=True
-            )
-        elif sample_weight is not None:
-            sample_weight = beside(x, sample_weight, x.dtype)
+        if sample_weight is not None:
+            sample_weight = _check_weights(sample_weight, x)
         if go_on and self.net_ != net:
             raise ValueError(
                 f"the network was {self.net_!r} and cannot go on as {net!r}. Give warm_start=False."
             )
-        batch = _BATCH_ROWS if self.batch_size == "auto" else self.batch_size
-        if isinstance(batch, str) or batch < 1:
-            raise ValueError(f"batch_size must be 'auto' or an integer >= 1, got {batch!r}.")
+        validation = gap = None
+        if self.early_stopping and not partial:  # windows across the gap share no value
+            validation = float(self.validation_fraction)
+            gap = x.shape[1] + (y.shape[1] if len(y.shape) > 1 else 1) - 1
+            rows, _ = split_rows(rows, validation, gap)
+        batch = self._update_rows(rows)
         seed = int(check_random_state(self.random_state).randint(2**31))
-        held_out = self.early_stopping and not partial
         progress = Progress() if self.verbose else Progress(lines=0)
         with progress:
             result = fit(
                 net, x, y, optimizer=optimizer, epochs=1 if partial else self.max_iter,
-                loss=self._loss, batch_size=None if full or batch >= rows else batch,
-                sample_weight=sample_weight,
-                validation=float(self.validation_fraction) if held_out else None,
+                loss=self._loss, batch_size=None if full or batch == rows else batch,
+                sample_weight=sample_weight, validation=validation, gap=gap,
                 patience=None if partial else self.n_iter_no_change, tolerance=self.tol,
                 params=self._last_params if go_on else None,
                 opt_state=self._opt_state if go_on else None,
@@ -304,7 +335,9 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
         best: Params | None = result.best_params
         self.params_ = result.params if best is None else best
         self._last_params = result.params
-        self._opt_state, self._backend = result.state.opt_state, result.backend
+        self._opt_state = result.state.opt_state
+        place = result.backend  # by its names: a fitted estimator holds no module
+        self._origin = (place.name, place.device_name, place.dtype_name)
         self.loss_curve_ = [*(self.loss_curve_ if go_on else []), *losses]
         self.validation_curve_ = [*(self.validation_curve_ if go_on else []), *held_out]
         self.best_loss_ = min(self.validation_curve_ or self.loss_curve_)
@@ -312,30 +345,22 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _raw(self, X: Any, method: str) -> Array:
-        """Outputs of the network (n, O), where X is."""
+        """Return the network's outputs (n, O), in the library of X."""
         check_is_fitted(self)
         x, _ = self._windows(X, reset=False)
-        host, backend = on_host(x), self._backend
-        given = None if host else backend_of(x)
-        if host != self._on_host or (
-            given and (given.name, given.device) != (backend.name, backend.device)
-        ):
+        host, (name, device, dtype) = on_host(x), self._origin
+        backend = get_backend(name, device=device, dtype=dtype) if host else backend_of(x)
+        if host != self._on_host or (backend.name, backend.device_name) != (name, device):
             raise ValueError(
                 f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace "
                 "and the same device as those passed to fit(): these were "
-                f"{'NumPy arrays' if self._on_host else backend}, and now there are "
-                f"{given or 'NumPy arrays'}."
+                f"{'NumPy arrays' if self._on_host else f'of {name} on {device}'}, and now there "
+                f"are {'NumPy arrays' if host else f'those of {backend}'}."
             )
         if x.shape[2] != self.net_.input_size:
             raise ValueError(
                 f"X has {x.shape[2]} features at each step, but {type(self).__name__} is "
                 f"expecting {self.net_.input_size}."
             )
-        workspace, found = make_workspace(backend), []
-        size = default_block_rows(backend, x.shape[0], self.net_.hidden_size)
-        for start in range(0, x.shape[0], size):  # so that memory does not grow with the rows
-            rows = x[start : min(start + size, x.shape[0]), ...]
-            rows = backend.asarray(rows) if host else rows
-            found.append(self.net_.forward(self.params_, rows, workspace=workspace)[0])
-        out = backend.xp.concat(found)
+        out = self.net_.predict(self.params_, backend.asarray(x, copy=False) if host else x)
         return to_numpy(out) if host else out

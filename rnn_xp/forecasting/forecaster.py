@@ -85,7 +85,7 @@ class Forecaster(Settings):
     predictor_ : rnn_xp.forecasting.predictor.Predictor
         The network, and its parameters by seed.
     history_ : list of dict
-        Of the trainings, see `rnn_xp.training.trainer.FitResult`.
+        Of the trainings, see `rnn_xp.FitResult`.
 
     Notes
     -----

@@ -14,7 +14,7 @@ from rnn_xp._typing import Params
 from rnn_xp.backend import Backend, to_numpy
 from rnn_xp.data.scalers import Scaler
 from rnn_xp.network import Network
-from rnn_xp.training.state import check_schema
+from rnn_xp.training.files import check_schema
 
 __all__ = ["Model", "describe_model", "load_model"]
 
@@ -41,7 +41,7 @@ class Model:
 
     def predict(self, x: Any, backend: Backend) -> _Floats:
         """Forecast from scaled windows (N, T, I): (N, horizon) on the host, in original units."""
-        pred, _ = self.net.forward(self.params, backend.asarray(x))
+        pred = self.net.predict(self.params, backend.asarray(x))
         return self.scaler.inverse_target(to_numpy(pred))
 
 

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp import optim
-from rnn_xp._typing import Optimizer, Params
+from rnn_xp._typing import Params
 from rnn_xp.backend import Backend, to_numpy
 from rnn_xp.forecasting.baselines import fit_linear_ar
 from rnn_xp.forecasting.design import Design
 from rnn_xp.losses import Pinball
 from rnn_xp.network import Network
+from rnn_xp.optim import Optimizer
 from rnn_xp.training.inputs import split_rows
 from rnn_xp.training.trainer import fit
 

@@ -49,13 +49,15 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
     workspace = options.workspace if plain else None
     noise = _draw(net, x, steps, options.rng, xp=xp)
     if net.feedback:
-        return _run_feedback(net, params, x, steps, states, schedule, noise, xp=xp)
+        return _run_feedback(
+            net, params, x, steps, states, schedule, noise, tape=options.tape, xp=xp
+        )
     xs = xp.permute_dims(x, (1, 0, 2))
     if one_to_many:
         xs = net.feed_function.forward(xs, steps, xp=xp)
     if schedule.mask is not None:  # so that not even a NaN in the padding can be seen
         xs = xp.where(schedule.mask, xs, xp.zeros_like(xs))
-    stack = net.layers.run(params, xs, states, schedule, noise, workspace, xp=xp)
+    stack = net.layers.run(params, xs, states, schedule, noise, workspace, tape=options.tape, xp=xp)
     if net.topology == "many_to_one":
         reads = [
             net.read_function.forward(hs, schedule.mask, bool(direction), xp=xp)
@@ -114,8 +116,6 @@ def run_back(
     dfinals = _split_state(net, done, dstate)
     if isinstance(done, FeedbackPass):
         return _feedback_back(net, params, done, dout, dfinals, per_step=per_step, flow=flow)
-    if wrt_input or per_step or flow:
-        _refuse_workspace(done)
     dy = net.output_function.backward(dout, done.out, xp=xp)
     w_hy, workspace = params["readout.w_hy"], done.workspace
     dh = xp.matmul(dy, w_hy) if workspace is None else workspace.matmul("readout", dy, w_hy)
@@ -180,7 +180,6 @@ def carry_at(net: Configuration, done: Pass, step: int) -> Carry:
     if isinstance(done, FeedbackPass):
         state = after(done.tape)
         return Carry(join_states(net, state.layers, xp=done.xp), state.pred[:, None, :])
-    _refuse_workspace(done)
     x = None
     if net.topology == "one_to_many":
         x = done.xp.zeros_like(done.x) if step and net.feed == "zeros" else done.x
@@ -222,6 +221,7 @@ def _run_feedback(
     schedule: Schedule,
     noise: Noise,
     *,
+    tape: bool,
     xp: Namespace,
 ) -> Pass:
     between = [
@@ -229,11 +229,12 @@ def _run_feedback(
         for t in range(steps)
     ]
     first = FeedbackState(x[:, 0, :], tuple(states(i) for i in range(net.num_layers)))
-    tape = sequence.run(
-        net.make_feedback(), params, between, first, schedule, tuple(noise.recurrent), xp=xp
-    )
-    out = _rows(xp.stack([state.pred for state in tape.states]), xp=xp)
-    return FeedbackPass(xp, x, steps, schedule, noise, tape, out)
+    passed = sequence.run(
+        net.make_feedback(), params, between, first, schedule, tuple(noise.recurrent),
+        tape=tape, xp=xp,
+    )  # fmt: skip
+    out = _rows(xp.stack([state.pred for state in passed.states]), xp=xp)
+    return FeedbackPass(xp, x, steps, schedule, noise, passed, out)
 
 
 def _feedback_back(
@@ -287,15 +288,6 @@ def _readout_grads(done: LayersPass, dy: Array, *, per_step: bool) -> Params:
     dys, hs = (xp.reshape(a, (steps, -1, a.shape[1])) for a in (dy, done.h))
     terms = [product(dys[t, ...], hs[t, ...]) for t in range(steps)]
     return {name: xp.stack([term[name] for term in terms]) for name in terms[0]}
-
-
-def _refuse_workspace(done: LayersPass) -> None:
-    """Refuse to look into a pass that was computed by kernels."""
-    if done.workspace is not None:
-        raise ValueError(
-            "Network: workspace= is for forward and value_and_grad only: its kernels keep neither "
-            "the gradients of single steps nor the states between them. Leave it out here."
-        )
 
 
 def _rows(a: Array, *, xp: Namespace) -> Array:

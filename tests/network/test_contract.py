@@ -1,7 +1,7 @@
 """The gradient contract over the full product of cells, topologies and options.
 
     every cell  x  every topology and feed  x  every option      on NumPy and array-api-strict
-    every pair of cell, topology and option                      on JAX under jit, and on torch
+    every pair of cell, topology and option                      on JAX under jit, torch and dpnp
 
 `test_gradients.py` shows the contract in full, entry by entry, for the plain cells. Here one random
 direction stands for all entries of an array: any wrong entry changes it.
@@ -121,7 +121,12 @@ def test_every_name_there_is_has_a_place_in_the_tables():
 @pytest.mark.parametrize("names", PAIRWISE, ids=ids)
 @pytest.mark.parametrize(
     "case",
-    ["strict-device1-f32", "jax-cpu-f64", pytest.param("torch-cpu-f64", marks=pytest.mark.torch)],
+    [
+        "strict-device1-f32",
+        "jax-cpu-f64",
+        pytest.param("torch-cpu-f64", marks=pytest.mark.torch),
+        pytest.param("dpnp-cpu-f64", marks=pytest.mark.dpnp),
+    ],
     indirect=True,
 )
 def test_every_pair(names, case, request):

@@ -148,6 +148,27 @@ class TestFit:
         assert losses.shape == (3,)
 
 
+@pytest.mark.torch
+def test_gradients_that_torch_records_stay_outside():
+    """Else every epoch would be added to the graph of x, y or the initial parameters."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    x, y = (torch.tensor(array) for array in windows(20))
+    params = NET.init(0, rx.get_backend("torch", dtype="float64"))
+    options = {"optimizer": rx.optim.adam(0.01), "epochs": 3, "validation": (x, y)}
+    right = rx.fit(NET, x, y, params=params, **options)
+    recorded = {name: p.clone().requires_grad_() for name, p in params.items()}
+    data = [array.clone().requires_grad_() for array in (x, y)]
+    options["validation"] = tuple(data)
+    weight = torch.ones(20, dtype=x.dtype, requires_grad=True)
+    result = rx.fit(NET, *data, sample_weight=weight, params=recorded, **options)
+    assert result.history == right.history
+    for tensor in (*result.params.values(), *result.best_params.values()):
+        assert not tensor.requires_grad
+    for slot in result.state.opt_state.slots.values():
+        assert not any(tensor.requires_grad for tensor in slot.values())
+    assert all(tensor.requires_grad for tensor in (*data, *recorded.values()))
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("change", "error", "message"),

@@ -14,11 +14,11 @@ from rnn_xp.checkpoint import CheckpointError
 from rnn_xp.engines.blocks import Batch, Blocks
 from rnn_xp.losses import mse
 from rnn_xp.optim.schedules import Plateau, ReduceOnPlateau
+from rnn_xp.training import files, identity
 from rnn_xp.training import loop as training_loop
-from rnn_xp.training import state as training_state
 from rnn_xp.training.callbacks import Checkpoint
-from rnn_xp.training.loop import Watch
 from rnn_xp.training.ranks import digest
+from rnn_xp.training.watch import Watch
 
 NET = rx.Network(hidden_size=4)
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
@@ -158,7 +158,7 @@ class TestKept:
 
     def test_time_and_evaluations_add_up(self, kept):
         path, state = kept
-        training_state.save(path, dataclasses.replace(state, seconds=1000.0))
+        files.save(path, dataclasses.replace(state, seconds=1000.0))
         for resume in (dataclasses.replace(state, seconds=1000.0), path):
             found = fit(epochs=8, resume=resume)
             assert 1000.0 < found.seconds < 1060.0
@@ -167,7 +167,7 @@ class TestKept:
     def test_a_moved_run_says_where_it_is_now(self, kept):
         path, state = kept
         moved = dataclasses.replace(state, run={**state.run, "where": {"backend": "other"}})
-        training_state.save(path, moved)
+        files.save(path, moved)
         with pytest.warns(UserWarning, match="bits may differ") as caught:
             found = fit(epochs=6, resume=path)
         assert found.state.run == state.run
@@ -234,7 +234,7 @@ class TestKept:
     def test_a_device_is_known_by_its_kind(self, monkeypatch):
         """On another GPU of the same kind a run goes on without a warning."""
         monkeypatch.setattr(type(FLOAT64), "device_kind", "cuda NVIDIA L4")
-        assert training_state.whereabouts(FLOAT64)["device"] == "cuda NVIDIA L4"
+        assert identity.whereabouts(FLOAT64)["device"] == "cuda NVIDIA L4"
 
     def test_the_ends_of_ranges(self):
         with pytest.raises(ValueError, match="tolerance must be in"):
@@ -251,7 +251,7 @@ class TestKept:
 
     def test_history_is_float64_and_no_time_at_all_is_fine(self, kept):
         path, state = kept
-        training_state.save(path, dataclasses.replace(state, seconds=0.0))
+        files.save(path, dataclasses.replace(state, seconds=0.0))
         assert len(fit(epochs=6, resume=path).history["loss"]) == 6
         arrays, about = checkpoint.load(path)
         arrays["history.loss"] = arrays["history.loss"].astype("f4")
@@ -271,11 +271,11 @@ def test_where_a_run_was_computed_names_the_blas_of_numpy_alone(monkeypatch):
 
     loaded = [pool("numpy"), pool("scipy"), {"user_api": "openmp", "filepath": "/lib/omp.so"}]
     monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: loaded)
-    training_state._blas.cache_clear()
+    identity._blas.cache_clear()
     try:
-        assert training_state.whereabouts(FLOAT64)["blas"] == ["openblas 0.3 numpy"]
-        training_state._blas.cache_clear()
+        assert identity.whereabouts(FLOAT64)["blas"] == ["openblas 0.3 numpy"]
+        identity._blas.cache_clear()
         loaded[:] = [pool("system")]  # which all share
-        assert training_state.whereabouts(FLOAT64)["blas"] == ["openblas 0.3 system"]
+        assert identity.whereabouts(FLOAT64)["blas"] == ["openblas 0.3 system"]
     finally:
-        training_state._blas.cache_clear()
+        identity._blas.cache_clear()

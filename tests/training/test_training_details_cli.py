@@ -20,7 +20,7 @@ from rnn_xp.cli import train
 from rnn_xp.cli.interrupts import Interrupts
 from rnn_xp.forecasting.model import load_model
 from rnn_xp.optim.schedules import ReduceOnPlateau
-from rnn_xp.training import state as training_state
+from rnn_xp.training import files
 
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
 
@@ -117,13 +117,13 @@ class TestCommand:
 
     @pytest.mark.parametrize(("every", "writes"), [(1, [1, 2, 3]), (2, [2, 3])])
     def test_how_often_is_written(self, every, writes, monkeypatch):
-        save, written = training_state.save, []
+        save, written = files.save, []
 
         def spy(path, state, about):
             written.append(state.epoch)
             save(path, state, about)
 
-        monkeypatch.setattr(training_state, "save", spy)
+        monkeypatch.setattr(files, "save", spy)
         assert self.train("--checkpoint-every", every) == 0
         assert written == writes
 

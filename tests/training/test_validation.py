@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rnn_xp as rx
-from rnn_xp.training.loop import Watch
+from rnn_xp.training.watch import Watch
 
 NET = rx.Network(hidden_size=6)
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
