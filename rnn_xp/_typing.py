@@ -19,7 +19,6 @@ from typing import Any, Protocol, TypeAlias
 
 __all__ = [
     "Array",
-    "Cell",
     "Engine",
     "Kernel",
     "Loss",
@@ -68,32 +67,6 @@ class Stepper(Protocol):
         self, params: Params, dstate: State, cache: Any, *, xp: Namespace
     ) -> tuple[Any, State]:
         """One step back: the step's share in the weight gradients, and the state's gradient."""
-
-
-class Cell(Stepper, Protocol):
-    """A recurrent cell, see `rnn_xp.cells`. It knows nothing of time."""
-
-    @property
-    def kernel(self) -> str | None:
-        """Name of the kernels that compute this cell faster; None if there is none."""
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the parameters."""
-
-    def constants(self) -> dict[str, tuple[float, ...]]:
-        """Initial values, gate by gate, of the vectors that do not start at zero."""
-
-    def initial_state(self, zeros: Array) -> State:
-        """Return the state of zeros, given zeros (N, H)."""
-
-    def project(self, params: Params, xs: Array, *, xp: Namespace) -> Array:
-        """Compute what does not depend on h, for M rows: (M, I) to (M, G*H)."""
-
-    def input_back(self, params: Params, xs: Array, share: Any, *, xp: Namespace) -> Array:
-        """Adjoint of `project` with respect to the input, for M rows: dx (M, I)."""
-
-    def collect(self, params: Params, xs: Array, share: Any, *, xp: Namespace) -> Params:
-        """Weight gradients summed over M rows."""
 
 
 class Kernel(Protocol):

@@ -1,12 +1,12 @@
 """Check a gradient against the definition of a derivative.
 
-Two oracles, neither of which knows anything about backpropagation:
+There are two oracles, neither of which knows anything about backpropagation:
 
 complex step (default)
     ``imag(f(p + 1e-30j * u)) / 1e-30``. There is no subtraction, so no digits cancel, and the
-    result is right to rounding: 1e-16 relative. It needs f to be analytic.
+    result is exact to rounding, 1e-16 relative. f must be analytic.
 central difference
-    ``(f(p + h * u) - f(p - h * u)) / (2 * h)``. Right to about 1e-10 relative in float64. For
+    ``(f(p + h * u) - f(p - h * u)) / (2 * h)``, exact to about 1e-10 relative in float64. For
     functions with kinks, away from them.
 
 The oracle always runs on the host in double precision; the gradient under test may come from any
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,21 +34,50 @@ from rnn_xp.network import Network, pipeline
 from rnn_xp.network.call import Options
 from rnn_xp.network.sequence import map_state
 
-__all__ = ["GradientError", "check_gradients", "compare_gradients"]
+__all__ = [
+    "TOLERANCE",
+    "GradientError",
+    "WorstEntry",
+    "check_gradients",
+    "compare_gradients",
+    "worst_entry",
+]
 
 _STEP = {"complex_step": 1e-30, "central_difference": 1e-5}
-_TOLERANCE = {
+TOLERANCE: dict[tuple[str, str], float] = {
     ("complex_step", "float64"): 1e-12,
     ("central_difference", "float64"): 1e-7,
     ("complex_step", "float32"): 2e-5,
     ("central_difference", "float32"): 2e-5,
 }
+"""Largest relative error that is allowed, by method and dtype."""
 
 _Arguments = dict[str, NDArray[Any]]
 
 
 class GradientError(AssertionError):
     """A gradient differs from the derivative of its function."""
+
+
+class WorstEntry(NamedTuple):
+    """The entry of an array whose gradient is furthest from the derivative.
+
+    Attributes
+    ----------
+    error : float
+        Relative to the largest gradient or derivative of the array.
+    at : tuple of int
+        Its index.
+    gradient, derivative : float
+    entries : int
+        Number of entries that were compared.
+    """
+
+    error: float
+    at: tuple[int, ...]
+    gradient: float
+    derivative: float
+    entries: int
 
 
 def check_gradients(
@@ -69,44 +98,44 @@ def check_gradients(
 ) -> dict[str, float]:
     """Check a network's gradients at given parameters and data.
 
-    Of `Network.value_and_grad`, its value included, and of `Network.vjp` with an upstream gradient
-    of the final state too: with respect to every parameter, the input ``"x"`` and, if given, the
-    initial state.
+    This checks `Network.value_and_grad`, its value included, and `Network.vjp` with an upstream
+    gradient of the final state: with respect to every parameter, the input ``"x"`` and, if given,
+    the initial state.
 
     Parameters
     ----------
     net : Network
     params : Params
     x, y, loss, sample_weight : as for `Network.value_and_grad`
-        A loss of your own must accept NumPy arrays too.
+        A loss of your own must accept NumPy arrays as well.
     state : NamedTuple, optional
-        Initial state; its gradient is then checked too.
+        Initial state. If given, its gradient is checked as well.
     dropout_seed : int, optional
-        Check with dropout, its masks drawn from this seed.
+        If given, check with dropout, whose masks are drawn from this seed.
     method : {"complex_step", "central_difference"}
-        The second for losses or activations with kinks.
+        Use the second for losses or activations with kinks.
     every_entry : bool
-        False: one random direction for each array. An error of any entry changes the derivative
-        along it, by more than the tolerance unless the entry is tiny beside its array's others.
-        True: every entry by itself, at the price of one evaluation each.
+        If True, compare every entry, at the cost of one evaluation for each. If False, compare
+        along one random direction for each array: an error in any entry changes the derivative,
+        by more than the tolerance unless the entry is tiny compared with the array's others.
     tolerance : float, optional
         Largest relative error allowed: by default 1e-12 (complex step, float64), 1e-7 (central
         difference, float64) or 2e-5 (float32).
     seed : int
-        Of the random directions.
+        Seed of the random directions.
     **batch
         ``lengths``, ``mask`` and ``reset``, as for `Network.value_and_grad`.
 
     Returns
     -------
     dict of str to float
-        The relative error of each array. Four rounding units of the largest gradient of all are
-        not counted as an error in another array.
+        Relative error of each array. Four rounding units of the largest gradient of all arrays do
+        not count as an error in another array.
 
     Raises
     ------
     GradientError
-        Naming the worst entry, its gradient and the derivative.
+        Its message names the worst entry, its gradient and the derivative.
 
     Examples
     --------
@@ -126,11 +155,11 @@ def check_gradients(
     def noise() -> Any:  # the same masks at every call
         return None if dropout_seed is None else np.random.default_rng(dropout_seed)
 
-    # What training uses: the loss, with respect to the parameters.
+    # As in training: the loss, with respect to the parameters.
     value, grads = net.value_and_grad(
         params, x, y, loss, sample_weight, state=state, rng=noise(), **batch
     )
-    # What else there is: the loss plus something random of the final state, with respect to all.
+    # And everything else: the loss plus a random function of the final state, with respect to all.
     pred, final, back = net.vjp(params, x, state, rng=noise(), **batch, **steps)
     weight = pipeline.loss_weight(net, x, y, sample_weight, Options(**batch))
     rng, backend = np.random.default_rng(seed), backend_of(x)
@@ -142,26 +171,26 @@ def check_gradients(
     inputs = {"x": to_numpy(x)}
     if state is not None:
         inputs |= {name: to_numpy(field) for name, field in _fields(state).items()}
-    given: dict[str, Any] = {name: to_numpy(array) for name, array in batch.items()}
+    on_host: dict[str, Any] = {name: to_numpy(array) for name, array in batch.items()}
     host_y, host_weight = _double(y), None if weight is None else _double(weight)
     host_dstate = map_state(_double, dstate)
 
     def function(at: _Arguments, *, with_state: bool = False) -> Any:
-        # What is not differentiated is held, in the one dtype that all arguments must share.
+        # The other arguments are held fixed, in the one dtype that all arguments must share.
         dtype = next(iter(at.values())).dtype
         at = {name: array.astype(dtype) for name, array in (host | inputs).items()} | at
         initial = None if state is None else type(state)(*(at[name] for name in _fields(state)))
-        own = {name: at[name] for name in net.shapes}
-        pred, final, _ = net.vjp(own, at["x"], initial, rng=noise(), **given, **steps)
+        weights = {name: at[name] for name in net.shapes}
+        pred, final, _ = net.vjp(weights, at["x"], initial, rng=noise(), **on_host, **steps)
         total = loss(pred, host_y, host_weight)[0]
         if with_state:
             total = total + sum(np.sum(a * b) for a, b in zip(final, host_dstate, strict=True))
         return total
 
-    def compare(function: Any, arguments: _Arguments, found: Any) -> dict[str, float]:
-        gradients = {name: to_numpy(found[name]) for name in arguments}
-        # An array whose gradients are nearly zero beside the others, such as the input's behind a
-        # layer normalisation, cannot have more digits than the terms that cancel in it.
+    def compare(function: Any, arguments: _Arguments, tested: Any) -> dict[str, float]:
+        gradients = {name: to_numpy(tested[name]) for name in arguments}
+        # An array whose gradients nearly vanish compared with the others, such as the input's below
+        # a layer normalisation, cannot have more digits than the terms that cancel in it.
         return compare_gradients(
             function, arguments, gradients,
             method=method, every_entry=every_entry, tolerance=tolerance, seed=seed,
@@ -169,7 +198,9 @@ def check_gradients(
         )  # fmt: skip
 
     errors = compare(function, host, grads)
-    _compare_values(to_numpy(value), function(_all_double(host)), tolerance)
+    _compare_values(
+        to_numpy(value), function({name: _double(param) for name, param in host.items()}), tolerance
+    )
     both = functools.partial(function, with_state=True)
     again = compare(both, host | inputs, through)
     return {name: max(error, errors.get(name, 0.0)) for name, error in again.items()}
@@ -191,26 +222,30 @@ def compare_gradients(
     Parameters
     ----------
     function : callable
-        From a dict like ``arguments`` to a scalar. For the complex step it must be analytic and
-        take complex arrays: ``e * e`` and not ``abs(e)**2``, no comparison of complex values.
+        Function of a dict like ``arguments`` that returns a scalar. For the complex step it must be
+        analytic and take complex arrays: ``e * e`` instead of ``abs(e)**2``, and no comparison of
+        complex values.
     arguments : mapping of str to ndarray
-        Where to differentiate. The function is given all of them in float64 or, for the complex
+        Where to differentiate. The function receives all of them in float64 or, for the complex
         step, in complex128.
     gradients : mapping of str to ndarray
-        What to check: for each argument an array of its shape.
+        Gradients to check: for each argument an array of its shape.
     method, every_entry, tolerance, seed : as for `check_gradients`
     rounding_units : float
-        How many units of rounding of the largest gradient of all are no error in another array.
+        Number of rounding units of the largest gradient of all arrays that do not count as an error
+        in another array.
 
     Returns
     -------
     dict of str to float
-        For a single entry the error is relative to the array's largest entry; for a direction u,
-        to ``sum(abs(g * u))``.
+        Relative errors: for a single entry, relative to the largest entry of the array; for a
+        direction u, relative to ``sum(abs(g * u))``.
 
     Raises
     ------
     GradientError
+        If an error exceeds the tolerance, or a gradient has another shape or dtype than its
+        argument.
 
     Examples
     --------
@@ -245,11 +280,11 @@ complex step 12, relative error 0.5 (tolerance 1e-12).
                 f"the gradient of {name} is {gradient.dtype}, its argument {given}; both must be "
                 "float32 or both float64."
             )
-        usual = _TOLERANCE[method, given.name]
+        usual = TOLERANCE[method, given.name]
         allowed = usual if tolerance is None else tolerance
         least = rounding_units * float(np.finfo(given).eps) * largest / usual
         if every_entry:
-            errors[name] = _worst_entry(function, at, name, gradient, method, least)[0]
+            errors[name] = worst_entry(function, at, name, gradient, method, least=least).error
         else:
             u = rng.standard_normal(value.shape)
             terms = gradient * u
@@ -258,12 +293,12 @@ complex step 12, relative error 0.5 (tolerance 1e-12).
                 float(np.sum(terms)) - expected, max(float(np.sum(np.abs(terms))), least)
             )
         if not errors[name] <= allowed:
-            error, index, expected = _worst_entry(function, at, name, gradient, method, least)
-            where = ", ".join(map(str, index))
+            worst = worst_entry(function, at, name, gradient, method, least=least)
+            where = ", ".join(map(str, worst.at))
             raise GradientError(
                 f"the gradient of {name} is wrong; worst entry {name}[{where}]: gradient "
-                f"{gradient[index]:.9g}, {method.replace('_', ' ')} {expected:.9g}, relative "
-                f"error {error:.2g} (tolerance {allowed:g})."
+                f"{worst.gradient:.9g}, {method.replace('_', ' ')} {worst.derivative:.9g}, "
+                f"relative error {worst.error:.2g} (tolerance {allowed:g})."
             )
     return errors
 
@@ -287,30 +322,55 @@ def _derivative(
     return float((shifted(h) - shifted(-h)) / (2.0 * h))
 
 
-def _worst_entry(
+def worst_entry(
     function: Callable[[_Arguments], Any],
-    at: _Arguments,
+    arguments: Mapping[str, NDArray[Any]],
     name: str,
     gradient: NDArray[Any],
-    method: str,
-    least: float,
-) -> tuple[float, tuple[int, ...], float]:
-    """Error, index and derivative of the entry that is furthest off."""
-    expected = np.zeros(gradient.shape)
-    for index in np.ndindex(gradient.shape):
+    method: str = "complex_step",
+    *,
+    most: int | None = None,
+    least: float = 0.0,
+) -> WorstEntry:
+    """Differentiate entry by entry, and return the entry whose gradient is furthest off.
+
+    Parameters
+    ----------
+    function, arguments, method : as for `compare_gradients`
+    name : str
+        Argument with respect to which the function is differentiated.
+    gradient : ndarray
+        Its gradient.
+    most : int, optional
+        Number of entries to compare at most, evenly spaced; all by default.
+    least : float
+        Smallest size to which an error is relative.
+
+    Examples
+    --------
+    >>> w = np.asarray([1.0, 2.0])
+    >>> worst_entry(lambda at: np.sum(at["w"] ** 3), {"w": w}, "w", 3 * w).at
+    (1,)
+    """
+    dtype = np.complex128 if method == "complex_step" else np.float64
+    at = {key: np.asarray(value).astype(dtype) for key, value in arguments.items()}
+    indices = list(np.ndindex(gradient.shape))
+    indices = indices[:: 1 if most is None else -(-len(indices) // most)]
+    gradients, derivatives = np.zeros(len(indices)), np.zeros(len(indices))
+    for i, index in enumerate(indices):
         one = np.zeros(gradient.shape)
         one[index] = 1.0
-        expected[index] = _derivative(function, at, name, one, method)
-    difference = np.abs(gradient - expected)
-    # A gradient that is not finite is the worst of all.
-    difference = np.where(np.isfinite(difference), difference, np.inf)
-    index = tuple(int(i) for i in np.unravel_index(np.argmax(difference), difference.shape))
-    scale = max(float(np.max(np.abs(expected))), float(np.max(np.abs(gradient))), least)
-    return _relative(float(difference[index]), scale), index, float(expected[index])
+        gradients[i], derivatives[i] = gradient[index], _derivative(function, at, name, one, method)
+    difference = np.abs(gradients - derivatives)
+    difference = np.where(np.isnan(difference), np.inf, difference)  # NaN is the worst of all
+    i = int(np.argmax(difference))
+    scale = max(float(np.max(np.abs(derivatives))), float(np.max(np.abs(gradients))), least)
+    error = _relative(float(difference[i]), scale)
+    return WorstEntry(error, indices[i], float(gradients[i]), float(derivatives[i]), len(indices))
 
 
 def _relative(difference: float, scale: Any) -> float:
-    """Relative error: 0 for 0 / 0, infinite for anything else that is not a number."""
+    """Return the relative error: 0 for 0 / 0, infinite for anything else that is not a number."""
     if difference == 0.0:
         return 0.0
     error = abs(difference) / float(scale) if scale > 0.0 else float("inf")
@@ -318,7 +378,7 @@ def _relative(difference: float, scale: Any) -> float:
 
 
 def _compare_values(value: NDArray[Any], expected: Any, tolerance: float | None) -> None:
-    allowed = _TOLERANCE["complex_step", value.dtype.name] if tolerance is None else tolerance
+    allowed = TOLERANCE["complex_step", value.dtype.name] if tolerance is None else tolerance
     error = _relative(float(value) - float(expected), abs(float(expected)))
     if not error <= allowed:
         raise GradientError(
@@ -327,12 +387,8 @@ def _compare_values(value: NDArray[Any], expected: Any, tolerance: float | None)
         )
 
 
-def _all_double(arrays: _Arguments) -> _Arguments:
-    return {name: array.astype(np.float64) for name, array in arrays.items()}
-
-
 def _double(array: Array) -> NDArray[Any]:
-    """On the host, floats in double precision; classes stay integers."""
+    """Copy to the host, with floats in double precision; classes stay integers."""
     host = to_numpy(array)
     return host.astype(np.float64) if host.dtype.kind == "f" else host
 

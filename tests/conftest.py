@@ -27,6 +27,7 @@ import array_api_compat
 import numpy as np
 import pytest
 from device import require_device
+from extending import registered
 from frozen import freeze
 from guard import no_host_sync
 from problems import CELLS, OPTIONS
@@ -159,6 +160,13 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
             flags = {"boolean_indexing": False, "data_dependent_shapes": False}
             stack.enter_context(backend.xp.ArrayAPIStrictFlags(**flags, enabled_extensions=()))
         yield Case(request.param, backend, device == "frozen")
+
+
+@pytest.fixture(scope="class")
+def mingru() -> Iterator[None]:
+    """Make the cell of docs/guide/extending.md known for a test, or for the tests of a class."""
+    with registered():
+        yield
 
 
 # What a shell runs in the background ignores SIGINT; the tests of Ctrl-C must not.

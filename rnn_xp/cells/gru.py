@@ -1,11 +1,11 @@
-"""Gated recurrent unit (Cho et al. 2014), in its two variants. They are different functions.
+"""Gated recurrent unit (Cho et al. 2014), in two variants, which are different functions.
 
 Gates in PyTorch's order r, z, n (reset, update, candidate). The update is the same in both::
 
     h = (1 - z) * n + z * h_prev        z near 1 keeps the old state
 
-`GRUCell`, *reset-after* (cuDNN's and PyTorch's form, Keras' default): r gates the product, which
-has a bias of its own, so that one matrix product serves all gates::
+`GRUCell`, *reset-after* (the form of cuDNN and PyTorch, and the default of Keras): r gates the
+product, which has a bias of its own, so that one matrix product serves all gates::
 
     Forward                                        Backward
     1  p = x @ w_xh.T + b_h                        dx = dp @ w_xh
@@ -33,11 +33,12 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from rnn_xp._typing import Array, Namespace, Params
 from rnn_xp.cells import gates
-from rnn_xp.cells.gates import NormCache, Share
+from rnn_xp.cells.cell import Cell, Footprint, Walk
+from rnn_xp.cells.gates import NormCache, Parameter, Share
 from rnn_xp.kernels.portable import sigmoid, sum_rows
 
 __all__ = [
@@ -52,71 +53,64 @@ __all__ = [
 
 
 class GRUState(NamedTuple):
-    """What a GRU hands to its next step: ``h``, the hidden state (N, H)."""
+    """State of a GRU: ``h``, the hidden state (N, H)."""
 
     h: Array
 
 
 class GRUCache(NamedTuple):
-    """What a step keeps for its backward, each (N, H) unless said otherwise."""
+    """Cache of a step; arrays are (N, H)."""
 
     r: Array
     z: Array
     n: Array
     q: Array
-    h_prev: Array  # for step 5, which recurrent dropout leaves alone
+    h_prev: Array  # for step 5, to which recurrent dropout does not apply
     h_in: Array  # h_prev as it entered step 2; the other factor of dw_hh
-    keep: Array | None  # the mask of recurrent dropout
+    keep: Array | None  # mask of recurrent dropout
     norm: NormCache | None
 
 
 class GRUShare(NamedTuple):
-    """A step's share in the weight gradients: that of the gates, and dq (N, H) for b_hn."""
+    """One step's share in the weight gradients: that of the gates, and dq (N, H) for b_hn."""
 
     gates: Share
     dq: Array
 
 
+_FORWARD = """
+each t      | a_t = h_{t-1} @ w_hh.T          | a_t = w_hh @ h_{t-1}        | N,H @ H,K
+each t norm | a_t = g_hh * norm(a_t)          |                             | N,K
+each t      | r, z = sigmoid(p_t + a_t)       |                             | N,E
+each t      | q_t = a_n + b_hn                |                             | N,H
+each t      | n = tanh(p_n + r * q_t)         |                             | N,H
+each t      | h_t = (1 - z) * n + z * h_{t-1} |                             | N,H
+"""
+_BACKWARD = """
+each t      | dn = dh_t * (1 - z)             |                             | N,H
+each t      | dz = dh_t * (h_{t-1} - n)       |                             | N,H
+each t      | dp_n = dn * (1 - n**2)          |                             | N,H
+each t      | dr = dp_n * q_t, dq_t = dp_n * r |                            | N,H
+each t      | da_t = (dr, dz) * slopes, dq_t  |                             | N,K
+each t norm | da_t = norm_back(da_t * g_hh)   |                             | N,K
+each t      | dh_{t-1} = da_t @ w_hh          | dh_{t-1} = w_hh.T @ da_t    | N,K @ K,H
+each t      | dh_{t-1} += dh_t * z            |                             | N,H
+once        | dw_hh = da.T @ h_prev           | dw_hh = da @ h_prev.T       | K,S @ S,H
+once        | db_hn = ones @ dq               | db_hn = dq @ ones           | 1,S @ S,H
+once norm   | dg_hh = ones @ (da * norm(a))   | dg_hh = (da * norm(a)) @ ones | 1,S @ S,K
+"""
+
+
 @dataclass(frozen=True)
-class _GRU:
-    """What both variants have in common.
+class GRUCell(Cell):
+    """GRU cell, reset-after.
 
     Parameters
     ----------
     input_size, hidden_size : int
         I and H.
     layer_norm : bool
-        Normalise both products, see `rnn_xp.cells.gates`; adds the gains g_xh and g_hh.
-    """
-
-    input_size: int
-    hidden_size: int
-    layer_norm: bool = False
-
-    @property
-    def kernel(self) -> str | None:
-        """Name of the kernels for this cell, if there are any."""
-        return None
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the parameters: w_xh (3H, I), w_hh (3H, H), b_h (3H,)."""
-        return gates.gate_shapes(3, self.input_size, self.hidden_size, self.layer_norm)
-
-    def constants(self) -> dict[str, tuple[float, ...]]:
-        """Initial values, gate by gate, of the vectors that do not start at zero."""
-        return {"g_xh": (1.0,) * 3, "g_hh": (1.0,) * 3} if self.layer_norm else {}
-
-    def initial_state(self, zeros: Array) -> GRUState:
-        """Return the state of zeros, given zeros (N, H)."""
-        return GRUState(zeros)
-
-    def project(self, params: Params, xs: Array, *, xp: Namespace) -> Array:
-        """Do step 1 for any number of rows: xs (M, I) to p (M, 3H)."""
-        return gates.project(params, xs, xp=xp)
-
-
-class GRUCell(_GRU):
-    """GRU cell, reset-after. Parameters as in `rnn_xp.cells.gates`, and b_hn (H,).
+        If True, normalise both products, see `rnn_xp.cells.gates`; adds the gains g_xh and g_hh.
 
     Examples
     --------
@@ -128,14 +122,34 @@ class GRUCell(_GRU):
     [[0.5]]
     """
 
+    gates: ClassVar[int] = 3
+    state_type: ClassVar[type[GRUState]] = GRUState
+    options: ClassVar[tuple[str, ...]] = ("reset_after",)
+    # tape: r, z, n, q, h; apart: h_prev; share: dz, da, dq; rows: dz, da, dq, h_in; keep: h_in
+    footprint: ClassVar[Footprint] = Footprint(
+        tape=5, apart=1, share=7, rows=8, norm=3, norm_tape=3, keep=1
+    )
+
+    @classmethod
+    def make(
+        cls, input_size: int, hidden_size: int, layer_norm: bool = False, **options: Any
+    ) -> Cell:
+        """Build this variant, or `GRUResetBeforeCell` for ``reset_after=False``."""
+        variant = cls if options.get("reset_after", True) else GRUResetBeforeCell
+        return variant(input_size, hidden_size, layer_norm)
+
+    def walk(self) -> Walk:
+        """Return the operations of a step."""
+        return Walk(_FORWARD, _BACKWARD)
+
     @property
     def kernel(self) -> str | None:
-        """Name of the kernels for this cell, if there are any."""
+        """Name of the compiled kernels; None with layer normalisation."""
         return None if self.layer_norm else "gru"
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the parameters: w_xh (3H, I), w_hh (3H, H), b_h (3H,), b_hn (H,)."""
-        return super().shapes() | {"b_hn": (self.hidden_size,)}
+    def parameters(self) -> dict[str, Parameter]:
+        """Return the parameters of three gates, and b_hn (H,)."""
+        return super().parameters() | {"b_hn": Parameter((self.hidden_size,))}
 
     def step(
         self,
@@ -146,7 +160,7 @@ class GRUCell(_GRU):
         *,
         xp: Namespace,
     ) -> tuple[GRUState, GRUCache]:
-        """Do steps 2 to 5: projected (N, 3H), state h_{t-1}, keep (N, H) to multiply it by."""
+        """Compute steps 2 to 5: projected (N, 3H), state h_{t-1}, dropout mask keep (N, H)."""
         size = self.hidden_size
         h_in = state.h if keep is None else state.h * keep
         a, norm = gates.linear(h_in, params["w_hh"], params.get("g_hh"), xp=xp)  # 2
@@ -160,7 +174,7 @@ class GRUCell(_GRU):
     def step_back(
         self, params: Params, dstate: GRUState, cache: GRUCache, *, xp: Namespace
     ) -> tuple[GRUShare, GRUState]:
-        """Back-propagate one step: dL/dh_t to the step's share and dL/dh_{t-1}."""
+        """Back-propagate one step: from dL/dh_t to the step's share and dL/dh_{t-1}."""
         r, z, n, q, h_prev, h_in, keep, norm = cache
         dn = dstate.h * (1.0 - z)  # 5
         dz = dstate.h * (h_prev - n)
@@ -177,17 +191,17 @@ class GRUCell(_GRU):
         return GRUShare(share, dq), GRUState(dh + dstate.h * z)
 
     def input_back(self, params: Params, xs: Array, share: GRUShare, *, xp: Namespace) -> Array:
-        """Adjoint of `project`: dx (M, I), given the same xs (M, I) and the rows' share."""
+        """Adjoint of `project`: return dx (M, I), given the same xs (M, I) and the rows' share."""
         return gates.input_back(params, xs, share.gates, xp=xp)  # 1
 
     def collect(self, params: Params, xs: Array, share: GRUShare, *, xp: Namespace) -> Params:
-        """Sum the weight gradients over M rows: the rows of one step, or of all T*N."""
+        """Return the weight gradients, summed over M rows: those of one step, or all T*N."""
         grads = gates.collect(params, xs, share.gates, xp=xp)
         return grads | {"b_hn": sum_rows(share.dq, xp=xp)}
 
 
 class GRUResetBeforeCache(NamedTuple):
-    """What a step keeps for its backward, each (N, H) unless said otherwise."""
+    """Cache of a step; arrays are (N, H)."""
 
     r: Array
     z: Array
@@ -196,12 +210,12 @@ class GRUResetBeforeCache(NamedTuple):
     h_prev: Array
     h_in: Array
     keep: Array | None
-    norm: NormCache | None  # of the product for r and z
+    norm: NormCache | None  # for the product of r and z
     norm_n: NormCache | None
 
 
 class GRUResetBeforeShare(NamedTuple):
-    """A step's share in the weight gradients: the gates r and z, and beside them the candidate."""
+    """One step's share in the weight gradients: for the gates r and z, and for the candidate."""
 
     gates: Share  # its dz (N, 3H) is for all three; da, dgain (N, 2H) are for r and z
     s: Array
@@ -209,8 +223,44 @@ class GRUResetBeforeShare(NamedTuple):
     dgain_n: Array | None
 
 
-class GRUResetBeforeCell(_GRU):
-    """GRU cell, reset-before. With layer normalisation r and z share one, n has its own.
+_FORWARD_BEFORE = """
+each t      | a_t = h_{t-1} @ w_hh[r,z].T     | a_t = w_hh[r,z] @ h_{t-1}   | N,H @ H,E
+each t norm | a_t = g_hh[r,z] * norm(a_t)     |                             | N,E
+each t      | r, z = sigmoid(p_t + a_t)       |                             | N,E
+each t      | s_t = r * h_{t-1}               |                             | N,H
+each t      | q_t = s_t @ w_hh[n].T           | q_t = w_hh[n] @ s_t         | N,H @ H,H
+each t norm | q_t = g_hh[n] * norm(q_t)       |                             | N,H
+each t      | n = tanh(p_n + q_t)             |                             | N,H
+each t      | h_t = (1 - z) * n + z * h_{t-1} |                             | N,H
+"""
+_BACKWARD_BEFORE = """
+each t      | dn = dh_t * (1 - z)             |                             | N,H
+each t      | dz = dh_t * (h_{t-1} - n)       |                             | N,H
+each t      | dq_t = dn * (1 - n**2)          |                             | N,H
+each t norm | dq_t = norm_back(dq_t * g_hh[n]) |                            | N,H
+each t      | ds_t = dq_t @ w_hh[n]           | ds_t = w_hh[n].T @ dq_t     | N,H @ H,H
+each t      | dr = ds_t * h_{t-1}             |                             | N,H
+each t      | da_t = (dr, dz) * slopes        |                             | N,E
+each t norm | da_t = norm_back(da_t * g_hh[r,z]) |                          | N,E
+each t      | dh_{t-1} = da_t @ w_hh[r,z]     | dh_{t-1} = w_hh[r,z].T @ da_t | N,E @ E,H
+each t      | dh_{t-1} += ds_t * r + dh_t * z |                             | N,H
+once        | dw_hh[r,z] = da.T @ h_prev      | dw_hh[r,z] = da @ h_prev.T  | E,S @ S,H
+once        | dw_hh[n] = dq.T @ s             | dw_hh[n] = dq @ s.T         | H,S @ S,H
+once norm   | dg_hh[r,z] = ones @ (da * norm(a)) | dg_hh[r,z] = (da * norm(a)) @ ones | 1,S @ S,E
+once norm   | dg_hh[n] = ones @ (dq * norm(q)) | dg_hh[n] = (dq * norm(q)) @ ones | 1,S @ S,H
+"""
+
+
+@dataclass(frozen=True)
+class GRUResetBeforeCell(Cell):
+    """GRU cell, reset-before.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H.
+    layer_norm : bool
+        If True, normalise the products; r and z are normalised together, n on its own.
 
     Examples
     --------
@@ -222,8 +272,20 @@ class GRUResetBeforeCell(_GRU):
     [[0.5]]
     """
 
+    gates: ClassVar[int] = 3
+    state_type: ClassVar[type[GRUState]] = GRUState
+    options: ClassVar[tuple[str, ...]] = ("reset_after",)
+    # tape: r, z, n, s, h; apart: h_prev; share: dz, da (2), da_n; rows: dz, da, da_n, h_in, s
+    footprint: ClassVar[Footprint] = Footprint(
+        tape=5, apart=1, share=6, rows=8, norm=3, norm_tape=3, keep=1
+    )
+
+    def walk(self) -> Walk:
+        """Return the operations of a step."""
+        return Walk(_FORWARD_BEFORE, _BACKWARD_BEFORE)
+
     def _recurrent(self, params: Params) -> tuple[Array, Array, Array | None, Array | None]:
-        """w_hh and its gain, cut into the part for r and z and the part for n."""
+        """Return w_hh and its gain, each split into the part for r and z and the part for n."""
         rows, w, gain = 2 * self.hidden_size, params["w_hh"], params.get("g_hh")
         if gain is None:
             return w[:rows, :], w[rows:, :], None, None
@@ -238,7 +300,7 @@ class GRUResetBeforeCell(_GRU):
         *,
         xp: Namespace,
     ) -> tuple[GRUState, GRUResetBeforeCache]:
-        """Do steps 2 to 5: projected (N, 3H), state h_{t-1}, keep (N, H) to multiply it by."""
+        """Compute steps 2 to 5: projected (N, 3H), state h_{t-1}, dropout mask keep (N, H)."""
         size = self.hidden_size
         w, w_n, gain, gain_n = self._recurrent(params)
         h_in = state.h if keep is None else state.h * keep
@@ -255,7 +317,7 @@ class GRUResetBeforeCell(_GRU):
     def step_back(
         self, params: Params, dstate: GRUState, cache: GRUResetBeforeCache, *, xp: Namespace
     ) -> tuple[GRUResetBeforeShare, GRUState]:
-        """Back-propagate one step: dL/dh_t to the step's share and dL/dh_{t-1}."""
+        """Back-propagate one step: from dL/dh_t to the step's share and dL/dh_{t-1}."""
         r, z, n, s, h_prev, h_in, keep, norm, norm_n = cache
         w, w_n, gain, gain_n = self._recurrent(params)
         dn = dstate.h * (1.0 - z)  # 5
@@ -274,13 +336,13 @@ class GRUResetBeforeCell(_GRU):
     def input_back(
         self, params: Params, xs: Array, share: GRUResetBeforeShare, *, xp: Namespace
     ) -> Array:
-        """Adjoint of `project`: dx (M, I), given the same xs (M, I) and the rows' share."""
+        """Adjoint of `project`: return dx (M, I), given the same xs (M, I) and the rows' share."""
         return gates.input_back(params, xs, share.gates, xp=xp)  # 1
 
     def collect(
         self, params: Params, xs: Array, share: GRUResetBeforeShare, *, xp: Namespace
     ) -> Params:
-        """Sum the weight gradients over M rows: the rows of one step, or of all T*N."""
+        """Return the weight gradients, summed over M rows: those of one step, or all T*N."""
         grads = gates.collect(params, xs, share.gates, xp=xp)
         dw_n = xp.matmul(xp.matrix_transpose(share.da_n), share.s)
         grads |= {"w_hh": xp.concat([grads["w_hh"], dw_n])}

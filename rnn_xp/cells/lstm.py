@@ -12,54 +12,74 @@ Gates in PyTorch's order i, f, g, o (input, forget, candidate, output), stacked 
     5  h = o * tanh(c)                             do = dh * tanh(c)
                                                    dc = dc + dh * o * (1 - tanh(c)**2)
 
-The way back through c (step 4) multiplies by f alone, not by a matrix and not by a slope: that is
-why an LSTM with f near 1 remembers, and why the forget gate's bias starts at 1.
+The way back through c (step 4) multiplies by f alone, by no matrix and no slope: that is why an
+LSTM with f near 1 remembers, and why the bias of the forget gate starts at 1.
 
 References
 ----------
 .. [1] S. Hochreiter, J. Schmidhuber, "Long short-term memory", Neural Computation 9 (1997).
 .. [2] F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget: continual prediction with
-       LSTM", Neural Computation 12 (2000), for the forget gate.
+       LSTM", Neural Computation 12 (2000): the forget gate.
 .. [3] R. Jozefowicz, W. Zaremba, I. Sutskever, "An empirical exploration of recurrent network
-       architectures", ICML 2015, for its bias of 1.
+       architectures", ICML 2015: its bias of 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from rnn_xp._typing import Array, Namespace, Params
 from rnn_xp.cells import gates
-from rnn_xp.cells.gates import NormCache, Share
+from rnn_xp.cells.cell import Cell, Footprint, Walk
+from rnn_xp.cells.gates import NormCache, Parameter, Share
 from rnn_xp.kernels.portable import sigmoid
 
 __all__ = ["LSTMCache", "LSTMCell", "LSTMState"]
 
 
 class LSTMState(NamedTuple):
-    """What an LSTM hands to its next step: hidden state ``h`` and cell state ``c``, each (N, H)."""
+    """State of an LSTM: hidden state ``h`` and cell state ``c``, each (N, H)."""
 
     h: Array
     c: Array
 
 
 class LSTMCache(NamedTuple):
-    """What a step keeps for its backward, each (N, H) unless said otherwise."""
+    """Cache of a step; arrays are (N, H)."""
 
     i: Array
     f: Array
     g: Array
     o: Array
     c_prev: Array
-    tanh_c: Array  # kept because tanh is dear
+    tanh_c: Array  # kept because tanh is expensive
     h_in: Array  # h_{t-1} as it entered step 2; the other factor of dw_hh
-    keep: Array | None  # the mask of recurrent dropout
+    keep: Array | None  # mask of recurrent dropout
     norm: NormCache | None
 
 
+_FORWARD = """
+each t      | a_t = h_{t-1} @ w_hh.T          | a_t = w_hh @ h_{t-1}        | N,H @ H,K
+each t norm | a_t = g_hh * norm(a_t)          |                             | N,K
+each t      | z_t = p_t + a_t                 |                             | N,K
+each t      | i, f, o = sigmoid(z), g = tanh(z) |                           | N,K
+each t      | c_t = f * c_{t-1} + i * g       |                             | N,H
+each t      | h_t = o * tanh(c_t)             |                             | N,H
+"""
+_BACKWARD = """
+each t      | dc_t += dh_t * o * (1 - tanh(c_t)**2) |                       | N,H
+each t      | dz_t = (di, df, dg, do) * slopes |                            | N,K
+each t norm | da_t = norm_back(dz_t * g_hh)   |                             | N,K
+each t      | dh_{t-1} = ${da}_t @ w_hh       | dh_{t-1} = w_hh.T @ ${da}_t | N,K @ K,H
+each t      | dc_{t-1} = dc_t * f             |                             | N,H
+once        | dw_hh = ${da}.T @ h_prev        | dw_hh = $da @ h_prev.T      | K,S @ S,H
+once norm   | dg_hh = ones @ (dz * norm(a))   | dg_hh = (dz * norm(a)) @ ones | 1,S @ S,K
+"""
+
+
 @dataclass(frozen=True)
-class LSTMCell:
+class LSTMCell(Cell):
     """LSTM cell.
 
     Parameters
@@ -67,7 +87,8 @@ class LSTMCell:
     input_size, hidden_size : int
         I and H.
     layer_norm : bool
-        Normalise both products of z, see `rnn_xp.cells.gates`; adds the gains g_xh and g_hh.
+        If True, normalise both products of z, see `rnn_xp.cells.gates`; adds the gains g_xh and
+        g_hh.
 
     Examples
     --------
@@ -82,31 +103,26 @@ class LSTMCell:
     [[0.5, 0.5, 0.5]]
     """
 
-    input_size: int
-    hidden_size: int
-    layer_norm: bool = False
+    gates: ClassVar[int] = 4
+    state_type: ClassVar[type[LSTMState]] = LSTMState
+    # tape: i, f, g, o, c, tanh_c, h; apart: c_prev, h_in; share: dz; rows: dz, h_in
+    footprint: ClassVar[Footprint] = Footprint(
+        tape=7, apart=2, share=4, rows=5, norm=8, norm_tape=4
+    )
+
+    def walk(self) -> Walk:
+        """Return the operations of a step."""
+        return Walk(_FORWARD, _BACKWARD, dp="dz")
 
     @property
     def kernel(self) -> str | None:
-        """Name of the kernels for this cell, if there are any."""
+        """Name of the compiled kernels; None with layer normalisation."""
         return None if self.layer_norm else "lstm"
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the parameters: w_xh (4H, I), w_hh (4H, H), b_h (4H,)."""
-        return gates.gate_shapes(4, self.input_size, self.hidden_size, self.layer_norm)
-
-    def constants(self) -> dict[str, tuple[float, ...]]:
-        """Initial values, gate by gate, of the vectors that do not start at zero."""
-        gains = {"g_xh": (1.0,) * 4, "g_hh": (1.0,) * 4} if self.layer_norm else {}
-        return {"b_h": (0.0, 1.0, 0.0, 0.0), **gains}
-
-    def initial_state(self, zeros: Array) -> LSTMState:
-        """Return the state of zeros, given zeros (N, H)."""
-        return LSTMState(zeros, zeros)
-
-    def project(self, params: Params, xs: Array, *, xp: Namespace) -> Array:
-        """Do step 1 for any number of rows: xs (M, I) to p (M, 4H)."""
-        return gates.project(params, xs, xp=xp)
+    def parameters(self) -> dict[str, Parameter]:
+        """Return the parameters of four gates; the bias of the forget gate starts at 1."""
+        declared = super().parameters()
+        return declared | {"b_h": declared["b_h"]._replace(initial=(0.0, 1.0, 0.0, 0.0))}
 
     def step(
         self,
@@ -117,7 +133,7 @@ class LSTMCell:
         *,
         xp: Namespace,
     ) -> tuple[LSTMState, LSTMCache]:
-        """Do steps 2 to 5.
+        """Compute steps 2 to 5.
 
         Parameters
         ----------
@@ -183,11 +199,3 @@ class LSTMCell:
         dh = dh if keep is None else dh * keep
         share = Share(dz, h_in, None if dgain is None else da, dgain)
         return share, LSTMState(dh, dc * f)
-
-    def input_back(self, params: Params, xs: Array, share: Share, *, xp: Namespace) -> Array:
-        """Adjoint of `project`: dx (M, I), given the same xs (M, I) and the rows' share."""
-        return gates.input_back(params, xs, share, xp=xp)  # 1
-
-    def collect(self, params: Params, xs: Array, share: Share, *, xp: Namespace) -> Params:
-        """Sum the weight gradients over M rows: the rows of one step, or of all T*N."""
-        return gates.collect(params, xs, share, xp=xp)

@@ -12,9 +12,9 @@ Equations, samples in rows (books write W x, arrays compute x @ W.T)::
 Each matrix product in the last line contracts the batch axis N, so it *is* the sum over samples;
 stacking the steps into T*N rows makes the same product the sum over time too.
 
-Step 1 does not depend on h and is done for all steps at once (`RNNCell.project`); the weight
-gradients do not feed back and are collected once at the end (`RNNCell.collect`). Only what is
-truly recurrent, steps 2 and 3, runs inside the time loop.
+Step 1 does not depend on h and is computed for all time steps at once (`RNNCell.project`); the
+weight gradients do not feed back and are collected once at the end (`RNNCell.collect`). Only the
+recurrent part, steps 2 and 3, runs inside the time loop.
 
 References
 ----------
@@ -26,10 +26,11 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from rnn_xp._typing import Array, Namespace, Params
 from rnn_xp.cells import gates
+from rnn_xp.cells.cell import Cell, Footprint, Walk
 from rnn_xp.cells.gates import NormCache, Share
 from rnn_xp.kernels.portable import RELU, TANH, Activation
 
@@ -37,32 +38,50 @@ __all__ = ["RNNCache", "RNNCell", "RNNState"]
 
 
 class RNNState(NamedTuple):
-    """What an RNN cell hands to its next step: ``h``, the hidden state (N, H)."""
+    """State of an RNN cell: ``h``, the hidden state (N, H)."""
 
     h: Array
 
 
 class RNNCache(NamedTuple):
-    """What a step keeps for its backward: its output ``h``, since f'(z) is a function of h."""
+    """Cache of a step: its output ``h``, since f'(z) is a function of h, and its input."""
 
     h: Array
     h_in: Array  # h_{t-1} as it entered step 2; the other factor of dw_hh
-    keep: Array | None  # the mask of recurrent dropout
+    keep: Array | None  # mask of recurrent dropout
     norm: NormCache | None
 
 
+_FORWARD = """
+each t      | a_t = h_{t-1} @ w_hh.T          | a_t = w_hh @ h_{t-1}        | N,H @ H,K
+each t norm | a_t = g_hh * norm(a_t)          |                             | N,K
+each t      | z_t = p_t + a_t                 |                             | N,K
+each t      | h_t = $f(z_t)                   |                             | N,H
+"""
+_BACKWARD = """
+each t      | dz_t = dh_t * $slope            |                             | N,H
+each t norm | da_t = norm_back(dz_t * g_hh)   |                             | N,K
+each t      | dh_{t-1} = ${da}_t @ w_hh       | dh_{t-1} = w_hh.T @ ${da}_t | N,K @ K,H
+once        | dw_hh = ${da}.T @ h_prev        | dw_hh = $da @ h_prev.T      | K,S @ S,H
+once norm   | dg_hh = ones @ (dz * norm(a))   | dg_hh = (dz * norm(a)) @ ones | 1,S @ S,K
+"""
+_NAMES = {TANH: "tanh", RELU: "relu"}
+_SLOPES = {TANH: "(1 - h_t**2)", RELU: "(h_t > 0)"}
+
+
 @dataclass(frozen=True)
-class RNNCell:
+class RNNCell(Cell):
     """Simple recurrent cell ``h_t = f(x_t @ w_xh.T + h_{t-1} @ w_hh.T + b_h)``.
 
     Parameters
     ----------
     input_size, hidden_size : int
         I and H.
+    layer_norm : bool
+        If True, normalise both products of z, see `rnn_xp.cells.gates`; adds the gains g_xh and
+        g_hh.
     activation : Activation
         f and its adjoint: `rnn_xp.kernels.portable.TANH` or ``RELU``.
-    layer_norm : bool
-        Normalise both products of z, see `rnn_xp.cells.gates`; adds the gains g_xh and g_hh.
 
     Examples
     --------
@@ -75,32 +94,27 @@ class RNNCell:
     True
     """
 
-    input_size: int
-    hidden_size: int
     activation: Activation = TANH
-    layer_norm: bool = False
+
+    gates: ClassVar[int] = 1
+    state_type: ClassVar[type[RNNState]] = RNNState
+    options: ClassVar[tuple[str, ...]] = ("activation",)
+    # tape: h; apart: h, h_in; share: dz; rows: dz, h_in
+    footprint: ClassVar[Footprint] = Footprint(
+        tape=1, apart=2, share=1, rows=2, norm=2, norm_tape=1
+    )
 
     @property
     def kernel(self) -> str | None:
-        """Name of the kernels for this cell, if there are any."""
-        names = {TANH: "rnn-tanh", RELU: "rnn-relu"}
-        return None if self.layer_norm else names.get(self.activation)
+        """Name of the compiled kernels; None with layer normalisation or an f of one's own."""
+        name = _NAMES.get(self.activation)
+        return None if self.layer_norm or name is None else f"rnn-{name}"
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the parameters: w_xh (H, I), w_hh (H, H), b_h (H,)."""
-        return gates.gate_shapes(1, self.input_size, self.hidden_size, self.layer_norm)
-
-    def constants(self) -> dict[str, tuple[float, ...]]:
-        """Initial values, gate by gate, of the vectors that do not start at zero."""
-        return {"g_xh": (1.0,), "g_hh": (1.0,)} if self.layer_norm else {}
-
-    def initial_state(self, zeros: Array) -> RNNState:
-        """Return the state of zeros, given zeros (N, H)."""
-        return RNNState(zeros)
-
-    def project(self, params: Params, xs: Array, *, xp: Namespace) -> Array:
-        """Do step 1 for any number of rows: xs (M, I) to p (M, H)."""
-        return gates.project(params, xs, xp=xp)
+    def walk(self) -> Walk:
+        """Return the operations of a step, with the name of f and its slope."""
+        name = _NAMES.get(self.activation, "f")
+        slope = _SLOPES.get(self.activation, "f'(z_t)")
+        return Walk(_FORWARD.replace("$f", name), _BACKWARD.replace("$slope", slope), dp="dz")
 
     def step(
         self,
@@ -111,7 +125,7 @@ class RNNCell:
         *,
         xp: Namespace,
     ) -> tuple[RNNState, RNNCache]:
-        """Do steps 2 and 3.
+        """Compute steps 2 and 3.
 
         Parameters
         ----------
@@ -153,20 +167,12 @@ class RNNCell:
         Returns
         -------
         share : Share
-            For `collect`, dz (N, H) in it.
+            For `collect`; it holds dz (N, H).
         dstate : RNNState
-            dL/dh_{t-1} (N, H), as far as it comes through this step.
+            dL/dh_{t-1} (N, H), the part that comes through this step.
         """
         dz = self.activation.backward(dstate.h, cache.h, xp=xp)  # 3
         da, dgain = gates.linear_back(dz, params.get("g_hh"), cache.norm, xp=xp)
         dh = xp.matmul(da, params["w_hh"])  # 2
         dh = dh if cache.keep is None else dh * cache.keep
         return Share(dz, cache.h_in, None if dgain is None else da, dgain), RNNState(dh)
-
-    def input_back(self, params: Params, xs: Array, share: Share, *, xp: Namespace) -> Array:
-        """Adjoint of `project`: dx (M, I), given the same xs (M, I) and the rows' share."""
-        return gates.input_back(params, xs, share, xp=xp)  # 1
-
-    def collect(self, params: Params, xs: Array, share: Share, *, xp: Namespace) -> Params:
-        """Sum the weight gradients over M rows: the rows of one step, or of all T*N."""
-        return gates.collect(params, xs, share, xp=xp)

@@ -12,6 +12,7 @@ from typing import Any
 
 from rnn_xp import checkpoint, plotting
 from rnn_xp.backend import get_backend
+from rnn_xp.cells import CELLS
 from rnn_xp.cli import options
 from rnn_xp.cli.run_folder import column_label
 from rnn_xp.data.datasets import Series
@@ -32,7 +33,7 @@ def add_command(commands: Any) -> None:
     )
     options.add_data_options(command)
     add = command.add_argument_group("forecaster").add_argument
-    add("--cell", default="rnn", choices=["rnn", "gru", "lstm"])
+    add("--cell", default="rnn", choices=[*CELLS])
     add("--hidden-size", type=int, default=50, metavar="H", help="(%(default)s)")
     add("--layers", type=int, default=1, metavar="L", help="stacked layers (%(default)s)")
     add("--strategy", default="direct", choices=["direct", "recursive"])

@@ -12,6 +12,7 @@ import numpy as np
 
 from rnn_xp import optim
 from rnn_xp.backend import get_backend
+from rnn_xp.cells import CELLS
 from rnn_xp.cli import options
 from rnn_xp.network import Network
 from rnn_xp.training.callbacks import Epoch
@@ -30,7 +31,7 @@ def add_command(commands: Any) -> None:
         epilog="example: RNN_XP_BACKEND=torch rnn-xp bench --cell gru --rows 8317",
     )
     add = command.add_argument
-    add("--cell", default="rnn", choices=["rnn", "gru", "lstm"])
+    add("--cell", default="rnn", choices=[*CELLS])
     add("--rows", type=int, default=8317, metavar="N", help="windows (%(default)s)")
     add("--seq-length", type=int, default=10, metavar="T", help="steps (%(default)s)")
     add("--inputs", type=int, default=1, metavar="I", help="values a step (%(default)s)")

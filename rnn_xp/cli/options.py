@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rnn_xp.backend.adapters import ADAPTERS
+from rnn_xp.cells import CELLS
 from rnn_xp.cli.run_folder import column_label
 from rnn_xp.data import datasets
 from rnn_xp.forecasting import SplitSeries, split_series
@@ -88,7 +89,7 @@ def add_network_options(command: argparse.ArgumentParser) -> Any:
     """Which network; returns the group, to which a command may add."""
     group = command.add_argument_group("network")
     add = group.add_argument
-    add("--cell", default="rnn", choices=["rnn", "gru", "lstm"])
+    add("--cell", default="rnn", choices=[*CELLS])
     add("--hidden-size", type=int, default=50, metavar="H", help="(%(default)s)")
     add("--layers", type=int, default=1, metavar="L", help="stacked layers (%(default)s)")
     add("--bidirectional", action="store_true", help="a second set of layers, time reversed")

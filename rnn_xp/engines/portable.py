@@ -33,7 +33,8 @@ from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import total_weight
 from rnn_xp.network import Network, sequence
 from rnn_xp.network.call import Options
-from rnn_xp.network.pipeline import Carry, loss_weight
+from rnn_xp.network.passes import Carry
+from rnn_xp.network.pipeline import loss_weight
 from rnn_xp.optim import Optimizer
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """Backpropagation through time made visible, for a given network.
 
-- `shapes`: of which products forward and backward consist, and which of them sum over the batch;
-- `flow`: how the gradient changes on its way back through time;
-- `check`: whether the gradient is right, and where it is furthest off.
+- `shapes`: the products of forward and backward, and which of them sum over the batch;
+- `flow`: the change of the gradient on its way back through time;
+- `check`: the error of the gradient, and the entry that is furthest off.
 """
 
 from rnn_xp.explain.check import GradientCheck, check_network

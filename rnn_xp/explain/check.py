@@ -1,8 +1,7 @@
-"""Whether a network's gradient is right, and where it is furthest off."""
+"""Check a network's gradient, and name the entry that is furthest off."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +12,13 @@ from rnn_xp._typing import Array, Params
 from rnn_xp.backend import to_numpy
 from rnn_xp.losses import resolve_loss
 from rnn_xp.network import Network
-from rnn_xp.testing import check_gradients
+from rnn_xp.testing import TOLERANCE, check_gradients, worst_entry
 
 __all__ = ["GradientCheck", "check_network"]
 
-_Floats = NDArray[np.float64]
 _Arguments = dict[str, NDArray[Any]]
 
-_TOLERANCE = {"complex_step": 1e-12, "central_difference": 1e-7}
-# One forward pass for each entry that is looked at alone.
+# Entries that are compared one by one, each at the cost of a forward pass.
 _MOST_ENTRIES = 2500
 _DROPOUT_SEED = 0
 
@@ -37,8 +34,9 @@ class GradientCheck:
     errors : dict of str to float
         Relative error of each array, along a random direction.
     worst : str
-        The worst array's worst entry, its gradient, its derivative and their difference.
+        Worst entry of the worst array, its gradient, its derivative and their difference.
     ok : bool
+        True if no error exceeds the tolerance.
     """
 
     method: str
@@ -62,16 +60,17 @@ class GradientCheck:
 def check_network(net: Network, params: Params, x: Array, y: Array) -> GradientCheck:
     """Check the gradients of the mean squared error, and name the worst entry.
 
-    With `rnn_xp.testing.check_gradients`, dropout included: against the complex step, or central
-    differences where the network has kinks (activation "relu", read "max").
+    This uses `rnn_xp.testing.check_gradients`, with dropout if the network has any. The oracle is
+    the complex step or, for networks with kinks (activation "relu", read "max"), the central
+    difference.
 
     Parameters
     ----------
     net : Network
     params : Params
-        In float64.
+        Parameters in float64.
     x, y : Array
-        Few rows; as for `Network.value_and_grad`.
+        A few rows, as for `Network.value_and_grad`.
 
     Returns
     -------
@@ -89,7 +88,7 @@ def check_network(net: Network, params: Params, x: Array, y: Array) -> GradientC
     """
     kinks = net.activation == "relu" or net.read == "max"
     method = "central_difference" if kinks else "complex_step"
-    tolerance = _TOLERANCE[method]
+    tolerance = TOLERANCE[method, "float64"]
     loss = resolve_loss("mse")
     steps = y.shape[1] if net.topology == "one_to_many" else None
     noisy = bool(net.dropout or net.recurrent_dropout)
@@ -122,42 +121,12 @@ def check_network(net: Network, params: Params, x: Array, y: Array) -> GradientC
         pred, _, _ = net.vjp(weights, at["x"], rng=noise(), steps=steps)
         return loss(pred, host_y)[0]
 
-    most = _MOST_ENTRIES if ok else gradient.size  # one that is wrong shall be found
-    worst = name + _worst_entry(function, at, name, gradient, complex_step=not kinks, most=most)
-    return GradientCheck(method, tolerance, errors, worst, ok)
-
-
-def _worst_entry(
-    function: Callable[[_Arguments], Any],
-    at: _Arguments,
-    name: str,
-    gradient: _Floats,
-    *,
-    complex_step: bool,
-    most: int,
-) -> str:
-    """Differentiate entry by entry, and describe the one that is furthest off."""
-    step = 1e-30j if complex_step else 1e-5
-    at = {key: value.astype(type(step)) for key, value in at.items()}
-    every = list(np.ndindex(gradient.shape))
-    looked_at = every[:: -(-len(every) // most)]
-    found = []
-    for index in looked_at:
-        shift = np.zeros(gradient.shape, dtype=type(step))
-        shift[index] = step
-        ahead = function({**at, name: at[name] + shift})
-        if complex_step:
-            expected = float(np.imag(ahead)) / abs(step)
-        else:
-            behind = function({**at, name: at[name] - shift})
-            expected = float(ahead - behind) / (2.0 * abs(step))
-        difference = abs(float(gradient[index]) - expected)
-        found.append((difference if np.isfinite(difference) else np.inf, index, expected))
-    difference, index, expected = max(found)
-    where = ", ".join(map(str, index))
-    some = "" if len(looked_at) == len(every) else f" (of {len(looked_at)} entries looked at)"
-    return (
-        f"[{where}]{some}: gradient {gradient[index]:.9g}, "
-        f"{'complex step' if complex_step else 'central difference'} {expected:.9g}, "
-        f"difference {difference:.1e}"
+    most = _MOST_ENTRIES if ok else None  # a wrong entry shall be found
+    worst = worst_entry(function, at, name, gradient, method, most=most)
+    where = ", ".join(map(str, worst.at))
+    some = "" if worst.entries == gradient.size else f" (of {worst.entries} entries looked at)"
+    text = (
+        f"{name}[{where}]{some}: gradient {worst.gradient:.9g}, {method.replace('_', ' ')} "
+        f"{worst.derivative:.9g}, difference {abs(worst.gradient - worst.derivative):.1e}"
     )
+    return GradientCheck(method, tolerance, errors, text, ok)

@@ -1,4 +1,4 @@
-"""How the gradient changes on its way back through time: vanishing and exploding, in numbers."""
+"""The change of the gradient on its way back through time: vanishing and exploding, in numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["GradientFlow", "measure_flow"]
 
 _Floats = NDArray[np.float64]
 
-# A factor of ten between the ends of the sequence is called vanishing or exploding.
+# Vanishing and exploding begin at a factor of ten between the ends of the sequence.
 _FACTOR = 10.0
 
 
@@ -31,12 +31,13 @@ class GradientFlow:
         ``|dL/dh_t|`` over the whole batch, by "layer0", "layer0.reverse", ...; with feedback there
         is only "prediction", ``|dL/dpred_t|``.
     terms : dict of str to ndarray (T,)
-        ``|dz_t.T @ h_{t-1}|``, the norm of each step's term of dL/dw_hh, by layer.
+        ``|dz_t.T @ h_{t-1}|``, the norm of each step's term of dL/dw_hh, by layer; empty if the
+        cell has no w_hh.
     shares : dict of str to ndarray (T,)
-        How far each term goes along dL/dw_hh, as a fraction of it. They add up to 1; one that
-        pulls the other way is negative. NaN where there is no gradient.
+        Projection of each term on dL/dw_hh, as a fraction of its length. They add up to 1; a term
+        in the opposite direction is negative. NaN if there is no gradient.
     remarks : dict of str to str
-        By layer, what must be known to read ``dh``; empty for nothing.
+        By layer, notes on reading ``dh``; empty if there are none.
     """
 
     loss: float
@@ -46,27 +47,27 @@ class GradientFlow:
     remarks: dict[str, str]
 
     def relative(self, name: str) -> _Floats:
-        """``|dL/dh_t|`` relative to where the way back begins: step T, of a reverse layer step 1.
+        """Return ``|dL/dh_t|`` relative to the start of the way back.
 
-        NaN where no gradient, or none that is finite, arrives there.
+        That is step T or, for a reverse layer, step 1. NaN if no finite gradient arrives there.
         """
         return _relative(self.dh[name], name)
 
     def relative_terms(self, name: str) -> _Floats:
-        """Norms of the terms of dL/dw_hh, relative to the same step's."""
+        """Return the norms of the terms of dL/dw_hh, relative to that of the same step."""
         return _relative(self.terms[name], name)
 
     def over_all(self, name: str) -> float:
-        """By what ``|dL/dh_t|`` is multiplied on the whole way back."""
+        """Return the factor by which ``|dL/dh_t|`` changes on the whole way back."""
         return float(self.relative(name)[-1 if _is_reverse(name) else 0])
 
     def per_step(self, name: str) -> float:
-        """By what it is multiplied with each step, the geometric mean; NaN for a single step."""
+        """Return the geometric mean of the factors of all steps; NaN for a single step."""
         steps = len(self.dh[name]) - 1
         return float(self.over_all(name) ** (1.0 / steps)) if steps else float("nan")
 
     def verdict(self, name: str) -> str:
-        """Say in plain words whether the gradient vanishes, explodes or stays."""
+        """Describe in words if the gradient vanishes, explodes or stays."""
         norm = "|dL/dpred_t|" if name == "prediction" else "|dL/dh_t|"
         steps, over_all = len(self.dh[name]) - 1, self.over_all(name)
         if not np.isfinite(self.dh[name]).all():
@@ -88,7 +89,7 @@ class GradientFlow:
         return f"{sentence} {self.remarks[name]}".rstrip()
 
     def rows(self, name: str) -> list[tuple[int, float, float, float, float]]:
-        """``(t, |dL/dh_t|, relative, |term of dL/dw_hh|, share)`` of each step, from t = 1."""
+        """Return ``(t, |dL/dh_t|, relative, |term of dL/dw_hh|, share)`` of each step t >= 1."""
         nothing = np.full(len(next(iter(self.dh.values()))), np.nan)
         relative = self.relative(name) if name in self.dh else nothing
         columns = [self.dh.get(name, nothing), relative]
@@ -98,11 +99,11 @@ class GradientFlow:
 
     @property
     def names(self) -> list[str]:
-        """Whatever has numbers: the keys of ``dh`` and of ``terms``."""
+        """Names of all entries: the keys of ``dh`` and of ``terms``."""
         return list({**self.dh, **self.terms})
 
     def table(self, *, most: int = 20) -> list[str]:
-        """Lay all numbers out as lines of aligned text; of many steps, evenly spaced ones."""
+        """Format all numbers as lines of aligned text; of many steps only evenly spaced ones."""
         lines = []
         for name in self.names:
             rows = self.rows(name)
@@ -130,6 +131,7 @@ def measure_flow(
     x, y : Array
         As for `Network.value_and_grad`, on any backend.
     loss : str or callable
+        As for `Network.value_and_grad`.
 
     Returns
     -------
@@ -147,7 +149,7 @@ def measure_flow(
     >>> float(flow.terms["layer0"][0])  # its other factor, h_0, is zero
     0.0
     """
-    # Where gradients explode they may overflow; that is a finding here and no cause for warnings.
+    # Exploding gradients may overflow; here that is a result, and no reason for a warning.
     with np.errstate(over="ignore", invalid="ignore"):
         value, _ = net.value_and_grad(params, x, y, loss)
         flows = _to_host(net.gradient_flow(params, x, y, loss))
@@ -173,8 +175,9 @@ def _remark(net: Network, name: str) -> str:
         sentences.append("What the loss adds at every step is in it.")
     elif not at_top:
         sentences.append("What the layer above adds at every step is in it.")
-    if net.cell == "lstm" and name != "prediction":
-        sentences.append("This is h alone; the cell state c carries a gradient of its own.")
+    others = ", ".join(net.state_type._fields[1:])
+    if others and name != "prediction":
+        sentences.append(f"This is h alone; the cell state {others} carries a gradient of its own.")
     return " ".join(sentences)
 
 

@@ -1,10 +1,10 @@
-"""The shapes of forward and backward: every matrix product that a network does, in order.
+"""The shapes of forward and backward: every matrix product that a network computes, in order.
 
 With samples in rows, as arrays are computed with, ``h (N,H) @ w_hh.T (H,H) -> (N,H)``. Books put
 samples in columns, ``w_hh (H,H) @ h (H,N) -> (H,N)``. Weights and their gradients are the same in
-both; everything else is transposed. A product that contracts the batch axis is a sum over samples
-and, where its rows are those of all steps, over time as well. That axis is marked: ``[N]``,
-``[T*N]``.
+both conventions; everything else is transposed. A product that contracts the batch axis is a sum
+over samples and, if its rows are those of all steps, over time as well. That axis is marked:
+``[N]``, ``[T*N]``.
 """
 
 from __future__ import annotations
@@ -21,46 +21,13 @@ __all__ = ["Dim", "Operation", "shape_table", "walk_shapes"]
 # How often | samples in rows | in columns, if that differs | shapes. How often: "once", "each t",
 # or "turn", which is each t with feedback and otherwise once for all steps; then conditions.
 # Axes: N rows of a step, S of all steps, A of a turn, R of the readout's turn, M read in all;
-# X inputs of the layer, H hidden, E 2H, K all gates, D all directions, O outputs.
+# X inputs of the layer, H hidden, E 2H, K all gates, D all directions, O outputs. The lines of a
+# cell come from its method `walk`.
 _LAYER = """
 turn plain  | p = x @ w_xh.T + b_h            | p = w_xh @ x + b_h          | A,X @ X,K
 turn norm   | a_x = x @ w_xh.T                | a_x = w_xh @ x              | A,X @ X,K
 turn norm   | p = g_xh * norm(a_x) + b_h      |                             | A,K
 """
-_CELLS = {
-    "rnn": """
-each t      | a_t = h_{t-1} @ w_hh.T          | a_t = w_hh @ h_{t-1}        | N,H @ H,K
-each t norm | a_t = g_hh * norm(a_t)          |                             | N,K
-each t      | z_t = p_t + a_t                 |                             | N,K
-each t      | h_t = $f(z_t)                   |                             | N,H
-""",
-    "lstm": """
-each t      | a_t = h_{t-1} @ w_hh.T          | a_t = w_hh @ h_{t-1}        | N,H @ H,K
-each t norm | a_t = g_hh * norm(a_t)          |                             | N,K
-each t      | z_t = p_t + a_t                 |                             | N,K
-each t      | i, f, o = sigmoid(z), g = tanh(z) |                           | N,K
-each t      | c_t = f * c_{t-1} + i * g       |                             | N,H
-each t      | h_t = o * tanh(c_t)             |                             | N,H
-""",
-    "gru": """
-each t      | a_t = h_{t-1} @ w_hh.T          | a_t = w_hh @ h_{t-1}        | N,H @ H,K
-each t norm | a_t = g_hh * norm(a_t)          |                             | N,K
-each t      | r, z = sigmoid(p_t + a_t)       |                             | N,E
-each t      | q_t = a_n + b_hn                |                             | N,H
-each t      | n = tanh(p_n + r * q_t)         |                             | N,H
-each t      | h_t = (1 - z) * n + z * h_{t-1} |                             | N,H
-""",
-    "gru, reset before": """
-each t      | a_t = h_{t-1} @ w_hh[r,z].T     | a_t = w_hh[r,z] @ h_{t-1}   | N,H @ H,E
-each t norm | a_t = g_hh[r,z] * norm(a_t)     |                             | N,E
-each t      | r, z = sigmoid(p_t + a_t)       |                             | N,E
-each t      | s_t = r * h_{t-1}               |                             | N,H
-each t      | q_t = s_t @ w_hh[n].T           | q_t = w_hh[n] @ s_t         | N,H @ H,H
-each t norm | q_t = g_hh[n] * norm(q_t)       |                             | N,H
-each t      | n = tanh(p_n + q_t)             |                             | N,H
-each t      | h_t = (1 - z) * n + z * h_{t-1} |                             | N,H
-""",
-}
 _RESIDUAL = """
 each t residual | out_t = h_t + x_t           |                             | N,H
 """
@@ -83,53 +50,6 @@ once linear | dw_xy = dy.T @ last steps of x  | dw_xy = dy @ last steps of x.T |
 _OWN = """
 each t own  | dh_t = own + through h_{t+1}    |                             | N,H
 """
-_CELLS_BACK = {
-    "rnn": """
-each t      | dz_t = dh_t * $slope            |                             | N,H
-each t norm | da_t = norm_back(dz_t * g_hh)   |                             | N,K
-each t      | dh_{t-1} = ${da}_t @ w_hh       | dh_{t-1} = w_hh.T @ ${da}_t | N,K @ K,H
-once        | dw_hh = ${da}.T @ h_prev        | dw_hh = $da @ h_prev.T      | K,S @ S,H
-once norm   | dg_hh = ones @ (dz * norm(a))   | dg_hh = (dz * norm(a)) @ ones | 1,S @ S,K
-""",
-    "lstm": """
-each t      | dc_t += dh_t * o * (1 - tanh(c_t)**2) |                       | N,H
-each t      | dz_t = (di, df, dg, do) * slopes |                            | N,K
-each t norm | da_t = norm_back(dz_t * g_hh)   |                             | N,K
-each t      | dh_{t-1} = ${da}_t @ w_hh       | dh_{t-1} = w_hh.T @ ${da}_t | N,K @ K,H
-each t      | dc_{t-1} = dc_t * f             |                             | N,H
-once        | dw_hh = ${da}.T @ h_prev        | dw_hh = $da @ h_prev.T      | K,S @ S,H
-once norm   | dg_hh = ones @ (dz * norm(a))   | dg_hh = (dz * norm(a)) @ ones | 1,S @ S,K
-""",
-    "gru": """
-each t      | dn = dh_t * (1 - z)             |                             | N,H
-each t      | dz = dh_t * (h_{t-1} - n)       |                             | N,H
-each t      | dp_n = dn * (1 - n**2)          |                             | N,H
-each t      | dr = dp_n * q_t, dq_t = dp_n * r |                            | N,H
-each t      | da_t = (dr, dz) * slopes, dq_t  |                             | N,K
-each t norm | da_t = norm_back(da_t * g_hh)   |                             | N,K
-each t      | dh_{t-1} = da_t @ w_hh          | dh_{t-1} = w_hh.T @ da_t    | N,K @ K,H
-each t      | dh_{t-1} += dh_t * z            |                             | N,H
-once        | dw_hh = da.T @ h_prev           | dw_hh = da @ h_prev.T       | K,S @ S,H
-once        | db_hn = ones @ dq               | db_hn = dq @ ones           | 1,S @ S,H
-once norm   | dg_hh = ones @ (da * norm(a))   | dg_hh = (da * norm(a)) @ ones | 1,S @ S,K
-""",
-    "gru, reset before": """
-each t      | dn = dh_t * (1 - z)             |                             | N,H
-each t      | dz = dh_t * (h_{t-1} - n)       |                             | N,H
-each t      | dq_t = dn * (1 - n**2)          |                             | N,H
-each t norm | dq_t = norm_back(dq_t * g_hh[n]) |                            | N,H
-each t      | ds_t = dq_t @ w_hh[n]           | ds_t = w_hh[n].T @ dq_t     | N,H @ H,H
-each t      | dr = ds_t * h_{t-1}             |                             | N,H
-each t      | da_t = (dr, dz) * slopes        |                             | N,E
-each t norm | da_t = norm_back(da_t * g_hh[r,z]) |                          | N,E
-each t      | dh_{t-1} = da_t @ w_hh[r,z]     | dh_{t-1} = w_hh[r,z].T @ da_t | N,E @ E,H
-each t      | dh_{t-1} += ds_t * r + dh_t * z |                             | N,H
-once        | dw_hh[r,z] = da.T @ h_prev      | dw_hh[r,z] = da @ h_prev.T  | E,S @ S,H
-once        | dw_hh[n] = dq.T @ s             | dw_hh[n] = dq @ s.T         | H,S @ S,H
-once norm   | dg_hh[r,z] = ones @ (da * norm(a)) | dg_hh[r,z] = (da * norm(a)) @ ones | 1,S @ S,E
-once norm   | dg_hh[n] = ones @ (dq * norm(q)) | dg_hh[n] = (dq * norm(q)) @ ones | 1,S @ S,H
-""",
-}
 _LAYER_BACK = """
 turn below norm | a_x = x @ w_xh.T, again     | a_x = w_xh @ x, again       | A,X @ X,K
 turn below  | dx = $dx @ w_xh                 | dx = w_xh.T @ $dx           | A,K @ K,X
@@ -143,7 +63,7 @@ once norm   | dg_xh = ones @ ($dp * norm(a_x)) | dg_xh = ($dp * norm(a_x)) @ one
 
 
 class Dim(NamedTuple):
-    """An axis: what it is called, and its length here."""
+    """An axis: its name and its length."""
 
     text: str
     size: int
@@ -154,20 +74,22 @@ _Shape = tuple[Dim, ...]
 
 @dataclass(frozen=True)
 class Operation:
-    """One line of the walk, with shapes as they are with samples in rows.
+    """One line of the walk; shapes are those with samples in rows.
 
     Attributes
     ----------
     part : str
-        "forward, layer 0", "backward, readout".
+        Such as "forward, layer 0" or "backward, readout".
     rows, columns : str
         The equation in either convention.
-    left, right : tuple of Dim, empty if it is no matrix product
+    left, right : tuple of Dim
+        Shapes of the factors; empty if the operation is not a matrix product.
     result : tuple of Dim
+        Shape of the result.
     each_step : bool
-        Whether it is done step by step; otherwise once for all steps.
+        True if it is computed step by step, False if once for all steps.
     times : int
-        How often it is done in all, over steps, layers and directions.
+        Number of computations over all steps, layers and directions.
     """
 
     part: str
@@ -181,12 +103,12 @@ class Operation:
 
     @property
     def sums_over(self) -> str:
-        """The batch axis that the product contracts, "N" or "T*N"; empty if it contracts none."""
+        """Batch axis that the product contracts, "N" or "T*N"; empty if it contracts none."""
         inner = self.left[1].text if self.left else ""
         return inner if inner in ("N", "T*N") else ""
 
     def shapes(self, *, columns: bool = False, sizes: bool = False) -> str:
-        """The line's shapes, in letters or in numbers."""
+        """Return the shapes as text, in letters or in numbers."""
         factors, result = [self.left, self.right] if self.left else [], self.result
         # The gradient of a weight has the weight's shape in both conventions.
         if columns and not self.rows.startswith("dw"):
@@ -204,7 +126,7 @@ class Operation:
 
 
 def walk_shapes(net: Network, rows: int, steps: int) -> list[Operation]:
-    """List what `Network.value_and_grad` does without dropout, and the shapes it does it in.
+    """List the operations of `Network.value_and_grad` without dropout, with their shapes.
 
     Parameters
     ----------
@@ -215,7 +137,12 @@ def walk_shapes(net: Network, rows: int, steps: int) -> list[Operation]:
     Returns
     -------
     list of Operation
-        Every matrix product, and between them what is done entry by entry.
+        Every matrix product, and the entry-by-entry operations between them.
+
+    Raises
+    ------
+    NotImplementedError
+        If the cell does not list its operations, see `rnn_xp.cells.cell.Cell.walk`.
 
     Examples
     --------
@@ -225,7 +152,7 @@ def walk_shapes(net: Network, rows: int, steps: int) -> list[Operation]:
     >>> product.rows, product.shapes(sizes=True), product.sums_over
     ('dw_hy = dy.T @ h', '(1,[8317]) @ ([8317],50) -> (1,50)', 'N')
     """
-    kind = net.cell if net.reset_after else "gru, reset before"
+    cell = net.layers.cells[0].walk()
     upper = net.num_layers - 1
     groups = [(0, "layer 0", 1)]
     if upper:
@@ -235,17 +162,17 @@ def walk_shapes(net: Network, rows: int, steps: int) -> list[Operation]:
     make = _Maker(net, rows, steps)
     walk: list[Operation] = []
     for layer, name, copies in groups:
-        text = _LAYER + _CELLS[kind] + _RESIDUAL
+        text = _LAYER + cell.forward + _RESIDUAL
         walk += make(f"forward, {name}", text, copies, layer)
     walk += [*make("forward, readout", _READOUT), *make("backward, readout", _READOUT_BACK)]
     for layer, name, copies in reversed(groups):
-        text = _OWN + _CELLS_BACK[kind] + _LAYER_BACK
+        text = _OWN + cell.backward + _LAYER_BACK
         walk += make(f"backward, {name}", text, copies, layer)
     return walk
 
 
 class _Maker:
-    """Makes operations of the lines above for one network."""
+    """Turns the lines above into the operations of one network."""
 
     def __init__(self, net: Network, rows: int, steps: int) -> None:
         self.net, self.steps = net, steps
@@ -255,7 +182,7 @@ class _Maker:
 
         n, s = Dim("N", rows), Dim("T*N", steps * rows)
         read = n if net.topology == "many_to_one" else s
-        gates = hidden({"rnn": 1, "gru": 3, "lstm": 4}[net.cell])
+        gates = hidden(net.layers.cells[0].gates)
         self.axes = {
             "N": n,
             "S": s,
@@ -319,23 +246,21 @@ class _Maker:
         read = {"mean": "mean of h_t", "max": "max of h_t", "last": "h_T"}[net.read]
         if net.bidirectional and net.read == "last":
             read = "h_T, reversed h_1"
-        dz = "dp" if net.cell == "gru" else "dz"
+        dp = net.layers.cells[0].walk().dp
         active = net.output_activation != "identity"
         return {
-            "f": net.activation,
-            "slope": "(1 - h_t**2)" if net.activation == "tanh" else "(h_t > 0)",
             "g": net.output_activation,
             "y": "y" if active else "pred",
             "dy": "dpred through the slope of g" if active else "dpred",
             "read": read if net.topology == "many_to_one" else "every h_t",
-            "dp": dz,
-            "dx": "da_x" if net.layer_norm else dz,
-            "da": "da" if net.layer_norm else "dz",
+            "dp": dp,
+            "dx": "da_x" if net.layer_norm else dp,
+            "da": "da" if net.layer_norm else dp,
         }
 
 
 def shape_table(walk: list[Operation], *, columns: bool = False) -> list[str]:
-    """Lay a walk out as lines of aligned text, samples in rows or in columns."""
+    """Format a walk as lines of aligned text, with samples in rows or in columns."""
     table = [
         (
             f"  {op.columns if columns else op.rows}",

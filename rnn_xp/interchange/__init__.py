@@ -2,17 +2,18 @@
 
 - `torch`: the ``state_dict`` of ``nn.RNN``, ``nn.GRU`` or ``nn.LSTM`` and an ``nn.Linear``;
 - `keras`: the ``get_weights()`` of ``SimpleRNN``, ``GRU`` or ``LSTM`` layers and a ``Dense``;
-- `onnx`: a graph that predicts; `onnx_training`: one that does a step of training;
+- `onnx`: a graph that predicts; `onnx_training`: a graph of one training step;
 - `files`: safetensors files of such weights, written here or elsewhere.
 
-The first two work on plain arrays: neither PyTorch nor Keras needs to be installed.
+The first two work on plain arrays: neither PyTorch nor Keras needs to be installed. A cell that a
+format does not have is refused by name.
 
 **The bias rule.** PyTorch adds two biases, ``bias_ih`` and ``bias_hh``, to every gate; Keras' GRU
-has two as well. Their sum is all that a prediction depends on, except in the candidate of a
-reset-after GRU, where the second stands inside ``r * (...)``. So here there is one bias ``b_h``,
-and ``b_hn`` for that candidate. An export writes (b, 0). An import adds the two: predictions stay,
-but *training on from there differs*, because two biases of the same gradient move twice as far
-as one (with plain gradient descent their sum learns at twice the rate).
+has two as well. A prediction depends only on their sum, except in the candidate of a reset-after
+GRU, where the second stands inside ``r * (...)``. So there is one bias ``b_h`` here, and ``b_hn``
+for that candidate. An export writes (b, 0). An import adds the two: predictions do not change, but
+*further training differs*, because two biases with the same gradient move twice as far as one
+(with plain gradient descent their sum learns at twice the rate).
 """
 
 from rnn_xp.interchange import files as files

@@ -6,9 +6,9 @@ Those written here are ordinary safetensors files, for any reader::
     tensors = safetensors.numpy.load_file("keras.safetensors")
     model.set_weights([tensors[name] for name in sorted(tensors)])
 
-Beside that they have a digest of everything, and say what network they are of and in which order
-the gates lie, so that `load` needs no more than the file. Files from elsewhere have no digest:
-`read_foreign` takes them as they are.
+In addition they contain a digest of everything, the network and the order of the gates, so that
+`load` needs nothing but the file. Files from elsewhere have no digest: `read_foreign` reads them
+unverified.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from rnn_xp.network import Network
 __all__ = ["LAYOUTS", "Weights", "load", "read_foreign", "save"]
 
 LAYOUTS = {"torch": torch.GATES, "keras": keras.GATES}
-"""Order of the gates, by layout and cell."""
+"""Order of the gates, for each layout and cell."""
 
 _SCHEMA = 1
 
 
 class Weights(NamedTuple):
-    """What a file written here holds: a network, its parameters, and what was said about them."""
+    """Contents of a file written here: a network, its parameters, the layout and the remarks."""
 
     net: Network
     params: dict[str, Floats]
@@ -62,12 +62,12 @@ def save(
     net : Network
     params : Params
     about : mapping, optional
-        More for `load` to return. Anything JSON can hold.
+        Remarks for `load` to return: any JSON values.
 
     Raises
     ------
     ValueError
-        If the layout has no form for this network; nothing is written then.
+        If the layout cannot express this network; nothing is written then.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def save(
     >>> loaded.net == net
     True
     """
-    gates = _gates(layout)[net.cell]
+    gates = _gates(layout)
     if layout == "torch":
         tensors = torch.to_state_dict(net, params)
     else:
@@ -89,7 +89,7 @@ def save(
     metadata = {
         "interchange": _SCHEMA,
         "layout": layout,
-        "gates": gates,
+        "gates": gates[net.cell],
         "network": dataclasses.asdict(net),
         "about": dict(about or {}),
     }
@@ -97,15 +97,23 @@ def save(
 
 
 def load(path: str | Path) -> Weights:
-    """Read what `save` wrote, and check that it is what was written.
+    """Read a file that `save` wrote, and verify it.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Weights
 
     Raises
     ------
     CheckpointError
-        Whatever is wrong with the file; a tensor that is missing, unknown, damaged or of another
-        shape is named, and so is an order of gates that is not the layout's.
+        If anything is wrong with the file. A tensor that is missing, unknown, damaged or of the
+        wrong shape is named, and so is an order of gates that is not the layout's.
     OSError
-        If it cannot be opened or read.
+        If the file cannot be opened or read.
     """
     tensors, metadata = checkpoint.load(path)
     match metadata:
@@ -123,7 +131,7 @@ def load(path: str | Path) -> Weights:
         raise CheckpointError(f"{path} is of schema {schema}, but this version reads {_SCHEMA}.")
     try:
         net = Network(**network)
-        if (expected := _gates(layout)[net.cell]) != gates:
+        if (expected := _gates(layout).get(net.cell)) != gates:
             raise ValueError(f"its gates are in the order {gates}, but {layout} has {expected}")
         if net.num_layers > len(tensors):
             raise ValueError(f"{net.num_layers} layers cannot have {len(tensors)} tensors")
@@ -141,27 +149,27 @@ def load(path: str | Path) -> Weights:
 def read_foreign(path: str | Path, *, limit: int = 4 << 30) -> dict[str, NDArray[Any]]:
     """Read the tensors of a safetensors file that was not written here.
 
-    Such a file has no digest: whatever its tensors are, they are taken as they are, and it is for
-    `torch.from_state_dict` or `keras.from_weights` to see whether they fit.
+    Such a file has no digest: its tensors are returned unverified, and `torch.from_state_dict` or
+    `keras.from_weights` checks whether they fit a network.
 
     Parameters
     ----------
     path : path
     limit : int
-        Size in bytes, 4 GiB by default, over which a file is refused before it is read.
+        Largest size of a file in bytes, 4 GiB by default; a larger file is not read.
 
     Returns
     -------
     dict of str to ndarray
-        Writable.
+        Writable arrays.
 
     Raises
     ------
     CheckpointError
-        If it is no safetensors file, has a dtype that NumPy has not, or was written here, so that
-        `load` can check it.
+        If it is not a safetensors file, has a dtype that NumPy lacks, or was written here, so that
+        `load` can verify it.
     OSError
-        If it cannot be opened or read.
+        If the file cannot be opened or read.
     """
     from safetensors.numpy import load as from_bytes
 
@@ -190,5 +198,5 @@ def _gates(layout: str) -> dict[str, str]:
 
 
 def _keras_names(net: Network) -> list[str]:
-    """Names that sort as the weights are ordered."""
+    """Return names whose alphabetical order is the order of the weights."""
     return [f"{at:04}.{name}" for at, name in enumerate(keras.weight_names(net))]

@@ -1,4 +1,4 @@
-"""Keras: the list that ``get_weights()`` of a ``Sequential`` gives and ``set_weights`` takes.
+"""Keras: the list that a ``Sequential`` returns from ``get_weights`` and takes in ``set_weights``.
 
 ::
 
@@ -10,12 +10,12 @@
     Bidirectional         the three of the forward layer, then those of the backward one
     Dense                 w_hy.T (D*H, O)                                 b_y (O,)
 
-Gates lie along the columns; of the GRU, z and r change places. What the arrays do not say must be
-said again in Keras: ``return_sequences=True`` of all layers but the last, ``activation="relu"``, an
-activation of the Dense. ``Bidirectional`` with ``merge_mode="concat"``, its default, reads the two
-final states, as ``read="last"`` does here.
+Gates lie along the columns; in the GRU, z and r change places. The arrays do not contain
+everything: ``return_sequences=True`` for all layers but the last, ``activation="relu"`` and an
+activation of the Dense must be specified again in Keras. ``Bidirectional`` with its default
+``merge_mode="concat"`` reads the two final states, as ``read="last"`` does here.
 
-Biases: see `rnn_xp.interchange`. Keras has two in a GRU with ``reset_after=True`` only.
+Biases: see `rnn_xp.interchange`. In Keras only a GRU with ``reset_after=True`` has two.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from rnn_xp.network import Network
 __all__ = ["GATES", "from_weights", "to_weights", "weight_names"]
 
 GATES = {"rnn": "h", "gru": "z,r,h", "lstm": "i,f,c,o"}
-"""Order of the gates, by cell; Keras' c is our g, its h in a GRU our n."""
+"""Order of the gates of each cell; Keras' c is g here, and the h of its GRU is n."""
 
 _ORDERS = {"rnn": (0,), "gru": (1, 0, 2), "lstm": (0, 1, 2, 3)}  # each its own inverse
 _NAMES = ("kernel", "recurrent_kernel", "bias")
@@ -53,7 +53,7 @@ def to_weights(net: Network, params: Mapping[str, Array]) -> list[Floats]:
     ----------
     net : Network
     params : Params
-        Of any library.
+        Parameters of any library.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def to_weights(net: Network, params: Mapping[str, Array]) -> list[Floats]:
     Raises
     ------
     ValueError
-        If Keras has no such layer, or the parameters are not those of the network.
+        If Keras has no such layer, or the parameters do not belong to the network.
 
     Examples
     --------
@@ -84,31 +84,31 @@ def to_weights(net: Network, params: Mapping[str, Array]) -> list[Floats]:
             bias = np.stack([bias, second])
         weights.append(bias)
     weights += [ours["readout.w_hy"].T, ours["readout.b_y"]]
-    # Transposed arrays are views in another layout, which writers of files may take for this one.
+    # Transposed arrays are views with another memory layout, which file writers may misread.
     return [np.ascontiguousarray(weight) for weight in weights]
 
 
 def from_weights(net: Network, weights: Sequence[Any]) -> dict[str, Floats]:
-    """Take the parameters of a network from what ``get_weights()`` gives.
+    """Read the parameters of a network from the result of ``get_weights()``.
 
     Parameters
     ----------
     net : Network
-        Of the same sizes and, for a GRU, the same reset_after.
+        Network of the same sizes and, for a GRU, the same reset_after.
     weights : sequence of array
-        In the order of `weight_names`. The two biases of a GRU with reset_after become their sum
-        in r and z, which changes no prediction but the course of a further training, see
+        In the order of `weight_names`. In a GRU with reset_after the two biases of r and z become
+        their sum. This changes no prediction, but it changes how further training proceeds, see
         `rnn_xp.interchange`.
 
     Returns
     -------
     Params
-        Of NumPy, with the dtype of the weights; half precision becomes float32.
+        NumPy arrays with the dtype of the weights; half precision becomes float32.
 
     Raises
     ------
     ValueError
-        If an array is missing, too many, not finite or of another shape or dtype; it is named.
+        If an array is missing, unexpected, not finite or of the wrong shape or dtype; it is named.
 
     Examples
     --------
@@ -139,11 +139,12 @@ def from_weights(net: Network, weights: Sequence[Any]) -> dict[str, Floats]:
 
 
 def weight_names(net: Network) -> list[str]:
-    """Name what `to_weights` gives.
+    """Return the names of the arrays that `to_weights` returns.
 
     >>> weight_names(Network(hidden_size=4))[:3]
     ['layer0.kernel', 'layer0.recurrent_kernel', 'layer0.bias']
     """
+    _check(net)
     return list(_shapes(net))
 
 
@@ -151,6 +152,7 @@ def _check(net: Network) -> None:
     check_expressible(
         net,
         "Keras",
+        cells=GATES,
         layer_norm="SimpleRNN, GRU and LSTM have none",
         residual="a Sequential of SimpleRNN, GRU or LSTM has none",
         linear_lags="a module of the recurrent layers and a readout has no such path",

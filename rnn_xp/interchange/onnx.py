@@ -9,11 +9,11 @@
     GRU         w_xh             w_hh             b_h, then 0, 0, b_hn      z, r, h
     LSTM        w_xh             w_hh             b_h, 0                    i, o, f, c
 
-Batch and time stay open: any N and T can be run. All is float32, for onnxruntime has kernels of
-these operators for nothing else. Opset 17 and IR version 8 suit runtimes from 2022 on. The
-operators' own batch-first layout is avoided, because onnxruntime refuses it.
+Batch and time remain symbolic: the graph runs for any N and T. Everything is float32, the only
+dtype for which onnxruntime has kernels of these operators. Opset 17 and IR version 8 suit runtimes
+from 2022 on. The operators' own batch-first layout is avoided, because onnxruntime refuses it.
 
-onnx is needed to export, with the extra ``onnx``; to run a graph, any runtime.
+An export needs the package onnx (extra ``onnx``); any runtime runs the graph.
 """
 
 from __future__ import annotations
@@ -54,37 +54,37 @@ def to_onnx(
     Parameters
     ----------
     net : Network
-        many_to_one or many_to_many, without layer normalisation. Dropout is for training only and
-        leaves no trace.
+        A network with a cell "rnn", "gru" or "lstm", many_to_one or many_to_many, without layer
+        normalisation. Dropout acts in training only and does not appear in the graph.
     params : Params
-        Of any library; float64 is cast to float32, with a warning.
+        Parameters of any library; float64 is cast to float32, with a warning.
     scaler : Scaler, optional
-        To fold into the graph: ``x`` and ``pred`` are then in original units, and as float32 lose
-        what is smaller than 6e-8 of their size.
+        Scaler to include in the graph: ``x`` and ``pred`` are then in original units; float32
+        rounds them to 6e-8 of their size.
     lengths : bool
-        Whether the graph has a second input, the steps of each row. The model says the same as
-        `Network.forward`, padding included. onnx's ReferenceEvaluator ignores lengths, in silence.
+        If True, the graph has a second input, the number of steps of each row. Its predictions
+        equal those of `Network.forward`, padding included. onnx's ReferenceEvaluator silently
+        ignores lengths.
     about : mapping, optional
-        More for the metadata.
+        Additional metadata.
 
     Returns
     -------
     onnx.ModelProto
-        ``SerializeToString()`` makes the file. Inputs ``x`` (batch, time, I) float32 and, if asked
-        for, ``lengths`` (batch,) int32; output ``pred`` (batch, O) or (batch, time, O). Under the
-        key ``rnn_xp`` the metadata have one string of JSON: network, scaler, lengths.
+        ``SerializeToString()`` makes the file. Inputs are ``x`` (batch, time, I) float32 and, on
+        request, ``lengths`` (batch,) int32; the output is ``pred`` (batch, O) or (batch, time, O).
+        The metadata contain network, scaler and lengths as JSON under the key ``rnn_xp``.
 
     Raises
     ------
     ValueError
-        If a graph cannot express the network, or something does not fit.
+        If a graph cannot express the network, or an argument does not fit it.
     ImportError
-        Without onnx.
+        If onnx is not installed.
 
     Notes
     -----
-    ``activation="relu"`` runs in onnxruntime; onnx's ReferenceEvaluator has no such RNN and says
-    so.
+    ``activation="relu"`` runs in onnxruntime; onnx's ReferenceEvaluator refuses such an RNN.
 
     References
     ----------
@@ -93,6 +93,7 @@ def to_onnx(
     check_expressible(
         net,
         "ONNX",
+        cells=_OPERATORS,
         layer_norm="its RNN, GRU and LSTM operators have none",
     )
     if net.topology == "one_to_many":
@@ -122,7 +123,7 @@ def to_onnx(
 
 
 class _Graph:
-    """Nodes and constants, as they come to be; values are known by name."""
+    """A graph under construction: its nodes and constants; values are referred to by name."""
 
     def __init__(self) -> None:
         try:
@@ -180,7 +181,7 @@ class _Graph:
     def _layers(
         self, net: Network, params: dict[str, Floats], xs: str, lengths: bool, mask: str | None
     ) -> tuple[str, str]:
-        """Run the stack: what it puts out (T, D, N, H), and what of it is last (D, N, H)."""
+        """Add the stack of layers; return its outputs (T, D, N, H) and its last ones (D, N, H)."""
         attributes: dict[str, Any] = {"hidden_size": net.hidden_size}
         if net.bidirectional:
             attributes["direction"] = "bidirectional"
@@ -201,8 +202,8 @@ class _Graph:
                 **attributes,
             )
             if mask is not None and net.topology == "many_to_many":
-                # The operator puts out zeros in the padding, where the state shall be carried on:
-                # the last one, or, in the reverse direction, the one before the first step.
+                # The operator returns zeros in the padding, where the state shall be carried on:
+                # the last state or, in the reverse direction, the one before the first step.
                 carried = self.add("Mul", last, self.constant(_FORWARD_ONLY[: net.directions]))
                 outs = self.add("Where", mask, outs, carried)
             if net.residual and layer:
@@ -210,7 +211,7 @@ class _Graph:
         return outs, last
 
     def _window(self, net: Network, xs: str) -> str:
-        """Lay the last steps of xs (T, N, I) side by side: (N, L*I)."""
+        """Add the last steps of xs (T, N, I), side by side: (N, L*I)."""
         start, end = (
             self.constant([at], np.int64) for at in (-net.linear_lags, np.iinfo(np.int64).max)
         )
@@ -220,7 +221,7 @@ class _Graph:
         return str(self.add("Reshape", last, shape))
 
     def _join(self, value: str, net: Network, axes: str) -> str:
-        """(T, D, N, H) to (T, N, D*H), or (D, N, H) to (N, D*H)."""
+        """Join the directions: (T, D, N, H) to (T, N, D*H), or (D, N, H) to (N, D*H)."""
         at = axes.index("D")
         if net.directions == 1:
             return str(self.add("Squeeze", value, self.constant([at], np.int64)))
@@ -230,7 +231,7 @@ class _Graph:
         return str(self.add("Reshape", value, self.constant(shape, np.int64)))
 
     def _mask(self, xs: str) -> str:
-        """Whether a step is within the length of its row, (T, 1, N, 1)."""
+        """Add the mask (T, 1, N, 1), True if a step lies within the length of its row."""
         zero, one = self.constant(0, np.int64), self.constant(1, np.int64)
         steps = self.add("Gather", self.add("Shape", xs), zero)
         positions = self.add("Range", zero, steps, one)
@@ -240,7 +241,7 @@ class _Graph:
         return str(self.add("Less", positions, size))
 
     def _read(self, read: str, outs: str, mask: str | None) -> str:
-        """Mean or maximum over the steps that count, (D, N, H); an empty row gives 0."""
+        """Add the mean or maximum over the unmasked steps, (D, N, H); an empty row gives 0."""
         if mask is None:
             reduce = {"mean": "ReduceMean", "max": "ReduceMax"}[read]
             return str(self.add(reduce, outs, axes=[0], keepdims=0))
@@ -280,7 +281,7 @@ _FORWARD_ONLY = np.asarray([1.0, 0.0]).reshape(2, 1, 1)
 
 
 def _stack(net: Network, params: dict[str, Floats], layer: int) -> tuple[Floats, ...]:
-    """Weights of a layer as the operator takes them: W, R and B, directions first."""
+    """Return the weights of a layer in the operator's form: W, R and B, directions first."""
     order, parts = _ORDERS[net.cell], []
     for direction in range(net.directions):
         prefix = net.layers.prefix(layer, direction)

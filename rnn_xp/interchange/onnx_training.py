@@ -1,16 +1,15 @@
-"""ONNX: one step of training as a graph, so that whatever runs ONNX can fine-tune.
+"""ONNX: one training step as a graph, so that any ONNX runtime can fine-tune a network.
 
 ::
 
-    x, y, weights, what the optimiser remembers --> forward --> BPTT --> update --> loss, and all
-                                                                         that went in, as it is next
+    x, y, weights, optimiser state --> forward --> BPTT --> update --> loss, next weights and state
 
-Nothing is written twice for it: the library's own code runs once, on the arrays of ndonnx, which
-record an operator for every operation. The graph is as long as the steps are many, and its sizes
-are fixed: N and T are those of the export. Weights are inputs and outputs, under the library's own
-names, and are not in the file: that is where ``model.safetensors`` of a run comes in.
+No code is duplicated: the library's own code runs once, on ndonnx arrays, which record an operator
+for every operation. The graph's length grows with the number of steps, and its sizes N and T are
+fixed by the export. Weights are inputs and outputs under the library's own names and are not
+stored in the file; they come from the ``model.safetensors`` of a run.
 
-ndonnx is needed to export, with the extra ``onnx-train``; to run a graph, any runtime.
+An export needs the package ndonnx (extra ``onnx-train``); any runtime runs the graph.
 """
 
 from __future__ import annotations
@@ -48,37 +47,36 @@ def to_training_step(
     Parameters
     ----------
     net : Network
-        Without dropout, whose masks would have to be drawn in the graph.
+        Network with any cell, without dropout, whose masks are drawn outside a graph.
     rows, steps : int
         N and T of the graph.
     optimizer : FirstOrder
-        Such as ``rnn_xp.optim.adam(0.001)``. The rate must be a number: it is an input, and a
-        schedule is for whoever runs the graph.
+        Optimiser such as ``rnn_xp.optim.adam(0.001)``. Its rate must be a number: the rate is an
+        input of the graph, so a schedule is followed outside.
     loss : str or callable
-        As for `Network.value_and_grad`.
+        See `Network.value_and_grad`.
     about : mapping, optional
-        More for the metadata.
+        Additional metadata.
 
     Returns
     -------
     onnx.ModelProto
-        Inputs, all float32 but for ``step``: ``x`` (N, T, I) and ``y``; ``learning_rate``;
-        ``step``, an int64, the updates done; the parameters by their names; and what the
-        optimiser remembers, such as ``m.layer0.w_xh``. Outputs: ``loss``, that before the update,
-        and ``next.NAME`` for each input that changes.
+        Inputs, float32 unless stated otherwise: ``x`` (N, T, I) and ``y``; ``learning_rate``;
+        ``step``, an int64, the number of updates so far; the parameters by name; and the
+        optimiser's state, such as ``m.layer0.w_xh``. Outputs: ``loss``, before the update, and
+        ``next.NAME`` for each input that changes.
 
     Raises
     ------
     ValueError
-        If the graph cannot do it, or something does not fit.
+        If the graph cannot express the training, or an argument does not fit.
     ImportError
-        Without ndonnx.
+        If ndonnx is not installed.
 
     Notes
     -----
-    The scaler is no part of the graph: x and y are scaled. Other sizes of the batch need graphs of
-    their own. ndonnx takes about a second for each matrix product, of which a step of an RNN has
-    two or three.
+    The graph contains no scaler: x and y must be scaled. Each batch size needs a graph of its own.
+    ndonnx takes about a second for each matrix product; a step of an RNN has two or three.
     """
     check_expressible(
         net,
@@ -152,9 +150,9 @@ def _load() -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _real_numbers(xp: Namespace) -> Iterator[None]:
-    """Let real(z) be z for a while: ndonnx has no complex numbers, and no such function either.
+    """Define ``xp.real(z)`` as z within the context: ndonnx has neither it nor complex numbers.
 
-    Others who use ndonnx meanwhile see it too, and find what they would have found: an error.
+    Other threads that use ndonnx meanwhile see the function, too; without it they get an error.
     """
     with _ONE_AT_A_TIME:
         missing, xp.real = xp.real, lambda z: z
@@ -165,7 +163,7 @@ def _real_numbers(xp: Namespace) -> Iterator[None]:
 
 
 def _traced(optimizer: FirstOrder, rate: Array, count: Array, xp: Namespace) -> FirstOrder:
-    """Make the same optimiser with a rate and a number of updates that are values of the graph."""
+    """Return the same optimiser, whose rate and number of updates are values of the graph."""
 
     class Traced(type(optimizer)):  # type: ignore[misc]
         def rate(self, state: FirstOrderState) -> Array:
@@ -183,9 +181,9 @@ def _traced(optimizer: FirstOrder, rate: Array, count: Array, xp: Namespace) -> 
 
 
 def _without_empty_cases(graph: Any, make_node: Any) -> None:
-    """Take out what is for arrays without entries, nine tenths of the file: there are none here.
+    """Remove the branches for arrays without entries, which make up nine tenths of the file.
 
-    ndonnx wraps every product into an If, whose else-branch is the product itself.
+    ndonnx wraps every product in an If whose else-branch is the product itself.
     """
     flat = []
     for node in graph.node:
@@ -213,7 +211,7 @@ def _without_empty_cases(graph: Any, make_node: Any) -> None:
 
 
 def _captured(node: Any) -> set[str]:
-    """Names that the branches of a node use."""
+    """Return the names that the branches of a node use."""
     branches = [entry.g for entry in node.attribute if entry.HasField("g")]
     inner = [each for branch in branches for each in branch.node]
     outputs = {output.name for branch in branches for output in branch.output}

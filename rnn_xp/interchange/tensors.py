@@ -1,8 +1,8 @@
-"""What all formats share: checked tensors on the host, blocks of gates, and the rule of biases."""
+"""Shared by all formats: checked tensors on the host, blocks of gates, and the bias rule."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,12 +18,22 @@ Floats: TypeAlias = NDArray[np.floating[Any]]
 
 
 def host_params(net: Network, params: Mapping[str, Array]) -> dict[str, Floats]:
-    """Bring a network's parameters to the host, checked.
+    """Copy a network's parameters to the host, and check them.
+
+    Parameters
+    ----------
+    net : Network
+    params : Params
+        Parameters of any library.
+
+    Returns
+    -------
+    dict of str to ndarray
 
     Raises
     ------
     ValueError
-        If one is missing, unknown, not finite or of another shape or dtype; it is named.
+        If a parameter is missing, unknown, not finite or of the wrong shape or dtype; it is named.
     """
     return take("params", params, net.shapes)
 
@@ -31,16 +41,16 @@ def host_params(net: Network, params: Mapping[str, Array]) -> dict[str, Floats]:
 def take(
     what: str, given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Floats]:
-    """Bring tensors of these names and shapes to the host.
+    """Copy tensors of the given names and shapes to the host, and check them.
 
     Parameters
     ----------
     what : str
-        What they are, for messages.
+        Description of the tensors, for messages.
     given : mapping of str to array
-        Of any library. Half precision becomes float32, which loses nothing.
-    shapes : mapping
-        The names that must be there, neither fewer nor more.
+        Tensors of any library. Half precision becomes float32, which loses nothing.
+    shapes : mapping of str to tuple of int
+        The required names, all of them and no others, with their shapes.
 
     Returns
     -------
@@ -50,7 +60,7 @@ def take(
     Raises
     ------
     ValueError
-        If one is missing, unknown, not finite or of another shape or dtype; it is named.
+        If a tensor is missing, unknown, not finite or of the wrong shape or dtype; it is named.
     """
     if missing := [name for name in shapes if name not in given]:
         raise ValueError(f"{what}: {missing[0]} is missing; given: {_some(given)}.")
@@ -74,23 +84,32 @@ def take(
     return taken
 
 
-def check_expressible(net: Network, form: str, **lacks: str) -> None:
-    """Refuse a network with options that a format has no form for.
+def check_expressible(
+    net: Network, form: str, cells: Collection[str] | None = None, **lacks: str
+) -> None:
+    """Refuse a network that a format cannot express.
 
     Parameters
     ----------
     net : Network
     form : str
         Name of the format.
+    cells : collection of str, optional
+        Names of the cells that the format has; all cells by default.
     **lacks : str
-        By option, what to do instead. The options are switched off, or of the default, unless the
-        network uses them.
+        Options that the format does not have, each with the reason or a repair. A network may
+        leave such an option at its default.
 
     Raises
     ------
     ValueError
-        That names the option.
+        If the network has another cell, or uses one of the options; it is named.
     """
+    if cells is not None and net.cell not in cells:
+        raise ValueError(
+            f"{form} cannot express cell={net.cell!r}: it has the cells "
+            f"{', '.join(map(repr, cells))} only."
+        )
     for option, repair in lacks.items():
         value, default = getattr(net, option), Network.__dataclass_fields__[option].default
         if value != default:
@@ -98,7 +117,7 @@ def check_expressible(net: Network, form: str, **lacks: str) -> None:
 
 
 def reorder(array: Floats, order: Sequence[int]) -> Floats:
-    """Exchange blocks of gates along the first axis: new block j is old block ``order[j]``.
+    """Reorder the blocks of gates along the first axis: new block j is old block ``order[j]``.
 
     Examples
     --------
@@ -110,7 +129,7 @@ def reorder(array: Floats, order: Sequence[int]) -> Floats:
 
 
 def join_biases(first: Floats, second: Floats) -> Floats:
-    """Add two biases; where the second is zero, the first stays as it is to the bit.
+    """Add two biases; where the second is zero, the first keeps its bits.
 
     >>> join_biases(np.asarray([-0.0, 1.0]), np.asarray([0.0, 2.0])).tolist()
     [-0.0, 3.0]
@@ -121,8 +140,8 @@ def join_biases(first: Floats, second: Floats) -> Floats:
 def _host(what: str, name: str, array: Any) -> NDArray[Any]:
     try:
         return to_numpy(array)
-    except TypeError as error:  # no array, or of a dtype that NumPy has not, such as bfloat16
-        raise ValueError(f"{what}: {name} cannot be had as a NumPy array: {error}") from error
+    except TypeError as error:  # no array, or a dtype that NumPy lacks, such as bfloat16
+        raise ValueError(f"{what}: {name} cannot become a NumPy array: {error}") from error
 
 
 def _some(names: Mapping[str, Any]) -> str:

@@ -8,9 +8,9 @@
     bias_hh_l0, ...                                           0, but for b_hn in a GRU's last block
     weight, bias of the Linear                                w_hy   (O, D*H),  b_y (O,)
 
-The order of the gates is PyTorch's here too, so nothing is moved. What the arrays do not say must
-be said again in PyTorch: ``batch_first=True``, ``nonlinearity="relu"``, what is read of the states
-(``net.read``), and an activation after the Linear.
+Gates are in PyTorch's order here too, so no block is moved. The arrays do not contain everything:
+``batch_first=True``, ``nonlinearity="relu"``, which states are read (``net.read``) and an
+activation after the Linear must be specified again in PyTorch.
 
 Biases: see `rnn_xp.interchange`.
 """
@@ -31,7 +31,7 @@ from rnn_xp.network import Network
 __all__ = ["GATES", "Found", "from_state_dict", "infer_network", "to_state_dict"]
 
 GATES = {"rnn": "h", "gru": "r,z,n", "lstm": "i,f,g,o"}
-"""Order of the gates, by cell."""
+"""Order of the gates of each cell."""
 
 _CELLS = {1: "rnn", 3: "gru", 4: "lstm"}
 
@@ -45,20 +45,20 @@ def to_state_dict(
     ----------
     net : Network
     params : Params
-        Of any library.
+        Parameters of any library.
     rnn, readout : str
         Attributes of the PyTorch module that hold the recurrent layers and the Linear.
 
     Returns
     -------
     dict of str to ndarray
-        Such as ``"rnn.weight_ih_l0"``. ``{k: torch.from_numpy(v) for k, v in ...}`` makes a
-        ``state_dict`` of it.
+        Keys such as ``"rnn.weight_ih_l0"``. ``{k: torch.from_numpy(v) for k, v in ...}`` turns it
+        into a ``state_dict``.
 
     Raises
     ------
     ValueError
-        If PyTorch has no such layer, or the parameters are not those of the network.
+        If PyTorch has no such layer, or the parameters do not belong to the network.
 
     Examples
     --------
@@ -87,29 +87,29 @@ def to_state_dict(
 def from_state_dict(
     net: Network, state: Mapping[str, Any], *, rnn: str = "rnn", readout: str = "readout"
 ) -> dict[str, Floats]:
-    """Take the parameters of a network from a ``state_dict``.
+    """Read the parameters of a network from a ``state_dict``.
 
-    The two biases of a gate become their sum, which changes no prediction but the course of a
-    further training, see `rnn_xp.interchange`.
+    The two biases of a gate become their sum. This changes no prediction, but it changes how
+    further training proceeds, see `rnn_xp.interchange`.
 
     Parameters
     ----------
     net : Network
-        Of the same sizes; `infer_network` makes one.
+        Network of the same sizes; `infer_network` makes one.
     state : mapping of str to array
-        Tensors of PyTorch, or arrays of any other library.
+        PyTorch tensors, or arrays of any other library.
     rnn, readout : str
         As for `to_state_dict`.
 
     Returns
     -------
     Params
-        Of NumPy, with the dtype of the state; half precision becomes float32.
+        NumPy arrays with the dtype of the state; half precision becomes float32.
 
     Raises
     ------
     ValueError
-        If a tensor is missing, unknown, not finite or of another shape or dtype; it is named.
+        If a tensor is missing, unknown, not finite or of the wrong shape or dtype; it is named.
 
     Examples
     --------
@@ -136,7 +136,14 @@ def from_state_dict(
 
 
 class Found(NamedTuple):
-    """What `infer_network` found: the network, and the names for `from_state_dict`."""
+    """Result of `infer_network`.
+
+    Attributes
+    ----------
+    net : Network
+    rnn, readout : str
+        Names for `from_state_dict`.
+    """
 
     net: Network
     rnn: str
@@ -144,13 +151,13 @@ class Found(NamedTuple):
 
 
 def infer_network(state: Mapping[str, Any], **choices: Any) -> Found:
-    """Find out from names and shapes which network a ``state_dict`` is of.
+    """Infer from names and shapes to which network a ``state_dict`` belongs.
 
     Parameters
     ----------
     state : mapping of str to array
-    **choices : as for `Network`
-        What names and shapes do not show, such as activation="relu" or read="mean".
+    **choices
+        Arguments of `Network` that names and shapes do not show, such as activation="relu".
 
     Returns
     -------
@@ -172,11 +179,11 @@ def infer_network(state: Mapping[str, Any], **choices: Any) -> Found:
     shapes = {str(name): tuple(array.shape) for name, array in state.items()}
     recurrent = [name for name in shapes if name.rpartition(".")[2] == "weight_hh_l0"]
     linear = [name for name in shapes if name.rpartition(".")[2] == "weight"]
-    for what, found in (("nn.RNN, nn.GRU or nn.LSTM", recurrent), ("nn.Linear", linear)):
-        if len(found) != 1:
+    for what, names in (("nn.RNN, nn.GRU or nn.LSTM", recurrent), ("nn.Linear", linear)):
+        if len(names) != 1:
             raise ValueError(
-                f"PyTorch's state_dict: exactly one {what} is required, found {len(found)}"
-                + (f": {', '.join(sorted(found)[:4])}." if found else ".")
+                f"PyTorch's state_dict: exactly one {what} is required, found {len(names)}"
+                + (f": {', '.join(sorted(names)[:4])}." if names else ".")
             )
     rnn, readout = recurrent[0].rpartition(".")[0], linear[0].rpartition(".")[0]
     rows, hidden = (*shapes[recurrent[0]], 0, 0)[:2]
@@ -184,8 +191,8 @@ def infer_network(state: Mapping[str, Any], **choices: Any) -> Found:
     inputs, outputs = shapes.get(_join(rnn, "weight_ih_l0"), ()), shapes[linear[0]]
     if cell is None or len(inputs) != 2 or len(outputs) != 2:
         raise ValueError(
-            f"PyTorch's state_dict: {recurrent[0]} of shape {shapes[recurrent[0]]} is of no cell "
-            "that is known here, or weight_ih_l0 or the Linear's weight does not fit it."
+            f"PyTorch's state_dict: {recurrent[0]} of shape {shapes[recurrent[0]]} belongs to no "
+            "known cell, or weight_ih_l0 or the Linear's weight does not fit it."
         )
     layers = {
         int(match[1])
@@ -210,6 +217,7 @@ def _check(net: Network) -> None:
     check_expressible(
         net,
         "PyTorch",
+        cells=GATES,
         layer_norm="nn.RNN, nn.GRU and nn.LSTM have none",
         residual="nn.RNN, nn.GRU and nn.LSTM have none",
         reset_after="nn.GRU applies the reset gate after the product only",
@@ -229,7 +237,7 @@ def _shapes(net: Network, rnn: str, readout: str) -> dict[str, tuple[int, ...]]:
 
 
 def _layers(net: Network, rnn: str) -> Any:
-    """Give our prefix of each layer and direction, and the function that makes their names."""
+    """Yield the prefix of each layer and direction, and the function that makes PyTorch's names."""
     for layer, reverse in itertools.product(range(net.num_layers), range(net.directions)):
         tail = f"_l{layer}" + ("_reverse" if reverse else "")
         yield net.layers.prefix(layer, reverse), lambda name, tail=tail: _join(rnn, name + tail)

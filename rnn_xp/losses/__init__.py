@@ -5,19 +5,22 @@ Every loss has the signature ``(pred, target, weight=None, total=None) -> (value
     value = sum(w * l) / total        dpred = w * dl/dpred / total
 
 where l is the loss of one entry: of one number of the target or, for `cross_entropy`, of one class.
-``total`` is the weight of *all* counted entries. Whoever cuts a batch into blocks computes it once
-over all rows and passes it to each block; then the blocks' values and gradients simply add up to
-those of the whole batch, and a ragged last block is right without further thought.
+``total`` is the weight of *all* counted entries. If a batch is split into blocks, it is computed
+once over all rows and passed to each block; the values and gradients of the blocks then add up to
+those of the whole batch, and a shorter last block needs no correction.
 
-A weight of exactly 0 hides an entry: whatever stands there, a class such as -1 or a NaN, reaches
-neither value nor gradient. If all weights are 0, so are both of them.
+A weight of exactly 0 hides an entry: a class such as -1, or a NaN, reaches neither the value nor
+the gradient. If all weights are 0, both are 0.
 
-Shapes must match exactly. Nothing is broadcast, because (N, 1) against (N,) would quietly become
+Shapes must match exactly. Nothing is broadcast, because (N, 1) against (N,) would silently become
 (N, N).
+
+Any callable with this signature is a loss. `declare` says whether its targets are classes and
+whether it takes logits; `enter` checks its arguments and applies the weights.
 """
 
 from rnn_xp.losses.classification import binary_cross_entropy, cross_entropy
-from rnn_xp.losses.entries import total_weight
+from rnn_xp.losses.entries import declare, enter, total_weight
 from rnn_xp.losses.names import resolve_loss, takes_classes, takes_logits
 from rnn_xp.losses.regression import Huber, Pinball, mae, mse
 
@@ -26,6 +29,8 @@ __all__ = [
     "Pinball",
     "binary_cross_entropy",
     "cross_entropy",
+    "declare",
+    "enter",
     "mae",
     "mse",
     "resolve_loss",

@@ -1,4 +1,4 @@
-"""Losses of classes: cross-entropy, and binary cross-entropy entry by entry."""
+"""Losses for classes: cross-entropy, and binary cross-entropy entry by entry."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 from rnn_xp._typing import Array
 from rnn_xp.backend import device_of
-from rnn_xp.losses.entries import enter
+from rnn_xp.losses.entries import declare, enter
 
 __all__ = ["binary_cross_entropy", "cross_entropy"]
 
 
+@declare(takes_classes=True, takes_logits=True)
 def cross_entropy(
     pred: Array, target: Array, weight: Array | None = None, total: Any = None
 ) -> tuple[Array, Array]:
-    """Cross-entropy of softmax(pred) against classes, and its gradient.
+    """Return the cross-entropy of softmax(pred) against classes, and its gradient.
 
     ::
 
@@ -23,14 +24,15 @@ def cross_entropy(
         value = -sum(w * log(p[target])) / total
         dpred = w * (p - (1 at the target, else 0)) / total
 
-    Weight, total, results and errors are those of `mse`.
+    Weight, total, results and errors are as for `mse`.
 
     Parameters
     ----------
     pred : Array (N, C) or (N, T, C)
         Logits of any size, C >= 2.
     target : Array (N,) or (N, T)
-        Integers 0..C-1, else TypeError. Another class gives NaN, unless its weight is 0.
+        Integers 0..C-1; another dtype is a TypeError. A class outside this range gives NaN, unless
+        its weight is 0.
 
     References
     ----------
@@ -45,25 +47,26 @@ def cross_entropy(
     >>> round(float(value), 6), dpred.tolist()
     (0.693147, [[0.5, -0.5]])
     """
-    xp, pred, target, share = enter("cross_entropy", pred, target, weight, total, classes=True)
-    # int32 holds any number of classes, which the target's own type, such as int8, may not.
+    xp, pred, target, mean = enter("cross_entropy", pred, target, weight, total, classes=True)
+    # int32 holds any number of classes; the target's own dtype, such as int8, may not.
     classes = xp.arange(pred.shape[-1], dtype=xp.int32, device=device_of(pred))
     chosen = xp.astype(target, xp.int32) == classes
     shifted = pred - xp.max(xp.real(pred), axis=-1, keepdims=True)
     power = xp.exp(shifted)
     norm = xp.sum(power, axis=-1, keepdims=True)
-    # An unknown class cannot raise without a read by the host; but it must not pass for a number.
+    # To raise for an unknown class the host would have to wait; so it gives NaN, never a number.
     known = xp.any(chosen, axis=-1, keepdims=True)
     norm = xp.where(known, norm, xp.full_like(norm, math.nan))
     at_target = xp.sum(xp.where(chosen, shifted, xp.zeros_like(pred)), axis=-1, keepdims=True)
-    value = xp.sum(share(xp.log(norm) - at_target))
-    return value, share(power / norm - xp.astype(chosen, pred.dtype))
+    value = xp.sum(mean(xp.log(norm) - at_target))
+    return value, mean(power / norm - xp.astype(chosen, pred.dtype))
 
 
+@declare(takes_logits=True)
 def binary_cross_entropy(
     pred: Array, target: Array, weight: Array | None = None, total: Any = None
 ) -> tuple[Array, Array]:
-    """Cross-entropy of sigmoid(pred) against probabilities, entry by entry, and its gradient.
+    """Return the cross-entropy of sigmoid(pred) against probabilities, and its gradient.
 
     ::
 
@@ -71,8 +74,8 @@ def binary_cross_entropy(
         value = -sum(w * (target * log(p) + (1 - target) * log(1 - p))) / total
         dpred = w * (p - target) / total
 
-    Parameters, results and errors are those of `mse`; ``pred`` are logits of any size and
-    ``target`` lies between 0 and 1, in pred's floating dtype.
+    Entry by entry. Parameters, results and errors are as for `mse`; ``pred`` are logits of any
+    size, and ``target`` lies between 0 and 1 in the floating dtype of ``pred``.
 
     References
     ----------
@@ -85,12 +88,12 @@ def binary_cross_entropy(
     >>> round(float(value), 6), dpred.tolist()
     (0.693147, [[-0.5]])
     """
-    xp, pred, target, share = enter("binary_cross_entropy", pred, target, weight, total)
+    xp, pred, target, mean = enter("binary_cross_entropy", pred, target, weight, total)
     # With s = 1 for pred > 0, else 0: l = (s - target) * pred + log(1 + exp(-abs(pred))) and
     # p = s -+ exp(-abs(pred)) / (1 + exp(-abs(pred))). Nothing overflows, nothing cancels.
     positive = xp.real(pred) > 0
     gap = xp.where(positive, 1.0 - target, -target)
     power = xp.exp(xp.where(positive, -pred, pred))
     tail = power / (1.0 + power)
-    value = xp.sum(share(gap * pred + xp.log1p(power)))
-    return value, share(gap + xp.where(positive, -tail, tail))
+    value = xp.sum(mean(gap * pred + xp.log1p(power)))
+    return value, mean(gap + xp.where(positive, -tail, tail))

@@ -1,23 +1,55 @@
-"""What every loss does first: shapes and dtypes checked, entries of weight 0 hidden."""
+"""The common entry of all losses: check shapes and dtypes, hide entries of weight 0."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend import array_namespace, float_dtype
 
-__all__ = ["enter", "total_weight"]
+__all__ = ["declare", "enter", "total_weight"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def total_weight(target: Array, weight: Array | None = None) -> Any:
-    """Weight of all counted entries: what a mean over them divides by.
+def declare(
+    *, takes_classes: bool = False, takes_logits: bool = False
+) -> Callable[[_Function], _Function]:
+    """Declare a loss: a decorator that sets its attributes.
 
     Parameters
     ----------
-    target, weight : as for any of the losses
+    takes_classes : bool
+        If True, the targets are class indices (N,) or (N, T); otherwise they have the shape of the
+        prediction.
+    takes_logits : bool
+        If True, the loss applies softmax or sigmoid itself. A network whose output has an
+        activation is then refused.
+
+    Examples
+    --------
+    >>> @declare(takes_classes=True)
+    ... def loss(pred, target, weight=None, total=None): ...
+    >>> loss.takes_classes, loss.takes_logits
+    (True, False)
+    """
+
+    def mark(loss: _Function) -> _Function:
+        vars(loss).update(takes_classes=takes_classes, takes_logits=takes_logits)
+        return loss
+
+    return mark
+
+
+def total_weight(target: Array, weight: Array | None = None) -> Any:
+    """Return the weight of all counted entries, by which a mean over them divides.
+
+    Parameters
+    ----------
+    target, weight : Array
+        As for `mse`; the target may also be class indices.
 
     Returns
     -------
@@ -41,9 +73,34 @@ def total_weight(target: Array, weight: Array | None = None) -> Any:
 def enter(
     name: str, pred: Array, target: Array, weight: Array | None, total: Any, classes: bool = False
 ) -> tuple[Namespace, Array, Array, Callable[[Array], Array]]:
-    """Check shapes and dtypes; hide what has weight 0; return xp, pred, target, a -> a * w / total.
+    """Check the arguments of a loss, and hide the entries that have weight 0.
 
-    Classes become (N, 1) or (N, T, 1), so that every array has the axes of pred.
+    Every loss begins with this call, a loss of your own included.
+
+    Parameters
+    ----------
+    name : str
+        Name of the loss, for messages.
+    pred, target, weight, total
+        The arguments of the loss, see `mse`.
+    classes : bool
+        If True, the targets are class indices.
+
+    Returns
+    -------
+    xp : Namespace
+    pred : Array
+        Zero where the weight is 0.
+    target : Array
+        Zero where the weight is 0. Classes have the shape (N, 1) or (N, T, 1), so that all arrays
+        have the same number of axes.
+    mean : callable
+        ``mean(a)`` is a * weight / total: each entry's part of the weighted mean.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a shape or dtype does not fit.
     """
     xp = array_namespace(pred, target, weight)
     _check_shapes(name, pred, target, weight, classes)
@@ -60,7 +117,7 @@ def enter(
         return xp, pred, target, lambda a: a / total
     ones = (1,) * (len(pred.shape) - len(weight.shape))
     weight = xp.reshape(weight, (*weight.shape, *ones))
-    # Hidden on the way in, not in the result: 0 * nan is nan. And 0 / 0 is to be 0.
+    # Hidden in the arguments, not in the result: 0 * nan is nan. And 0 / 0 shall be 0.
     counts = weight != 0
     pred = xp.where(counts, pred, xp.zeros_like(pred))
     target = xp.where(counts, target, xp.zeros_like(target))

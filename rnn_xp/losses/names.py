@@ -1,4 +1,10 @@
-"""The names of losses, and what a loss takes."""
+"""Names of losses, and what a loss declares about itself.
+
+A loss may have two attributes, both False unless set: ``takes_classes``, if its targets are class
+indices without an axis O, and ``takes_logits``, if it applies softmax or sigmoid itself. The losses
+here set them with `rnn_xp.losses.declare`; a loss of your own does the same, or has them as class
+attributes.
+"""
 
 from __future__ import annotations
 
@@ -16,34 +22,51 @@ LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
 }
+"""Losses that can be given by name."""
 
 
 def resolve_loss(loss: str | Loss, output_activation: str = "identity") -> Loss:
-    """Turn the name of a loss into the function; a function is returned as it is.
+    """Return the loss of a name; a loss itself is returned unchanged.
+
+    Parameters
+    ----------
+    loss : str or callable
+    output_activation : str
+        Activation of the network's output.
 
     Raises
     ------
     ValueError
-        If the name is unknown, or the loss takes logits and the output is activated already.
+        If the name is unknown, or if the loss takes logits but the output has an activation.
     """
-    found: Loss = choice("loss", loss, LOSSES) if isinstance(loss, str) else loss
-    if output_activation != "identity" and takes_logits(found):
+    function: Loss = choice("loss", loss, LOSSES) if isinstance(loss, str) else loss
+    if output_activation != "identity" and takes_logits(function):
+        name = getattr(function, "__name__", type(function).__name__)
         raise ValueError(
-            f"a cross-entropy takes logits and applies its own softmax or sigmoid; "
+            f"{name} takes logits and applies its own softmax or sigmoid; "
             f"output_activation={output_activation!r} would apply it twice. Leave it at 'identity'."
         )
-    return found
+    return function
 
 
 def takes_classes(loss: Loss) -> bool:
-    """Whether the targets of a loss are class indices, without an axis O."""
-    return loss is cross_entropy
+    """Return True if the targets of a loss are class indices, without an axis O.
+
+    >>> takes_classes(cross_entropy), takes_classes(binary_cross_entropy)
+    (True, False)
+    """
+    return _declares(loss, "takes_classes")
 
 
 def takes_logits(loss: Loss) -> bool:
-    """Tell whether a loss applies softmax or sigmoid itself, so that the network must not.
+    """Return True if a loss applies softmax or sigmoid itself, so that the network must not.
 
     >>> takes_logits(cross_entropy), takes_logits(mse)
     (True, False)
     """
-    return loss in (cross_entropy, binary_cross_entropy)
+    return _declares(loss, "takes_logits")
+
+
+def _declares(loss: Loss, name: str) -> bool:
+    """Return an attribute of a loss or, for a functools.partial of one, that of the loss."""
+    return bool(getattr(loss, name, getattr(getattr(loss, "func", None), name, False)))

@@ -1,4 +1,4 @@
-"""Losses of numbers: squared, absolute, Huber's, and of quantiles."""
+"""Losses for numbers: squared error, absolute error, Huber loss, and quantiles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Huber", "Pinball", "mae", "mse"]
 def mse(
     pred: Array, target: Array, weight: Array | None = None, total: Any = None
 ) -> tuple[Array, Array]:
-    """Mean squared error and its gradient.
+    """Return the mean squared error and its gradient.
 
     ::
 
@@ -30,9 +30,9 @@ def mse(
     pred, target : Array (N, O) or (N, T, O)
         Same shape; nothing is broadcast.
     weight : Array (N,) or (N, T), optional
-        One weight per sample, which for sequences holds at all its steps, or one per step.
+        One weight per sample, used at all steps of a sequence, or one weight per step.
     total : float or Array (), optional
-        See `total_weight`, the default.
+        Weight to divide by; `total_weight` of these rows by default.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def mse(
     Raises
     ------
     ValueError, TypeError
-        If a shape is not as above; if the arrays differ in library or floating dtype.
+        If a shape is not as above, or if the arrays differ in library or floating dtype.
 
     Examples
     --------
@@ -52,23 +52,23 @@ def mse(
     >>> float(value), dpred.tolist()
     (0.5, [[1.0], [0.0]])
     """
-    xp, pred, target, share = enter("mse", pred, target, weight, total)
+    xp, pred, target, mean = enter("mse", pred, target, weight, total)
     error = pred - target
-    dpred = share(2.0 * error)
+    dpred = mean(2.0 * error)
     return xp.sum(dpred * (0.5 * error)), dpred
 
 
 def mae(
     pred: Array, target: Array, weight: Array | None = None, total: Any = None
 ) -> tuple[Array, Array]:
-    """Mean absolute error and its subgradient, 0 where the error is 0.
+    """Return the mean absolute error and its subgradient, which is 0 where the error is 0.
 
     ::
 
         value = sum(w * abs(pred - target)) / total
         dpred = w * sign(pred - target) / total
 
-    Parameters, results and errors are those of `mse`.
+    Parameters, results and errors are as for `mse`.
 
     Examples
     --------
@@ -77,15 +77,15 @@ def mae(
     >>> float(value), dpred.tolist()
     (2.0, [[-0.5], [0.0]])
     """
-    xp, pred, target, share = enter("mae", pred, target, weight, total)
+    xp, pred, target, mean = enter("mae", pred, target, weight, total)
     error = pred - target
-    dpred = share(sign(xp.real(error), xp=xp))
+    dpred = mean(sign(xp.real(error), xp=xp))
     return xp.sum(dpred * error), dpred
 
 
 @dataclass(frozen=True)
 class Huber:
-    """Huber loss: squared for small errors, absolute for large ones, which so count for less.
+    """Huber loss: squared for small errors, absolute for large ones, so that outliers count less.
 
     With e = pred - target, and d = delta::
 
@@ -95,7 +95,7 @@ class Huber:
     Parameters
     ----------
     delta : float
-        > 0: the error, in units of the target, from which the loss grows linearly.
+        Error, in units of the target and > 0, above which the loss grows linearly.
 
     References
     ----------
@@ -120,12 +120,12 @@ class Huber:
     def __call__(
         self, pred: Array, target: Array, weight: Array | None = None, total: Any = None
     ) -> tuple[Array, Array]:
-        """Return value and dpred; parameters and errors are those of `mse`."""
-        xp, pred, target, share = enter("Huber", pred, target, weight, total)
+        """Return value and dpred; parameters and errors are as for `mse`."""
+        xp, pred, target, mean = enter("Huber", pred, target, weight, total)
         error = pred - target
         real = xp.real(error)
         slope = xp.where(xp.abs(real) <= self.delta, error, self.delta * sign(real, xp=xp))
-        dpred = share(slope)
+        dpred = mean(slope)
         return xp.sum(dpred * (error - 0.5 * slope)), dpred
 
 
@@ -133,7 +133,7 @@ class Huber:
 class Pinball:
     """Pinball loss: each output column learns a quantile of the target's distribution.
 
-    With q the column's quantile, and the subgradient 0 where pred = target::
+    With q the quantile of the column; the subgradient is 0 where pred = target::
 
         value = sum(w * l) / total        l = max(q * (target - pred), (1 - q) * (pred - target))
         dpred = w * (-q if pred < target, else 1 - q) / total
@@ -141,8 +141,8 @@ class Pinball:
     Parameters
     ----------
     quantiles : sequence of float
-        Between 0 and 1, one per output column. The target has as many columns, all alike where
-        the quantiles are those of one quantity.
+        Between 0 and 1, one per output column. The target has the same number of columns; for
+        several quantiles of one quantity they are equal.
 
     References
     ----------
@@ -170,8 +170,8 @@ class Pinball:
     def __call__(
         self, pred: Array, target: Array, weight: Array | None = None, total: Any = None
     ) -> tuple[Array, Array]:
-        """Return value and dpred; parameters and errors are those of `mse`."""
-        xp, pred, target, share = enter("Pinball", pred, target, weight, total)
+        """Return value and dpred; parameters and errors are as for `mse`."""
+        xp, pred, target, mean = enter("Pinball", pred, target, weight, total)
         if pred.shape[-1] != len(self.quantiles):
             raise ValueError(
                 f"Pinball: pred and target must have a column for each of the quantiles "
@@ -180,5 +180,5 @@ class Pinball:
         error = pred - target
         real = xp.real(error)
         q = xp.asarray(self.quantiles, dtype=real.dtype, device=device_of(pred))
-        dpred = share(sign(real, xp=xp) * xp.where(real > 0, 1.0 - q, q))
+        dpred = mean(sign(real, xp=xp) * xp.where(real > 0, 1.0 - q, q))
         return xp.sum(dpred * error), dpred

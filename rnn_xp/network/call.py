@@ -1,7 +1,7 @@
-"""What a call may say about its batch, and the checks of everything it is given.
+"""Optional arguments of a call, and the checks of all its arguments.
 
-Shapes, names, libraries and dtypes are checked at every call, values never: that would make the
-host wait for the device. `rnn_xp.fit` checks values, once.
+Shapes, names, libraries and dtypes are checked at every call. Values are not, because the host
+would have to wait for the device; `rnn_xp.fit` checks them once.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Options(NamedTuple):
     tape: bool = True  # if False, nothing will go back
 
     def joint_mask(self, steps: int, *, xp: Namespace) -> Array | None:
-        """``mask`` and ``lengths`` as one mask (N, T)."""
+        """Combine ``mask`` and ``lengths`` to one mask (N, T)."""
         if self.lengths is None:
             return self.mask
-        # In the default integers: positions might not fit into those of the lengths, such as int8.
+        # In the default integer dtype: positions may not fit in that of the lengths, such as int8.
         positions = xp.arange(steps, device=device_of(self.lengths))
         inside = positions[None, :] < xp.astype(self.lengths, positions.dtype)[:, None]
         return inside if self.mask is None else inside & self.mask
@@ -50,14 +50,14 @@ class Options(NamedTuple):
 def check(
     net: Configuration, params: Params, x: Array, options: Options, *, fewest_rows: int = 1
 ) -> Namespace:
-    """Check all that a call is given; the namespace of its arrays.
+    """Check the arguments of a call, and return the namespace of its arrays.
 
     Raises
     ------
     ValueError
-        For a wrong shape or name.
+        If a shape or a name is wrong.
     TypeError
-        For arrays of different libraries or dtypes.
+        If arrays belong to different libraries or have different dtypes.
     """
     _check_params(net, params)
     one_to_many = net.topology == "one_to_many"
@@ -101,7 +101,7 @@ def check(
 
 
 def check_state(net: Configuration, name: str, state: Any, rows: int) -> None:
-    """Check a state's type and shapes."""
+    """Check the type and the shapes of a state."""
     if not isinstance(state, net.state_type):
         raise TypeError(
             f"Network: {name} must be the {net.state_type.__name__} of cell={net.cell!r}, got "
@@ -113,7 +113,7 @@ def check_state(net: Configuration, name: str, state: Any, rows: int) -> None:
 
 
 def check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    """Check one array's shape."""
+    """Check the shape of an array."""
     if tuple(array.shape) != tuple(shape):
         raise ValueError(f"Network: {name} must have shape {shape}, got {tuple(array.shape)}.")
 

@@ -1,4 +1,4 @@
-"""The choices that make a network, turned from names into objects, and checked."""
+"""The choices that define a network: names become objects here, and combinations are checked."""
 
 from __future__ import annotations
 
@@ -8,15 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnn_xp._checks import choice, flag, number, whole
-from rnn_xp.cells import (
-    GRUCell,
-    GRUResetBeforeCell,
-    GRUState,
-    LSTMCell,
-    LSTMState,
-    RNNCell,
-    RNNState,
-)
+from rnn_xp.cells import CELLS, Cell
+from rnn_xp.cells.gates import Parameter
 from rnn_xp.kernels.portable import IDENTITY, RELU, SIGMOID, SOFTMAX, TANH, Activation
 from rnn_xp.network.feedback import FeedbackCell
 from rnn_xp.network.layers import Layers
@@ -24,7 +17,6 @@ from rnn_xp.network.topology import READ_LAST, READ_MAX, READ_MEAN, REPEAT, ZERO
 
 __all__ = ["Configuration"]
 
-_STATES = {"rnn": RNNState, "gru": GRUState, "lstm": LSTMState}
 _ACTIVATIONS = {"tanh": TANH, "relu": RELU}
 _OUTPUT_ACTIVATIONS = {"identity": IDENTITY, "sigmoid": SIGMOID, "tanh": TANH, "softmax": SOFTMAX}
 _READS = {"last": READ_LAST, "mean": READ_MEAN, "max": READ_MAX}
@@ -65,7 +57,7 @@ class Configuration:
             self._set(name, rate)
         for name in ("bidirectional", "layer_norm", "residual", "reset_after"):
             self._set(name, flag(f"Network: {name}", getattr(self, name)))
-        choice("cell", self.cell, _STATES)
+        choice("cell", self.cell, CELLS)
         choice("activation", self.activation, _ACTIVATIONS)
         choice("output_activation", self.output_activation, _OUTPUT_ACTIVATIONS)
         choice("topology", self.topology, dict.fromkeys(_TOPOLOGIES))
@@ -83,12 +75,11 @@ class Configuration:
             if not condition:
                 raise ValueError(f"Network: {option} needs {needed}.")
 
-        needs(
-            self.cell == "rnn" or self.activation == "tanh",
-            f"activation={self.activation!r}",
-            "cell='rnn'; the gates of a gru or lstm have functions of their own",
-        )
-        needs(self.cell == "gru" or self.reset_after, "reset_after=False", "cell='gru'")
+        for name in ("activation", "reset_after"):
+            value, default = getattr(self, name), Configuration.__dataclass_fields__[name].default
+            takers = [f"cell={cell!r}" for cell, kind in CELLS.items() if name in kind.options]
+            taken = name in CELLS[self.cell].options
+            needs(taken or value == default, f"{name}={value!r}", " or ".join(takers))
         needs(
             self.topology == "many_to_one" or self.read == "last",
             f"read={self.read!r}",
@@ -122,18 +113,18 @@ class Configuration:
 
     @property
     def feedback(self) -> bool:
-        """Whether the prediction is fed back."""
+        """True if the prediction is the next input."""
         return self.topology == "one_to_many" and self.feed == "feedback"
 
     @property
     def directions(self) -> int:
-        """D, 2 if bidirectional."""
+        """Number of directions, D: 2 if bidirectional."""
         return 2 if self.bidirectional else 1
 
     @property
     def state_type(self) -> type[Any]:
         """NamedTuple of the cell's state."""
-        return _STATES[self.cell]
+        return CELLS[self.cell].state_type
 
     @functools.cached_property
     def layers(self) -> Layers:
@@ -144,63 +135,57 @@ class Configuration:
         return Layers(cells, self.directions, self.hidden_size, self.residual)
 
     def make_feedback(self) -> FeedbackCell:
-        """Build layers and readout as one cell."""
+        """Build layers and readout as one cell, for feedback."""
         return FeedbackCell(self.layers, self.output_function)
 
     @property
     def output_function(self) -> Activation:
-        """Activation of the output."""
+        """Activation of the output, g."""
         return _OUTPUT_ACTIVATIONS[self.output_activation]
 
     @property
     def read_function(self) -> Read:
-        """How a sequence becomes a vector."""
+        """Read: how a sequence becomes a vector."""
         return _READS[self.read]
 
     @property
     def feed_function(self) -> Feed:
-        """How one input becomes a sequence, where nothing is fed back."""
+        """Feed: how one input becomes a sequence, without feedback."""
         feed = _FEEDS[self.feed]
         if feed is None:
             raise ValueError("the prediction is fed back: there is no feed of inputs")
         return feed
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of all parameters, in the order in which they are drawn."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        layers = self.layers
-        for layer, cell in enumerate(layers.cells):
-            for direction in range(self.directions):
-                prefix = layers.prefix(layer, direction)
-                shapes |= {prefix + name: shape for name, shape in cell.shapes().items()}
-        shapes["readout.w_hy"] = (self.output_size, self.directions * self.hidden_size)
-        shapes["readout.b_y"] = (self.output_size,)
-        if self.linear_lags:
-            shapes["readout.w_xy"] = (self.output_size, self.linear_lags * self.input_size)
-        return shapes
-
-    @property
-    def constants(self) -> dict[str, tuple[float, ...]]:
-        """Initial values, gate by gate, of the vectors that do not start at zero."""
-        layers = self.layers
-        return {
-            layers.prefix(layer, direction) + name: values
+    def parameters(self) -> dict[str, Parameter]:
+        """Names, shapes and initial values of all parameters, in the order of their drawing."""
+        layers, width = self.layers, self.directions * self.hidden_size
+        declared = {
+            layers.prefix(layer, direction) + name: parameter
             for layer, cell in enumerate(layers.cells)
             for direction in range(self.directions)
-            for name, values in cell.constants().items()
+            for name, parameter in cell.parameters().items()
         }
+        declared["readout.w_hy"] = Parameter((self.output_size, width), "glorot")
+        declared["readout.b_y"] = Parameter((self.output_size,))
+        if self.linear_lags:  # it starts at zero: the network begins as the one without this path
+            shape = (self.output_size, self.linear_lags * self.input_size)
+            declared["readout.w_xy"] = Parameter(shape)
+        return declared
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of all parameters."""
+        return {name: parameter.shape for name, parameter in self.parameters.items()}
 
     @property
     def num_parameters(self) -> int:
-        """Number of trainable values."""
+        """Number of trainable values in all parameters."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
-    def _make_cell(self, input_size: int) -> Any:
-        sizes = (input_size, self.hidden_size)
-        if self.cell == "rnn":
-            return RNNCell(*sizes, _ACTIVATIONS[self.activation], layer_norm=self.layer_norm)
-        if self.cell == "lstm":
-            return LSTMCell(*sizes, layer_norm=self.layer_norm)
-        variant = GRUCell if self.reset_after else GRUResetBeforeCell
-        return variant(*sizes, layer_norm=self.layer_norm)
+    def _make_cell(self, input_size: int) -> Cell:
+        kind = CELLS[self.cell]
+        options = {name: getattr(self, name) for name in kind.options}
+        if "activation" in options:
+            options["activation"] = _ACTIVATIONS[self.activation]
+        return kind.make(input_size, self.hidden_size, self.layer_norm, **options)

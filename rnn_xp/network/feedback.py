@@ -8,8 +8,8 @@
     3  y_t = h_t @ w_hy.T + b_y                   dh_t = dy_t @ w_hy
     4  pred_t = g(y_t)                            dy_t = dpred_t * g'(y_t)
 
-dpred_t has two shares, the loss's own and what comes back through step 1 of the next time step.
-That is the situation of h in any recurrent network, so layers and readout together are a cell
+dpred_t has two parts, the loss's own and the one that comes back through step 1 of the next time
+step. So it is with h in any recurrent network; therefore layers and readout together are a cell
 whose state is (pred, states of the layers), and `rnn_xp.network.sequence` runs it like any other.
 """
 
@@ -26,14 +26,14 @@ __all__ = ["FeedbackCache", "FeedbackCell", "FeedbackShare", "FeedbackState"]
 
 
 class FeedbackState(NamedTuple):
-    """The prediction (N, O), which is the next input, and the state of each layer."""
+    """State: the prediction (N, O), which is the next input, and the states of the layers."""
 
     pred: Array
     layers: tuple[State, ...]
 
 
 class FeedbackCache(NamedTuple):
-    """What a step keeps: each layer's input and cache, the top's output, and the prediction."""
+    """Cache of a step: inputs and caches of the layers, output of the top layer, prediction."""
 
     xs: tuple[Array, ...]
     caches: tuple[Any, ...]
@@ -43,7 +43,7 @@ class FeedbackCache(NamedTuple):
 
 
 class FeedbackShare(NamedTuple):
-    """A step's share in the weight gradients: each layer's input and share; the readout's."""
+    """One step's share in the weight gradients: inputs and shares of the layers, and readout."""
 
     xs: tuple[Array, ...]
     layers: tuple[Any, ...]
@@ -53,14 +53,14 @@ class FeedbackShare(NamedTuple):
 
 @dataclass(frozen=True)
 class FeedbackCell:
-    """Layers and readout as one cell. Parameters keep the names they have in the network.
+    """Layers and readout as one cell. Parameters keep their names in the network.
 
     Parameters
     ----------
     layers : Layers
-        Of one direction.
+        Layers with one direction.
     activation : Activation
-        The output's g.
+        Activation of the output, g.
     """
 
     layers: Layers
@@ -75,18 +75,23 @@ class FeedbackCell:
         *,
         xp: Namespace,
     ) -> tuple[FeedbackState, FeedbackCache]:
-        """Do steps 1 to 4.
+        """Compute steps 1 to 4.
 
         Parameters
         ----------
         params : Params
         projected : tuple of L arrays (N, H) or None
-            This step's masks of dropout between the layers; there is nothing to project before
-            the prediction is known.
+            This step's dropout masks between the layers; no input can be projected before the
+            prediction is known.
         state : FeedbackState
         keep : tuple of L arrays (N, H) or None, optional
             Masks of recurrent dropout.
         xp : Namespace
+
+        Returns
+        -------
+        state : FeedbackState
+        cache : FeedbackCache
         """
         x, xs, states, caches = state.pred, [], [], []  # 1
         keeps = (None,) * len(self.layers.cells) if keep is None else keep
@@ -108,7 +113,11 @@ class FeedbackCell:
     def step_back(
         self, params: Params, dstate: FeedbackState, cache: FeedbackCache, *, xp: Namespace
     ) -> tuple[FeedbackShare, FeedbackState]:
-        """Back-propagate one step: d(pred_t, states_t) to the share and d(pred_{t-1}, states)."""
+        """Back-propagate one step.
+
+        From the gradient of (pred_t, states_t) to the step's share and the gradient of
+        (pred_{t-1}, states_{t-1}).
+        """
         dy = self.activation.backward(dstate.pred, cache.pred, xp=xp)  # 4
         dout = xp.matmul(dy, params["readout.w_hy"])  # 3
         shares: list[Any] = []
@@ -128,7 +137,7 @@ class FeedbackCell:
         return FeedbackShare(cache.xs, tuple(shares), cache.h, dy), result
 
     def collect(self, params: Params, share: FeedbackShare, *, xp: Namespace) -> Params:
-        """Sum all weight gradients, the readout's included, over M rows."""
+        """Return all weight gradients, the readout's included, summed over M rows."""
         grads = {
             "readout.w_hy": xp.matmul(xp.matrix_transpose(share.dy), share.h),
             "readout.b_y": sum_rows(share.dy, xp=xp),

@@ -16,7 +16,7 @@ from rnn_xp.losses import resolve_loss
 from rnn_xp.network import pipeline
 from rnn_xp.network.call import Options, check, check_shape, check_state
 from rnn_xp.network.configuration import Configuration
-from rnn_xp.network.pipeline import Carry, Pass, PassGrads
+from rnn_xp.network.passes import Carry, Pass, PassGrads
 
 __all__ = ["Gradients"]
 

@@ -7,11 +7,13 @@ the rounded float64 weights, on every library and device.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rnn_xp._checks import choice
+from rnn_xp.cells.gates import Parameter
 
 __all__ = ["glorot_uniform", "initial_weights", "orthogonal"]
 
@@ -19,15 +21,15 @@ _FloatArray = NDArray[np.float64]
 
 
 def glorot_uniform(rng: np.random.Generator, shape: tuple[int, int]) -> _FloatArray:
-    """Glorot (Xavier) uniform weights: U(-a, a) with a = sqrt(6 / (fan_in + fan_out)).
+    """Draw Glorot (Xavier) uniform weights: U(-a, a) with a = sqrt(6 / (fan_in + fan_out)).
 
-    Keeps the variance of activations and of gradients about equal from layer to layer.
+    They keep the variance of activations and of gradients about equal from layer to layer.
 
     Parameters
     ----------
     rng : numpy.random.Generator
     shape : (int, int)
-        (fan_out, fan_in), rows are outputs.
+        (fan_out, fan_in): rows are outputs.
 
     Returns
     -------
@@ -48,8 +50,8 @@ def glorot_uniform(rng: np.random.Generator, shape: tuple[int, int]) -> _FloatAr
     return rng.uniform(-limit, limit, shape)
 
 
-def orthogonal(rng: np.random.Generator, size: int) -> _FloatArray:
-    """Random orthogonal matrix, uniform over the orthogonal group.
+def orthogonal(rng: np.random.Generator, shape: tuple[int, int]) -> _FloatArray:
+    """Draw a random orthogonal matrix, uniform over the orthogonal group.
 
     As ``w_hh`` it neither shrinks nor stretches h, so gradients start neither vanishing nor
     exploding: every singular value is 1.
@@ -57,11 +59,12 @@ def orthogonal(rng: np.random.Generator, size: int) -> _FloatArray:
     Parameters
     ----------
     rng : numpy.random.Generator
-    size : int
+    shape : (int, int)
+        Two equal numbers.
 
     Returns
     -------
-    ndarray of float64, (size, size)
+    ndarray of float64
 
     References
     ----------
@@ -72,32 +75,23 @@ def orthogonal(rng: np.random.Generator, size: int) -> _FloatArray:
 
     Examples
     --------
-    >>> q = orthogonal(np.random.default_rng(0), 4)
+    >>> q = orthogonal(np.random.default_rng(0), (4, 4))
     >>> bool(np.allclose(q @ q.T, np.eye(4)))
     True
     """
-    q, r = np.linalg.qr(rng.standard_normal((size, size)))
+    q, r = np.linalg.qr(rng.standard_normal(shape))
     return np.asarray(q * np.sign(np.diagonal(r)))
 
 
-def initial_weights(
-    shapes: dict[str, tuple[int, ...]],
-    seed: int,
-    constants: Mapping[str, Sequence[float]] = MappingProxyType({}),
-) -> dict[str, _FloatArray]:
-    """Draw every parameter of a network, in the order of ``shapes``.
-
-    The last part of a name says what it is: ``w_hh`` is orthogonal, ``w_xh`` and ``w_hy`` are
-    Glorot uniform, both gate by gate; ``w_xy``, the linear path, is zero; vectors are constant.
+def initial_weights(parameters: Mapping[str, Parameter], seed: int) -> dict[str, _FloatArray]:
+    """Draw the initial values of parameters, in their order.
 
     Parameters
     ----------
-    shapes : dict of str to tuple of int
-        Such as ``{"layer0.w_xh": (50, 1), "layer0.w_hh": (50, 50), ...}``.
+    parameters : mapping of str to Parameter
+        Such as `rnn_xp.Network.parameters`: each says its shape and how it starts.
     seed : int
         Non-negative. Equal seeds give equal numbers.
-    constants : mapping of str to sequence of float
-        Values of vectors, one for each gate; 0 for those not named.
 
     Returns
     -------
@@ -105,30 +99,23 @@ def initial_weights(
 
     Examples
     --------
-    >>> weights = initial_weights({"readout.w_hy": (1, 50), "readout.b_y": (1,)}, seed=0)
-    >>> weights["readout.w_hy"].shape, weights["readout.b_y"].tolist()
+    >>> from rnn_xp.cells.gates import Parameter
+    >>> weights = initial_weights({"w": Parameter((1, 50), "glorot"), "b": Parameter((1,))}, seed=0)
+    >>> weights["w"].shape, weights["b"].tolist()
     ((1, 50), [0.0])
-    >>> initial_weights({"b_h": (4,)}, seed=0, constants={"b_h": (0.0, 1.0)})["b_h"].tolist()
+    >>> initial_weights({"b_h": Parameter((4,), (0.0, 1.0))}, seed=0)["b_h"].tolist()
     [0.0, 0.0, 1.0, 1.0]
     """
     rng = np.random.default_rng(seed)
-    weights: dict[str, _FloatArray] = {}
-    for name, shape in shapes.items():
-        prefix, _, kind = name.rpartition(".")
-        if len(shape) == 1:
-            values = constants.get(name, (0.0,))
-            weights[name] = np.repeat(np.asarray(values, dtype=np.float64), shape[0] // len(values))
-            continue
-        if kind == "w_xy":  # the network starts as the one without this path
-            weights[name] = np.zeros(shape)
-            continue
-        recurrent = shapes.get(f"{prefix}.w_hh")
-        gates = recurrent[0] // recurrent[1] if recurrent else 1
-        rows, columns = shape[0] // gates, shape[1]
-        weights[name] = np.concatenate(
-            [
-                orthogonal(rng, rows) if kind == "w_hh" else glorot_uniform(rng, (rows, columns))
-                for _ in range(gates)
-            ]
-        )
-    return weights
+    return {name: _draw(rng, parameter) for name, parameter in parameters.items()}
+
+
+def _draw(rng: np.random.Generator, parameter: Parameter) -> _FloatArray:
+    shape, initial, gates = parameter
+    if not isinstance(initial, str):
+        constants = np.repeat(np.asarray(initial, dtype=np.float64), shape[0] // len(initial))
+        columns = constants.reshape(-1, *(1,) * (len(shape) - 1))
+        return np.array(np.broadcast_to(columns, shape))
+    rows = shape[0] // gates
+    draw = choice("initial", initial, {"glorot": glorot_uniform, "orthogonal": orthogonal})
+    return np.concatenate([draw(rng, (rows, shape[1])) for _ in range(gates)])

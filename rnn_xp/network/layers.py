@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rnn_xp._typing import Array, Cell, Kernel, Namespace, Params, State, Workspace
+from rnn_xp._typing import Array, Kernel, Namespace, Params, State, Workspace
+from rnn_xp.cells import Cell
 from rnn_xp.network import sequence
 from rnn_xp.network.sequence import Schedule
 
@@ -28,9 +29,9 @@ class Noise(NamedTuple):
     Attributes
     ----------
     between : list of L arrays (T, N, D*H) or None
-        By which the input of a layer is multiplied; the first is always None.
+        Factors of each layer's input; the first is always None.
     recurrent : list of L*D arrays (N, H) or None
-        By which the state is multiplied before the recurrent product, the same at every step.
+        Factors of the state before the recurrent product, the same at every step.
     """
 
     between: list[Array | None]
@@ -38,21 +39,23 @@ class Noise(NamedTuple):
 
 
 class _LayerPass(NamedTuple):
-    xs: Array  # what entered the layer, after dropout
-    tapes: list[Any]  # one for each direction: a Tape, or a kernel's own
+    xs: Array  # input of the layer, after dropout
+    tapes: list[Any]  # one for each direction: a Tape, or a kernel's own tape
     schedules: list[Schedule]
-    kernels: list[Kernel | None]  # what made the tape, if it was not `sequence`
+    kernels: list[Kernel | None]  # the kernel that made each tape; None for `sequence`
 
 
 class StackPass(NamedTuple):
-    """What a forward pass leaves.
+    """A forward pass through the stack, kept for its backward.
 
     Attributes
     ----------
     outs : list of D lists of T arrays (N, H), or of D arrays (T, N, H)
+        Outputs of the top layer, by direction.
     finals : list of L*D states
+        Final states.
     layers : list of L
-        The layers' own.
+        Passes of the single layers.
     """
 
     outs: list[Any]
@@ -66,10 +69,13 @@ class StackBackward(NamedTuple):
     Attributes
     ----------
     grads : Params
+        Weight gradients of all layers.
     dxs : Array (T, N, I) or None
+        Gradient of the input.
     dinitials : list of states
+        Gradients of the initial states.
     flows : list of lists of T arrays (N, H)
-        dL/dh_t.
+        dL/dh_t, if requested.
     """
 
     grads: Params
@@ -79,7 +85,7 @@ class StackBackward(NamedTuple):
 
 
 def layer_params(params: Params, prefix: str) -> Params:
-    """Parameters of one layer and direction, without their prefix."""
+    """Return the parameters of one layer and direction, without their prefix."""
     return {
         name.removeprefix(prefix): param
         for name, param in params.items()
@@ -88,21 +94,22 @@ def layer_params(params: Params, prefix: str) -> Params:
 
 
 def as_one(hs: Any, *, xp: Namespace) -> Array:
-    """Make one array (T, N, H) of T arrays (N, H), unless it is one already."""
+    """Stack T arrays (N, H) to one array (T, N, H), unless it is one already."""
     return xp.stack(hs) if isinstance(hs, list) else hs
 
 
 @dataclass(frozen=True)
 class Layers:
-    """The stack.
+    """A stack of recurrent layers.
 
     Parameters
     ----------
     cells : tuple of L cells
-        Both directions of a layer have cells of the same kind and size.
+        One for each layer, used by both directions.
     directions : {1, 2}
     hidden_size : int
     residual : bool
+        If True, each layer but the first adds its input to its output.
     """
 
     cells: tuple[Cell, ...]
@@ -111,7 +118,7 @@ class Layers:
     residual: bool
 
     def prefix(self, layer: int, direction: int) -> str:
-        """How the names of a layer's parameters begin: ``layer1.`` or ``layer1.reverse.``."""
+        """Return the prefix of a layer's parameters: ``layer1.`` or ``layer1.reverse.``."""
         return f"layer{layer}." + ("reverse." if direction else "")
 
     def run(
@@ -126,7 +133,7 @@ class Layers:
         tape: bool = True,
         xp: Namespace,
     ) -> StackPass:
-        """Run all layers.
+        """Run all layers forward.
 
         Parameters
         ----------
@@ -137,11 +144,15 @@ class Layers:
         schedule : Schedule
         noise : Noise
         workspace : Workspace, optional
-            Only where states are zeros and the schedule is straight. What its kernels can do, they
-            do, and what this pass leaves is then valid until the next.
+            Only if the states are zeros and the schedule is straight. Layers with a kernel use it;
+            results then live in the workspace and are overwritten by the next pass.
         tape : bool
             If False, nothing is kept for a backward pass.
         xp : Namespace
+
+        Returns
+        -------
+        StackPass
         """
         passes: list[_LayerPass] = []
         finals: list[State] = []
@@ -197,21 +208,28 @@ class Layers:
         flow: bool,
         xp: Namespace,
     ) -> StackBackward:
-        """Back-propagate through all layers.
+        """Back-propagate through all layers, the adjoint of `run`.
 
         Parameters
         ----------
         params, noise : as given to `run`
         done : StackPass
+            From the matching `run`.
         douts : list of D lists of T arrays (N, H) or None
-            Gradient of what the stack put out.
+            Gradient of the outputs; None at steps that are not read.
         dfinals : callable
             ``dfinals(i)``, i < L*D, is the gradient of a final state.
         per_step : bool
-            Whether gradients get a leading axis T, with each step's own term.
-        wrt_input, flow : bool
-            Whether dL/dxs, and dL/dh_t of every step, are wanted.
+            If True, gradients have a leading axis T, with each step's own term.
+        wrt_input : bool
+            If True, dL/dxs is computed.
+        flow : bool
+            If True, dL/dh_t of every step is returned.
         xp : Namespace
+
+        Returns
+        -------
+        StackBackward
         """
         grads: Params = {}
         count = len(self.cells) * self.directions
@@ -251,7 +269,7 @@ class Layers:
         return StackBackward(grads, dxs, dinitials, flows)
 
     def _join(self, outs: list[Any], *, xp: Namespace) -> Array:
-        """Make the next layer's input (T, N, D*H) of what the directions put out."""
+        """Join the outputs of the directions to the next layer's input (T, N, D*H)."""
         stacked = [as_one(hs, xp=xp) for hs in outs]
         return stacked[0] if len(stacked) == 1 else xp.concat(stacked, axis=2)
 

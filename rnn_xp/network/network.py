@@ -150,7 +150,7 @@ class Network(Gradients):
             biases are zero except that of the LSTM's forget gate, which is 1.
         """
         backend = get_backend() if backend is None else backend
-        weights = initializers.initial_weights(self.shapes, seed, self.constants)
+        weights = initializers.initial_weights(self.parameters, seed)
         return {name: backend.asarray(weight) for name, weight in weights.items()}
 
     def forward(

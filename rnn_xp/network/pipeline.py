@@ -5,7 +5,7 @@
     x --feed--> xs (T, N, I) --layers--> outs --read--> h (M, D*H) --readout--> y --g--> out (M, O)
                      |--last linear_lags steps--> window (M, L*I) ------------->|
 
-M is N where a sequence is read once and T*N where every step is. With feedback, layers and readout
+M is N if a sequence is read once, and T*N if every step is read. With feedback, layers and readout
 are one cell, and the rows of ``out`` are its predictions.
 """
 
@@ -13,23 +13,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from rnn_xp._typing import Array, Namespace, Params, State, Workspace
+from rnn_xp._typing import Array, Namespace, Params, State
 from rnn_xp.backend import array_namespace, device_of
 from rnn_xp.kernels.portable import sum_rows
 from rnn_xp.network import sequence
 from rnn_xp.network.call import Options
 from rnn_xp.network.configuration import Configuration
 from rnn_xp.network.feedback import FeedbackState
-from rnn_xp.network.layers import Noise, StackPass, as_one
+from rnn_xp.network.layers import Noise, as_one
+from rnn_xp.network.passes import Carry, FeedbackPass, LayersPass, Pass, PassGrads
 from rnn_xp.network.sequence import Schedule, Tape
 from rnn_xp.network.topology import last_steps, last_steps_back, last_steps_terms
 
 __all__ = [
-    "Carry",
-    "Pass",
-    "PassGrads",
     "carry_at",
     "final_state",
     "join_states",
@@ -40,51 +38,8 @@ __all__ = [
 ]
 
 
-class Carry(NamedTuple):
-    """What one segment hands to the next: the state and, of one_to_many, the next x (N, 1, I)."""
-
-    state: State
-    x: Array | None
-
-
-class Pass(NamedTuple):
-    """What a forward pass leaves for its backward."""
-
-    xp: Namespace
-    x: Array  # as it was given
-    steps: int
-    schedule: Schedule
-    noise: Noise
-    stack: StackPass | None  # of the layers, or
-    tape: Tape | None  # with feedback, of layers and readout together
-    h: Array  # rows that the readout saw; the other factor of dw_hy
-    read: list[Any]  # caches of the read, by direction
-    out: Array  # (M, O)
-    workspace: Workspace | None = None  # in which the layers were computed
-    window: Array | None = None  # rows (N, L*I) of the linear path; the other factor of dw_xy
-
-
-class PassGrads(NamedTuple):
-    """What back-propagation through a whole pass yields.
-
-    Attributes
-    ----------
-    grads : Params
-    dx : Array or None
-        With the shape of the network's x.
-    dstate : list of L*D states
-    flows : list of lists of T arrays
-        If asked for, dL/dh_t (N, H) by layer and direction; with feedback one list, dL/dpred_t.
-    """
-
-    grads: Params
-    dx: Array | None
-    dstate: list[State]
-    flows: list[list[Array]]
-
-
 def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: Namespace) -> Pass:
-    """Run a network forward. Everything given has been checked."""
+    """Run a network forward. The arguments have been checked by `rnn_xp.network.call.check`."""
     one_to_many = net.topology == "one_to_many"
     steps = options.steps if one_to_many and options.steps is not None else x.shape[1]
     mask = options.joint_mask(steps, xp=xp)
@@ -124,7 +79,7 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
         window = last_steps(xs, net.linear_lags, xp=xp)
         y = y + xp.matmul(window, xp.matrix_transpose(params["readout.w_xy"]))
     out = net.output_function.forward(y, xp=xp)
-    return Pass(xp, x, steps, schedule, noise, stack, None, h, caches, out, workspace, window)
+    return LayersPass(xp, x, steps, schedule, noise, stack, h, caches, out, workspace, window)
 
 
 def run_back(
@@ -142,24 +97,25 @@ def run_back(
 
     Parameters
     ----------
+    net, params : as given to `run`
+    done : Pass
+        From the matching `run`.
     dpred : Array
-        Shape of `prediction`.
+        Gradient of the loss with respect to `prediction`.
     dstate : NamedTuple or None
-        Shapes of `final_state`.
+        Gradient of the loss with respect to `final_state`.
     wrt_input : bool
-        Whether dL/dx is wanted.
+        If True, dL/dx is computed.
     per_step : bool
-        Whether gradients get a leading axis T, with each step's own term.
+        If True, gradients have a leading axis T, with each step's own term.
     flow : bool
-        Whether dL/dh_t of every step is wanted.
+        If True, dL/dh_t of every step is returned.
     """
     xp, steps = done.xp, done.steps
     dout = dpred if len(dpred.shape) == 2 else _rows(xp.permute_dims(dpred, (1, 0, 2)), xp=xp)
     dfinals = _split_state(net, done, dstate)
-    if done.tape is not None:
+    if isinstance(done, FeedbackPass):
         return _feedback_back(net, params, done, dout, dfinals, per_step=per_step, flow=flow)
-    if done.stack is None:
-        raise ValueError("a pass has either layers or, with feedback, a tape")
     dy = net.output_function.backward(dout, done.out, xp=xp)
     w_hy, workspace = params["readout.w_hy"], done.workspace
     dh = xp.matmul(dy, w_hy) if workspace is None else workspace.matmul("readout", dy, w_hy)
@@ -201,7 +157,7 @@ def run_back(
 
 
 def prediction(net: Configuration, done: Pass) -> Array:
-    """Prediction of a pass: (N, O), or (N, T, O) where every step is read."""
+    """Return the prediction of a pass: (N, O), or (N, T, O) if every step is read."""
     if net.topology == "many_to_one":
         return done.out
     by_step = done.xp.reshape(done.out, (done.steps, -1, net.output_size))
@@ -209,39 +165,39 @@ def prediction(net: Configuration, done: Pass) -> Array:
 
 
 def final_state(net: Configuration, done: Pass) -> State:
-    """State after the last step done, each field (L*D, N, H)."""
-    if done.tape is not None:
+    """Return the state after the last step, each field (L*D, N, H)."""
+    if isinstance(done, FeedbackPass):
         return join_states(net, done.tape.states[-1].layers, xp=done.xp)
-    return join_states(net, [] if done.stack is None else done.stack.finals, xp=done.xp)
+    return join_states(net, done.stack.finals, xp=done.xp)
 
 
 def carry_at(net: Configuration, done: Pass, step: int) -> Carry:
-    """What a segment that begins after ``step`` steps of this pass, 0 included, starts from."""
+    """Return the start of a segment that begins after ``step`` >= 0 steps of this pass."""
 
     def after(tape: Tape) -> State:
         return tape.states[step - 1] if step else tape.initial
 
-    if done.tape is not None:
+    if isinstance(done, FeedbackPass):
         state = after(done.tape)
         return Carry(join_states(net, state.layers, xp=done.xp), state.pred[:, None, :])
-    layers = [] if done.stack is None else done.stack.layers
     x = None
     if net.topology == "one_to_many":
         x = done.xp.zeros_like(done.x) if step and net.feed == "zeros" else done.x
-    return Carry(join_states(net, [after(layer.tapes[0]) for layer in layers], xp=done.xp), x)
+    states = [after(layer.tapes[0]) for layer in done.stack.layers]
+    return Carry(join_states(net, states, xp=done.xp), x)
 
 
 def join_states(net: Configuration, states: Any, *, xp: Namespace) -> State:
-    """Make one state, fields (L*D, N, H), of those of the layers and directions."""
+    """Join the states of all layers and directions into one, with fields (L*D, N, H)."""
     return net.state_type(*(xp.stack(list(fields)) for fields in zip(*states, strict=True)))
 
 
 def loss_weight(
     net: Configuration, x: Array, y: Array, sample_weight: Array | None, options: Options
 ) -> Array | None:
-    """Weight of each entry of the loss: `sample_weight`, and 0 at masked steps.
+    """Return the weight of each entry of the loss: `sample_weight`, and 0 at masked steps.
 
-    Where a sequence is read once, masked steps are not entries of the loss.
+    If a sequence is read once, its steps are not entries of the loss, so that no mask applies.
     """
     if net.topology == "many_to_one":
         return sample_weight
@@ -278,13 +234,13 @@ def _run_feedback(
         tape=tape, xp=xp,
     )  # fmt: skip
     out = _rows(xp.stack([state.pred for state in passed.states]), xp=xp)
-    return Pass(xp, x, steps, schedule, noise, None, passed, out, [], out)
+    return FeedbackPass(xp, x, steps, schedule, noise, passed, out)
 
 
 def _feedback_back(
     net: Configuration,
     params: Params,
-    done: Pass,
+    done: FeedbackPass,
     dout: Array,
     dfinals: Callable[[int], State],
     *,
@@ -296,8 +252,6 @@ def _feedback_back(
     dlayers = tuple(dfinals(i) for i in range(net.num_layers))
     dlast = FeedbackState(xp.zeros_like(by_step[0, ...]), dlayers)
     dpreds = [by_step[t, ...] for t in range(steps)]
-    if done.tape is None:
-        raise ValueError("a pass with feedback has a tape")
     back = sequence.backprop(
         cell, params, done.tape, dpreds, dlast, done.schedule, flow=flow, xp=xp
     )
@@ -313,8 +267,8 @@ def _feedback_back(
     )
 
 
-def _readout_grads(done: Pass, dy: Array, *, per_step: bool) -> Params:
-    """Gradients of the readout; what was read once counts as the last step's."""
+def _readout_grads(done: LayersPass, dy: Array, *, per_step: bool) -> Params:
+    """Return the gradients of the readout; per step, a single read counts as the last step's."""
     xp, steps = done.xp, done.steps
 
     def product(dy: Array, h: Array) -> Params:
@@ -337,19 +291,19 @@ def _readout_grads(done: Pass, dy: Array, *, per_step: bool) -> Params:
 
 
 def _rows(a: Array, *, xp: Namespace) -> Array:
-    """(T, N, K) to (T*N, K)."""
+    """Reshape (T, N, K) to (T*N, K)."""
     return xp.reshape(a, (a.shape[0] * a.shape[1], a.shape[2]))
 
 
 def _by_time(mask: Array | None, *, xp: Namespace) -> Array | None:
-    """(N, T) to (T, N, 1)."""
+    """Transpose a mask (N, T) to (T, N, 1)."""
     return None if mask is None else xp.matrix_transpose(mask)[:, :, None]
 
 
 def _initial_states(
     net: Configuration, x: Array, state: State | None, *, xp: Namespace
 ) -> Callable[[int], State]:
-    """Initial state by layer and direction; zeros are made only where one is asked for."""
+    """Return a function of layer and direction to the initial state; zeros are made on demand."""
     if state is not None:
         return lambda i: net.state_type(*(field[i, ...] for field in state))
 
@@ -362,17 +316,15 @@ def _initial_states(
 
 
 def _split_state(net: Configuration, done: Pass, dstate: State | None) -> Callable[[int], State]:
-    """Gradient of the final state by layer and direction; zeros where the loss has none."""
+    """Return a function of layer and direction to the gradient of the final state, 0 by default."""
     if dstate is not None:
         return lambda i: net.state_type(*(field[i, ...] for field in dstate))
-    finals: Any = [] if done.stack is None else done.stack.finals
-    if done.tape is not None:
-        finals = done.tape.initial.layers
+    finals = done.tape.initial.layers if isinstance(done, FeedbackPass) else done.stack.finals
     return lambda i: sequence.map_state(done.xp.zeros_like, finals[i])
 
 
 def _draw(net: Configuration, x: Array, steps: int, rng: Any, *, xp: Namespace) -> Noise:
-    """Draw the masks of dropout, in a fixed order: between layers first, then recurrent."""
+    """Draw the masks of dropout in a fixed order: between layers first, then recurrent."""
     rows, count = x.shape[0], net.num_layers * net.directions
     width = net.directions * net.hidden_size
 

@@ -13,7 +13,7 @@ The gradient that reaches h_t has two shares: the loss's own, if step t is read 
 what comes back through h_{t+1}. `backprop` adds them, and this addition is the whole of
 "through time".
 
-A state is a tuple, nested or not, of arrays (N, .); its first entry is the cell's output.
+A state is a tuple of arrays (N, .), possibly nested; its first entry is the cell's output.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from rnn_xp._typing import Array, Cell, Namespace, Params, State, Stepper
+from rnn_xp._typing import Array, Namespace, Params, State, Stepper
+from rnn_xp.cells import Cell
 
 __all__ = [
     "Backward",
@@ -41,7 +42,7 @@ __all__ = [
 
 
 class Schedule(NamedTuple):
-    """What happens at which step to which row, the same in the forward and the backward pass.
+    """Order of the steps, and treatment of single rows, in the forward and the backward pass.
 
     Attributes
     ----------
@@ -50,7 +51,7 @@ class Schedule(NamedTuple):
     reset : Array (T, N, 1) of bool, or None
         True: the row's state becomes zero before the step.
     reverse : bool
-        Whether time runs from the last step to the first.
+        If True, time runs from the last step to the first.
     """
 
     mask: Array | None = None
@@ -58,7 +59,7 @@ class Schedule(NamedTuple):
     reverse: bool = False
 
     def order(self, steps: int) -> range:
-        """Steps in the order in which they are done."""
+        """Return the steps in the order of their computation."""
         return range(steps - 1, -1, -1) if self.reverse else range(steps)
 
 
@@ -66,16 +67,16 @@ _STRAIGHT = Schedule()
 
 
 class Tape(NamedTuple):
-    """What a forward pass over a sequence leaves for its backward, each list by time.
+    """A forward pass over a sequence, kept for its backward; lists are by time.
 
     Attributes
     ----------
     initial : state
-        The state that entered the first step done.
+        State before the first computed step.
     states : list of T states
         ``states[t]`` is the state after step t.
     caches : list of T caches
-        From the cell.
+        Caches of the cell.
     """
 
     initial: State
@@ -84,7 +85,7 @@ class Tape(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """What backpropagation through time yields, each list by time.
+    """Result of backpropagation through time; lists are by time.
 
     Attributes
     ----------
@@ -92,8 +93,8 @@ class Backward(NamedTuple):
         Each step's share in the weight gradients, for `stack_rows` and `collect`.
     dinitial : state
         Gradient with respect to the initial state.
-    dhs : list of T arrays (N, H), or empty
-        dL/dh_t, both shares of it, if asked for.
+    dhs : list of T arrays (N, H)
+        dL/dh_t, the sum of both parts; empty unless requested.
     """
 
     shares: list[Any]
@@ -104,8 +105,8 @@ class Backward(NamedTuple):
 class Segment(NamedTuple):
     """A piece of a long sequence for truncated backpropagation: steps start..stop-1.
 
-    Steps before ``first`` are context: they are run again so that the gradient reaches them, but
-    their losses belong to an earlier segment.
+    Steps before ``first`` are context: they are computed again so that the gradient reaches them,
+    but their losses belong to an earlier segment.
     """
 
     start: int
@@ -114,21 +115,21 @@ class Segment(NamedTuple):
 
 
 def segments(steps: int, k1: int, k2: int) -> list[Segment]:
-    """Cut a sequence for truncated backpropagation through time, TBPTT(k1, k2).
+    """Divide a sequence into segments for truncated backpropagation through time, TBPTT(k1, k2).
 
     Parameters
     ----------
     steps : int
         T.
     k1 : int
-        Steps between two updates.
+        Number of steps between two updates.
     k2 : int
-        How many steps each gradient reaches back, >= k1.
+        Number of steps that each gradient reaches back, >= k1.
 
     Returns
     -------
     list of Segment
-        Their steps first..stop-1 are all T steps, once each.
+        Their steps first..stop-1 together are all T steps, once each.
 
     Raises
     ------
@@ -172,13 +173,13 @@ def map_state(function: Callable[..., Array], *states: State) -> State:
 
 
 def project(cell: Cell, params: Params, xs: Array, *, xp: Namespace) -> list[Array]:
-    """Do the part of all steps that does not depend on h, in one product over T*N rows.
+    """Compute for all steps the part that does not depend on h, in one product over T*N rows.
 
     Parameters
     ----------
     cell : Cell
     params : Params
-        The cell's own, without prefix.
+        The cell's own parameters, without prefix.
     xs : Array (T, N, I)
     xp : Namespace
 
@@ -212,9 +213,9 @@ def run(
     params : Params
         The cell's own parameters, without prefix.
     projected : sequence of T
-        What each step is given; usually from `project`.
+        Input of each step, usually from `project`.
     state : state
-        Before the first step done.
+        State before the first computed step.
     schedule : Schedule
     keep : Array (N, H), optional
         Mask of recurrent dropout, the same at every step.
@@ -259,11 +260,11 @@ def backprop(
     tape : Tape
         From the matching `run`.
     dhs : sequence of T arrays (N, H) or None
-        The loss's own share of dL/dh_t; None where step t is not read.
+        The loss's own part of dL/dh_t; None if step t is not read.
     dstate : state
-        Gradient with respect to the state after the last step done.
+        Gradient with respect to the state after the last computed step.
     flow : bool
-        Whether to keep dL/dh_t of every step; training does not, for the memory's sake.
+        If True, keep dL/dh_t of every step. Training does not, to save memory.
     xp : Namespace
 
     Returns
@@ -293,7 +294,7 @@ def backprop(
 
 
 def stack_rows(shares: Sequence[Any], *, xp: Namespace) -> Any:
-    """Join the shares of T steps (N, .) into one of T*N rows, array by array."""
+    """Join the shares of T steps (N, .) to one share of T*N rows, array by array."""
 
     def stack(*arrays: Array) -> Array:
         return xp.reshape(xp.stack(arrays), (-1, arrays[0].shape[1]))
@@ -302,13 +303,13 @@ def stack_rows(shares: Sequence[Any], *, xp: Namespace) -> Any:
 
 
 def collect(cell: Cell, params: Params, xs: Array, share: Any, *, xp: Namespace) -> Params:
-    """Weight gradients, summed over all steps and samples in one product over T*N rows.
+    """Return the weight gradients, summed over all steps and samples in one product of T*N rows.
 
     Parameters
     ----------
     cell, params : as given to `backprop`
     xs : Array (T, N, I)
-        The input; the other factor of dw_xh.
+        Input of the layer; the other factor of dw_xh.
     share : share of T*N rows
         From `backprop` and `stack_rows`.
     xp : Namespace
@@ -321,7 +322,7 @@ def collect(cell: Cell, params: Params, xs: Array, share: Any, *, xp: Namespace)
 
 
 def input_back(cell: Cell, params: Params, xs: Array, share: Any, *, xp: Namespace) -> Array:
-    """Adjoint of `project` with respect to its input: dxs (T, N, I). Arguments as for `collect`."""
+    """Adjoint of `project`: return dxs (T, N, I); the arguments are those of `collect`."""
     dxs = cell.input_back(params, xp.reshape(xs, (-1, xs.shape[2])), share, xp=xp)
     return xp.reshape(dxs, xs.shape)
 
@@ -329,12 +330,19 @@ def input_back(cell: Cell, params: Params, xs: Array, share: Any, *, xp: Namespa
 def collect_per_step(
     cell: Cell, params: Params, xs: Array, shares: Sequence[Any], *, xp: Namespace
 ) -> Params:
-    """Each step's own term of the sum over time, for example dz_t.T @ h_{t-1} for w_hh.
+    """Return each step's own term of the sum over time, for example dz_t.T @ h_{t-1} for w_hh.
+
+    Parameters
+    ----------
+    cell, params, xs : as for `collect`
+    shares : sequence of T shares
+        From `backprop`.
+    xp : Namespace
 
     Returns
     -------
     Params
-        Each gradient with a leading axis T; summing over it gives what `collect` returns.
+        Gradients with a leading axis T; their sum over it is the result of `collect`.
     """
     terms = [cell.collect(params, xs[t, ...], share, xp=xp) for t, share in enumerate(shares)]
     return {name: xp.stack([term[name] for term in terms]) for name in terms[0]}

@@ -1,14 +1,14 @@
-"""What enters a sequence and what of it is read, each feed and read beside its adjoint.
+"""Feeds and reads: the inputs of a sequence and the use of its states, each beside its adjoint.
 
 ::
 
     many_to_one    x (N, T, I)   the states are read once: `last`, `mean` or `max`
     many_to_many   x (N, T, I)   every state is read
-    one_to_many    x (N, 1, I)   every state is read; the feed says what enters steps 2, 3, ...:
-                                 `zeros`, `repeat` (x again) or feedback (the prediction)
+    one_to_many    x (N, 1, I)   every state is read; the feed provides the inputs of steps 2, 3,
+                                 ...: `zeros`, `repeat` (x again) or feedback (the prediction)
 
-Time-major in here: a sequence is a list of T arrays (N, .), one direction of one layer. ``mask``
-is bool (T, N, 1) or None. Feedback is no feed of its own: see `rnn_xp.network.feedback`.
+Arrays are time-major: a sequence is a list of T arrays (N, .), one direction of one layer. ``mask``
+is bool (T, N, 1) or None. Feedback is not a feed: see `rnn_xp.network.feedback`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ __all__ = [
 
 
 class Read(NamedTuple):
-    """A way to make one vector of a sequence, with its adjoint.
+    """Reduction of a sequence of states to one vector, with its adjoint.
 
     Attributes
     ----------
     forward : callable
         ``h, cache = forward(hs, mask, reverse, xp=xp)``: (N, H) from T arrays (N, H).
     backward : callable
-        ``dhs = backward(dh, steps, cache, xp=xp)``: T gradients, None where nothing was read.
+        ``dhs = backward(dh, steps, cache, xp=xp)``: T gradients, None for steps that are not read.
     """
 
     forward: Callable[..., tuple[Array, Any]]
@@ -51,13 +51,13 @@ class Read(NamedTuple):
 def _last(
     hs: Sequence[Array], mask: Array | None, reverse: bool, *, xp: Namespace
 ) -> tuple[Array, int]:
-    # Masked steps carry the state on, so the last step done holds that of the last unmasked one.
+    # Masked steps carry the state on: the last computed step holds that of the last unmasked one.
     end = 0 if reverse else len(hs) - 1
     return hs[end], end
 
 
 def _last_back(dh: Array, steps: int, end: int, *, xp: Namespace) -> list[Array | None]:
-    # Every other step reaches the loss through this one alone, so it has no share of its own.
+    # Every other step reaches the loss through this one alone, so it has no part of its own.
     return [dh if t == end else None for t in range(steps)]
 
 
@@ -82,11 +82,13 @@ def _mean_back(dh: Array, steps: int, weights: list[Any], *, xp: Namespace) -> l
 def _max(
     hs: Sequence[Array], mask: Array | None, reverse: bool, *, xp: Namespace
 ) -> tuple[Array, Array]:
-    # Of each unit the first step at which it is largest; an empty row gives 0, from step -1.
+    # For each unit the first step at which it is largest; an empty row gives 0, from step -1. A NaN
+    # is larger than any number, and once chosen it stays: the first one in an unmasked step wins.
     best = xp.zeros_like(hs[0])
     chosen = xp.full(best.shape, -1, dtype=xp.int32, device=device_of(best))
     for t, h in enumerate(hs):
-        larger = ~(xp.real(h) <= xp.real(best)) | (chosen < 0)  # a NaN counts as largest
+        now, before = xp.real(h), xp.real(best)
+        larger = (~(now <= before) & ~xp.isnan(before)) | (chosen < 0)
         if mask is not None:
             larger = larger & mask[t, ...]
         best = xp.where(larger, h, best)
@@ -104,7 +106,7 @@ READ_MAX = Read(_max, _max_back)
 
 
 class Feed(NamedTuple):
-    """A way to make T inputs of one, with its adjoint.
+    """Expansion of one input to T inputs, with its adjoint.
 
     Attributes
     ----------
@@ -146,7 +148,7 @@ def _sum(arrays: Sequence[Array]) -> Array:
 
 
 def last_steps(xs: Array, lags: int, *, xp: Namespace) -> Array:
-    """Lay the last steps of xs (T, N, I) side by side, the oldest first: (N, L*I)."""
+    """Concatenate the last steps of xs (T, N, I), the oldest first: (N, L*I)."""
     steps = xs.shape[0]
     return xp.concat([xs[t, ...] for t in range(steps - lags, steps)], axis=1)
 
@@ -154,7 +156,7 @@ def last_steps(xs: Array, lags: int, *, xp: Namespace) -> Array:
 def last_steps_back(
     dwindow: Array, steps: int, size: int, mask: Array | None, *, xp: Namespace
 ) -> Array:
-    """Adjoint of `last_steps`, and of the zeros at masked steps before it: dxs (T, N, I)."""
+    """Adjoint of `last_steps` and of the zeros at masked steps: return dxs (T, N, I)."""
     rows, lags = dwindow.shape[0], dwindow.shape[1] // size
     last = xp.permute_dims(xp.reshape(dwindow, (rows, lags, size)), (1, 0, 2))
     if mask is not None:
@@ -164,7 +166,7 @@ def last_steps_back(
 
 
 def last_steps_terms(dw: Array, steps: int, size: int, *, xp: Namespace) -> Array:
-    """Share a gradient (O, L*I) out to the steps whose x its columns multiply: (T, O, L*I)."""
+    """Assign the columns of a gradient (O, L*I) to the steps that they multiply: (T, O, L*I)."""
     lag = xp.arange(dw.shape[1], device=device_of(dw)) // size
     step = xp.arange(steps, device=device_of(dw)) - (steps - dw.shape[1] // size)
     return xp.astype(step[:, None, None] == lag, dw.dtype) * dw

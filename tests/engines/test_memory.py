@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from problems import CELLS, TOPOLOGIES, excluded
+from problems import CELLS as OWN_CELLS
+from problems import EXAMPLES, TOPOLOGIES, excluded
 
 import rnn_xp as rx
 from rnn_xp.engines.blocks import Batch
@@ -22,6 +23,9 @@ from rnn_xp.engines.threads import in_order
 from rnn_xp.losses import cross_entropy, mse
 from rnn_xp.training import inputs as training_data
 
+pytestmark = pytest.mark.usefixtures("mingru")
+
+CELLS = OWN_CELLS | EXAMPLES
 STACKS = {
     "one": {},
     "two": {"num_layers": 2},
@@ -100,7 +104,7 @@ class TestBlockBytes:
             estimate = block_bytes(net, steps, 100, 8)
             assert found <= estimate <= 2 * found, (option, steps, schedule, found, estimate)
 
-    @pytest.mark.parametrize("cell", ["rnn", "lstm"])
+    @pytest.mark.parametrize("cell", ["rnn", "lstm", "mingru"])
     @pytest.mark.parametrize(
         ("topology", "inputs", "outputs", "hidden", "rows", "steps", "loss", "factor"),
         [

@@ -23,6 +23,8 @@ CELLS = {
     "lstm": {"cell": "lstm"},
 }
 
+EXAMPLES = {"mingru": {"cell": "mingru"}}  # of docs/guide/extending.md; needs the fixture `mingru`
+
 TOPOLOGIES = {
     "many-to-one": {"topology": "many_to_one"},
     "many-to-one-mean": {"topology": "many_to_one", "read": "mean"},

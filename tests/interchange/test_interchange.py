@@ -122,7 +122,7 @@ def test_arrays_of_other_libraries_are_taken():
         (lambda s: s.update({"readout.bias": np.zeros(2)}), r"readout.bias must have shape \(1,\)"),
         (lambda s: s.update({"rnn.bias_hh_l0": np.zeros(20)}), "bias_hh_l0 is float64, but all"),
         (lambda s: s.update({"rnn.bias_hh_l0": np.zeros(20, int)}), "bias_hh_l0 is int64, but"),
-        (lambda s: s.update({"readout.bias": [0.0]}), "readout.bias cannot be had as a NumPy"),
+        (lambda s: s.update({"readout.bias": [0.0]}), "readout.bias cannot become a NumPy"),
         (lambda s: s["rnn.bias_hh_l0"].fill(np.nan), "bias_hh_l0 has values that are not finite"),
     ],
 )
@@ -158,8 +158,10 @@ def test_keras_weights_that_do_not_fit_are_an_error_that_names_one(change, messa
         ({"residual": True, "num_layers": 2}, "cannot express residual=True"),
         ({"linear_lags": 2}, "cannot express linear_lags=2"),
         ({"cell": "gru", "reset_after": False}, "PyTorch cannot express reset_after=False"),
+        ({"cell": "mingru"}, "cannot express cell='mingru': it has the cells 'rnn', 'gru', 'lstm'"),
     ],
 )
+@pytest.mark.usefixtures("mingru")
 def test_what_has_no_form_is_refused(options, words):
     net = rx.Network(hidden_size=3, **options)
     with pytest.raises(ValueError, match=words):
@@ -177,9 +179,12 @@ def test_what_has_no_form_is_refused(options, words):
         ({}, "exactly one nn.RNN, nn.GRU or nn.LSTM is required, found 0"),
         ({"a.weight_hh_l0": (6, 2), "b.weight_hh_l0": (6, 2)}, "found 2: a.weight_hh_l0, b.wei"),
         ({"weight_hh_l0": (6, 2)}, "exactly one nn.Linear is required, found 0"),
-        ({"weight_hh_l0": (4, 2), "o.weight": (1, 2), "weight_ih_l0": (4, 1)}, "is of no cell"),
-        ({"weight_hh_l0": (4,), "o.weight": (1, 2)}, "is of no cell"),
-        ({"weight_hh_l0": (0, 0), "o.weight": (1, 2)}, "is of no cell"),
+        (
+            {"weight_hh_l0": (4, 2), "o.weight": (1, 2), "weight_ih_l0": (4, 1)},
+            "belongs to no known cell",
+        ),
+        ({"weight_hh_l0": (4,), "o.weight": (1, 2)}, "belongs to no known cell"),
+        ({"weight_hh_l0": (0, 0), "o.weight": (1, 2)}, "belongs to no known cell"),
         ({"weight_hh_l0": (6, 2), "o.weight": (1, 2)}, "weight_ih_l0"),
     ],
 )

@@ -7,14 +7,34 @@ import pytest
 from problems import Problem
 
 import rnn_xp as rx
-from rnn_xp.testing import GradientError, check_gradients, compare_gradients
+from rnn_xp.testing import GradientError, check_gradients, compare_gradients, worst_entry
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_gradient_that_is_not_finite_is_wrong(bad):
+@pytest.mark.parametrize("every_entry", [False, True])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_gradient_that_is_not_finite_is_wrong(bad, every_entry):
     gradient = np.asarray([2.0, bad])
     with np.errstate(invalid="ignore"), pytest.raises(GradientError, match=r"entry w\[1\]"):
-        compare_gradients(lambda at: np.sum(at["w"] ** 2), {"w": np.ones(2)}, {"w": gradient})
+        compare_gradients(
+            lambda at: np.sum(at["w"] ** 2), {"w": np.ones(2)}, {"w": gradient},
+            every_entry=every_entry,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("most", [None, 100, 6, 3, 1])
+def test_the_worst_of_some_entries(most):
+    """Evenly spaced ones, of which the number is said."""
+    w = np.arange(1.0, 7.0).reshape(2, 3)
+    gradient = 2.0 * w + np.asarray([[0.0, 0.0, 0.0], [0.0, 0.0, 0.5]])
+    worst = worst_entry(lambda at: np.sum(at["w"] ** 2), {"w": w}, "w", gradient, most=most)
+    entries = {None: 6, 100: 6}.get(most, most)
+    assert worst.entries == entries
+    if entries == 6:
+        assert worst.at == (1, 2)
+        assert (worst.gradient, worst.derivative) == pytest.approx((12.5, 12.0), rel=1e-15)
+        assert worst.error == pytest.approx(0.5 / 12.5)
+    else:
+        assert worst.error < 1e-15
 
 
 def test_a_gradient_of_another_shape_is_wrong():

@@ -20,11 +20,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import CELLS, H, N, O, Problem, T, everything, flat
+from problems import CELLS as OWN_CELLS
+from problems import EXAMPLES, H, N, O, Problem, T, everything, flat
 
 from rnn_xp.testing import check_gradients, compare_gradients
 
-pytestmark = pytest.mark.cover("pairs")  # of test, cell, backend and what else a test has
+pytestmark = [
+    pytest.mark.usefixtures("mingru"),
+    pytest.mark.cover("pairs"),  # of test, cell, backend and what else a test has
+]
+
+CELLS = OWN_CELLS | EXAMPLES
 
 
 @pytest.fixture(params=CELLS, ids=str)
@@ -111,12 +117,19 @@ def lstm(p, x, h, c):
     return sigmoid(o) * jnp.tanh(c), c
 
 
+def mingru(p, x, h):
+    w, b = (jnp.split(p[f"layer0.{k}"], 2) for k in ("w_xh", "b_h"))
+    z = sigmoid(w[0] @ x + b[0])
+    return ((1 - z) * h + z * (w[1] @ x + b[1]),)
+
+
 TEXTBOOK = {
     "rnn-tanh": elman(jnp.tanh),
     "rnn-relu": elman(jax.nn.relu),
     "gru": gru,
     "gru-reset-before": gru_reset_before,
     "lstm": lstm,
+    "mingru": mingru,
 }
 
 
@@ -178,7 +191,8 @@ class TestStructure:
         terms = there.net.grad_per_step(there.params, there.x, there.y)
         assert np.any(case.to_numpy(terms["layer0.w_xh"])[0])
         assert np.any(case.to_numpy(terms["layer0.b_h"])[0])
-        assert not np.any(case.to_numpy(terms["layer0.w_hh"])[0]), "h_0 is zero here"
+        if there.net.cell != "mingru":  # which has no w_hh
+            assert not np.any(case.to_numpy(terms["layer0.w_hh"])[0]), "h_0 is zero here"
         grads = there.vjp()
         assert np.any(case.to_numpy(grads["x"])[:, 0, :])
         for field in there.state._fields:
@@ -281,13 +295,14 @@ class TestComplexStepRunsEverywhere:
     """The portable code itself takes complex arrays, on every library."""
 
     def test_forward(self, problem, case):
-        direction = np.random.default_rng(1).standard_normal(problem.net.shapes["layer0.w_hh"])
+        name = "layer0.w_xh" if problem.net.cell == "mingru" else "layer0.w_hh"
+        direction = np.random.default_rng(1).standard_normal(problem.net.shapes[name])
         shifted = {k: case.array(p + 0j) for k, p in problem.params.items()}
-        shifted["layer0.w_hh"] = case.array(problem.params["layer0.w_hh"] + 1e-30j * direction)
+        shifted[name] = case.array(problem.params[name] + 1e-30j * direction)
         pred, _ = problem.net.forward(shifted, case.array(problem.x + 0j))
         derivative = np.sum(case.to_numpy(pred).imag * problem.dpred) / 1e-30
         grads = problem.net.vjp(problem.params, problem.x)[2](problem.dpred)
-        terms = grads["layer0.w_hh"] * direction
+        terms = grads[name] * direction
         assert abs(derivative - terms.sum()) <= case.tolerance * np.abs(terms).sum()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import rnn_xp as rx
 from rnn_xp.cells import GRUState, LSTMState
+from rnn_xp.cells.gates import Parameter
 from rnn_xp.kernels import make_workspace
 from rnn_xp.network import initializers
 
@@ -263,14 +264,14 @@ class TestNetwork:
 class TestInitialWeights:
     def test_same_numbers_on_every_backend(self, case):
         ours = NET.init(seed=5, backend=case.backend)
-        host = initializers.initial_weights(NET.shapes, 5)
+        host = initializers.initial_weights(NET.parameters, 5)
         assert ours.keys() == host.keys()
         for name, weight in host.items():
             assert np.array_equal(case.to_numpy(ours[name]), weight.astype(case.dtype_name))
 
     def test_kinds(self):
         weights = initializers.initial_weights(
-            rx.Network(input_size=3, hidden_size=40, output_size=2).shapes, seed=1
+            rx.Network(input_size=3, hidden_size=40, output_size=2).parameters, seed=1
         )
         w_hh = weights["layer0.w_hh"]
         np.testing.assert_allclose(w_hh @ w_hh.T, np.eye(40), atol=1e-13)
@@ -281,14 +282,34 @@ class TestInitialWeights:
         assert not weights["readout.b_y"].any()
 
     def test_gates_are_orthogonal_each_by_itself(self):
-        stacked = initializers.initial_weights({"layer0.w_hh": (12, 4)}, seed=0)["layer0.w_hh"]
+        declared = {"w_hh": Parameter((12, 4), "orthogonal", gates=3)}
+        stacked = initializers.initial_weights(declared, seed=0)["w_hh"]
         for gate in range(3):
             block = stacked[4 * gate : 4 * gate + 4]
             np.testing.assert_allclose(block @ block.T, np.eye(4), atol=1e-14)
 
+    def test_gates_are_glorot_each_by_itself(self):
+        """The limit is that of one gate's matrix, not that of all gates stacked."""
+        for options in ({"cell": "lstm"}, {"cell": "gru"}):
+            weights = rx.Network(input_size=3, hidden_size=40, **options).init(0)["layer0.w_xh"]
+            limit = (6 / 43) ** 0.5
+            assert 0.99 * limit < np.abs(weights).max() < limit
+
+    def test_constants_are_one_for_each_gate_or_zero(self):
+        declared = {"b": Parameter((4,), (0.0, 1.0)), "w": Parameter((2, 3)), "c": Parameter((2,))}
+        values = initializers.initial_weights(declared, seed=0)
+        assert values["b"].tolist() == [0.0, 0.0, 1.0, 1.0]
+        assert values["w"].tolist() == [[0.0] * 3] * 2
+        assert values["c"].tolist() == [0.0, 0.0]
+
+    def test_an_unknown_drawing_rule(self):
+        with pytest.raises(ValueError, match="initial='he' is not known. Valid: 'glorot'"):
+            initializers.initial_weights({"w": Parameter((2, 2), "he")}, seed=0)
+
     def test_orthogonal_draws_are_uniform(self):
         """Without the sign correction, QR would favour one half of the group."""
-        draws = [initializers.orthogonal(np.random.default_rng(s), 2)[0, 0] for s in range(2000)]
+        rngs = map(np.random.default_rng, range(2000))
+        draws = [initializers.orthogonal(rng, (2, 2))[0, 0] for rng in rngs]
         assert abs(np.mean(draws)) < 0.05
         assert np.mean(np.square(draws)) == pytest.approx(0.5, abs=0.03)
 

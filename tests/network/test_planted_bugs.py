@@ -12,11 +12,18 @@ import importlib
 import inspect
 import types
 
+import extending
 import pytest
-from problems import CELLS, Problem, everything
+from problems import CELLS as OWN_CELLS
+from problems import EXAMPLES, Problem, everything
 
+from rnn_xp.cells import CELLS as KINDS
 from rnn_xp.network import configuration, pipeline
 from rnn_xp.testing import GradientError, check_gradients, compare_gradients
+
+pytestmark = pytest.mark.usefixtures("mingru")
+
+CELLS = OWN_CELLS | EXAMPLES
 
 CLASSIC = {
     "drop t = 0": (
@@ -112,6 +119,25 @@ CELL_MUTATIONS = {
             ("LSTMState(dh, dc * f)", "LSTMState(dh, dc * i)"),
         ],
     ),
+    "mingru": (
+        "extending.MinGRUCell",
+        [
+            ("dz = dstate.h * (n - h_prev)", "dz = dstate.h * (h_prev - n)"),
+            ("dz = dstate.h * (n - h_prev)", "dz = dstate.h * n"),
+            ("dz = dstate.h * (n - h_prev)", "dz = n - h_prev"),
+            ("dn = dstate.h * z", "dn = dstate.h"),
+            ("dn = dstate.h * z", "dn = dstate.h * (1.0 - z)"),
+            ("dp_z = dz * z * (1.0 - z)", "dp_z = dz"),
+            ("dp_z = dz * z * (1.0 - z)", "dp_z = dz * z"),
+            ("dp_z = dz * z * (1.0 - z)", "dp_z = dz * (1.0 - z)"),
+            ("dp_z = dz * z * (1.0 - z)", "dp_z = dz * (1.0 - z * z)"),
+            ("dh = dstate.h * (1.0 - z)", "dh = dstate.h * z"),
+            ("dh = dstate.h * (1.0 - z)", "dh = dstate.h"),
+            ("dh = dstate.h * (1.0 - z)", "dh = 0.0 * dstate.h"),
+            ("xp.concat([dp_z, dp_n]", "xp.concat([dp_n, dp_z]"),
+            ("MinGRUState(dh)", "MinGRUState(dh + 1e-9 * dz)"),
+        ],
+    ),
 }
 
 MANY = {"topology": "many_to_many"}
@@ -140,7 +166,7 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
             ("xp=xp), dout * cache.n", "xp=xp), dout"),
             ("da = share.dz if share.da is None else share.da", "da = share.dz"),
             ("sum_rows(dgain_x, xp=xp)", "sum_rows(share.dgain, xp=xp)"),
-            ("sum_rows(share.dgain, xp=xp)}", "sum_rows(dgain_x, xp=xp)}"),
+            ("sum_rows(share.dgain, xp=xp)", "sum_rows(dgain_x, xp=xp)"),
             ("xp.matrix_transpose(da_x), xs", "xp.matrix_transpose(share.dz), xs"),
             ("return linear_back(share.dz, gain, norm, xp=xp)", "return share.dz, share.dz"),
             ('return xp.matmul(da, params["w_xh"])', 'return xp.matmul(share.dz, params["w_xh"])'),
@@ -157,6 +183,13 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
             ),
             ("lstm.LSTMCell", {"cell": "lstm", "recurrent_dropout": 0.4}),
         )
+    ),
+    (
+        "extending.MinGRUCell",
+        "dn if keep is None else dn * keep",
+        "dn",
+        {"cell": "mingru", "recurrent_dropout": 0.4},
+        ("rng",),
     ),
     (
         "cells.rnn.RNNCell",
@@ -233,8 +266,16 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
 def plant(monkeypatch, where, old, new):
     """Put a module with one change into place.
 
-    ``where`` is a module, of the package `network` if it names no other, or one of its classes.
+    ``where`` is a module, of the package `network` if it names no other, or one of its classes;
+    or the cell of docs/guide/extending.md.
     """
+    if where == "extending.MinGRUCell":
+        start = extending.CELL_SOURCE.index("class MinGRUCell")
+        before, after = extending.CELL_SOURCE[:start], extending.CELL_SOURCE[start:]
+        assert old in after, f"{old!r} is not in {where} any more"
+        changed = extending.execute(before + after.replace(old, new, 1))
+        monkeypatch.setitem(KINDS, "mingru", changed.MinGRUCell)
+        return
     name, _, owner = where.rpartition(".")
     if not owner[0].isupper():
         name, owner = where, ""
@@ -244,7 +285,10 @@ def plant(monkeypatch, where, old, new):
     assert source.find(old, start) >= 0, f"{old!r} is not in {where} any more"
     changed = types.ModuleType(module.__name__)
     exec(source[:start] + source[start:].replace(old, new, 1), changed.__dict__)
-    if owner:  # built by name in configuration
+    if name.startswith("cells.") and owner:  # built by the name of the cell
+        cell = name.rpartition(".")[2]
+        monkeypatch.setitem(KINDS, cell, getattr(changed, KINDS[cell].__name__))
+    elif owner:  # built by name in configuration
         monkeypatch.setattr(configuration, owner, getattr(changed, owner))
     elif name == "topology":
         monkeypatch.setattr(pipeline, "last_steps_back", changed.last_steps_back)

@@ -1,7 +1,7 @@
-"""What the fused kernels support, and the sizes with which they are compiled and launched.
+"""Configurations that the fused kernels support, and the sizes of their compilation and launch.
 
-The kernels are specialised at run time: every size but N is a macro of ``kernels.cu``, which checks
-with ``static_assert`` that it counts memory as it is counted here.
+The kernels are specialised at run time: every size except N is a macro of ``kernels.cu``, which
+verifies with ``static_assert`` that it counts memory as this module does.
 """
 
 from __future__ import annotations
@@ -19,6 +19,14 @@ from rnn_xp.optim.first_order import FirstOrder
 __all__ = ["SUPPORTED", "Plan", "has_kernel", "make_plan", "unsupported"]
 
 _MAX_HIDDEN, _MAX_INPUTS, _MAX_OUTPUTS = 128, 32, 8
+# By the kernel that a cell declares: rows of M for each hidden unit, and arrays that a step keeps;
+# see kernels.cu.
+_CELLS: dict[str, tuple[int, int]] = {
+    "rnn-tanh": (1, 0),
+    "rnn-relu": (1, 0),
+    "gru": (4, 4),
+    "lstm": (4, 5),
+}
 
 
 def _plain_network(engine: PortableEngine) -> bool:
@@ -27,9 +35,9 @@ def _plain_network(engine: PortableEngine) -> bool:
 
 
 def has_kernel(optimizer: Optimizer) -> bool:
-    """Say whether updates have a kernel: of Adam, and SGD without momentum.
+    """Return True if the updates of an optimiser have a kernel.
 
-    Both without weight decay and clipping.
+    These are Adam and SGD without momentum, both without weight decay and clipping.
     """
     if type(optimizer) not in (Adam, SGD) or not isinstance(optimizer, FirstOrder):
         return False
@@ -37,6 +45,10 @@ def has_kernel(optimizer: Optimizer) -> bool:
         return False
     clips = optimizer.clip_value is not None or optimizer.clip_norm is not None
     return not (clips or optimizer.weight_decay)
+
+
+def _kernel(net: Configuration) -> str:
+    return net.layers.cells[0].kernel or ""
 
 
 def _whole_batch(engine: PortableEngine) -> bool:
@@ -47,7 +59,8 @@ SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
     ("the backend cupy", lambda e: e.backend.name == "cupy"),
     ("the dtype float32", lambda e: e.backend.dtype_name == "float32"),
     ("one layer in one direction, without layer normalisation and linear_lags", _plain_network),
-    ("of the GRUs the one with reset_after=True", lambda e: e.net.reset_after),
+    ("the cell rnn, gru or lstm", lambda e: e.net.cell in ("rnn", "gru", "lstm")),
+    ("of the GRUs the one with reset_after=True", lambda e: _kernel(e.net) in _CELLS),
     (f"hidden_size <= {_MAX_HIDDEN}", lambda e: e.net.hidden_size <= _MAX_HIDDEN),
     (f"input_size <= {_MAX_INPUTS}", lambda e: e.net.input_size <= _MAX_INPUTS),
     (f"output_size <= {_MAX_OUTPUTS}", lambda e: e.net.output_size <= _MAX_OUTPUTS),
@@ -67,7 +80,7 @@ SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
         ),
     ),
 )
-"""All that the fused engine needs: a sentence for people, and its test."""
+"""Requirements of the fused engine: each as a sentence and as a test of the portable engine."""
 
 
 def _given(engine: PortableEngine) -> list[bool]:
@@ -75,38 +88,41 @@ def _given(engine: PortableEngine) -> list[bool]:
 
 
 def unsupported(engine: PortableEngine) -> str:
-    """Say what a training would need to run on the fused kernels; empty if they can run it."""
+    """Return the first requirement that a training does not meet; empty if it meets all."""
     needed = next((needed for needed, holds in SUPPORTED if not holds(engine)), "")
     return needed and f"the fused kernels need {needed}"
 
 
-# Rows of a block, and how many blocks share the N rows: the 8317 rows of the reference workload are
-# 130 blocks of 64, which the 132 multiprocessors of an H100 compute at once. Of fewer rows a block
-# has the fewest with which that is so, but not so few that it does little else than read weights.
-# All this is part of the definition of the result, and the same on every device.
+# Rows of a block, and the number of blocks that share the N rows: the 8317 rows of the reference
+# workload are 130 blocks of 64, which the 132 multiprocessors of an H100 compute at once. With
+# fewer rows in all, a block has the fewest rows for which that holds, but not so few that it would
+# spend its time reading weights. These numbers are part of the definition of the result, and the
+# same on every device.
 _ROWS, _MAX_BLOCKS = (2, 4, 8, 16, 32, 64), 132
-# Of a block, and of one of so few rows that groups of threads share the terms of a sum.
+# Threads of a block, and of a block with so few rows that groups of threads share a sum's terms.
 _MAX_THREADS, _MAX_SLICED_THREADS, _SLICED_ROWS = 256, 384, 4
-# Of rows of M per hidden unit, and of what a step keeps; see kernels.cu.
-_GATES, _KEPT = {"rnn": 1, "gru": 4, "lstm": 4}, {"rnn": 0, "gru": 4, "lstm": 5}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How the kernels are compiled and launched for one training.
+    """Compilation and launch of the kernels for one training.
 
     Attributes
     ----------
     macros : dict of str to str or int
-        For the compiler.
+        Macros for the compiler.
     entries : int
-        Of M, J*K: the parameters, and some zeros.
+        Number of entries of M, J*K: the parameters, and some zeros.
     blocks, threads : int
-        Of ``train``, and of its block.
+        Number of blocks of ``train``, and number of threads in each.
     shared_bytes : int
-        Dynamic shared memory of ``train``.
-    partial, weights, workspace : int
-        Floats of a block's row of partial sums, of the placed weights, of a block's workspace.
+        Dynamic shared memory of a block of ``train``.
+    partial : int
+        Number of floats in a block's row of partial sums.
+    weights : int
+        Number of floats of the placed weights.
+    workspace : int
+        Number of floats of a block's workspace.
     """
 
     macros: dict[str, str | int]
@@ -120,37 +136,39 @@ class Plan:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Options for the compiler."""
+        """Command-line options for the compiler."""
         return ("-std=c++17", *(f"-D{name}={value}" for name, value in self.macros.items()))
 
     def grid(self, each: int) -> tuple[int]:
-        """Blocks of a kernel whose blocks do so many of M's entries, and of the loss, each."""
+        """Return the grid of a kernel whose blocks handle ``each`` entries of M and the loss."""
         return (-(-self.partial // each),)
 
 
 def make_plan(
     net: Configuration, rows: int, steps: int, classes: bool, shared_limit: int
 ) -> Plan | None:
-    """Choose sizes and where things lie.
+    """Choose sizes, and which memory holds the history and the weights.
 
-    The history and the weights lie in shared memory if they fit, else in global memory; of a
-    network whose dM does not fit the threads' registers at once, the history is in global memory.
-    Blocks of few rows have as many of the weights of a product in shared memory as fit, and of the
-    history the two steps in use. Where they lie changes no bit.
+    Both are placed in shared memory if they fit, otherwise in global memory. If dM does not fit in
+    the registers of the threads at once, the history is in global memory. Blocks of few rows hold
+    in shared memory as many weights of a product as fit, and the two current steps of the history.
+    The placement changes no bit of the result.
 
     Parameters
     ----------
     net : Network
+        A network that `SUPPORTED` allows.
     rows, steps : int
         N and T.
     classes : bool
-        Whether the loss is the cross-entropy.
+        If True, the loss is the cross-entropy; otherwise it is the mean squared error.
     shared_limit : int
         Bytes of shared memory that a block may have on the device.
 
     Returns
     -------
-    Plan, or None if the device has too little shared memory.
+    Plan or None
+        None if the device has too little shared memory.
 
     Examples
     --------
@@ -160,7 +178,8 @@ def make_plan(
     (130, 64, 200, 1)
     """
     size, inputs, outputs = net.hidden_size, net.input_size, net.output_size
-    gates, kept = _GATES[net.cell], _KEPT[net.cell]
+    kernel = _kernel(net)
+    gates, kept = _CELLS[kernel]
     j, k = gates * size + outputs, size + inputs + 1
     hp, op, kp = _up(size), _up(outputs), _up(k)
     gp = gates * hp
@@ -199,7 +218,7 @@ def make_plan(
     workspace = history * (not history_shared) + deltas * (steps + 1) * collect_after
     workspace += steps * block_rows * kept * hp
     macros: dict[str, str | int] = {
-        "CELL": {"rnn": f"RNN_{net.activation.upper()}"}.get(net.cell, net.cell.upper()),
+        "CELL": kernel.upper().replace("-", "_"),
         "HIDDEN": size,
         "INPUTS": inputs,
         "OUTPUTS": outputs,
@@ -209,7 +228,7 @@ def make_plan(
         "ROWS": block_rows,
         "ROW_GROUPS": row_groups,
         "HISTORY_SHARED": int(history_shared),
-        "WEIGHTS_SHARED": weights_shared,  # of sliced blocks: how many floats at a time
+        "WEIGHTS_SHARED": weights_shared,  # for sliced blocks: number of floats at a time
         "PLAN_THREADS": threads,
         "PLAN_SHARED_BYTES": shared_bytes,
         "PLAN_PARTIAL": j * k + 1,

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import CHOICES, Case
+from extending import MinGRUCell
 from standin import SHARED_LIMIT, FakeCupy
 
 import rnn_xp as rx
+from rnn_xp.cells import CELLS
 from rnn_xp.engines import cuda_fused
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.cuda_fused import SUPPORTED, fastest, layout, make_plan
@@ -59,6 +61,7 @@ class TestChoice:
             some({"num_layers": 2}, {}, "one layer in one direction"),
             some({"bidirectional": True}, {}, "one layer in one direction"),
             some({"layer_norm": True}, {}, "without layer normalisation"),
+            some({"cell": "mingru"}, {}, "the cell rnn, gru or lstm"),
             some({"cell": "gru", "reset_after": False}, {}, "reset_after=True"),
             some({"hidden_size": 129}, {}, "hidden_size <= 128"),
             some({"input_size": 33}, {}, "input_size <= 32"),
@@ -77,12 +80,18 @@ class TestChoice:
             some({}, {"block_rows": 1040}, "block_rows left alone"),
         ],
     )
+    @pytest.mark.usefixtures("mingru")
     def test_else_the_portable_one_and_why(self, cupy, net, options, needed):
         engine = portable(cupy, net, **options)
         engine = fastest(engine)
         assert engine.name == "portable"
         assert needed in engine.reason
         assert engine.reason.removeprefix("the fused kernels need ") in dict(SUPPORTED)
+
+    def test_another_cell_under_a_known_name_is_not_computed_as_that_one(self, cupy, monkeypatch):
+        monkeypatch.setitem(CELLS, "gru", MinGRUCell)
+        engine = portable(cupy, {"cell": "gru"})
+        assert fastest(engine) is engine
 
     @pytest.mark.parametrize(
         ("optimizer", "update"),
