@@ -11,7 +11,7 @@ import numpy as np
 
 from rnn_xp import __version__, checkpoint, optim
 from rnn_xp.backend import get_backend
-from rnn_xp.checkpoint import CheckpointError
+from rnn_xp.checkpoint import CheckpointError, ForeignFileError
 from rnn_xp.cli import options
 from rnn_xp.cli.run_folder import RUN_FILES, RunFolder
 from rnn_xp.data.scalers import Scaler
@@ -158,9 +158,8 @@ def _own(args: argparse.Namespace) -> Model:
             raise ValueError(f"--{option} is for --foreign files; others say it themselves.")
     try:
         net, params, _, about = files.load(args.source)
-    except CheckpointError as error:
-        hint = " Give --foreign to take it as it is." if "has no digest" in str(error) else ""
-        raise CheckpointError(f"{error}{hint}") from error
+    except ForeignFileError as error:
+        raise ForeignFileError(f"{error} Give --foreign to take it as it is.") from error
     if "seq_length" not in about:
         return _model(net, params, args.seq_length)
     if args.seq_length not in (None, about["seq_length"]):

@@ -6,10 +6,12 @@ import argparse
 import functools
 import os
 import tomllib
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.cli.run_folder import column_label
 from rnn_xp.data import datasets
 from rnn_xp.forecasting import SplitSeries, split_series
@@ -28,28 +30,36 @@ __all__ = [
     "load_split",
     "make_network",
     "read_toml",
+    "told",
     "with_config",
 ]
 
 _IN_ENVIRONMENT = {"backend", "device", "dtype"}  # as RNN_XP_BACKEND, ...
 _NOT_IN_FILES = {"config", "help", "out", "force", "json", "resume", "csv", "plots"}
 
-# Parts of the library's messages, as they read in terms of the options.
-_PHRASES = {
-    "Say which with column=.": "Say which with --column.",
-    "Pass missing='drop' to": "Pass --missing drop to",
-    "or missing='interpolate' to fill": "or --missing interpolate to fill",
-    "or pass missing='drop'.": "or pass --missing drop.",
-    "too short for seq_length=": "too short for --seq-length ",
-    " and horizon=": " and --horizon ",
-    "a smaller seq_length or horizon.": "a smaller --seq-length or --horizon.",
-    "seq_length must be at least": "--seq-length must be at least",
-    "horizon must be at least": "--horizon must be at least",
-    "fraction must lie": "--train-fraction must lie",
-    "fraction=": "--train-fraction ",
-    "column 0 of the training part is constant": "the training part is constant",
-    "Remove the column or use kind='none'.": "Use --scaler none.",
-}
+# Arguments whose option has another name.
+_OPTIONS = {"fraction": "train-fraction", "kind": "scaler"}
+
+
+@dataclass(frozen=True)
+class _Option:
+    """An argument of the library as an option of the command line."""
+
+    argument: Argument
+
+    def __format__(self, spec: str) -> str:
+        name, value = self.argument.name, self.argument.value
+        option = "--" + _OPTIONS.get(name, name).replace("_", "-")
+        return option if spec == "name" or value is ... else f"{option} {value}"
+
+
+def told(error: Exception) -> str:
+    """Return the text of an error, its arguments written as options.
+
+    >>> told(ParameterError("Pass {0} to drop them.", Argument("missing", "drop")))
+    'Pass --missing drop to drop them.'
+    """
+    return error.told(_Option) if isinstance(error, ParameterError) else str(error)
 
 
 def add_parser(
@@ -190,20 +200,14 @@ def check_whole(option: str, value: int | None, low: int, high: int | None = Non
 
 def load_split(args: argparse.Namespace, dtype: str) -> SplitSeries:
     """Load the series that the options name, and make windows of it."""
-    try:
-        return split_series(
-            load_series(args),
-            seq_length=args.seq_length,
-            horizon=args.horizon,
-            train_fraction=args.train_fraction,
-            scaler=args.scaler,
-            dtype=dtype,
-        )
-    except ValueError as error:
-        message = str(error)
-        for phrase, words in _PHRASES.items():
-            message = message.replace(phrase, words)
-        raise ValueError(message) from error
+    return split_series(
+        load_series(args),
+        seq_length=args.seq_length,
+        horizon=args.horizon,
+        train_fraction=args.train_fraction,
+        scaler=args.scaler,
+        dtype=dtype,
+    )
 
 
 def load_series(args: argparse.Namespace) -> datasets.Series:

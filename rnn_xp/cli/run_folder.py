@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 from numpy.typing import NDArray
 
 from rnn_xp import checkpoint, plotting
@@ -170,8 +171,11 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write config.toml: flat, without the entries that are None."""
-        lines = [f"{key} = {_toml(v)}" for key, v in config.items() if v is not None]
-        self._write("config.toml", "\n".join(lines) + "\n")
+        entries = {key: value for key, value in config.items() if value is not None}
+        for value in entries.values():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"cannot write {value} to config.toml")
+        self._write("config.toml", tomli_w.dumps(entries))
 
     def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
         """Write history.csv: a row for each epoch, a column for each kind of loss."""
@@ -242,13 +246,6 @@ class RunFolder:
         writer.writerow(header)
         writer.writerows(rows)
         self._write(name, text.getvalue())
-
-
-def _toml(value: Any) -> str:
-    """One TOML value. JSON's strings, numbers, booleans and flat lists are TOML's too."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"cannot write {value} to config.toml")
-    return json.dumps(value)
 
 
 def _plain(value: Any) -> Any:

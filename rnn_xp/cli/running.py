@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from rnn_xp.backend import BackendError
+from rnn_xp.cli.options import told
 from rnn_xp.cli.ranks import end_all, let_the_first_speak
 from rnn_xp.distributed import CommError
 from rnn_xp.testing import GradientError
@@ -32,7 +33,7 @@ def run(parser: argparse.ArgumentParser, given: list[str]) -> int:
         return 1
     except _USER_ERRORS as error:
         let_the_first_speak()
-        print(f"rnn-xp: error: {error}", file=sys.stderr)
+        print(f"rnn-xp: error: {told(error)}", file=sys.stderr)
         end_all(2)
         return 2
     except KeyboardInterrupt as error:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_xp._checks import ParameterError
 from rnn_xp.data.datasets import Series
 from rnn_xp.data.scalers import Scaler, fit_scaler, range_warning
 from rnn_xp.data.windows import make_windows, time_split
@@ -121,8 +122,8 @@ def split_series(
     x, y = make_windows(fitted.transform(train).astype(dtype), seq_length, horizon)
     try:
         x_test, y_test = make_windows(fitted.transform(test).astype(dtype), seq_length, horizon)
-    except ValueError as error:
-        raise ValueError(f"the test part of {len(test)} values is too short: {error}") from error
+    except ParameterError as error:
+        raise error.within(f"the test part of {len(test)} values is too short: ") from error
     warning = range_warning(train, test) or ""
     return SplitSeries(
         series, seq_length, horizon, fitted, train, test, x, y, x_test, y_test, warning

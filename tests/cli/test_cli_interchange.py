@@ -14,6 +14,7 @@ import rnn_xp as rx
 from rnn_xp import checkpoint, cli
 from rnn_xp.cli import run_folder as runs
 from rnn_xp.data.scalers import Scaler
+from rnn_xp.forecasting.model import load_model
 from rnn_xp.interchange import torch
 
 FLOAT32, FLOAT64 = (rx.get_backend("numpy", dtype=name) for name in ("float32", "float64"))
@@ -60,7 +61,7 @@ def test_a_foreign_file_becomes_a_run():
     safetensors.numpy.save_file(state, "theirs.safetensors")
     options = ["--foreign", "--seq-length", "7", "--activation", "relu", "--read", "mean"]
     assert cli.main(["import", "theirs.safetensors", "--out", "new/run", *options]) == 0
-    model = runs.load_model("new/run", FLOAT32)
+    model = load_model("new/run", FLOAT32)
     assert (model.net, model.seq_length, model.horizon) == (net, 7, 3)
     assert model.scaler == Scaler("none", (0.0, 0.0), (1.0, 1.0))
     assert same_bits(model.params, params)
@@ -157,7 +158,7 @@ def test_a_graph_forecasts_in_the_units_of_the_data(dtype, capsys):
     x = np.random.default_rng(1).normal(20, 3, (5, 3, 1)).astype(np.float32)
     feed = {"x": x, "lengths": np.full(5, 3, np.int32)}
     (found,) = runtime.InferenceSession("run/model.onnx").run(None, feed)
-    expected = runs.load_model("run", FLOAT32).predict(SCALER.transform(x), FLOAT32)
+    expected = load_model("run", FLOAT32).predict(SCALER.transform(x), FLOAT32)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

@@ -21,6 +21,7 @@ import rnn_xp as rx
 from rnn_xp import cli
 from rnn_xp.cli import run_folder as runs
 from rnn_xp.forecasting import metrics
+from rnn_xp.forecasting.model import load_model
 
 
 class TestTrain:
@@ -74,7 +75,7 @@ class TestTrain:
     def test_the_saved_model_is_the_one_that_was_scored(self, capsys):
         assert train("--out", "run") == 0
         backend = rx.get_backend("numpy", dtype="float32")
-        model = runs.load_model("run", backend)
+        model = load_model("run", backend)
         series = rx.datasets.load("length_of_day").values
         x, y = rx.make_windows(series[8327:], model.seq_length)
         pred = model.predict(model.scaler.transform(x), backend)
@@ -134,7 +135,7 @@ class TestTrain:
         assert f"model    {words}\n" in out
         noisy = "Adam (gradients with dropout are noisy; L-BFGS needs exact ones)"
         assert (noisy if "--dropout" in options else "L-BFGS (a full-batch") in out
-        net = runs.load_model("run", rx.get_backend()).net
+        net = load_model("run", rx.get_backend()).net
         for option in options:
             if option == "--reset-before":
                 assert not net.reset_after
@@ -183,7 +184,7 @@ class TestTrain:
         assert "Traceback" not in err
         losses = Path("run/history.csv").read_text().splitlines()[1:]
         assert 1 <= len(losses) < 50
-        model = runs.load_model("run", rx.get_backend())
+        model = load_model("run", rx.get_backend())
         assert all(np.isfinite(p).all() for p in model.params.values())
         assert not Path("run/metrics.json").exists()
 

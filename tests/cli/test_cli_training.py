@@ -14,8 +14,8 @@ import pytest
 
 import rnn_xp as rx
 from rnn_xp import checkpoint, cli
-from rnn_xp.cli import run_folder as runs
 from rnn_xp.cli.interrupts import Interrupts
+from rnn_xp.forecasting.model import load_model
 
 SMALL = ["--hidden-size", "4", "--seq-length", "5"]
 
@@ -137,9 +137,9 @@ class TestValidation:
         assert any(not np.array_equal(model[k], last[k]) for k in model)
         backend = rx.get_backend()
         for name in ("model", "best"):
-            loaded = runs.load_model(f"run/{name}.safetensors", backend)
+            loaded = load_model(f"run/{name}.safetensors", backend)
             assert np.array_equal(loaded.params["layer0.b_h"], model["layer0.b_h"])
-        loaded = runs.load_model("run/last.safetensors", backend)
+        loaded = load_model("run/last.safetensors", backend)
         assert np.array_equal(loaded.params["layer0.b_h"], last["layer0.b_h"])
         assert (loaded.seq_length, loaded.horizon) == (5, 1)
 

@@ -163,6 +163,7 @@ class TestFiles:
         config = {
             "quotes": "\"a\" 'b' \\ C:\\new\\table",
             "text": "Länge des Tages, 日, \t\n#[=] \x1f \x7f",
+            "beyond the BMP": "\U0001f30a tide \U0001d54f.csv",
             "int": 0,
             "float": -1e-3,
             "large": 1e22,

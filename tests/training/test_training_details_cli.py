@@ -18,6 +18,7 @@ from rnn_xp import checkpoint, cli
 from rnn_xp.cli import run_folder as runs
 from rnn_xp.cli import train
 from rnn_xp.cli.interrupts import Interrupts
+from rnn_xp.forecasting.model import load_model
 from rnn_xp.optim.schedules import ReduceOnPlateau
 from rnn_xp.training import state as training_state
 
@@ -56,7 +57,7 @@ class TestCommand:
         assert f"stopped after {found['epochs']} epochs: {found['stopped']}" in captured.out
         assert f"epoch {found['epochs']}/90  loss" in captured.err
         best, last, model = (
-            runs.load_model(f"run/{name}.safetensors", FLOAT64).params
+            load_model(f"run/{name}.safetensors", FLOAT64).params
             for name in ("best", "last", "model")
         )
         for name, p in best.items():
