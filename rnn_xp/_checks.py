@@ -11,7 +11,9 @@ __all__ = ["Argument", "ParameterError", "choice"]
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument that an error speaks of; in a format, ``{:name}`` is its name alone.
+    """An argument that an error speaks of.
+
+    In a format ``{:name}`` is its name alone and ``{:value}`` its value alone.
 
     Attributes
     ----------
@@ -32,6 +34,8 @@ class Argument:
     def __format__(self, spec: str) -> str:
         if spec == "name":
             return self.name
+        if spec == "value":
+            return repr(self.value)
         return f"{self.name}=" if self.value is ... else f"{self.name}={self.value!r}"
 
 
@@ -44,8 +48,7 @@ class ParameterError(ValueError):
     Parameters
     ----------
     reason : str
-        Format of the text, in which ``{0}`` is the first of the arguments and its value, and
-        ``{0:name}`` its name alone.
+        Format of the text, in which ``{0}`` is the first of the arguments, see `Argument`.
     *arguments : Argument
 
     Attributes
@@ -55,9 +58,9 @@ class ParameterError(ValueError):
 
     Examples
     --------
-    >>> error = ParameterError("{0} is too long. Give a smaller {0:name}.", Argument("steps", 9))
+    >>> error = ParameterError("{0:name} must be >= 1, got {0:value}.", Argument("steps", 0))
     >>> print(error)
-    steps=9 is too long. Give a smaller steps.
+    steps must be >= 1, got 0.
     >>> error.name
     'steps'
     """

@@ -50,6 +50,8 @@ class _Option:
     def __format__(self, spec: str) -> str:
         name, value = self.argument.name, self.argument.value
         option = "--" + _OPTIONS.get(name, name).replace("_", "-")
+        if spec == "value":
+            return str(value)
         return option if spec == "name" or value is ... else f"{option} {value}"
 
 

@@ -228,7 +228,7 @@ def time_split(values: ArrayLike, fraction: float = 0.8) -> tuple[NDArray[Any], 
     """
     if not 0 < fraction < 1:
         raise ParameterError(
-            f"{{0:name}} must lie between 0 and 1 (both excluded), got {fraction}.",
+            "{0:name} must lie between 0 and 1 (both excluded), got {0:value}.",
             Argument("fraction", fraction),
         )
     array = np.asarray(values)
@@ -254,6 +254,6 @@ def _integer(name: str, value: int, at_least: int | None = None) -> int:
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__}).")
     if at_least is not None and number < at_least:
         raise ParameterError(
-            f"{{0:name}} must be at least {at_least}, got {number}.", Argument(name, number)
+            f"{{0:name}} must be at least {at_least}, got {{0:value}}.", Argument(name, number)
         )
     return number

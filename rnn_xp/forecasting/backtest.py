@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +23,7 @@ from rnn_xp.forecasting.judging import (
 )
 from rnn_xp.forecasting.panel import Panel
 from rnn_xp.forecasting.predictor import Predictor
+from rnn_xp.forecasting.prepared import Prepared, prepare
 from rnn_xp.forecasting.settings import Settings
 
 __all__ = [
@@ -133,18 +133,18 @@ def judge(parts: tuple[Judged, ...], name: str, level: float | None) -> Backtest
     forecasts = {b: pooled([part.baselines[b] for part in parts]) for b in shared}
     forecasts[name] = pooled([part.forecast for part in parts])
     truth = pooled([part.truth for part in parts])
-    # Changes across the seam of two series would be none.
-    train = parts[0].train if len(parts) == 1 else pooled([part.train for part in parts])
-    scores = compare(truth, forecasts, train)
+    # Each series by itself: the step from the end of one to the start of the next is no change.
+    trains = [(len(part.truth), part.train / s) for part, s in zip(parts, scales, strict=True)]
+    scores = compare(truth, forecasts, trains)
     bounds: tuple[_Floats, ...] | None = None
     if level is not None:
         bounds = tuple(pooled([getattr(p, side) for p in parts]) for side in ("low", "high"))
-    own, reference = forecasts[name], forecasts["persistence"]
-    whole = measures(truth, own, reference, train, bounds, level)
+    judged, reference = forecasts[name], forecasts["persistence"]
+    whole = measures(truth, judged, reference, trains, bounds, level)
     columns = []
     for k in range(truth.shape[1]):
         ends = bounds and tuple(bound[:, k] for bound in bounds)
-        columns.append(measures(truth[:, k], own[:, k], reference[:, k], train, ends, level))
+        columns.append(measures(truth[:, k], judged[:, k], reference[:, k], trains, ends, level))
     shared_keys = [key for key in whole if all(key in column for column in columns)]
     per_step = {key: [column[key] for column in columns] for key in shared_keys}
     last = pooled([part.baselines["persistence"][:, 0] for part in parts])
@@ -261,38 +261,56 @@ def chained(parts: list[Judged]) -> Judged:
 
 
 def run(
-    forecaster: Any, panel: Panel, tables: Any, starts: list[int], stride: int,
-    every: int | None,
+    settings: Settings, fit: Callable[[Prepared], Any], panel: Panel, tables: Any,
+    starts: list[int], stride: int, every: int | None,
 ) -> Backtest:  # fmt: skip
-    """Train copies of a forecaster and judge them, see `Forecaster.backtest`."""
-    past, future = _given(panel, tables)
+    """Train and judge, see `rnn_xp.Forecaster.backtest`.
+
+    Parameters
+    ----------
+    settings : Settings
+    fit : callable
+        Trains on what was prepared, and returns a `rnn_xp.forecasting.fitted.Fitted`.
+    panel : Panel
+    tables : past and future features of each series
+    starts : list of int
+        Row of each series with which its rest begins.
+    stride : int
+        Steps between two origins.
+    every : int or None
+        Origins between two trainings; None to train once.
+
+    Returns
+    -------
+    Backtest
+    """
+    past, future = _features(panel, tables)
 
     def trained_before(ends: list[int]) -> Any:
-        fresh = copy.copy(forecaster).set_params(verbose=False)
-        cut = [
+        seen = [
             kind and {n: kind[n][:end] for n, end in zip(panel.names, ends, strict=True)}
             for kind in (past, future)
         ]
-        return fresh.fit_panel(panel.before(ends), *cut)
+        return fit(prepare(settings, panel.before(ends), *seen))
 
     if every is None:
         once: Backtest = trained_before(starts).evaluate_rows(panel, past, future, starts, stride)
         return once
     pieces: dict[str, list[Judged]] = {}
     rows = max(
-        len(column) - forecaster.horizon + 1 - at
+        len(column) - settings.horizon + 1 - at
         for at, column in zip(starts, panel.columns, strict=True)
     )
     for first in range(0, rows, every * stride):
         ends = [at + first for at in starts]
         for part in trained_before(ends).judge_rows(panel, past, future, ends, stride, every):
             pieces.setdefault(part.name, []).append(part)
-    level = None if forecaster.intervals is None else forecaster.level
-    return judge(tuple(map(chained, pieces.values())), forecaster.cell, level)
+    level = None if settings.intervals is None else settings.level
+    return judge(tuple(map(chained, pieces.values())), settings.cell, level)
 
 
-def _given(panel: Panel, tables: tuple[list[Any], list[Any]]) -> list[Mapping[str, Any] | None]:
-    """Features as `rnn_xp.Forecaster.fit` takes them."""
+def _features(panel: Panel, tables: tuple[list[Any], list[Any]]) -> list[Mapping[str, Any] | None]:
+    """Return features as `rnn_xp.Forecaster.fit` takes them."""
     return [
         dict(zip(panel.names, kind, strict=True)) if kind[0].shape[1] else None for kind in tables
     ]

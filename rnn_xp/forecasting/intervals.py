@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_xp._checks import Argument, ParameterError
+
 __all__ = ["adaptive_radii", "check_level", "conformal_radii", "interval_bounds"]
 
 _RATE, _MEMORY = 0.02, 500  # of the adaptive level; errors whose quantile is taken
@@ -35,7 +37,10 @@ _Floats = NDArray[np.floating[Any]]
 def check_level(level: float) -> None:
     """Check that the nominal coverage is a share."""
     if isinstance(level, bool) or not 0.0 < level < 1.0:
-        raise ValueError(f"level must be a share in (0, 1), such as 0.9, got {level!r}.")
+        raise ParameterError(
+            "{0:name} must be a share in (0, 1), such as 0.9, got {0:value}.",
+            Argument("level", level),
+        )
 
 
 def _rank(count: int, level: float) -> int:

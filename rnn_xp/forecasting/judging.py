@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,11 @@ class Score:
     rmse_per_step: tuple[float, ...]
 
 
-def compare(truth: _Floats, forecasts: Mapping[str, _Floats], train: _Floats) -> list[Score]:
+def compare(
+    truth: _Floats,
+    forecasts: Mapping[str, _Floats],
+    train: _Floats | Sequence[tuple[int, _Floats]],
+) -> list[Score]:
     """Score forecasts of the same targets.
 
     Parameters
@@ -55,8 +59,9 @@ def compare(truth: _Floats, forecasts: Mapping[str, _Floats], train: _Floats) ->
         In original units.
     forecasts : mapping of str to ndarray (N, horizon)
         In original units; must have ``"persistence"``, against which skill is measured.
-    train : ndarray (n,)
-        The training part, whose changes MASE is measured by.
+    train : ndarray (n,), or sequence of (int, ndarray (n,))
+        Training part, whose changes MASE is measured by. Of several series, whose rows follow each
+        other: the number of rows and the training part of each.
 
     Returns
     -------
@@ -64,8 +69,9 @@ def compare(truth: _Floats, forecasts: Mapping[str, _Floats], train: _Floats) ->
         In the order given.
     """
     reference, scores = forecasts["persistence"], []
+    trains = [(len(truth), train)] if isinstance(train, np.ndarray) else train
     for name, forecast in forecasts.items():
-        found = measures(truth, forecast, reference, train)
+        found = measures(truth, forecast, reference, trains)
         scores.append(
             Score(
                 name=name,
@@ -84,14 +90,14 @@ def compare(truth: _Floats, forecasts: Mapping[str, _Floats], train: _Floats) ->
 
 
 def measures(
-    truth: _Floats, forecast: _Floats, persistence: _Floats, train: _Floats,
+    truth: _Floats, forecast: _Floats, persistence: _Floats, trains: Sequence[tuple[int, _Floats]],
     bounds: tuple[_Floats, ...] | None = None, level: float | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """All metrics of `rnn_xp.forecasting.metrics` that are defined for these."""
+    """Return all metrics of `rnn_xp.forecasting.metrics` that are defined for these."""
     defined: dict[str, Callable[[], float]] = {
         "rmse": lambda: metrics.rmse(truth, forecast),
         "mae": lambda: metrics.mae(truth, forecast),
-        "mase": lambda: metrics.mase(truth, forecast, train),
+        "mase": lambda: _pooled_mase(truth, forecast, trains),
         "skill": lambda: metrics.skill(truth, forecast, persistence),
         "r2": lambda: metrics.r2(truth, forecast),
         "bias": lambda: metrics.bias(truth, forecast),
@@ -112,6 +118,16 @@ def measures(
         with contextlib.suppress(ValueError):  # such as smape of values that are not positive
             found[name] = metric()
     return found
+
+
+def _pooled_mase(truth: _Floats, forecast: _Floats, trains: Sequence[tuple[int, _Floats]]) -> float:
+    """Return the mean over all rows, each in the mean change of its own series."""
+    total, first = 0.0, 0
+    for rows, train in trains:
+        part = slice(first, first + rows)
+        total += rows * metrics.mase(truth[part], forecast[part], train)
+        first += rows
+    return total / first
 
 
 def baseline_forecasts(

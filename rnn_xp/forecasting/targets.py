@@ -15,6 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_xp._checks import Argument, ParameterError
+
 __all__ = ["TARGETS", "from_target", "to_target"]
 
 TARGETS = ("level", "diff", "logret")
@@ -40,9 +42,11 @@ def to_target(kind: str, values: _Floats) -> _Floats:
     if kind == "diff":
         return np.diff(values)
     if not (values > 0.0).all():
-        raise ValueError(
-            "target='logret' needs positive values: a logarithmic return of a value that is zero "
-            "or negative has no meaning. Use target='diff'."
+        raise ParameterError(
+            "{0} needs positive values: a logarithmic return of a value that is zero or negative "
+            "has no meaning. Use {1}.",
+            Argument("target", "logret"),
+            Argument("target", "diff"),
         )
     return np.diff(np.log(values))
 
