@@ -14,7 +14,6 @@ from typing import Any
 from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.cli.run_folder import column_label
 from rnn_xp.data import datasets
-from rnn_xp.forecasting import SplitSeries, split_series
 from rnn_xp.network import Network
 
 __all__ = [
@@ -27,7 +26,6 @@ __all__ = [
     "describe_data",
     "describe_network",
     "load_series",
-    "load_split",
     "make_network",
     "read_toml",
     "told",
@@ -38,7 +36,13 @@ _IN_ENVIRONMENT = {"backend", "device", "dtype"}  # as RNN_XP_BACKEND, ...
 _NOT_IN_FILES = {"config", "help", "out", "force", "json", "resume", "csv", "plots"}
 
 # Arguments whose option has another name.
-_OPTIONS = {"fraction": "train-fraction", "kind": "scaler"}
+_OPTIONS = {
+    "fraction": "train-fraction",
+    "kind": "scaler",
+    "num_layers": "layers",
+    "n_seeds": "seeds",
+    "random_state": "seed",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class _Option:
     argument: Argument
 
     def __format__(self, spec: str) -> str:
-        name, value = self.argument.name, self.argument.value
+        name = self.argument.name
+        value = "none" if self.argument.value is None else self.argument.value
         option = "--" + _OPTIONS.get(name, name).replace("_", "-")
         if spec == "value":
             return str(value)
@@ -80,7 +85,7 @@ def add_parser(
 
 
 def add_data_options(command: argparse.ArgumentParser) -> None:
-    """Which series, and how it becomes windows."""
+    """Add the options of the series, and of how it becomes windows."""
     add = command.add_argument_group("data").add_argument
     add(
         "--data",
@@ -96,26 +101,26 @@ def add_data_options(command: argparse.ArgumentParser) -> None:
 
 
 def add_network_options(command: argparse.ArgumentParser) -> Any:
-    """Which network; returns the group, to which a command may add."""
-    group = command.add_argument_group("network")
+    """Add the options of the network; returns the group, to which a command may add."""
+    group = command.add_argument_group(
+        "network, also --bidirectional --layer-norm --residual --reset-before (the original gru)"
+    )
     add = group.add_argument
     add("--cell", default="rnn", choices=["rnn", "gru", "lstm"])
     add("--hidden-size", type=int, default=50, metavar="H", help="(%(default)s)")
     add("--layers", type=int, default=1, metavar="L", help="stacked layers (%(default)s)")
-    add("--bidirectional", action="store_true", help="a second set of layers, time reversed")
+    for flag in ("--bidirectional", "--layer-norm", "--residual", "--reset-before"):
+        add(flag, action="store_true", help=argparse.SUPPRESS)
     add("--activation", default="tanh", choices=["tanh", "relu"], help="of the cell rnn")
     add("--read", default="last", choices=["last", "mean", "max"], help="which states are read")
     add("--dropout", type=float, default=0.0, metavar="P", help="rate between layers")
     add("--recurrent-dropout", type=float, default=0.0, metavar="P", help="rate within the cell")
-    add("--layer-norm", action="store_true", help="layer normalisation inside the cell")
-    add("--residual", action="store_true", help="layers from the second on add their input")
-    add("--reset-before", action="store_true", help="the original gru: reset before the product")
     add("--seed", type=int, default=0, help="(%(default)s)")
     return group
 
 
 def add_backend_options(add: Any) -> None:
-    """Where the computation happens."""
+    """Add the options of where the computation happens."""
     names = "numpy|cupy|torch|jax|array_api_strict|auto"
     add("--backend", metavar="NAME", help=f"over RNN_XP_BACKEND: {names}")
     add("--device", help="over RNN_XP_DEVICE: cpu, cuda:0, ...")
@@ -123,7 +128,7 @@ def add_backend_options(add: Any) -> None:
 
 
 def add_common_options(command: argparse.ArgumentParser, folder: str) -> None:
-    """Where the computation happens, and where the results go."""
+    """Add the options of where the computation happens and where the results go."""
     add = command.add_argument_group("backend and output").add_argument
     add_backend_options(add)
     add("--config", type=Path, metavar="FILE", help="options from a TOML file")
@@ -198,18 +203,6 @@ def check_whole(option: str, value: int | None, low: int, high: int | None = Non
     if value is not None and (value < low or (high is not None and value > high)):
         bounds = f">= {low}" if high is None else f"in {low}..{high}, the number of windows"
         raise ValueError(f"{option} must be an integer {bounds}, got {value}.")
-
-
-def load_split(args: argparse.Namespace, dtype: str) -> SplitSeries:
-    """Load the series that the options name, and make windows of it."""
-    return split_series(
-        load_series(args),
-        seq_length=args.seq_length,
-        horizon=args.horizon,
-        train_fraction=args.train_fraction,
-        scaler=args.scaler,
-        dtype=dtype,
-    )
 
 
 def load_series(args: argparse.Namespace) -> datasets.Series:

@@ -9,10 +9,9 @@ from typing import Any
 
 from rnn_xp.cli.interrupts import Interrupts
 from rnn_xp.distributed import MPI, launched_ranks, mpi
-from rnn_xp.forecasting import SplitSeries
-from rnn_xp.network import Network
+from rnn_xp.forecasting import Forecaster
+from rnn_xp.forecasting.prepared import Prepared
 from rnn_xp.training.loop import DivergenceError
-from rnn_xp.training.trainer import fit
 
 __all__ = ["describe", "end_all", "follow", "join", "let_the_first_speak"]
 
@@ -37,8 +36,19 @@ def describe(comm: MPI | None) -> list[str]:
     return [] if comm is None else [f"ranks    {comm.size}, {comm.sharing} of them on these cores"]
 
 
-def follow(net: Network, split: SplitSeries, settings: dict[str, Any], resume: Path | None) -> int:
+def follow(
+    forecaster: Forecaster, prepared: Prepared, computing: dict[str, Any], resume: Path | None
+) -> int:
     """Train with the first rank, which does everything else.
+
+    Parameters
+    ----------
+    forecaster : Forecaster
+    prepared : Prepared
+    computing : dict
+        Further arguments of its fit, the ranks among them.
+    resume : path, optional
+        Folder of the run to go on with.
 
     Returns
     -------
@@ -47,11 +57,9 @@ def follow(net: Network, split: SplitSeries, settings: dict[str, Any], resume: P
         what that was; a launcher may end the others as soon as one has another status.
     """
     with Interrupts(silent=True) as interrupts, contextlib.suppress(DivergenceError):
-        fit(
-            net,
-            split.x,
-            split.y,
-            **settings,
+        forecaster.fit_prepared(
+            prepared,
+            **computing,
             resume=None if resume is None else resume / "last.safetensors",
             callbacks=[interrupts],
         )

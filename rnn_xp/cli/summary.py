@@ -10,9 +10,8 @@ from typing import Any
 
 from rnn_xp import __version__
 from rnn_xp.backend import Backend
-from rnn_xp.forecasting import Score, SplitSeries, verdict
-from rnn_xp.network import Network
-from rnn_xp.training.trainer import FitResult
+from rnn_xp.cli.task import Task
+from rnn_xp.forecasting import Backtest
 
 __all__ = ["summarize", "where"]
 
@@ -26,16 +25,26 @@ def where(backend: Backend) -> dict[str, str]:
     }
 
 
-def summarize(
-    config: dict[str, Any],
-    backend: Backend,
-    split: SplitSeries,
-    net: Network,
-    result: FitResult,
-    scores: list[Score],
-) -> dict[str, Any]:
-    """Give what metrics.json says, but for the judgement of the forecasts."""
-    series, losses = split.series, result.history["loss"]
+def summarize(task: Task, config: dict[str, Any], judged: Backtest) -> dict[str, Any]:
+    """Return what metrics.json says.
+
+    Parameters
+    ----------
+    task : Task
+        What was trained.
+    config : dict
+        Content of config.toml.
+    judged : Backtest
+        Judgement of the test part.
+
+    Returns
+    -------
+    dict
+    """
+    series, backend, prepared = task.series, task.backend, task.prepared
+    results = task.forecaster.results_
+    result, seconds = results[0], sum(result.seconds for result in results)
+    losses = result.history["loss"]
     packages = ("numpy", "array-api-compat", "safetensors", "threadpoolctl")
     return {
         "rnn_xp": __version__,
@@ -53,14 +62,15 @@ def summarize(
             "last": series.dates[-1] if series.dates else None,
         },
         "split": {
-            "train_rows": len(split.train),
-            "test_rows": len(split.test),
-            "train_windows": len(split.x),
-            "test_windows": len(split.x_test),
+            "train_rows": task.cut,
+            "test_rows": len(series.values) - task.cut,
+            "train_windows": len(prepared.trained.x),
+            "validation_windows": len(prepared.validated.x) if prepared.validated else 0,
+            "test_windows": len(judged.series[0].origins),
         },
-        "warning": split.warning or None,
-        "scaler": split.scaler,
-        "parameters": net.num_parameters,
+        "warning": task.warning or None,
+        "scaler": prepared.designs[0].scaler,
+        "parameters": prepared.net.num_parameters,
         "backend": {
             "name": backend.name,
             "version": backend.version,
@@ -79,11 +89,14 @@ def summarize(
         "stopped": result.stopped,
         "best_epoch": result.best_epoch,
         "evaluations": result.evaluations,
-        "seconds": result.seconds,
-        "seconds_per_epoch": result.seconds / len(losses),
+        "seconds": seconds,
+        "seconds_per_epoch": seconds / sum(len(each.history["loss"]) for each in results),
         "final_loss": losses[-1],
-        "scores": scores,
-        "verdict": verdict(scores),
+        "scores": judged.scores,
+        "metrics": judged.metrics,
+        "per_step": judged.per_step,
+        "level": judged.level,
+        "verdict": judged.verdict,
     }
 
 

@@ -108,16 +108,24 @@ class Backtest:
         steps = self.series[0].truth.shape[1]
         what = f"{len(self.series[0].origins)} forecasts of {steps} step{'s' * (steps > 1)}"
         unit = "" if only else " (errors in standard deviations)"
-        lines = [f"{what}{'' if only else f', {len(self.series)} series'}{unit}"]
-        lines += score_table(self.scores)
+        title = f"{what}{'' if only else f', {len(self.series)} series'}{unit}"
+        return "\n".join([title, *self.table(), *(f"note     {n}" for n in self.notes)])
+
+    def table(self, unit: str = "") -> list[str]:
+        """Return lines of the scores, the intervals and the verdict.
+
+        Parameters
+        ----------
+        unit : str
+            Unit of the series.
+        """
+        lines = score_table(self.scores, unit)
         if self.level is not None:
             lines.append(
                 f"interval {100 * self.level:g} %: covers {100 * self.metrics['coverage']:.1f} %, "
                 f"mean width {self.metrics['width']:.4g}"
             )
-        return "\n".join(
-            [*lines, f"verdict  {self.verdict}", *(f"note     {n}" for n in self.notes)]
-        )
+        return [*lines, f"verdict  {self.verdict}"]
 
 
 def judge(parts: tuple[Judged, ...], name: str, level: float | None) -> Backtest:
@@ -197,15 +205,25 @@ def judge_forecasts(
     stride: int = 1,
     most: int | None = None,
     errors: _Floats | None = None,
+    trains: Sequence[int] | None = None,
 ) -> tuple[Judged, ...]:
-    """Forecast from these rows on, where the training part ends, and put the truth beside it.
+    """Forecast from one row after another, and put the truth beside it.
 
-    ``most`` limits the forecasts of a series. Without ``errors`` of forecasts before there are no
-    intervals. A series with nothing to judge by is left out.
+    Parameters
+    ----------
+    settings, predictor, panel, designs : of what was trained, and the series to judge it on
+    starts, stride, most, trains : as for `rnn_xp.forecasting.fitted.Fitted.judge_rows`
+    errors : ndarray (n, horizon), optional
+        Errors of forecasts before; there are no intervals without.
+
+    Returns
+    -------
+    tuple of Judged
+        A series with nothing to judge by is left out.
     """
     parts = []
-    for name, column, design, start in zip(
-        panel.names, panel.columns, designs, starts, strict=True
+    for name, column, design, start, train in zip(
+        panel.names, panel.columns, designs, starts, trains or starts, strict=True
     ):
         origins = origins_of(column, start, settings.horizon, stride, most)
         if not len(origins):
@@ -217,7 +235,7 @@ def judge_forecasts(
             settings.intervals, settings.level, levels, truth, errors, design.unit, stride
         )
         parts.append(
-            make_judged(name, design.levels, start, origins, forecast, bounds, settings.seq_length)
+            make_judged(name, design.levels, train, origins, forecast, bounds, settings.seq_length)
         )
     return tuple(parts)
 

@@ -25,7 +25,7 @@ from rnn_xp.forecasting.prepared import Prepared
 from rnn_xp.forecasting.settings import Settings, check_ahead, check_data
 from rnn_xp.network import Network
 
-__all__ = ["Fitted", "finish", "make_predictor"]
+__all__ = ["Fitted", "finish", "make_predictor", "unjudged"]
 
 _Floats = NDArray[np.float64]
 
@@ -141,11 +141,12 @@ class Fitted:
         return tuple(designs)
 
     def evaluate_rows(
-        self, panel: Panel, past: Any, future: Any, starts: Sequence[int], stride: int
-    ) -> Backtest:
-        """Judge forecasts of every series from these rows on."""
+        self, panel: Panel, past: Any, future: Any, starts: Sequence[int], stride: int,
+        trains: Sequence[int] | None = None,
+    ) -> Backtest:  # fmt: skip
+        """Judge forecasts of every series, see `judge_rows`."""
         settings = self.settings
-        parts = self.judge_rows(panel, past, future, starts, stride)
+        parts = self.judge_rows(panel, past, future, starts, stride, trains=trains)
         if missing := set(panel.names) - {part.name for part in parts}:
             raise ValueError(
                 f"{min(missing)!r} has nowhere {settings.horizon} new values together, as judging "
@@ -156,12 +157,30 @@ class Fitted:
 
     def judge_rows(
         self, panel: Panel, past: Any, future: Any, starts: Sequence[int], stride: int,
-        most: int | None = None,
+        most: int | None = None, trains: Sequence[int] | None = None,
     ) -> tuple[Judged, ...]:  # fmt: skip
-        """Forecast from these rows on, ``most`` times, with the scalers that were fitted."""
+        """Forecast from one row after another, with the scalers that were fitted.
+
+        Parameters
+        ----------
+        panel, past, future : as for `apply`
+        starts : sequence of int
+            Row of each series with which its first forecast begins.
+        stride : int
+            Steps between two forecasts.
+        most : int, optional
+            Number of forecasts of each series; all that can be judged by default.
+        trains : sequence of int, optional
+            Length of each series' training part, which baselines are fitted on; up to its first
+            forecast by default.
+
+        Returns
+        -------
+        tuple of Judged
+        """
         designs = self.designs_of(panel, past, future)
         return judge_forecasts(
-            self.settings, self.predictor, panel, designs, starts, stride, most, self.errors
+            self.settings, self.predictor, panel, designs, starts, stride, most, self.errors, trains
         )
 
 
@@ -191,15 +210,21 @@ def finish(
     report : Backtest or None
         None without validation.
     """
-    settings, panel, designs = prepared.settings, prepared.panel, prepared.designs
+    fitted = unjudged(prepared, networks, backend)
+    if prepared.validated is None:
+        return fitted, None
+    settings, panel, designs = fitted.settings, prepared.panel, prepared.designs
+    parts = judge_forecasts(settings, fitted.predictor, panel, designs, prepared.starts)
+    units = {name: design.unit for name, design in zip(panel.names, designs, strict=True)}
+    errors = [np.abs(part.truth - part.forecast) / units[part.name] for part in parts]
+    report = judge(parts, settings.cell, None)
+    return dataclasses.replace(fitted, errors=np.concatenate(errors)), report
+
+
+def unjudged(prepared: Prepared, networks: Sequence[Params], backend: Backend) -> Fitted:
+    """Return trained networks whose errors nobody knows, such as those of a broken training."""
+    settings = dataclasses.replace(prepared.settings, n_seeds=len(networks))
     predictor = make_predictor(settings, prepared.net, networks, backend)
-    errors, report = np.empty((0, settings.horizon)), None
-    if prepared.validated is not None:
-        parts = judge_forecasts(settings, predictor, panel, designs, prepared.starts)
-        report = judge(parts, settings.cell, None)
-        units = {name: design.unit for name, design in zip(panel.names, designs, strict=True)}
-        errors = np.concatenate(
-            [np.abs(part.truth - part.forecast) / units[part.name] for part in parts]
-        )
-    rows = tuple(len(column) for column in panel.columns)
-    return Fitted(settings, predictor, panel, designs, rows, errors), report
+    rows = tuple(len(column) for column in prepared.panel.columns)
+    no_errors = np.empty((0, settings.horizon))
+    return Fitted(settings, predictor, prepared.panel, prepared.designs, rows, no_errors)

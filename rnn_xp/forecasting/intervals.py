@@ -27,11 +27,15 @@ from numpy.typing import NDArray
 
 from rnn_xp._checks import Argument, ParameterError
 
-__all__ = ["adaptive_radii", "check_level", "conformal_radii", "interval_bounds"]
+__all__ = ["IntervalError", "adaptive_radii", "check_level", "conformal_radii", "interval_bounds"]
 
 _RATE, _MEMORY = 0.02, 500  # of the adaptive level; errors whose quantile is taken
 
 _Floats = NDArray[np.floating[Any]]
+
+
+class IntervalError(ValueError):
+    """Too few errors are known for an interval of this level."""
 
 
 def check_level(level: float) -> None:
@@ -78,7 +82,7 @@ def conformal_radii(errors: _Floats, level: float) -> _Floats:
     rank = _rank(count, level)
     if rank > count:
         needed = next(n for n in itertools.count(count) if _rank(n, level) <= n)
-        raise ValueError(
+        raise IntervalError(
             f"an interval of {level:g} needs the errors of {needed} "
             f"windows or more, but there are {count}. Give more data, a larger validation share or "
             "a lower level."
