@@ -9,17 +9,11 @@ from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend import Backend
 from rnn_xp.data.shards import Shards
 from rnn_xp.distributed import Shares
+from rnn_xp.kernels.rows import ACCELERATOR_ROWS, CPU_ROWS, on_accelerator
 
-__all__ = ["Batch", "Blocks", "default_block_rows", "on_accelerator"]
+__all__ = ["Batch", "Blocks", "default_block_rows"]
 
-_CPU_BLOCK_ROWS = 1040
 _WORTH_A_THREAD = 8192  # numbers in the state of a block
-_ACCELERATOR_BLOCK_ROWS = 65536
-
-
-def on_accelerator(backend: Backend) -> bool:
-    """Whether the backend computes on a device where launches and host reads are dear."""
-    return backend.device_name.startswith(("cuda", "gpu", "tpu", "mps"))
 
 
 def default_block_rows(backend: Backend, rows: int, hidden_size: int) -> int:
@@ -46,10 +40,10 @@ def default_block_rows(backend: Backend, rows: int, hidden_size: int) -> int:
     (1040, 32)
     """
     if on_accelerator(backend):
-        return _ACCELERATOR_BLOCK_ROWS
+        return ACCELERATOR_ROWS
     half = -(-rows // 2)
-    alone = rows <= _CPU_BLOCK_ROWS
-    return half if alone and half * hidden_size >= _WORTH_A_THREAD else _CPU_BLOCK_ROWS
+    alone = rows <= CPU_ROWS
+    return half if alone and half * hidden_size >= _WORTH_A_THREAD else CPU_ROWS
 
 
 class Batch(NamedTuple):

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from rnn_xp import optim
+from rnn_xp._checks import whole
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import (
     Backend,
@@ -19,22 +19,14 @@ from rnn_xp.backend import (
     get_backend,
     to_numpy,
 )
-from rnn_xp.engines.blocks import default_block_rows
-from rnn_xp.kernels import make_workspace
 from rnn_xp.network import Network
+from rnn_xp.optim.names import OPTIMIZERS
 from rnn_xp.training.callbacks import Progress
-from rnn_xp.training.inputs import on_host
+from rnn_xp.training.inputs import on_host, split_rows
 from rnn_xp.training.trainer import FitResult, fit
 
 __all__ = ["Recurrent", "beside", "elsewhere"]
 
-_SOLVERS = {
-    "adam": optim.Adam,
-    "adamw": optim.AdamW,
-    "rmsprop": optim.RMSprop,
-    "sgd": optim.SGD,
-    "lbfgs": optim.LBFGS,
-}
 _BATCH_ROWS = 200
 
 _NO_Y: Any = object()
@@ -55,6 +47,22 @@ def beside(x: Any, values: Any, dtype: Any) -> Array:
     elif array_namespace(values) is not xp or device_of(values) != device:
         values = xp.asarray(np.array(to_numpy(values)), device=device)
     return xp.astype(values, dtype, copy=False)
+
+
+def _check_weights(sample_weight: Any, x: Any) -> Any:
+    """Check the weights of the rows of x; those of host data must not be negative."""
+    if not on_host(x):
+        return beside(x, sample_weight, x.dtype)
+    weights = check_array(
+        sample_weight, ensure_2d=False, dtype=x.dtype, ensure_non_negative=True,
+        input_name="sample_weight",
+    )  # fmt: skip
+    if weights.ndim != 1:
+        raise ValueError(f"sample_weight must have shape (n,), got {weights.shape}.")
+    check_consistent_length(x, weights)
+    if not weights.any():
+        raise ValueError("sample_weight is zero for every row; at least one must be positive.")
+    return weights
 
 
 _PARAMETERS = """
@@ -238,18 +246,29 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
     def _optimizer(self) -> Any:
         if not isinstance(self.solver, str):
             return self.solver
-        if self.solver not in _SOLVERS:
+        if self.solver not in OPTIMIZERS:
             raise ValueError(
-                f"solver={self.solver!r} is not known. Choose from: {', '.join(_SOLVERS)}, or give "
-                "an object of rnn_xp.optim."
+                f"solver={self.solver!r} is not known. Choose from: {', '.join(OPTIMIZERS)}, or "
+                "give an object of rnn_xp.optim."
             )
         if self.solver == "lbfgs":
             if self.alpha or self.clip_norm is not None:
                 raise ValueError("solver='lbfgs' has no alpha and no clip_norm; leave these out.")
-            return optim.LBFGS()
-        return _SOLVERS[self.solver](
+            return OPTIMIZERS[self.solver]()
+        return OPTIMIZERS[self.solver](
             self.learning_rate_init, weight_decay=self.alpha, clip_norm=self.clip_norm
         )
+
+    def _update_rows(self, rows: int) -> int:
+        """Return the rows of an update, at most the ``rows`` that are trained on."""
+        if isinstance(self.batch_size, str) and self.batch_size == "auto":
+            return min(_BATCH_ROWS, rows)
+        try:
+            return min(whole("batch_size", self.batch_size), rows)
+        except ValueError:
+            raise ValueError(
+                f"batch_size must be 'auto' or an integer >= 1, got {self.batch_size!r}."
+            ) from None
 
     def _network(self, inputs: int, outputs: int) -> Network:
         return Network(
@@ -267,28 +286,25 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
         backend, optimizer = self._place(x), self._optimizer()
         full = bool(getattr(optimizer, "full_batch_only", False))
         rows, net, self._on_host = x.shape[0], self._network(x.shape[2], outputs), on_host(x)
-        if sample_weight is not None and on_host(x):
-            sample_weight = _check_sample_weight(
-                sample_weight, x, dtype=x.dtype, ensure_non_negative=True
-            )
-        elif sample_weight is not None:
-            sample_weight = beside(x, sample_weight, x.dtype)
+        if sample_weight is not None:
+            sample_weight = _check_weights(sample_weight, x)
         if go_on and self.net_ != net:
             raise ValueError(
                 f"the network was {self.net_!r} and cannot go on as {net!r}. Give warm_start=False."
             )
-        batch = _BATCH_ROWS if self.batch_size == "auto" else self.batch_size
-        if isinstance(batch, str) or batch < 1:
-            raise ValueError(f"batch_size must be 'auto' or an integer >= 1, got {batch!r}.")
+        validation = gap = None
+        if self.early_stopping and not partial:  # windows across the gap share no value
+            validation = float(self.validation_fraction)
+            gap = x.shape[1] + (y.shape[1] if len(y.shape) > 1 else 1) - 1
+            rows, _ = split_rows(rows, validation, gap)
+        batch = self._update_rows(rows)
         seed = int(check_random_state(self.random_state).randint(2**31))
-        held_out = self.early_stopping and not partial
         progress = Progress() if self.verbose else Progress(lines=0)
         with progress:
             result = fit(
                 net, x, y, optimizer=optimizer, epochs=1 if partial else self.max_iter,
-                loss=self._loss, batch_size=None if full or batch >= rows else batch,
-                sample_weight=sample_weight,
-                validation=float(self.validation_fraction) if held_out else None,
+                loss=self._loss, batch_size=None if full or batch == rows else batch,
+                sample_weight=sample_weight, validation=validation, gap=gap,
                 patience=None if partial else self.n_iter_no_change, tolerance=self.tol,
                 params=self._last_params if go_on else None,
                 opt_state=self._opt_state if go_on else None,
@@ -304,7 +320,9 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
         best: Params | None = result.best_params
         self.params_ = result.params if best is None else best
         self._last_params = result.params
-        self._opt_state, self._backend = result.state.opt_state, result.backend
+        self._opt_state = result.state.opt_state
+        place = result.backend  # by its names: a fitted estimator holds no module
+        self._origin = (place.name, place.device_name, place.dtype_name)
         self.loss_curve_ = [*(self.loss_curve_ if go_on else []), *losses]
         self.validation_curve_ = [*(self.validation_curve_ if go_on else []), *held_out]
         self.best_loss_ = min(self.validation_curve_ or self.loss_curve_)
@@ -315,27 +333,19 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
         """Outputs of the network (n, O), where X is."""
         check_is_fitted(self)
         x, _ = self._windows(X, reset=False)
-        host, backend = on_host(x), self._backend
-        given = None if host else backend_of(x)
-        if host != self._on_host or (
-            given and (given.name, given.device) != (backend.name, backend.device)
-        ):
+        host, (name, device, dtype) = on_host(x), self._origin
+        backend = get_backend(name, device=device, dtype=dtype) if host else backend_of(x)
+        if host != self._on_host or (backend.name, backend.device_name) != (name, device):
             raise ValueError(
                 f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace "
                 "and the same device as those passed to fit(): these were "
-                f"{'NumPy arrays' if self._on_host else backend}, and now there are "
-                f"{given or 'NumPy arrays'}."
+                f"{'NumPy arrays' if self._on_host else f'of {name} on {device}'}, and now there "
+                f"are {'NumPy arrays' if host else f'those of {backend}'}."
             )
         if x.shape[2] != self.net_.input_size:
             raise ValueError(
                 f"X has {x.shape[2]} features at each step, but {type(self).__name__} is "
                 f"expecting {self.net_.input_size}."
             )
-        workspace, found = make_workspace(backend), []
-        size = default_block_rows(backend, x.shape[0], self.net_.hidden_size)
-        for start in range(0, x.shape[0], size):  # so that memory does not grow with the rows
-            rows = x[start : min(start + size, x.shape[0]), ...]
-            rows = backend.asarray(rows) if host else rows
-            found.append(self.net_.forward(self.params_, rows, workspace=workspace)[0])
-        out = backend.xp.concat(found)
+        out = self.net_.predict(self.params_, backend.asarray(x, copy=False) if host else x)
         return to_numpy(out) if host else out

@@ -16,7 +16,7 @@ from rnn_xp.network import Network
 
 __all__ = ["Predictor"]
 
-_ROWS = 65_536  # windows that are forecast at once
+_ROWS = 65_536  # windows that are brought to the backend at once
 
 _Floats = NDArray[np.float64]
 
@@ -93,12 +93,12 @@ class Predictor:
         backend, found = self.backend, []
         for start in range(0, len(x), _ROWS):
             rows = slice(start, start + _ROWS)
-            inputs = backend.asarray(np.ascontiguousarray(x[rows]))
+            inputs = backend.asarray(x[rows])
             given: dict[str, Any] = {}
             if not mask[rows].all():
                 given["mask"] = backend.asarray(mask[rows])
             preds = [
-                to_numpy(self.net.forward(params, inputs, **given)[0]).astype(np.float64)
+                to_numpy(self.net.predict(params, inputs, **given)).astype(np.float64)
                 for params in self.networks
             ]
             found.append(np.mean(preds, axis=0))

@@ -356,7 +356,8 @@ def _enter(xs: _Floats, size: int, reverse: bool, workspace: Workspace, name: st
 
 def _join(params: _Params) -> _Floats:
     """[w_hh, b_h, w_xh], as `_enter` has it."""
-    return np.concatenate([params["w_hh"], params["b_h"][:, None], params["w_xh"]], axis=1)
+    w_hh, b_h, w_xh = (np.asarray(params[name]) for name in ("w_hh", "b_h", "w_xh"))
+    return np.concatenate([w_hh, b_h[:, None], w_xh], axis=1)
 
 
 def _product(w: _Floats, entered: _Floats, size: int, *, first: bool, out: _Floats) -> _Floats:

@@ -25,6 +25,7 @@ class Options(NamedTuple):
     rng: Any = None
     steps: int | None = None
     workspace: Workspace | None = None
+    tape: bool = True  # if False, nothing will go back
 
     def joint_mask(self, steps: int, *, xp: Namespace) -> Array | None:
         """``mask`` and ``lengths`` as one mask (N, T)."""
@@ -35,8 +36,20 @@ class Options(NamedTuple):
         inside = positions[None, :] < xp.astype(self.lengths, positions.dtype)[:, None]
         return inside if self.mask is None else inside & self.mask
 
+    def rows(self, start: int, stop: int) -> Options:
+        """Return the options of rows start..stop-1."""
+        state = self.state
+        if state is not None:
+            state = type(state)(*(field[:, start:stop, ...] for field in state))
+        lengths, mask, reset = (
+            None if a is None else a[start:stop, ...] for a in (self.lengths, self.mask, self.reset)
+        )
+        return self._replace(state=state, lengths=lengths, mask=mask, reset=reset)
 
-def check(net: Configuration, params: Params, x: Array, options: Options) -> Namespace:
+
+def check(
+    net: Configuration, params: Params, x: Array, options: Options, *, fewest_rows: int = 1
+) -> Namespace:
     """Check all that a call is given; the namespace of its arrays.
 
     Raises
@@ -49,14 +62,16 @@ def check(net: Configuration, params: Params, x: Array, options: Options) -> Nam
     _check_params(net, params)
     one_to_many = net.topology == "one_to_many"
     wanted = "1" if one_to_many else "T"
+    least = "N, T >= 1" if fewest_rows else "T >= 1"
     if (
         len(x.shape) != 3
         or x.shape[2] != net.input_size
-        or 0 in x.shape
+        or x.shape[0] < fewest_rows
+        or x.shape[1] == 0
         or (one_to_many and x.shape[1] != 1)
     ):
         raise ValueError(
-            f"Network: x must have shape (N, {wanted}, {net.input_size}) with N, T >= 1, got "
+            f"Network: x must have shape (N, {wanted}, {net.input_size}) with {least}, got "
             f"{tuple(x.shape)}. Axes are sample, time, feature; for windows of a single "
             "series give x[:, :, None]."
         )

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from rnn_xp._checks import choice
+from rnn_xp._checks import choice, flag, number, whole
 from rnn_xp.cells import (
     GRUCell,
     GRUResetBeforeCell,
@@ -56,23 +56,15 @@ class Configuration:
 
     def __post_init__(self) -> None:
         for name in ("input_size", "hidden_size", "output_size", "num_layers"):
-            size = getattr(self, name)
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"Network: {name} must be an integer >= 1, got {size!r}.")
-        lags = self.linear_lags
-        if isinstance(lags, bool) or not isinstance(lags, int) or lags < 0:
-            raise ValueError(f"Network: linear_lags must be an integer >= 0, got {lags!r}.")
+            self._set(name, whole(f"Network: {name}", getattr(self, name)))
+        self._set("linear_lags", whole("Network: linear_lags", self.linear_lags, least=0))
         for name in ("dropout", "recurrent_dropout"):
-            rate = getattr(self, name)
-            if isinstance(rate, bool) or not isinstance(rate, int | float):
-                raise TypeError(f"Network: {name} must be a number in [0, 1), got {rate!r}.")
+            rate = number(f"Network: {name}", getattr(self, name), "a number in [0, 1)")
             if not 0.0 <= rate < 1.0:
                 raise ValueError(f"Network: {name} must be in [0, 1), got {rate!r}.")
+            self._set(name, rate)
         for name in ("bidirectional", "layer_norm", "residual", "reset_after"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(
-                    f"Network: {name} must be True or False, got {getattr(self, name)!r}."
-                )
+            self._set(name, flag(f"Network: {name}", getattr(self, name)))
         choice("cell", self.cell, _STATES)
         choice("activation", self.activation, _ACTIVATIONS)
         choice("output_activation", self.output_activation, _OUTPUT_ACTIVATIONS)
@@ -80,6 +72,9 @@ class Configuration:
         choice("read", self.read, _READS)
         choice("feed", self.feed, _FEEDS)
         self._check_combinations()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # the dataclass is frozen
 
     def _check_combinations(self) -> None:
         """Refuse options that would be ignored, and combinations that have no meaning."""

@@ -123,6 +123,7 @@ class Layers:
         noise: Noise,
         workspace: Workspace | None = None,
         *,
+        tape: bool = True,
         xp: Namespace,
     ) -> StackPass:
         """Run all layers.
@@ -138,6 +139,8 @@ class Layers:
         workspace : Workspace, optional
             Only where states are zeros and the schedule is straight. What its kernels can do, they
             do, and what this pass leaves is then valid until the next.
+        tape : bool
+            If False, nothing is kept for a backward pass.
         xp : Namespace
         """
         passes: list[_LayerPass] = []
@@ -159,24 +162,26 @@ class Layers:
                 if workspace is not None and noise.recurrent[at] is None:
                     kernel = workspace.kernel(cell.kernel)
                 hs: Any
-                tape: Any
+                passed: Any
                 if kernel is not None:
-                    hs, final, tape = kernel.forward(own, xs, turned.reverse, workspace, prefix)
+                    hs, final, passed = kernel.forward(own, xs, turned.reverse, workspace, prefix)
                     finals.append(final)
                 else:
                     projected = sequence.project(cell, own, xs, xp=xp)
-                    tape = sequence.run(
-                        cell, own, projected, states(at), turned, noise.recurrent[at], xp=xp
-                    )
-                    finals.append(tape.states[turned.order(len(tape.states))[-1]])
-                    hs = [state.h for state in tape.states]
+                    passed = sequence.run(
+                        cell, own, projected, states(at), turned, noise.recurrent[at],
+                        tape=tape, xp=xp,
+                    )  # fmt: skip
+                    finals.append(passed.states[turned.order(len(passed.states))[-1]])
+                    hs = [state.h for state in passed.states]
                 if self.residual and layer:
                     hs = [h + x for h, x in zip(hs, below[direction], strict=True)]
                 outs.append(hs)
-                tapes.append(tape)
+                tapes.append(passed)
                 schedules.append(turned)
                 kernels.append(kernel)
-            passes.append(_LayerPass(xs, tapes, schedules, kernels))
+            if tape:
+                passes.append(_LayerPass(xs, tapes, schedules, kernels))
         return StackPass(outs, finals, passes)
 
     def backprop(

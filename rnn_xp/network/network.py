@@ -16,14 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rnn_xp import losses
 from rnn_xp._typing import Array, Loss, Params, State, Workspace
 from rnn_xp.backend import Backend, get_backend
-from rnn_xp.losses import resolve_loss
-from rnn_xp.network import initializers, pipeline
+from rnn_xp.network import initializers, pipeline, prediction
 from rnn_xp.network.call import Options, check, check_shape, check_state
 from rnn_xp.network.configuration import Configuration
-from rnn_xp.network.pipeline import Carry, Pass, PassGrads
+from rnn_xp.network.gradients import flows_by_name, loss_back
+from rnn_xp.network.pipeline import Carry, Pass
 
 __all__ = ["Network"]
 
@@ -152,9 +151,50 @@ class Network(Configuration):
         state : NamedTuple
             Final state, fields as in ``state``; give it to the next call to go on.
         """
-        options = Options(state, lengths, mask, reset, None, steps, workspace)
+        options = Options(state, lengths, mask, reset, None, steps, workspace, tape=False)
         done = self._run(params, x, options)
         return pipeline.prediction(self, done), pipeline.final_state(self, done)
+
+    def predict(
+        self,
+        params: Params,
+        x: Array,
+        state: State | None = None,
+        lengths: Array | None = None,
+        mask: Array | None = None,
+        *,
+        reset: Array | None = None,
+        steps: int | None = None,
+        block_rows: int | None = None,
+    ) -> Array:
+        """Predict any number of rows, in memory that does not grow with them.
+
+        Rows go through the network in blocks, and nothing is kept for a backward pass. Layers
+        that the library has a kernel for use it.
+
+        Parameters
+        ----------
+        block_rows : int, optional
+            Rows of a block. By default 1040 on a CPU and 65,536 on an accelerator, or fewer for
+            very long sequences; it never depends on the memory that is free.
+
+        Returns
+        -------
+        pred : Array (N, O), or (N, T, O) where every step is read
+            As `forward` predicts, to rounding. N may be 0. The last bits of a row may depend on
+            how many rows are in its block: matrix products of other sizes round differently.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> net = Network(hidden_size=4)
+        >>> params = net.init(seed=0)
+        >>> net.predict(params, np.ones((5000, 10, 1), dtype=np.float32)).shape
+        (5000, 1)
+        """
+        options = Options(state, lengths, mask, reset, None, steps)
+        xp = check(self, params, x, options, fewest_rows=0)
+        return prediction.predict(self, params, x, options, block_rows, xp=xp)
 
     def vjp(
         self,
@@ -238,7 +278,7 @@ class Network(Configuration):
             Keys and shapes of ``params``.
         """
         options = Options(state, lengths, mask, reset, rng, workspace=workspace)
-        value, result, _ = self._loss_back(params, x, y, loss, sample_weight, options, total=total)
+        value, result, _ = loss_back(self, params, x, y, loss, sample_weight, options, total=total)
         return value, result.grads
 
     def segment_value_and_grad(
@@ -278,8 +318,8 @@ class Network(Configuration):
                 "start from the future."
             )
         options = Options(**batch)
-        value, result, done = self._loss_back(
-            params, x, y, loss, sample_weight, options, total=total
+        value, result, done = loss_back(
+            self, params, x, y, loss, sample_weight, options, total=total
         )
         steps = y.shape[1] if self.topology == "one_to_many" else x.shape[1]
         return value, result.grads, pipeline.carry_at(self, done, steps if carry is None else carry)
@@ -318,7 +358,7 @@ class Network(Configuration):
         (5, 4, 4)
         """
         options = Options(**batch)
-        _, result, _ = self._loss_back(params, x, y, loss, sample_weight, options, per_step=True)
+        _, result, _ = loss_back(self, params, x, y, loss, sample_weight, options, per_step=True)
         return result.grads
 
     def gradient_flow(
@@ -351,41 +391,9 @@ class Network(Configuration):
         (5, 3, 4)
         """
         options = Options(**batch)
-        _, result, done = self._loss_back(params, x, y, loss, sample_weight, options, flow=True)
-        names = ["prediction"]
-        if not self.feedback:
-            names = [
-                self.layers.prefix(layer, direction).removesuffix(".")
-                for layer in range(self.num_layers)
-                for direction in range(self.directions)
-            ]
-        return {name: done.xp.stack(flow) for name, flow in zip(names, result.flows, strict=True)}
+        _, result, done = loss_back(self, params, x, y, loss, sample_weight, options, flow=True)
+        return flows_by_name(self, result, xp=done.xp)
 
     def _run(self, params: Params, x: Array, options: Options) -> Pass:
         xp = check(self, params, x, options)
         return pipeline.run(self, params, x, options, xp=xp)
-
-    def _loss_back(
-        self,
-        params: Params,
-        x: Array,
-        y: Array,
-        loss: str | Loss,
-        sample_weight: Array | None,
-        options: Options,
-        *,
-        total: Any = None,
-        **wanted: bool,
-    ) -> tuple[Array, PassGrads, Pass]:
-        function = resolve_loss(loss, self.output_activation)
-        if self.topology == "one_to_many":
-            if len(y.shape) < 2:
-                raise ValueError(f"Network: y must have T steps, (N, T, ...), got {y.shape}.")
-            options = options._replace(steps=y.shape[1])
-        done = self._run(params, x, options)
-        weight = pipeline.loss_weight(self, x, y, sample_weight, options)
-        if total is None:
-            total = losses.total_weight(y, weight)
-        value, dpred = function(pipeline.prediction(self, done), y, weight, total)
-        result = pipeline.run_back(self, params, done, dpred, None, **wanted)
-        return value, result, done

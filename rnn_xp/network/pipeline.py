@@ -94,13 +94,15 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
     workspace = options.workspace if plain else None
     noise = _draw(net, x, steps, options.rng, xp=xp)
     if net.feedback:
-        return _run_feedback(net, params, x, steps, states, schedule, noise, xp=xp)
+        return _run_feedback(
+            net, params, x, steps, states, schedule, noise, tape=options.tape, xp=xp
+        )
     xs = xp.permute_dims(x, (1, 0, 2))
     if one_to_many:
         xs = net.feed_function.forward(xs, steps, xp=xp)
     if schedule.mask is not None:  # so that not even a NaN in the padding can be seen
         xs = xp.where(schedule.mask, xs, xp.zeros_like(xs))
-    stack = net.layers.run(params, xs, states, schedule, noise, workspace, xp=xp)
+    stack = net.layers.run(params, xs, states, schedule, noise, workspace, tape=options.tape, xp=xp)
     if net.topology == "many_to_one":
         reads = [
             net.read_function.forward(hs, schedule.mask, bool(direction), xp=xp)
@@ -263,6 +265,7 @@ def _run_feedback(
     schedule: Schedule,
     noise: Noise,
     *,
+    tape: bool,
     xp: Namespace,
 ) -> Pass:
     between = [
@@ -270,11 +273,12 @@ def _run_feedback(
         for t in range(steps)
     ]
     first = FeedbackState(x[:, 0, :], tuple(states(i) for i in range(net.num_layers)))
-    tape = sequence.run(
-        net.make_feedback(), params, between, first, schedule, tuple(noise.recurrent), xp=xp
-    )
-    out = _rows(xp.stack([state.pred for state in tape.states]), xp=xp)
-    return Pass(xp, x, steps, schedule, noise, None, tape, out, [], out)
+    passed = sequence.run(
+        net.make_feedback(), params, between, first, schedule, tuple(noise.recurrent),
+        tape=tape, xp=xp,
+    )  # fmt: skip
+    out = _rows(xp.stack([state.pred for state in passed.states]), xp=xp)
+    return Pass(xp, x, steps, schedule, noise, None, passed, out, [], out)
 
 
 def _feedback_back(

@@ -200,6 +200,7 @@ def run(
     schedule: Schedule = _STRAIGHT,
     keep: Any = None,
     *,
+    tape: bool = True,
     xp: Namespace,
 ) -> Tape:
     """Run a cell over a sequence.
@@ -217,6 +218,8 @@ def run(
     schedule : Schedule
     keep : Array (N, H), optional
         Mask of recurrent dropout, the same at every step.
+    tape : bool
+        If False, the caches are dropped step by step: nothing will go back.
     xp : Namespace
 
     Returns
@@ -230,7 +233,8 @@ def run(
     for t in schedule.order(steps):
         if schedule.reset is not None:
             state = _zero_where(schedule.reset[t, ...], state, xp=xp)
-        new, caches[t] = cell.step(params, projected[t], state, keep, xp=xp)
+        new, cache = cell.step(params, projected[t], state, keep, xp=xp)
+        caches[t] = cache if tape else None
         state = new if schedule.mask is None else _choose(schedule.mask[t, ...], new, state, xp=xp)
         states[t] = state
     return Tape(initial, states, caches)

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from rnn_xp._typing import Params
 from rnn_xp.distributed import Ranks
-from rnn_xp.engines.blocks import Batch, on_accelerator
+from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.cuda_fused import Engine
+from rnn_xp.kernels.rows import on_accelerator
 from rnn_xp.training.callbacks import Callback, Epoch
 from rnn_xp.training.state import Best, TrainingState, all_finite
 

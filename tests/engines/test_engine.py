@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from problems import TOPOLOGIES
 
 import rnn_xp as rx
-from rnn_xp.engines.blocks import Batch, default_block_rows, on_accelerator
+from rnn_xp.engines.blocks import Batch, default_block_rows
 from rnn_xp.engines.memory import block_bytes, workers_within
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.kernels import make_workspace
+from rnn_xp.kernels.rows import on_accelerator
 from rnn_xp.losses import cross_entropy, mse
 from rnn_xp.training import loop as training_loop
 

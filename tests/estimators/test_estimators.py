@@ -6,6 +6,7 @@ import importlib
 import pickle
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from sklearn.preprocessing import StandardScaler  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
 from rnn_xp.estimators import RecurrentClassifier, RecurrentRegressor  # noqa: E402
+from rnn_xp.network import pipeline  # noqa: E402
 
 
 @parametrize_with_checks(
@@ -42,7 +44,9 @@ import rnn_xp as rx
 estimator = getattr(rx, sys.argv[1])(random_state=0, hidden_size=4, max_iter=5)
 done = 0
 for estimator, check in estimator_checks_generator(estimator):
-    if "array_api" in check.func.__name__ and "torch" not in str(check.keywords):
+    # scikit-learn takes the devices of torch and dpnp for granted.
+    elsewhere = any(name in str(check.keywords) for name in ("torch", "dpnp"))
+    if "array_api" in check.func.__name__ and not elsewhere:
         try:
             check(estimator)
             done += 1
@@ -79,6 +83,18 @@ def windows(n=300, dtype="float64"):
 def labelled(n=150):
     x = np.random.default_rng(0).standard_normal((n, 6))
     return x, np.where(x.sum(axis=1) > 0.5, "up", np.where(x.sum(axis=1) < -0.5, "down", "flat"))
+
+
+def watch_fit(patch):
+    """Arguments of the latest call of `fit` that an estimator makes."""
+    named, original = {}, importlib.import_module("rnn_xp.estimators.recurrent").fit
+
+    def watched(*args, **given):
+        named.update(given)
+        return original(*args, **given)
+
+    patch.setattr("rnn_xp.estimators.recurrent.fit", watched)
+    return named
 
 
 def quick(**settings):
@@ -204,7 +220,7 @@ class TestRegressor:
         model = quick(max_iter=50, tol=0.5, n_iter_no_change=3).fit(x, y)
         assert model.n_iter_ == 4
 
-    @pytest.mark.parametrize("solver", ["adam", "adamw", "rmsprop", "sgd", "lbfgs"])
+    @pytest.mark.parametrize("solver", ["adam", "adamw", "rmsprop", "adagrad", "sgd", "lbfgs"])
     def test_solvers(self, solver):
         x, y = windows(100)
         model = quick(solver=solver, learning_rate_init=0.01).fit(x, y)
@@ -218,10 +234,15 @@ class TestRegressor:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"solver": "newton"}, "solver='newton' is not known. Choose from: adam, adamw"),
+            (
+                {"solver": "newton"},
+                "solver='newton' is not known. Choose from: lbfgs, adam, .*adagrad",
+            ),
             ({"solver": "lbfgs", "alpha": 1.0}, "'lbfgs' has no alpha and no clip_norm"),
             ({"batch_size": 0}, "batch_size must be 'auto' or an integer >= 1, got 0"),
             ({"batch_size": "all"}, "batch_size must be 'auto' or an integer >= 1, got 'all'"),
+            ({"batch_size": True}, "batch_size must be 'auto' or an integer >= 1, got True"),
+            ({"batch_size": 2.5}, "batch_size must be 'auto' or an integer >= 1, got 2.5"),
             ({"cell": "transformer"}, "cell"),
             ({"max_iter": 0}, "epochs must be an integer >= 1"),
         ],
@@ -245,6 +266,97 @@ class TestRegressor:
         quick().fit(*windows(60))
         assert capsys.readouterr().err == ""
 
+    @pytest.mark.parametrize("rows", [200, 201, 217, 232, 233])
+    @pytest.mark.parametrize(("batch_size", "least"), [("auto", 200), (64, 64)])
+    def test_a_batch_has_at_most_the_rows_that_are_trained_on(self, rows, batch_size, least):
+        """Early stopping leaves fewer: 10 % and T of 10 windows are not trained on."""
+        if batch_size == 64:
+            rows -= 136  # 64 to 97
+        x = np.random.default_rng(0).standard_normal((rows, 10))
+        model = quick(batch_size=batch_size, early_stopping=True, max_iter=1)
+        with pytest.MonkeyPatch.context() as patch:
+            named = watch_fit(patch)
+            model.fit(x, x[:, 0])
+        trained = rows - round(0.1 * rows) - 10
+        assert named["batch_size"] == (None if trained <= least else least)
+        assert named["gap"] == 10
+        other = quick(batch_size=trained, max_iter=1).fit(x[:trained], x[:trained, 0])
+        if trained <= least:
+            assert other.loss_curve_ == model.loss_curve_
+
+    def test_the_gap_of_several_steps_ahead_and_of_classes(self):
+        x = np.random.default_rng(0).standard_normal((60, 10))
+        for model, y, gap in [
+            (quick(early_stopping=True), x[:, :3], 12),
+            (RecurrentClassifier(hidden_size=4, early_stopping=True), x[:, 0] > 0, 10),
+        ]:
+            with pytest.MonkeyPatch.context() as patch:
+                named = watch_fit(patch)
+                model.set_params(max_iter=1).fit(x, y)
+            assert named["gap"] == gap
+
+    def test_numbers_of_numpy(self):
+        x, y = windows(100)
+        settings = {
+            "num_layers": np.int32(2), "bidirectional": np.False_, "layer_norm": np.True_,
+            "residual": np.True_, "dropout": np.float32(0.25),
+            "recurrent_dropout": np.float64(0.25), "learning_rate_init": np.float64(0.01),
+            "alpha": np.float64(0.5),
+            "clip_norm": np.float64(1.0), "batch_size": np.int64(20), "max_iter": np.int64(2),
+            "tol": np.float64(0.0), "n_iter_no_change": np.int64(5),
+            "early_stopping": np.True_, "validation_fraction": np.float32(0.25),
+            "random_state": np.int64(3), "warm_start": np.False_, "verbose": np.False_,
+            "workers": np.int64(1),
+        }  # fmt: skip
+        plain = {name: value.item() for name, value in settings.items()}
+        ours = RecurrentRegressor(hidden_size=np.int16(6), **settings).fit(x, y)
+        theirs = RecurrentRegressor(hidden_size=6, **plain).fit(x, y)
+        assert ours.loss_curve_ == theirs.loss_curve_
+        assert ours.net_ == theirs.net_
+        assert repr(ours.net_) == repr(theirs.net_)
+
+    def test_a_grid_of_numpy_integers(self):
+        x, y = windows(60)
+        search = GridSearchCV(quick(max_iter=2), {"hidden_size": np.arange(2, 5)}, cv=2)
+        assert search.fit(x, y).best_params_["hidden_size"] in (2, 3, 4)
+
+    @pytest.mark.parametrize(
+        ("weight", "message"),
+        [
+            (np.ones((92, 1)), r"sample_weight must have shape \(n,\), got \(92, 1\)"),
+            (np.ones(91), r"inconsistent numbers of samples: \[92, 91\]"),
+            (np.full(92, np.nan), "sample_weight contains NaN"),
+            (-np.ones(92), "Negative values .* sample_weight"),
+            (np.zeros(92), "sample_weight is zero for every row; at least one must be positive"),
+        ],
+    )
+    def test_weights_that_cannot_be(self, weight, message):
+        x, y = windows(100)
+        with pytest.raises(ValueError, match=message):
+            quick().fit(x, y, sample_weight=weight)
+
+    @pytest.mark.parametrize("backend", [None, "array_api_strict"])
+    def test_a_fitted_estimator_holds_no_module(self, backend):
+        model = quick(backend=backend).fit(*windows(60))
+
+        def modules(thing, seen):
+            if id(thing) in seen:
+                return []
+            seen[id(thing)] = thing
+            if isinstance(thing, types.ModuleType):
+                return [thing]
+            parts = [*vars(thing).values()] if hasattr(thing, "__dict__") else []
+            if isinstance(thing, dict):
+                parts += [*thing.values()]
+            elif isinstance(thing, list | tuple):
+                parts += [*thing]
+            return [found for part in parts for found in modules(part, seen)]
+
+        kept = {name: value for name, value in vars(model).items() if name != "backend"}
+        if backend is not None:  # arrays of array-api-strict hold NumPy's arrays and a device
+            kept = {name: kept[name] for name in kept if name not in ("params_", "_last_params")}
+        assert not modules(kept, {})
+
     def test_cross_validation_and_pickle(self):
         x, y = windows(150)
         scores = cross_val_score(quick(solver="lbfgs", max_iter=20), x, y, cv=TimeSeriesSplit(3))
@@ -256,13 +368,13 @@ class TestRegressor:
     def test_memory_of_a_prediction_does_not_grow_with_the_rows(self, monkeypatch):
         x, y = windows(100)
         model, seen = quick().fit(x, y), []
-        forward = rx.Network.forward
+        run = pipeline.run
 
-        def watched(net, params, rows, **named):
+        def watched(net, params, rows, *args, **named):
             seen.append(rows.shape[0])
-            return forward(net, params, rows, **named)
+            return run(net, params, rows, *args, **named)
 
-        monkeypatch.setattr(rx.Network, "forward", watched)
+        monkeypatch.setattr(pipeline, "run", watched)
         many = np.concatenate([x] * 30)
         np.testing.assert_allclose(model.predict(many)[: len(x)], model.predict(x), rtol=1e-12)
         assert sum(seen) == len(many) + len(x)

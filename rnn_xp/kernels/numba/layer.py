@@ -68,7 +68,8 @@ def enter(xs: _Floats, size: int, reverse: bool, workspace: Any, name: str) -> _
 
 def join(params: dict[str, _Floats]) -> _Floats:
     """Make the weights of `enter`'s rows, (W, G*H)."""
-    return np.concatenate([params["b_h"][None, :], params["w_xh"].T, params["w_hh"].T])
+    b_h, w_xh, w_hh = (np.asarray(params[name]) for name in ("b_h", "w_xh", "w_hh"))
+    return np.concatenate([b_h[None, :], w_xh.T, w_hh.T])
 
 
 def split(dw: _Floats, gates: int, inputs: int) -> dict[str, _Floats]:

@@ -1,0 +1,80 @@
+"""Predictions in blocks of rows, without a tape.
+
+Nothing goes back through a prediction, so rows are independent: a block goes through the network,
+its predictions are kept, and everything else of it is dropped or overwritten by the next block.
+"""
+
+from __future__ import annotations
+
+from rnn_xp._checks import whole
+from rnn_xp._typing import Array, Namespace, Params
+from rnn_xp.backend import Backend, backend_of, device_of
+from rnn_xp.backend.arrays import dtype_name
+from rnn_xp.backend.handle import DTYPES
+from rnn_xp.kernels import make_workspace
+from rnn_xp.kernels.rows import on_accelerator, rows_at_once
+from rnn_xp.network import pipeline
+from rnn_xp.network.call import Options
+from rnn_xp.network.configuration import Configuration
+
+__all__ = ["predict"]
+
+
+def predict(
+    net: Configuration,
+    params: Params,
+    x: Array,
+    options: Options,
+    block_rows: int | None,
+    *,
+    xp: Namespace,
+) -> Array:
+    """Predict all rows, block by block. Everything but ``block_rows`` has been checked.
+
+    Parameters
+    ----------
+    net : Configuration
+    params : Params
+    x : Array (N, T, I), or (N, 1, I) for one_to_many
+        N may be 0.
+    options : Options
+        Its workspace is ignored; one is made here where the library has kernels.
+    block_rows : int, optional
+        Rows of a block; see `rnn_xp.kernels.rows` for the default.
+    xp : Namespace
+
+    Returns
+    -------
+    Array (N, O), or (N, T, O) where every step is read
+        It shares no memory with a workspace.
+
+    Raises
+    ------
+    ValueError
+        If ``block_rows`` is not an integer >= 1.
+    """
+    rows, steps = x.shape[0], x.shape[1] if options.steps is None else options.steps
+    backend = _backend(x)
+    if block_rows is None:
+        states = steps * net.directions * net.hidden_size
+        block_rows = rows_at_once(backend is None or on_accelerator(backend), states)
+    size = whole("Network: block_rows", block_rows)
+    if not rows:
+        shape = (net.output_size,) if net.topology == "many_to_one" else (steps, net.output_size)
+        return xp.zeros((0, *shape), dtype=x.dtype, device=device_of(x))
+    workspace = None if backend is None else make_workspace(backend)
+    options = options._replace(workspace=workspace, tape=False)
+    preds = []
+    for start in range(0, rows, size):
+        stop = min(start + size, rows)
+        block = pipeline.run(net, params, x[start:stop, ...], options.rows(start, stop), xp=xp)
+        preds.append(pipeline.prediction(net, block))
+        del block  # so that its memory can be used again
+    return preds[0] if len(preds) == 1 else xp.concat(preds)
+
+
+def _backend(x: Array) -> Backend | None:
+    """Return the backend of the rows; None while JAX traces, and for complex numbers."""
+    if device_of(x) is None or dtype_name(x.dtype) not in DTYPES:
+        return None
+    return backend_of(x)

@@ -1,0 +1,21 @@
+"""Optimisers by the names that estimators and the command line know them by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rnn_xp.optim.adaptive import Adagrad, Adam, AdamW, RMSprop
+from rnn_xp.optim.quasi_newton import LBFGS
+from rnn_xp.optim.sgd import SGD
+
+__all__ = ["OPTIMIZERS"]
+
+OPTIMIZERS: dict[str, type[Any]] = {
+    "lbfgs": LBFGS,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+    "sgd": SGD,
+}
+"""All but L-BFGS, whose line search finds the step, take a learning rate first."""
