@@ -13,7 +13,7 @@ from rnn_xp.backend import Backend
 from rnn_xp.cli.task import Task
 from rnn_xp.forecasting import Backtest
 
-__all__ = ["summarize", "where"]
+__all__ = ["git_revision", "summarize", "where"]
 
 
 def where(backend: Backend) -> dict[str, str]:
@@ -48,7 +48,7 @@ def summarize(task: Task, config: dict[str, Any], judged: Backtest) -> dict[str,
     packages = ("numpy", "array-api-compat", "safetensors", "threadpoolctl")
     return {
         "rnn_xp": __version__,
-        "git": _git_revision(),
+        "git": git_revision(Path(__file__).parents[1]),
         "argv": sys.argv,
         "config": config,
         "data": {
@@ -100,12 +100,29 @@ def summarize(task: Task, config: dict[str, Any], judged: Backtest) -> dict[str,
     }
 
 
-def _git_revision() -> str | None:
-    """Revision of the checkout this package runs from, if it is one and git is there."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+def git_revision(package: Path) -> str | None:
+    """Return the revision of the checkout that a package lies at the top of.
+
+    None without git, and where the repository is another one that merely encloses it, such as that
+    of a project whose virtual environment it is installed in.
+
+    Parameters
+    ----------
+    package : path
+
+    Returns
+    -------
+    str or None
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(package), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != package.resolve().parent:
+            return None
+        return git("describe", "--always", "--dirty")
     except (OSError, subprocess.SubprocessError):
         return None
