@@ -184,6 +184,7 @@ def test_ranks_killed_at_random(request, tmp_path):
 
 
 SMALL = ["--hidden-size", "4", "--optimizer", "adam", "--seed", "3", "--seq-length", "5"]
+PATIENT = ["--patience", "3000"]  # it is a signal that ends the training
 
 
 def rnn_xp_train(ranks, out, *options, epochs=6, **settings):
@@ -219,14 +220,16 @@ class TestCommandLine:
         assert done.status == one.status == 0
         assert 'reduction = "fast"' in (tmp_path / "two" / "config.toml").read_text()
         expected = params(tmp_path / "one")[0]
-        for name, array in params(tmp_path / "two")[0].items():
+        found = params(tmp_path / "two")[0]
+        for name in rnn_xp.Forecaster.load(tmp_path / "two").predictor_.net.shapes:
+            array = found[name]
             np.testing.assert_allclose(array, expected[name], rtol=1e-3, atol=1e-5)
         told = checkpoint.load(tmp_path / "two" / "last.safetensors")[1]["training"]["run"]
         assert told["where"]["reduction"] == "fast on 2 ranks"
 
     def test_sigterm_to_the_launcher_keeps_the_epoch(self, tmp_path):
         launch = rnn_xp_train(
-            2, tmp_path / "run", "--checkpoint-every", "1", epochs=3000, launcher=HYDRA
+            2, tmp_path / "run", "--checkpoint-every", "1", *PATIENT, epochs=3000, launcher=HYDRA
         )
         until(lambda: (tmp_path / "run" / "last.safetensors").exists())
         launch.process.send_signal(signal.SIGTERM)
@@ -243,7 +246,8 @@ class TestCommandLine:
             str(epoch + 4),
         ).wait()  # fmt: skip
         assert again.status == 0, again
-        assert rnn_xp_train(1, tmp_path / "whole", epochs=epoch + 4).wait().status == 0
+        done = rnn_xp_train(1, tmp_path / "whole", *PATIENT, epochs=epoch + 4).wait()
+        assert done.status == 0
         found, whole = (params(tmp_path / name)[0] for name in ("run", "whole"))
         assert all(np.array_equal(found[name], array) for name, array in whole.items())
 
@@ -272,7 +276,7 @@ class TestCommandLine:
 def test_scaling(tmp_path):
     """The script behind docs/results/scaling.md, on few windows."""
     command = [
-        sys.executable, str(TESTS.parent / "scripts" / "scaling.py"), "--windows", "2100",
+        sys.executable, str(TESTS.parents[1] / "scripts" / "scaling.py"), "--windows", "2100",
         "--epochs", "3", "--large", "600000", "--out", str(tmp_path / "scaling"),
     ]  # fmt: skip
     subprocess.run(command, check=True, timeout=120, capture_output=True)
@@ -293,7 +297,7 @@ def test_files_of_windows(tmp_path):
                 np.save(path, array[start : start + 1040])
 
     def run(ranks, folder, out, epochs, *more):
-        script = str(TESTS.parent / "scripts" / "train_windows.py")
+        script = str(TESTS.parents[1] / "scripts" / "train_windows.py")
         words = [str(tmp_path / folder), "--out", str(tmp_path / out), "--epochs", str(epochs)]
         done = Launch(ranks, script, *words, *more).wait()
         assert done.status == 0, done.err
@@ -313,7 +317,7 @@ def test_files_of_windows(tmp_path):
     assert run(2, "all", "two", 6) == expected
     run(2, "{rank}", "each", 3, "--sharded")
     assert run(1, "all", "each", 6) == expected
-    broken = Launch(2, str(TESTS.parent / "scripts" / "train_windows.py"), "none", "--out", "o")
+    broken = Launch(2, str(TESTS.parents[1] / "scripts" / "train_windows.py"), "none", "--out", "o")
     done = broken.wait()
     assert done.status != 0
     assert "FileNotFoundError: none has no x-*.npy" in done.err

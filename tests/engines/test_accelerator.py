@@ -34,7 +34,7 @@ def make_engine(backend, net, x, y, loss="mse", optimizer=None, **options):
     data = {name: backend.asarray(a) for name, a in {"x": x, "y": y, **options}.items() if name in
             Batch._fields}  # fmt: skip
     options = {name: value for name, value in options.items() if name not in Batch._fields}
-    function = rx.configuration.resolve_loss(loss, net.output_activation)
+    function = rx.losses.resolve_loss(loss, net.output_activation)
     return PortableEngine(
         net=net, loss=function, optimizer=optimizer or rx.optim.adam(0.01), backend=backend,
         data=Batch(**data), **{"block_rows": 100, **options},

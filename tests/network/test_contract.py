@@ -22,6 +22,7 @@ from problems import CELLS, OPTIONS, TOPOLOGIES, H, I, N, O, Problem, T, everyth
 
 import rnn_xp as rx
 from rnn_xp import losses
+from rnn_xp.losses import names
 from rnn_xp.network import configuration
 from rnn_xp.network.sequence import map_state, segments
 from rnn_xp.testing import compare_gradients
@@ -102,7 +103,7 @@ def test_every_name_there_is_has_a_place_in_the_tables():
     assert {net.read for net in shapes} == set(configuration._READS)
     assert {net.feed for net in shapes} == set(configuration._FEEDS)
     tested = {type(loss) for loss, _ in LOSSES.values()} | {name for name, _ in LOSSES.values()}
-    for name, loss in configuration._LOSSES.items():
+    for name, loss in names.LOSSES.items():
         assert name in tested or type(loss) in tested
     fields = {field.name for field in dataclasses.fields(configuration.Configuration)}
     tables = (CELLS.values(), TOPOLOGIES.values(), (net for net, _ in OPTIONS.values()))
