@@ -100,7 +100,7 @@ def forecast(
         Quantity and unit, for the vertical axis.
     title : str
     last : int
-        How many steps to show.
+        Number of steps to show.
     interval : (ndarray (N,), ndarray (N,)), optional
         Lower and upper ends of a prediction interval, and what the legend calls it.
     ax : matplotlib Axes, optional
@@ -197,9 +197,9 @@ def backtest(
     Parameters
     ----------
     result : rnn_xp.forecasting.Backtest
-        Of its first series.
+        Its first series is drawn.
     dates : sequence of str, optional
-        Of all rows of the series.
+        Dates of all rows of the series.
     label, title, last, ax : as for `forecast`
 
     Returns
@@ -254,7 +254,7 @@ def residuals(
 ) -> Any:  # fmt: skip
     """Draw the autocorrelation of the errors of one-step forecasts.
 
-    What lies outside the band could be foreseen from earlier errors: something is left to learn.
+    Correlations outside the band could be predicted from earlier errors.
 
     Parameters
     ----------

@@ -132,7 +132,7 @@ def _plain_windows(args: argparse.Namespace, seen: Any) -> tuple[Any, Any]:
 
 
 def _windows_of(model: Fitted, seen: Any) -> tuple[Any, Any]:
-    """Return the same as a trained network is given them, quantiles of one target side by side."""
+    """Return windows and targets as a trained network gets them, quantiles side by side."""
     settings = model.settings
     (design,) = model.designs_of(as_panel(seen), None, None)
     windows, _ = cut(
@@ -174,7 +174,7 @@ def _take_settings(
 
 
 def _choose(x: Any, y: Any, rows: int | None) -> tuple[Any, Any]:
-    """Take windows evenly spaced over the training part."""
+    """Select windows evenly spaced over the training part."""
     count = min(_ROWS, len(x)) if rows is None else rows
     if not 1 <= count <= len(x):
         raise ValueError(f"--rows must be in 1..{len(x)}, the number of windows, got {count}.")
@@ -183,7 +183,7 @@ def _choose(x: Any, y: Any, rows: int | None) -> tuple[Any, Any]:
 
 
 def _targets(net: Network, x: Any, y: Any) -> tuple[Any, Any]:
-    """Windows for forecasting from the last step, or from every step on to the next ones."""
+    """Return windows and targets that suit the topology of the network."""
     if net.topology == "many_to_one":
         return x, y
     values = np.concatenate([x[:, 1:, 0], y], axis=1)
@@ -280,5 +280,5 @@ class _Page:
 
 
 def _number(value: float) -> float | None:
-    """JSON has no word for what is not finite."""
+    """Return None, for JSON, in place of a number that is not finite."""
     return value if math.isfinite(value) else None

@@ -120,7 +120,7 @@ def _network_of(args: argparse.Namespace, model: Fitted) -> tuple[Network, Param
 
 
 def _graph(args: argparse.Namespace, model: Fitted, about: dict[str, Any]) -> tuple[Any, list[str]]:
-    """Make the graph, and lines that say what it is."""
+    """Return the graph, and lines that describe it."""
     net, params = _network_of(args, model)
     target = model.settings.target
     if args.scaler and target != "level":

@@ -1,4 +1,4 @@
-"""What the commands share: options of the data, the network, the backend and the output."""
+"""Options that the commands share: data, network, backend and output."""
 
 from __future__ import annotations
 
@@ -141,13 +141,13 @@ def add_common_options(command: argparse.ArgumentParser, folder: str) -> None:
 def with_config(command: argparse.ArgumentParser, args: argparse.Namespace) -> argparse.Namespace:
     """Parse again with the values of ``--config`` as defaults.
 
-    An option on the command line is over the environment, that over the file, and the file over
-    the built-in default.
+    The command line takes precedence over the environment, the environment over the file, and the
+    file over the defaults.
 
     Raises
     ------
     ValueError
-        If the file is no TOML, or has a name that is not an option or a value that is none of it.
+        If the file is not TOML, a name in it is not an option, or a value does not suit its option.
     """
     if args.config is None:
         return args
@@ -179,7 +179,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no TOML: {error}.") from error
+        raise ValueError(f"{path} is not valid TOML: {error}.") from error
 
 
 def _check_value(path: Path, key: str, value: Any, action: argparse.Action) -> None:
@@ -199,7 +199,7 @@ def _check_value(path: Path, key: str, value: Any, action: argparse.Action) -> N
 
 
 def check_whole(option: str, value: int | None, low: int, high: int | None = None) -> None:
-    """Check the range of a whole number; None is an option that was not given."""
+    """Check the range of an integer option; None means that it was not given."""
     if value is not None and (value < low or (high is not None and value > high)):
         bounds = f">= {low}" if high is None else f"in {low}..{high}, the number of windows"
         raise ValueError(f"{option} must be an integer {bounds}, got {value}.")
@@ -255,7 +255,7 @@ def make_network(args: argparse.Namespace, **more: Any) -> Network:
 
 
 def describe_network(net: Network) -> str:
-    """Say in a line what the network is, leaving out what it is not."""
+    """Return a line that describes the network, without the options it does not use."""
     size = f"{net.cell.upper()} {net.num_layers}x{net.hidden_size}"
     parts = [f"{size} ({net.activation})" if net.cell == "rnn" else size]
     if net.topology != "many_to_one":
@@ -280,7 +280,7 @@ def describe_network(net: Network) -> str:
 
 
 def describe_data(args: argparse.Namespace, series: datasets.Series) -> str:
-    """Say in a line what the data are, and what was done to them or not checked."""
+    """Return a line that describes the data, and what was done to them or not checked."""
     span = f" {series.dates[0]}..{series.dates[-1]}" if series.dates else ""
     parts = [
         f"{series.name} ({column_label(series)}): {len(series.values)} rows{span}",
@@ -292,7 +292,7 @@ def describe_data(args: argparse.Namespace, series: datasets.Series) -> str:
 
 
 def _describe_missing(args: argparse.Namespace, series: datasets.Series) -> str:
-    """Count the rows that one way of treating gaps leaves out and the other fills."""
+    """Return the number of rows that were dropped or filled, in words."""
     if args.missing == "error":
         return ""
     other, done = {
@@ -307,7 +307,7 @@ def _describe_missing(args: argparse.Namespace, series: datasets.Series) -> str:
 
 
 def _describe_order(dates: tuple[str, ...]) -> str:
-    """Say if the reader could not check that the rows are in time order."""
+    """Return a remark if the order of the rows could not be checked."""
     try:
         moments = [datetime.fromisoformat(date) for date in dates]
     except ValueError:

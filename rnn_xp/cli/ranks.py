@@ -1,4 +1,4 @@
-"""Ranks of a launcher such as mpiexec: the first one speaks and writes, the others compute."""
+"""Ranks of a launcher such as mpiexec: the first prints and writes, the others only compute."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _joined: list[MPI] = []
 
 
 def join() -> MPI | None:
-    """Join the ranks that a launcher has started; None without one."""
+    """Join the ranks that a launcher has started; return None without a launcher."""
     if launched_ranks() == 1:
         return None
     try:
@@ -32,7 +32,7 @@ def join() -> MPI | None:
 
 
 def describe(comm: MPI | None) -> list[str]:
-    """Say in a line how many ranks there are; in none for one."""
+    """Return a line with the number of ranks; no line for a single one."""
     return [] if comm is None else [f"ranks    {comm.size}, {comm.sharing} of them on these cores"]
 
 
@@ -53,8 +53,8 @@ def follow(
     Returns
     -------
     int
-        Exit status: 0 for all that happens to all ranks together. It is for the first to say
-        what that was; a launcher may end the others as soon as one has another status.
+        Exit status: 0 for everything that happens to all ranks together. The first rank reports
+        it; a launcher may end the others as soon as one rank has another status.
     """
     with Interrupts(silent=True) as interrupts, contextlib.suppress(DivergenceError):
         forecaster.fit_prepared(

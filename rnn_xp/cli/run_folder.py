@@ -1,4 +1,4 @@
-"""The run folder: what a training run leaves behind, each file whole or absent.
+"""The run folder: the files of a training, each of them whole or absent.
 
 ::
 
@@ -53,13 +53,13 @@ RUN_FILES = (
     "loss.png",
     "forecast.png",
 )
-"""What a run may leave behind, the pictures last."""
+"""Files of a run, the pictures last."""
 
 _SHOWN = 60  # steps in forecast.png
 
 
 def new_folder_name(parent: Path, name: str) -> Path:
-    """First of ``name-1``, ``name-2``, ... that does not exist in the parent folder."""
+    """Return the first of ``name-1``, ``name-2``, ... that the parent folder does not have."""
     number = 1
     while (folder := parent / f"{name}-{number}").exists():
         number += 1
@@ -67,19 +67,19 @@ def new_folder_name(parent: Path, name: str) -> Path:
 
 
 def column_label(series: Series) -> str:
-    """Name the column of a series, also where the file has no header and it is but a number."""
+    """Return a label for the column of a series, such as "column 0" in a file without a header."""
     return f"column {series.column}" if series.column.isdecimal() else series.column
 
 
 def load_arguments(folder: str | Path) -> tuple[dict[str, Any], str]:
-    """Read from last.safetensors how a run was begun.
+    """Read the arguments that a run was begun with from last.safetensors.
 
     Returns
     -------
     arguments : dict
-        Of the command line.
+        Arguments of the command line.
     sha256 : str
-        Of the data file.
+        Digest of the data file.
 
     Raises
     ------
@@ -108,7 +108,7 @@ class RunFolder:
     ----------
     path : path
     force : bool
-        Whether files of an earlier run may be replaced, or the run gone on with.
+        If True, files of an earlier run may be replaced, or the run may be resumed.
 
     Raises
     ------
@@ -150,7 +150,7 @@ class RunFolder:
                 folder.rmdir()
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files of an earlier run, so that none is taken for one of this run."""
+        """Remove files of an earlier run, so that none is mistaken for one of this run."""
         for name in names:
             (self.path / name).unlink(missing_ok=True)
 

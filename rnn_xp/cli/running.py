@@ -1,4 +1,4 @@
-"""A command from its arguments to its exit status, whatever happens in it."""
+"""Run a command and turn every outcome into an exit status."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _USER_ERRORS = (BackendError, CommError, ValueError, TypeError, OSError)
 
 
 def run(parser: argparse.ArgumentParser, given: list[str]) -> int:
-    """Parse the arguments and do what they say; the exit status, see `rnn_xp.cli.main`."""
+    """Parse the arguments and run the command; return the exit status, see `rnn_xp.cli.main`."""
     try:
         arguments = parser.parse_args(given, argparse.Namespace(argv=given))
         return int(arguments.run(arguments))

@@ -1,4 +1,4 @@
-"""What metrics.json says of a run."""
+"""Content of metrics.json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["git_revision", "summarize", "where"]
 
 
 def where(backend: Backend) -> dict[str, str]:
-    """Say where a run computes."""
+    """Return where a run computes: backend, device and precision."""
     return {
         "backend": backend.name,
         "device": backend.device_name,
@@ -26,12 +26,12 @@ def where(backend: Backend) -> dict[str, str]:
 
 
 def summarize(task: Task, config: dict[str, Any], judged: Backtest) -> dict[str, Any]:
-    """Return what metrics.json says.
+    """Return the content of metrics.json.
 
     Parameters
     ----------
     task : Task
-        What was trained.
+        The trained forecaster and its series.
     config : dict
         Content of config.toml.
     judged : Backtest

@@ -114,7 +114,7 @@ class _Run:
     say: Callable[[str], None]
 
     def train(self, computing: dict[str, Any], of_ranks: list[str]) -> int:
-        """Train, judge and write; returns the exit status."""
+        """Train, judge and write; return the exit status."""
         args, task = self.task.args, self.task
         out = args.resume or args.out
         out = out or new_folder_name(Path("runs"), f"{task.series.name}-{args.cell}")
@@ -159,7 +159,7 @@ class _Run:
         return Checkpoint(folder.path, every=task.args.checkpoint_every, about=about)
 
     def _interrupted(self, folder: RunFolder, stop: Interrupts) -> int:
-        """Say how to go on after a signal; returns the exit status, 0 without one."""
+        """Say how to go on after a signal, and return the exit status; 0 without a signal."""
         args, results = self.task.args, self.task.forecaster.results_
         epochs = len(results[-1].history["loss"])
         signal = stop.signal or signal_in(results[-1].stopped)  # or another rank's
@@ -175,7 +175,7 @@ class _Run:
         return 128 + signal
 
     def _finish(self, folder: RunFolder) -> dict[str, Any]:
-        """Judge what was trained, and write the files; returns what metrics.json says."""
+        """Judge what was trained, write the files, and return the content of metrics.json."""
         task, args, forecaster = self.task, self.task.args, self.task.forecaster
         for line in _what_happened(forecaster):
             self.say(line)
@@ -250,14 +250,14 @@ class _Begin:
 
 
 def _how_to_go_on(folder: RunFolder, checkpoint: Checkpoint) -> str:
-    """Say what is there after a training that was ended at once."""
+    """Return words on what a training that was ended at once has left."""
     if checkpoint.last.exists():
         return f"go on with: rnn-xp train --resume {folder.path}"
     return "nothing was written"
 
 
 def _what_happened(forecaster: Forecaster) -> list[str]:
-    """Say how the trainings ended."""
+    """Return lines on how the trainings ended."""
     lines = []
     for number, result in enumerate(forecaster.results_):
         if number == 0:

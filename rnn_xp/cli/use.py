@@ -1,4 +1,4 @@
-"""``rnn-xp info | evaluate | forecast``: what a run is, what it is worth, and what it says."""
+"""``rnn-xp info | evaluate | forecast``: describe, judge and use the model of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add_command(commands: Any) -> None:
     """Add the three commands."""
     command = commands.add_parser(
         "info",
-        description="Show what a run is of.",
+        description="Show the network, the data and the scores of a run.",
         epilog="example: rnn-xp info runs/length_of_day-rnn-1",
     )
     _add_run(command)

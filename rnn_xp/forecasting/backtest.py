@@ -1,4 +1,4 @@
-"""Forecasts made one after the other, and what they were worth beside the baselines."""
+"""Forecasts from one origin after another, and their scores beside the baselines."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Judged:
     ----------
     name : str
     origins : ndarray (M,)
-        Row of the series that each forecast begins with; all before it was known.
+        Row of the series with which each forecast begins; all rows before it were known.
     truth, forecast : ndarray (M, steps)
         In original units.
     low, high : ndarray (M, steps) or None
@@ -75,19 +75,19 @@ class Judged:
 
 @dataclass(frozen=True)
 class Backtest:
-    """What forecasts were worth; ``print`` it.
+    """Judgement of forecasts; ``print`` it.
 
     Attributes
     ----------
     series : tuple of Judged
     scores : list of Score
-        Of the baselines, and of the network last. Of several series, pooled, each divided by the
-        standard deviation of its training part.
+        Scores of the baselines and, last, of the network. Several series are pooled, each divided
+        by the standard deviation of its training part.
     metrics : dict of str to float
-        Of the network: rmse, mae, mase, skill, r2, bias; smape where all is positive; with
-        intervals coverage, width, and the pinball loss, the mean of that of their two ends.
+        Metrics of the network: rmse, mae, mase, skill, r2, bias; smape if all values are positive;
+        with intervals also coverage, width, and the mean pinball loss of their two ends.
     per_step : dict of str to list of float
-        The same by step.
+        The same metrics for each step.
     verdict : str
     notes : list of str
         Plain words on what to beware of.
@@ -129,7 +129,7 @@ class Backtest:
 
 
 def judge(parts: tuple[Judged, ...], name: str, level: float | None) -> Backtest:
-    """Score what was forecast, of one series or of several together."""
+    """Score the forecasts of one series, or of several together."""
     if not parts:
         raise ValueError("there are no values, or none without a gap, to judge forecasts by.")
     scales = [1.0] if len(parts) == 1 else [float(np.std(part.train)) or 1.0 for part in parts]
@@ -188,7 +188,7 @@ def make_judged(
 
 
 def as_dict(result: Backtest) -> dict[str, Any]:
-    """What a file of JSON shall say."""
+    """Return a backtest as JSON can hold it."""
     scores: list[Mapping[str, Any]] = [vars(score) for score in result.scores]
     return {
         "scores": scores, "metrics": result.metrics, "per_step": result.per_step,
@@ -243,7 +243,7 @@ def judge_forecasts(
 def origins_of(
     column: _Floats, start: int, horizon: int, stride: int, most: int | None = None
 ) -> NDArray[np.intp]:
-    """Rows from ``start`` on, ``most`` strides far, from which ``horizon`` values are known."""
+    """Return at most ``most`` rows from ``start`` on whose next ``horizon`` values are known."""
     stop = len(column) - horizon + 1
     rows = np.arange(start, stop if most is None else min(stop, start + most * stride), stride)
     known = ~np.isnan(column[rows[:, None] + np.arange(horizon)]).any(axis=1)
@@ -252,7 +252,7 @@ def origins_of(
 
 
 def row_of(start: float | int, rows: int) -> int:
-    """Where the part to forecast begins."""
+    """Return the row with which the part to forecast begins."""
     if isinstance(start, bool) or not isinstance(start, int | float):
         raise TypeError(f"start must be a share or a row, got {start!r}.")
     row = int(start * rows) if isinstance(start, float) else start
@@ -262,7 +262,7 @@ def row_of(start: float | int, rows: int) -> int:
 
 
 def chained(parts: list[Judged]) -> Judged:
-    """Forecasts of one series by networks that were trained one after the other."""
+    """Join forecasts of one series by networks that were trained one after the other."""
     first = parts[0]
     names = [name for name in first.baselines if all(name in part.baselines for part in parts)]
 

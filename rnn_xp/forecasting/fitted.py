@@ -1,4 +1,4 @@
-"""What a training leaves: networks, scalers and errors, with the settings they were made with.
+"""A trained model: networks, scalers and errors, with the settings of the training.
 
 A `Fitted` is frozen. Whatever becomes of the `Forecaster` that holds it, its forecasts stay.
 """
@@ -37,7 +37,7 @@ class Fitted:
     Attributes
     ----------
     settings : Settings
-        Those of the training.
+        Settings of the training.
     predictor : Predictor
         The networks.
     panel : Panel
@@ -150,7 +150,7 @@ class Fitted:
         if missing := set(panel.names) - {part.name for part in parts}:
             raise ValueError(
                 f"{min(missing)!r} has nowhere {settings.horizon} new values together, as judging "
-                "a forecast of so many steps needs."
+                "a forecast of that many steps needs."
             )
         level = None if settings.intervals is None else settings.level
         return judge(parts, settings.cell, level)
@@ -187,7 +187,7 @@ class Fitted:
 def make_predictor(
     settings: Settings, net: Network, networks: Sequence[Params], backend: Backend
 ) -> Predictor:
-    """Return what forecasts with trained parameters."""
+    """Return a predictor of trained parameters."""
     quantiles = len(settings.levels_of_quantiles)
     return Predictor(net, networks, backend, settings.seq_length, settings.reach, quantiles)
 
@@ -200,7 +200,7 @@ def finish(
     Parameters
     ----------
     prepared : Prepared
-        What they were trained on.
+        The data that they were trained on.
     networks : sequence of Params
     backend : Backend
 
@@ -222,7 +222,7 @@ def finish(
 
 
 def unjudged(prepared: Prepared, networks: Sequence[Params], backend: Backend) -> Fitted:
-    """Return trained networks whose errors nobody knows, such as those of a broken training."""
+    """Return trained networks without their errors, such as those of a diverged training."""
     settings = dataclasses.replace(prepared.settings, n_seeds=len(networks))
     predictor = make_predictor(settings, prepared.net, networks, backend)
     rows = tuple(len(column) for column in prepared.panel.columns)

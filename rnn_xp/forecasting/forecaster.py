@@ -23,7 +23,7 @@ _TRAINING = {"workers", "memory_budget", "callbacks", "comm", "reduction", "resu
 
 
 class NotFittedError(ValueError, AttributeError):
-    """A `Forecaster` that is asked for what only a fit leaves."""
+    """Raised by a `Forecaster` that was not fitted yet."""
 
 
 class Forecaster(Settings):
@@ -341,7 +341,7 @@ class Forecaster(Settings):
 
     @property
     def fitted(self) -> Fitted:
-        """What the last fit left, frozen."""
+        """The model that the last fit left, frozen."""
         if not hasattr(self, "_fitted"):
             raise NotFittedError("this Forecaster is not fitted yet: call fit first.")
         return self._fitted

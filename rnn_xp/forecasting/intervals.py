@@ -39,7 +39,7 @@ class IntervalError(ValueError):
 
 
 def check_level(level: float) -> None:
-    """Check that the nominal coverage is a share."""
+    """Check that the nominal coverage lies between 0 and 1."""
     if isinstance(level, bool) or not 0.0 < level < 1.0:
         raise ParameterError(
             "{0:name} must be a share in (0, 1), such as 0.9, got {0:value}.",
@@ -48,12 +48,12 @@ def check_level(level: float) -> None:
 
 
 def _rank(count: int, level: float) -> int:
-    """Which of so many errors, by size, is the radius; 20 * 0.9 is 18 whatever floats say."""
+    """Return the rank, by size, of the error that is the radius; 20 * 0.9 must give 18."""
     return math.ceil((count + 1) * level - 1e-9)
 
 
 def conformal_radii(errors: _Floats, level: float) -> _Floats:
-    """Radius of a split-conformal interval for each step.
+    """Return the radius of a split-conformal interval for each step.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def conformal_radii(errors: _Floats, level: float) -> _Floats:
     Raises
     ------
     ValueError
-        If so few errors say nothing about this level.
+        If the errors are too few for this level.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def conformal_radii(errors: _Floats, level: float) -> _Floats:
 def adaptive_radii(
     past: _Floats, errors: _Floats, level: float, *, stride: int = 1, rate: float = _RATE
 ) -> _Floats:
-    """Radii for forecasts made one after the other, each from what was known by then.
+    """Return radii for forecasts made one after the other, each from the errors known by then.
 
     The error of step j of a forecast is known j steps after it was made, and used from then on.
 
@@ -108,7 +108,7 @@ def adaptive_radii(
     stride : int
         Steps between two forecasts.
     rate : float
-        By how much a miss moves the level, gamma of Gibbs and Candes.
+        Step size of the level, gamma of Gibbs and Candes.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def interval_bounds(
     unit: float,
     stride: int,
 ) -> tuple[_Floats, _Floats] | None:
-    """Ends of the intervals of forecasts made one after the other.
+    """Return the ends of the intervals of forecasts made one after the other.
 
     Parameters
     ----------

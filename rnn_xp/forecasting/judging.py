@@ -1,4 +1,4 @@
-"""What a forecast is worth: scores beside the baselines, and plain words about them."""
+"""Scores of forecasts beside the baselines, and plain words about them."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _pooled_mase(truth: _Floats, forecast: _Floats, trains: Sequence[tuple[int, 
 def baseline_forecasts(
     levels: _Floats, train: int, origins: NDArray[np.intp], seq_length: int, steps: int
 ) -> dict[str, _Floats]:
-    """Forecasts (M, steps) that any model must beat, from what is known at each origin.
+    """Return forecasts (M, steps) that any model must beat, from the values before each origin.
 
     Fitted on the first ``train`` rows. The seasonal one is there if they suggest a period.
     """
@@ -155,7 +155,7 @@ def baseline_forecasts(
 
 
 def verdict(scores: list[Score]) -> str:
-    """Say in plain words whether the last forecast beats the baselines before it.
+    """Return plain words on how the last forecast compares with the baselines before it.
 
     Within 2 % of RMSE counts as level.
     """
@@ -172,7 +172,7 @@ def verdict(scores: list[Score]) -> str:
 
 
 def score_table(scores: list[Score], unit: str = "") -> list[str]:
-    """Lines of a table: RMSE and MAE in the unit of the series, MASE, and skill."""
+    """Return lines of a table: RMSE and MAE in the unit of the series, MASE, and skill."""
     width = max(len(score.name) for score in scores)
     of_unit = f" {unit}" if unit else ""
     columns = [f"RMSE{of_unit}", f"MAE{of_unit}", "MASE", "skill"]
@@ -192,7 +192,7 @@ def score_table(scores: list[Score], unit: str = "") -> list[str]:
 
 
 def follows_last_value(name: str, forecast: _Floats, truth: _Floats, last: _Floats) -> str:
-    """Say so if a forecast is no more than the last value, one step late.
+    """Return a warning if a forecast is no more than the last value, one step late.
 
     It is if the forecast of the first step correlates more with the value that was known when it
     was made than with the value that came: drawn over time it looks right, and runs behind.
@@ -200,7 +200,7 @@ def follows_last_value(name: str, forecast: _Floats, truth: _Floats, last: _Floa
     Parameters
     ----------
     name : str
-        Of the model, for the sentence.
+        Name of the model, for the sentence.
     forecast, truth : ndarray (N, horizon)
         In original units.
     last : ndarray (N,)

@@ -1,4 +1,4 @@
-"""What people hand over as data: lists, arrays, pandas objects, one series or several.
+"""Reading of data: lists, arrays, pandas objects, one series or several.
 
 pandas is not imported unless something of it was given.
 """
@@ -28,7 +28,7 @@ class Panel:
     Attributes
     ----------
     kind : {"array", "series", "frame", "dict"}
-        What was given, and so what predictions are given back as.
+        Type of the data, in which predictions are returned.
     names : tuple of str
     columns : tuple of ndarray (n,)
         One vector for each name; only those of a dict may differ in length.
@@ -42,7 +42,7 @@ class Panel:
     indices: tuple[Any, ...]
 
     def before(self, ends: Sequence[int]) -> Panel:
-        """The first so many rows of each series."""
+        """Return the rows of each series before its end."""
         columns = tuple(c[:end] for c, end in zip(self.columns, ends, strict=True))
         indices = tuple(
             None if index is None else index[:end]
@@ -51,7 +51,7 @@ class Panel:
         return Panel(self.kind, self.names, columns, indices)
 
     def restore(self, values: Sequence[NDArray[Any]]) -> Any:
-        """Predictions (steps,) of each series as the kind that was given.
+        """Return predictions (steps,) of each series in the type of the data.
 
         pandas objects get the dates that follow, where the index has a frequency.
         """
@@ -72,7 +72,7 @@ class Panel:
 
 
 def as_panel(data: Any) -> Panel:
-    """Read what was given.
+    """Read series of any supported type.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def as_rows(what: str, given: Any, names: Sequence[str], lengths: Sequence[int])
     Parameters
     ----------
     what : str
-        Their name, for messages.
+        Name of the features, for messages.
     given : array (n, k) or (n,), or DataFrame, for all series; or mapping of names to those
     names, lengths : of the series
 
@@ -194,7 +194,7 @@ def _check_index(index: Any) -> None:
 
 
 def _following(index: Any, steps: int) -> Any:
-    """The rows that follow an index; counted from 1 where it has no frequency."""
+    """Return the index that follows; counted from 1 where there is no frequency."""
     pandas = _pandas()
     if isinstance(index, pandas.PeriodIndex):
         return pandas.period_range(index[-1] + 1, periods=steps, freq=index.freq)
@@ -209,7 +209,7 @@ def _following(index: Any, steps: int) -> Any:
 
 
 def frequency_of(index: Any) -> Any:
-    """How far apart the dates of a pandas index are; None if they are not evenly spaced."""
+    """Return the frequency of a pandas index; None if its dates are not evenly spaced."""
     if getattr(index, "freq", None) is not None:
         return index.freq
     with warnings.catch_warnings():  # pandas announces another type of the answer
@@ -218,5 +218,5 @@ def frequency_of(index: Any) -> Any:
 
 
 def _pandas() -> Any:
-    """pandas, which whoever gave an index has imported already."""
+    """Return pandas, which the owner of an index has imported already."""
     return importlib.import_module("pandas")

@@ -146,12 +146,12 @@ class Settings:
         return (half, 0.5, 1.0 - half) if self.intervals == "quantile" else (0.5,)
 
     def network(self, inputs: int) -> Network:
-        """Return the network for so many values a step.
+        """Return the network that the settings describe.
 
         Parameters
         ----------
         inputs : int
-            I, the series and its features.
+            I, number of values at each step: the series and its features.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""What a network is to forecast: the level of a series, its changes, or those of its logarithm.
+"""Targets of a network: the level of a series, its changes, or the changes of its logarithm.
 
 ::
 
@@ -25,7 +25,7 @@ _Floats = NDArray[np.float64]
 
 
 def to_target(kind: str, values: _Floats) -> _Floats:
-    """Series (n,) to what is forecast, (n,) of a level and otherwise (n - 1,).
+    """Turn a series (n,) into targets: (n,) for a level and otherwise (n - 1,).
 
     Raises
     ------
@@ -52,7 +52,7 @@ def to_target(kind: str, values: _Floats) -> _Floats:
 
 
 def from_target(kind: str, z: _Floats, last: _Floats) -> _Floats:
-    """Forecasts (N, steps) of z to the levels, given the last known ones (N,).
+    """Turn forecasts (N, steps) of z into levels, given the last known levels (N,).
 
     >>> from_target("diff", np.asarray([[3.0, -2.0]]), np.asarray([1.0])).tolist()
     [[4.0, 2.0]]

@@ -254,7 +254,7 @@ class TestConfig:
             ("layer_norm = 1", "layer_norm must be true or false, got 1"),
             ("cell = 'rnm'", "cell must be one of rnn, gru, lstm, got 'rnm'"),
             ("data = 3", "data must be a string"),
-            ("epochs = ", "is no TOML"),
+            ("epochs = ", "is not valid TOML"),
         ],
     )
     def test_what_is_wrong_in_it_is_named(self, text, words, tmp_path, capsys):
