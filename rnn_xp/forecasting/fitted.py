@@ -152,7 +152,7 @@ class Fitted:
                 f"{min(missing)!r} has nowhere {settings.horizon} new values together, as judging "
                 "a forecast of that many steps needs."
             )
-        level = None if settings.intervals is None else settings.level
+        level = None if parts[0].low is None else settings.level
         return judge(parts, settings.cell, level)
 
     def judge_rows(

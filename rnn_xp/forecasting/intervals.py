@@ -164,6 +164,8 @@ def interval_bounds(
         return None
     if kind == "quantile":
         return levels[:, :, 0], levels[:, :, -1]
+    if not len(past):  # such as those of a network that was trained elsewhere
+        return None
     forecast = levels[:, :, 0]
     if kind == "split":
         radii = np.broadcast_to(conformal_radii(past, level), forecast.shape)

@@ -199,6 +199,9 @@ class TestForecast:
         assert "note     no interval: an interval of 0.9 needs the errors of 9 windows" in (
             capsys.readouterr().out
         )
+        found = said(capsys, "evaluate", "other", "--data", "wave.csv")
+        assert found["level"] is None
+        assert found["metrics"]["rmse"] > 0.0
 
     def test_a_picture_with_its_interval(self, monkeypatch, capsys):
         pytest.importorskip("matplotlib")
