@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-torch test-interchange test-mpi scaling lint format learn reproduce contract \
+.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-interchange test-mpi scaling lint format learn reproduce contract \
 	golden data memory crash-test sanitize bench gpu-check docs clean
 
 help: ## show the targets
@@ -26,25 +26,52 @@ $(VENV)/installed-%: pyproject.toml | $(BIN)/python
 train: $(VENV)/installed-plot ## train on 8317 windows of length_of_day, with plots (about 15 s)
 	$(BIN)/python scripts/train.py $(ARGS)
 
-test: $(VENV)/installed-test ## run the tests on every backend that is installed
-	$(BIN)/python -m pytest -n auto $(ARGS)
+# What all targets together need; the stamps say so to those that are called afterwards.
+EXTRAS := docs lint mpi onnx-train plot test
+everything: pyproject.toml | $(BIN)/python ## install what every target needs, once
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'keras>=3.10' 'onnxruntime>=1.20' \
+		'mpich>=4.3' --editable '.[docs,lint,mpi,onnx-train,plot,test]'
+	@touch $(EXTRAS:%=$(VENV)/installed-%)
+
+# Workers that have nothing left to do take over what others have not begun.
+PYTEST = $(BIN)/python -m pytest -n auto --dist worksteal
+
+test: $(VENV)/installed-test ## run every kind of test on every backend that is installed (3 minutes)
+	$(PYTEST) $(ARGS)
+
+test-all: $(VENV)/installed-test ## run all tests, with the whole of their products (10 minutes)
+	$(PYTEST) --full $(ARGS)
+
+# The lower bounds of pyproject.toml's dependencies, each as the version itself.
+OLDEST = $$(sed -n '/^dependencies/,/^]/ s/^  "\([a-z-]*\)>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml)
+test-oldest: $(VENV)/installed-test ## run the tests with the oldest versions that are allowed
+	$(BIN)/python -m pip install --quiet --editable '.[test]' $(OLDEST)
+	$(PYTEST) $(ARGS)
+
+test-newest: $(VENV)/installed-test ## run the tests with the newest versions of everything
+	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
+	$(PYTEST) $(ARGS)
+
+test-pre: $(VENV)/installed-test ## run the tests with what the array libraries will release next
+	$(BIN)/python -m pip install --quiet --upgrade --pre numpy array-api-compat array-api-strict jax
+	$(PYTEST) $(ARGS)
 
 test-torch: $(VENV)/installed-test ## install PyTorch and run the tests that compare with it
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
-	$(BIN)/python -m pytest -n auto -m torch $(ARGS)
+	$(PYTEST) -m torch $(ARGS)
 
 test-interchange: $(VENV)/installed-test ## install Keras and ONNX and run the tests that compare with them
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'keras>=3.10' 'onnxruntime>=1.20' \
 		--editable '.[onnx-train]'
-	$(BIN)/python -m pytest -n auto -m interchange $(ARGS)
+	$(PYTEST) -m interchange $(ARGS)
 
 test-mpi: $(VENV)/installed-test ## install mpi4py and MPICH and run the tests on ranks of MPI (five minutes)
 	$(BIN)/python -m pip install --quiet 'mpich>=4.3' --editable '.[mpi]'
-	$(BIN)/python -m pytest -m mpi $(ARGS)
+	$(BIN)/python -m pytest --full -m mpi $(ARGS)
 
 scaling: $(VENV)/installed-plot ## time ranks of MPI on this machine, with 10 million windows (three minutes)
 	$(BIN)/python -m pip install --quiet 'mpich>=4.3' --editable '.[mpi]'
-	$(BIN)/python scripts/scaling.py --large 10000000 --out docs/results/scaling $(ARGS)
+	$(BIN)/python -m benchmarks.ranks --large 10000000 --out benchmarks/results/ranks $(ARGS)
 
 lint: $(VENV)/installed-lint ## check style and types
 	$(BIN)/ruff check .
@@ -59,35 +86,35 @@ SANITIZERS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefine
 sanitize: $(VENV)/installed-test ## run the CUDA kernels on the CPU under the address sanitizer
 	CXXFLAGS="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
-		$(BIN)/python -m pytest tests/engines/cuda/test_fused_kernels.py \
+		$(BIN)/python -m pytest --full tests/engines/cuda/test_fused_kernels.py \
 		-k "test_loss_gradient_and_update and not 8317" $(ARGS)
 
 crash-test: $(VENV)/installed-test ## kill a training 50 times, mutate its files 100,000 times
-	$(BIN)/python -m pytest -n auto tests/training/test_crashes.py tests/training/test_checkpoint_mutations.py \
+	$(PYTEST) tests/training/test_crashes.py tests/training/test_checkpoint_mutations.py \
 		--kills 50 --mutations 100000
 
 bench: $(VENV)/installed-plot ## time training and inference beside other libraries (ten minutes)
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'jax>=0.5' 'numba>=0.61'
-	$(BIN)/python scripts/bench.py --out docs/results/bench $(ARGS)
+	$(BIN)/python -m benchmarks.cpu --out benchmarks/results/cpu $(ARGS)
 
 gpu-check: ## check and time everything on a CUDA GPU, with the packages of PYTHON (nine minutes)
-	$(PYTHON) scripts/gpu_check.py $(ARGS)
+	$(PYTHON) -m benchmarks.gpu $(ARGS)
 
 memory: $(VENV)/installed-plot ## peak memory of training on 8317 to 831,700 windows (a minute)
-	$(BIN)/python scripts/memory.py $(ARGS)
+	$(BIN)/python -m benchmarks.memory $(ARGS)
 
 learn: $(VENV)/installed-plot ## learn five tasks whose answers are known (about two minutes)
-	$(BIN)/python scripts/learn.py $(ARGS)
+	$(BIN)/python -m benchmarks.learn $(ARGS)
 
 reproduce: $(VENV)/installed-plot ## published results beside ours, and what forecasts are worth (minutes)
-	$(BIN)/python scripts/reproduce.py --out docs/results/reproduce.md $(ARGS)
+	$(BIN)/python -m benchmarks.reproduce --out benchmarks/results/reproduce.md $(ARGS)
 
 docs: $(VENV)/installed-docs ## build the documentation with its API reference, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html $(ARGS) docs docs/_build/html
 
 contract: $(VENV)/installed-test ## write docs/contract.md, the table of what the gradient tests cover
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
-	$(BIN)/python -m pytest -n auto tests/network/test_contract.py --contract-table docs/contract.md
+	$(PYTEST) tests/network/test_contract.py --full --contract-table docs/contract.md
 
 golden: $(VENV)/installed-test ## rewrite the golden losses, after a deliberate change of results
 	$(BIN)/python scripts/make_golden.py

@@ -4,6 +4,8 @@ Nothing is suppressed. Two things are made to fit instead, by the functions at t
 """
 
 import re
+import shutil
+from pathlib import Path
 
 import rnn_xp
 
@@ -13,6 +15,10 @@ version = release = rnn_xp.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
+
+# What was measured lies beside the benchmarks; the HTML has a copy of it.
+RESULTS = Path(__file__).parent / "results"
+shutil.copytree(RESULTS.parents[1] / "benchmarks" / "results", RESULTS, dirs_exist_ok=True)
 html_theme = "furo"
 html_title = f"rnn_xp {version}"
 html_copy_source = html_show_sourcelink = False
@@ -31,6 +37,7 @@ napoleon_google_docstring = False
 
 def link_to_no_source(app, docname, source):
     """Pages link to source files for readers on a code host; here such a link is its text."""
+    source[0] = re.sub(r"\]\((?:\.\./)+benchmarks/results/", "](/results/", source[0])
     source[0] = re.sub(
         r"\[([^\]]+)\]\((?:\.\./)+(?:rnn_xp|scripts|tests)\b[^)]*\)", r"\1", source[0]
     )

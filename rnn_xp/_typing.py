@@ -14,15 +14,16 @@ Gradients are named after what they belong to: the gradient of the loss with res
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
 __all__ = [
     "Array",
     "Cell",
+    "Engine",
     "Kernel",
     "Loss",
     "Namespace",
-    "Optimizer",
     "Params",
     "State",
     "Stepper",
@@ -137,24 +138,80 @@ class Workspace(Protocol):
         """Copy (T, N, H) to T*N rows, into memory of this name."""
 
 
-class Optimizer(Protocol):
-    """Two pure functions over flat dicts, see `rnn_xp.optim`.
+class Engine(Protocol):
+    """The computation of whole epochs: what training asks of every engine.
 
-    What an optimiser may have beside them is used where it is there: ``pack`` and ``unpack`` of its
-    state for files, ``rate`` to report, ``watches_loss`` and ``observe`` to learn of each epoch's
-    loss, and ``full_batch_only``.
+    Attributes
+    ----------
+    name : str
+        Such as "portable".
+    reason : str
+        Why a faster engine is not used, or not to the full; empty if there is nothing to explain.
+    backend : Backend
+        Where the engine computes.
+    optimizer : Optimizer
+        The optimiser that updates the parameters.
+    ranks : Ranks or None
+        The other ranks that compute a part; None for a single rank.
+    block_rows : int
+        Number of rows of a block.
+    workers : int
+        Number of threads.
+    evaluations : int
+        Number of times the loss and its gradient have been computed.
     """
 
-    def init(self, params: Params) -> Any:
-        """Return the state before the first update."""
+    @property
+    def name(self) -> str:
+        """Name of the engine."""
 
-    def update(
-        self,
-        grads: Params,
-        state: Any,
-        params: Params,
-        *,
-        value: Array | None = None,
-        value_and_grad: ValueAndGrad | None = None,
-    ) -> tuple[Params, Any]:
-        """Return new parameters and a new state; nothing given is changed."""
+    @property
+    def reason(self) -> str:
+        """Why a faster engine is not used; empty if there is nothing to explain."""
+
+    @property
+    def backend(self) -> Any:
+        """The `rnn_xp.Backend` that the engine computes on."""
+
+    @property
+    def optimizer(self) -> Any:
+        """The `rnn_xp.optim.Optimizer` that updates the parameters."""
+
+    @property
+    def ranks(self) -> Any:
+        """The `rnn_xp.distributed.Ranks` that share the work; None for a single rank."""
+
+    @property
+    def block_rows(self) -> int:
+        """Number of rows of a block."""
+
+    @property
+    def workers(self) -> int:
+        """Number of threads."""
+
+    @property
+    def evaluations(self) -> int:
+        """Number of times the loss and its gradient have been computed."""
+
+    def running(self) -> AbstractContextManager[None]:
+        """Hold the threads, for the duration of one training."""
+
+    def run(
+        self, params: Params, opt_state: Any, epochs: int, first_epoch: int = 0
+    ) -> tuple[Params, Any, Array]:
+        """Train for some epochs without reading anything back to the host.
+
+        Returns
+        -------
+        params : Params
+        opt_state : object
+            The optimiser's state.
+        losses : Array (epochs,)
+            The loss before each update; with several updates in an epoch, their weighted mean.
+        """
+
+    def loss_value(self, params: Params, batch: Any) -> Array:
+        """Return the loss () of any `Batch` of rows, without dropout and without gradients."""
+
+    def total(self, batch: Any) -> Any:
+        """Return the sum of the weights of all rows of a `Batch`."""

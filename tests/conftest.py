@@ -15,9 +15,9 @@ os.environ["RNN_XP_KERNELS"] = ""
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib
 import importlib.util
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,14 +30,14 @@ from device import require_device
 from frozen import freeze
 from guard import no_host_sync
 from problems import CELLS, OPTIONS
+from selection import LEFT_OUT, left_out, select
 
-import rnn_xp
 from rnn_xp.backend import Backend, get_backend, to_numpy
 
-# numba keeps what it compiled, and notices a change in a function's own file only.
-_SOURCES = sorted((Path(rnn_xp.__file__).parent / "kernels" / "numba").glob("*.py"))
-_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:16]
-os.environ.setdefault("NUMBA_CACHE_DIR", f"{tempfile.gettempdir()}/rnn_xp-numba-{_DIGEST}")
+# dpnp's package brings a runtime for CPUs, but does not say where it is.
+_CPU_RUNTIME = Path(sys.prefix, "lib", "libintelocl.so")
+if _CPU_RUNTIME.exists():
+    os.environ.setdefault("OCL_ICD_FILENAMES", str(_CPU_RUNTIME))
 
 # On torch Keras runs at once; JAX compiles every shape.
 os.environ["KERAS_BACKEND"] = "torch" if importlib.util.find_spec("torch") else "jax"
@@ -57,9 +57,15 @@ CASES = {  # id: (library, device, dtype); what each case is there to catch
     "torch-cpu-f32": ("torch", "cpu", "float32"),  # promotion rules of its own
     "jax-cpu-f64": ("jax", "cpu", "float64"),  # tracing; arrays that cannot change
     "jax-cpu-f32": ("jax", "cpu", "float32"),
+    "dpnp-cpu-f64": ("dpnp", "cpu", "float64"),  # arrays that NumPy may not read unasked
+    "dpnp-cpu-f32": ("dpnp", "cpu", "float32"),
     "cupy-cuda-f32": ("cupy", "cuda:0", "float32"),
 }
-MARKS = {"torch": [pytest.mark.torch], "cupy": [pytest.mark.device]}
+MARKS = {
+    "torch": [pytest.mark.torch],
+    "dpnp": [pytest.mark.dpnp],
+    "cupy": [pytest.mark.device],
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,8 +172,32 @@ for number, usual in (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--contract-table", metavar="FILE", help="write what the contract covered")
-    parser.addoption("--kills", type=int, default=3, help="how often to kill a training")
-    parser.addoption("--mutations", type=int, default=4000, help="of a checkpoint file")
+    parser.addoption("--full", action="store_true", help="all of the products, not a cover of them")
+    parser.addoption("--kills", type=int, help="how often to kill a training (1; 3 with --full)")
+    parser.addoption("--mutations", type=int, help="of a checkpoint file (1000; 4000 with --full)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    full = config.option.full
+    for name, usual in (("kills", 3 if full else 1), ("mutations", 4000 if full else 1000)):
+        if getattr(config.option, name) is None:
+            setattr(config.option, name, usual)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    select(config, items, CASES)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Worker processes tell the one that prints what they left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left out"] = session.config.stash.get(LEFT_OUT, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", {})
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -184,8 +214,15 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                     counts[id][outcome] = counts[id].get(outcome, 0) + 1
                     if outcome == "skipped":
                         reasons[id] = str(report.longrepr[2]).removeprefix("Skipped: ")
-    if not any(counts.values()):
-        return
+    if any(counts.values()):
+        write_backends(terminalreporter, counts, reasons)
+    if words := left_out(terminalreporter.config):
+        terminalreporter.line(words)
+
+
+def write_backends(
+    terminalreporter: Any, counts: dict[str, dict[str, int]], reasons: dict[str, str]
+) -> None:
     terminalreporter.section("backends covered")
     for id, found in counts.items():
         tally = ", ".join(f"{number} {outcome}" for outcome, number in found.items())

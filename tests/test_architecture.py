@@ -33,16 +33,16 @@ ROWS = (  # level 0 first; a package imports from lower levels only
     "cli",
 )
 LEVELS = {name: level for level, row in enumerate(ROWS) for name in row.split()}
-LIBRARIES = {"cupy", "torch", "jax", "array_api_strict"}
+LIBRARIES = {"cupy", "torch", "jax", "dpnp", "array_api_strict"}
 MAY_NAME_LIBRARIES = {
-    *("backend.arrays", "backend.libraries", "backend.handle", "backend.selection"),
-    *("kernels", "engines", "distributed", "interchange", "cli"),
+    *("backend.adapters", "kernels", "engines", "distributed", "interchange", "cli"),
 }
 PORTABLE = {"cells", "losses", "optim", "kernels.portable", "network"}
 ON_HOST = {"network.initializers"}  # random numbers are drawn by NumPy, alike on all backends
 MAY_IMPORT_NUMPY = {
     *ON_HOST,
-    *("backend.arrays", "backend.handle", "kernels.numpy", "kernels.numba"),
+    *("backend.adapters", "backend.arrays", "backend.handle"),
+    *("kernels.numpy", "kernels.numba"),
     *("data", "testing", "distributed", "checkpoint"),
     *(name for name, level in LEVELS.items() if level >= LEVELS["training"]),
     *("plotting", "interchange"),
@@ -260,9 +260,13 @@ def test_every_module_obeys(check):
 
 def test_modules_were_found():
     assert {"backend", "_typing", ""} <= NAMES
-    assert {name for name in NAMES if name.startswith("backend.")} == {
-        *("backend.arrays", "backend.libraries", "backend.handle", "backend.selection"),
+    backend = {name for name in NAMES if name.startswith("backend.")}
+    assert {name for name in backend if not name.startswith("backend.adapters.")} == {
+        *("backend.adapters", "backend.arrays", "backend.libraries"),
+        *("backend.handle", "backend.selection"),
     }
+    adapters = {f"backend.adapters.{name}" for name in LIBRARIES | {"base", "numpy"}}
+    assert {name for name in backend if name.startswith("backend.adapters.")} == adapters
 
 
 def test_imports_form_no_cycle():
@@ -291,6 +295,7 @@ def test_imports_form_no_cycle():
         (check_levels, "utils", ""),
         (check_libraries, "network", "import torch"),
         (check_libraries, "backend", "import torch"),
+        (check_libraries, "backend.handle", "slow = self.name == 'cupy'"),
         (check_libraries, "network.sequence", "from jax import numpy"),
         (check_libraries, "optim.adam", "slow = name == 'cupy'"),
         (check_libraries, "losses", "match name:\n    case 'torch': pass"),
@@ -323,7 +328,7 @@ def test_a_violation_is_noticed(check, name, source):
         (check_levels, "forecasting.metrics", "from rnn_xp.data.windows import as_series"),
         (check_levels, "cli", "from rnn_xp import __version__, training"),
         (check_levels, "backend.handle", "from rnn_xp.backend.libraries import load"),
-        (check_libraries, "backend.arrays", "import cupy"),
+        (check_libraries, "backend.adapters.cupy", "import cupy"),
         (check_libraries, "kernels.cupy", "import cupy"),
         (check_libraries, "losses", "def f():\n    'Runs on torch and jax.'"),
         (check_numpy, "kernels.numpy", "import numpy as np"),

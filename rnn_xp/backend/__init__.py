@@ -3,12 +3,12 @@
 Computation follows the arrays it is given; this package decides only where *new* arrays are born.
 Three choices, each taken from the argument, else the environment variable, else the default::
 
-    name    RNN_XP_BACKEND   numpy | cupy | torch | jax | array_api_strict | auto      numpy
+    name    RNN_XP_BACKEND   numpy | cupy | torch | jax | dpnp | ... | auto            numpy
     device  RNN_XP_DEVICE    cpu, cuda, cuda:1, ... (array_api_strict: device1, ...)   the library's
     dtype   RNN_XP_DTYPE     float32 | float64                                         float32
 
-What cannot be had is a `BackendError`; nothing falls back to another library, device or precision.
-Every array library but NumPy is imported on first use.
+A choice that is not available raises `BackendError`; nothing falls back to another library, device
+or precision. Every array library but NumPy is imported on first use.
 
 >>> backend = get_backend("numpy", dtype="float64")
 >>> x = backend.asarray([1, 2.5])
@@ -17,8 +17,9 @@ array([2., 5.])
 
 The modules, each of which imports only those above it:
 
+- `adapters` has an object for each library, which knows everything that is peculiar to it;
 - `arrays` asks existing arrays what they are, and brings them to the host;
-- `libraries` imports a library, lists its devices, and says what is missing;
+- `libraries` tries a library, lists its devices, and says what is missing;
 - `handle` holds `Backend` and opens one;
 - `selection` reads the three choices from arguments and environment.
 """

@@ -10,14 +10,23 @@ from typing import Any
 import numpy as np
 
 from rnn_xp._typing import Array, Namespace
+from rnn_xp.backend.adapters import ADAPTERS
 
-__all__ = ["array_namespace", "device_of", "dtype_name", "float_dtype", "library_name", "to_numpy"]
+__all__ = [
+    "array_namespace",
+    "detached",
+    "device_of",
+    "dtype_name",
+    "float_dtype",
+    "library_name",
+    "to_numpy",
+]
 
 _FLOATING = ("float32", "float64", "complex64", "complex128")
 
 
 def array_namespace(*arrays: Array) -> Namespace:
-    """Give the namespace that all arrays share.
+    """Return the namespace that all arrays share.
 
     Parameters
     ----------
@@ -43,11 +52,11 @@ def array_namespace(*arrays: Array) -> Namespace:
     """
     import array_api_compat
 
-    given = [array for array in arrays if array is not None]
+    present = [array for array in arrays if array is not None]
     try:
-        return array_api_compat.array_namespace(*given)
+        return array_api_compat.array_namespace(*present)
     except TypeError:
-        kinds = dict.fromkeys(_describe_type(array) for array in given)
+        kinds = dict.fromkeys(_describe_type(array) for array in present)
         raise TypeError(
             f"arrays of one library are required; given {' and '.join(kinds) or 'none'}. Bring "
             "them together first, for instance with get_backend(name).asarray(to_numpy(x))."
@@ -55,7 +64,7 @@ def array_namespace(*arrays: Array) -> Namespace:
 
 
 def device_of(array: Array) -> Any:
-    """Give the device of an array, ready for ``device=``.
+    """Return the device of an array, ready for ``device=``.
 
     Parameters
     ----------
@@ -65,7 +74,7 @@ def device_of(array: Array) -> Any:
     Returns
     -------
     object
-        The library's own device; None while JAX traces, when there is none yet.
+        The library's own device; None for an array that JAX is tracing, which has none yet.
 
     Examples
     --------
@@ -79,16 +88,16 @@ def device_of(array: Array) -> Any:
 
 
 def float_dtype(**arrays: Array) -> Any:
-    """Give the one floating dtype that all arrays share, or say which two differ.
+    """Return the one floating dtype that all arrays share, or say which two differ.
 
-    That is float32 or float64, or complex64 or complex128: the complex-step test runs the same
-    code on those.
+    The dtype is float32 or float64; complex64 and complex128 are accepted as well, because the
+    complex-step test runs the same code on complex arrays.
 
     Parameters
     ----------
     **arrays : Array or None
-        At least one array, under the name that an error message shall call it by; ``None`` among
-        them is ignored.
+        At least one array, under the name that error messages use for it; ``None`` among them is
+        ignored.
 
     Returns
     -------
@@ -112,11 +121,11 @@ def float_dtype(**arrays: Array) -> Any:
         ...
     TypeError: one floating dtype is required; x is float32, but y is float64. Nothing is cast ...
     """
-    given = {name: array for name, array in arrays.items() if array is not None}
-    array_namespace(*given.values())
-    first = next(iter(given))
-    dtype = given[first].dtype
-    for name, array in given.items():
+    present = {name: array for name, array in arrays.items() if array is not None}
+    array_namespace(*present.values())
+    first = next(iter(present))
+    dtype = present[first].dtype
+    for name, array in present.items():
         shown = f"{name} is {dtype_name(array.dtype)}"
         if dtype_name(array.dtype) not in _FLOATING:
             raise TypeError(f"float32 or float64 is required; {shown}. xp.astype converts it.")
@@ -134,7 +143,7 @@ def to_numpy(array: Array) -> np.ndarray:
     Parameters
     ----------
     array : Array
-        On any device. A torch tensor may record gradients; it is detached.
+        An array on any device. A torch tensor that records gradients is detached.
 
     Returns
     -------
@@ -153,25 +162,42 @@ def to_numpy(array: Array) -> np.ndarray:
     array([1., 2.])
     """
     xp = array_namespace(array)
-    library = library_name(xp)
-    if library == "cupy":
-        import cupy
+    adapter = ADAPTERS.get(library_name(xp))
+    return np.asarray(array) if adapter is None else adapter.to_numpy(array)
 
-        array = cupy.asnumpy(array)
-    elif library == "torch":
-        array = array.numpy(force=True)  # also detaches, and resolves conjugates
-    elif library == "array_api_strict":
-        array = array.to_device(xp.Device("CPU_DEVICE"))
-    return np.asarray(array)
+
+def detached(array: Array) -> Array:
+    """Return an array without its history of gradients.
+
+    Parameters
+    ----------
+    array : Array
+        An array of any library.
+
+    Returns
+    -------
+    Array
+        A torch tensor is detached from its graph and shares its memory; any other array is
+        returned as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> array = np.zeros(2)
+    >>> detached(array) is array
+    True
+    """
+    adapter = ADAPTERS.get(library_name(array_namespace(array)))
+    return array if adapter is None else adapter.detached(array)
 
 
 def library_name(xp: Namespace) -> str:
-    """Give the name of the library behind a namespace.
+    """Return the name of the library behind a namespace.
 
     Parameters
     ----------
     xp : Namespace
-        As `array_namespace` gives it.
+        The result of `array_namespace`.
 
     Returns
     -------
@@ -189,17 +215,17 @@ def library_name(xp: Namespace) -> str:
 
 
 def dtype_name(dtype: Any) -> str:
-    """Give the name of a dtype without that of its library.
+    """Return the name of a dtype, without the name of its library.
 
     Parameters
     ----------
     dtype : dtype
-        Of any library; ``torch.float32``, for instance, prints with a prefix.
+        A dtype of any library; ``torch.float32``, for instance, prints with a prefix.
 
     Returns
     -------
     str
-        Such as ``"float32"``.
+        For instance ``"float32"``.
 
     Examples
     --------

@@ -6,12 +6,12 @@ An error names what was asked for, where (argument or environment variable), and
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnn_xp._typing import Array, Namespace
+from rnn_xp.backend.adapters import ADAPTERS, Adapter
 from rnn_xp.backend.arrays import (
     array_namespace,
     device_of,
@@ -20,24 +20,16 @@ from rnn_xp.backend.arrays import (
     library_name,
     to_numpy,
 )
-from rnn_xp.backend.libraries import (
-    INSTALL_COMMANDS,
-    NAMES,
-    Library,
-    UnusableError,
-    device_kind,
-    device_name,
-    load,
-)
+from rnn_xp.backend.libraries import Library, UnusableError, load
 
 __all__ = ["DTYPES", "Backend", "BackendError", "Setting", "backend_of", "open_backend"]
 
 DTYPES = ("float32", "float64")
-"""The precisions in which a backend can be had."""
+"""The precisions in which a backend computes."""
 
 
 class BackendError(RuntimeError):
-    """The backend, device or dtype asked for cannot be had here; the message says what can.
+    """The backend, device or dtype asked for is not available; the message says which ones are.
 
     Examples
     --------
@@ -46,20 +38,21 @@ class BackendError(RuntimeError):
     ...     get_backend("tf")
     ... except BackendError as error:
     ...     print(error)
-    name='tf' is not known. Choose one of: numpy, cupy, torch, jax, array_api_strict, auto.
+    name='tf' is not known. Choose one of: numpy, cupy, torch, jax, dpnp, array_api_strict, auto.
     """
 
 
 @dataclasses.dataclass(frozen=True)
 class Backend:
-    """A library, a device of it and a floating dtype: where new arrays are born.
+    """A library, one of its devices and a floating dtype: where new arrays are born.
 
-    `rnn_xp.get_backend` makes one. It can be copied and pickled: a copy is looked up again.
+    `rnn_xp.get_backend` makes one. It can be copied and pickled: a copy is opened again by name.
 
     Attributes
     ----------
     name : str
-        The library: ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"`` or ``"array_api_strict"``.
+        The library, one of ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"``, ``"dpnp"`` and
+        ``"array_api_strict"``.
     xp : Namespace
         Its Array API namespace, as array_api_compat gives it.
     device : object
@@ -92,24 +85,34 @@ class Backend:
         return open_backend, (name, device, dtype)
 
     @property
+    def adapter(self) -> Adapter:
+        """Everything that is peculiar to the library; see `rnn_xp.backend.adapters`."""
+        return ADAPTERS[self.name]
+
+    @property
     def device_name(self) -> str:
-        """The device as one writes it: ``cpu``, ``cuda:0``, ``device1``."""
-        return device_name(self.name, self.device)
+        """Name of the device, as RNN_XP_DEVICE takes it: ``cpu``, ``cuda:0``, ``device1``."""
+        return self.adapter.device_name(self.device)
 
     @property
     def device_kind(self) -> str:
-        """What the device is, whatever its number: ``cpu``, ``cuda NVIDIA H200``."""
-        return device_kind(self.name, self.device)
+        """Kind of the device, without its number: ``cpu``, ``cuda NVIDIA H200``."""
+        return self.adapter.device_kind(self.device)
+
+    @property
+    def is_accelerator(self) -> bool:
+        """True if launches and reads by the host are expensive on the device, as on a GPU."""
+        return self.adapter.is_accelerator(self.device)
 
     @property
     def dtype_name(self) -> str:
-        """Either ``float32`` or ``float64``."""
+        """Name of the dtype: ``float32`` or ``float64``."""
         return dtype_name(self.dtype)
 
     @property
     def version(self) -> str:
-        """Version of the library that computes."""
-        return str(importlib.import_module(self.name).__version__)
+        """Version of the library."""
+        return self.adapter.version()
 
     def asarray(self, host: Any, *, copy: bool = True) -> Array:
         """Bring host values to this backend's device.
@@ -120,18 +123,18 @@ class Backend:
             A NumPy array, a number or a nested list of numbers. Floating values are cast to
             ``dtype``; integers and booleans keep their kind.
         copy : bool
-            If False and the backend is NumPy, nothing is copied that need not be, and what is
-            read-only stays so. Otherwise the result shares no memory with `host`.
+            If False and the backend is NumPy, an array that needs no cast is returned as it is, and
+            stays read-only if it was. Otherwise the result shares no memory with `host`.
 
         Returns
         -------
         Array
-            Of this library, on this device.
+            An array of this library, on this device.
 
         Raises
         ------
         TypeError
-            If the values are not real numbers, or no integer dtype of the device holds them.
+            If the values are not real numbers, or if no integer dtype of the device holds them.
 
         Examples
         --------
@@ -144,13 +147,7 @@ class Backend:
         """
         values = np.asarray(host)
         dtype = self._host_dtype(values)
-        if self.name == "numpy" and not copy:
-            return np.asarray(values, dtype=dtype)
-        # torch and array_api_strict adopt host memory, even read-only memory: give them their own.
-        private = np.array(values, dtype=dtype, order="C", copy=True)
-        if self.name == "numpy":
-            return private
-        return self.xp.asarray(private, device=self.device)
+        return self.adapter.asarray(values, dtype, self.device, copy)
 
     def to_numpy(self, array: Array) -> np.ndarray:
         """Bring an array back to the host; see the function `rnn_xp.backend.to_numpy`.
@@ -158,7 +155,7 @@ class Backend:
         Parameters
         ----------
         array : Array
-            On any device.
+            An array on any device.
 
         Returns
         -------
@@ -180,24 +177,14 @@ class Backend:
         return to_numpy(array)
 
     def synchronize(self) -> None:
-        """Wait until the device has finished (with JAX: until every living array is computed).
+        """Wait until the device has finished; with JAX, until every living array is computed.
 
         Examples
         --------
         >>> from rnn_xp.backend import get_backend
         >>> get_backend("numpy").synchronize()
         """
-        if self.name == "cupy":
-            self.device.synchronize()
-        elif self.name == "torch" and self.device.type != "cpu":
-            import torch
-
-            accelerator = getattr(torch, self.device.type)  # such as torch.cuda
-            accelerator.synchronize()
-        elif self.name == "jax":
-            import jax
-
-            jax.block_until_ready(jax.live_arrays())
+        self.adapter.synchronize(self.device)
 
     def _host_dtype(self, values: np.ndarray) -> np.dtype[Any]:
         """Choose the dtype in which `values` leave the host."""
@@ -216,14 +203,14 @@ class Backend:
 
 
 class Setting(NamedTuple):
-    """A choice, and where it was made.
+    """A choice and its origin.
 
     Attributes
     ----------
     value : object
-        The name that was chosen.
+        Name that was chosen; None for the default.
     origin : str
-        The argument or the environment variable with its value, as error messages show it.
+        Argument or environment variable with its value, as error messages show it.
 
     Examples
     --------
@@ -236,14 +223,14 @@ class Setting(NamedTuple):
 
 
 def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
-    """Turn three settings into a backend, or into an error that says how to repair them.
+    """Open the backend that three settings describe, or say how to repair them.
 
     Parameters
     ----------
     name : Setting
-        One of `rnn_xp.backend.libraries.NAMES`.
+        One of `rnn_xp.backend.adapters.ADAPTERS`.
     device : Setting
-        A name of a device, or None for the library's own default.
+        Name of a device, or None for the library's own default.
     dtype : Setting
         One of `DTYPES`.
 
@@ -269,25 +256,24 @@ def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
         library = load(name.value)
     except UnusableError as error:
         raise _unusable(name, error) from error.__cause__
-    found = _find_device(name.value, library, device)
-    native = library.devices[found]
-    if name.value == "cupy":
-        native.use()  # its creation functions know the current device only
+    place = _find_device(name.value, library, device)
+    native = library.devices[place]
+    ADAPTERS[name.value].use(native)
     xp = library.namespace
     if dtype.value not in xp.__array_namespace_info__().dtypes(device=native):
-        raise _no_such_dtype(name.value, library, found, dtype)
+        raise _no_such_dtype(name.value, library, place, dtype)
     # As arrays report it: jax.numpy.float32, for one, is not itself a dtype.
     reported = xp.zeros(1, dtype=getattr(xp, dtype.value), device=native).dtype
     return Backend(name.value, xp, native, reported)
 
 
 def backend_of(array: Array) -> Backend:
-    """Give the backend that an existing array belongs to.
+    """Return the backend to which an existing array belongs.
 
     Parameters
     ----------
     array : Array
-        Of dtype float32 or float64.
+        An array of dtype float32 or float64.
 
     Returns
     -------
@@ -296,7 +282,8 @@ def backend_of(array: Array) -> Backend:
     Raises
     ------
     TypeError
-        If `array` is no array, of another library or dtype, or one that JAX is tracing.
+        If `array` is not an array, belongs to a library without an adapter, has another dtype, or
+        is being traced by JAX.
 
     Examples
     --------
@@ -308,9 +295,9 @@ def backend_of(array: Array) -> Backend:
     xp = array_namespace(array)
     device = device_of(array)
     name = library_name(xp)
-    if name not in NAMES or device is None:
+    if name not in ADAPTERS or device is None:
         given = "one that is being traced" if device is None else f"an array of {name}"
-        raise TypeError(f"a concrete array of {', '.join(NAMES)} is required; given {given}")
+        raise TypeError(f"a concrete array of {', '.join(ADAPTERS)} is required; given {given}")
     dtype = float_dtype(array=array)
     if dtype_name(dtype) not in DTYPES:
         raise TypeError(f"float32 or float64 is required; array is {dtype_name(dtype)}")
@@ -320,29 +307,21 @@ def backend_of(array: Array) -> Backend:
 def _find_device(name: str, library: Library, asked: Setting) -> str:
     """Find the device asked for, or the default one, among the names of those present."""
     wanted = library.default_device if asked.value is None else str(asked.value)
-    wanted = wanted.replace("gpu", "cuda")
-    spellings = [wanted, f"{wanted}:0"]
-    if wanted == "cpu":
-        spellings.append("CPU_DEVICE")  # what array_api_strict calls it
-    for spelling in spellings:
+    adapter = ADAPTERS[name]
+    for spelling in adapter.spellings(wanted):
         if spelling in library.devices:
             return spelling
-    hint = "check nvidia-smi, CUDA_VISIBLE_DEVICES and that this build supports it"
-    if name == "numpy":
-        hint = "choose cupy, torch or jax"
     raise BackendError(
         f"{name} has no device {asked.value!r} here ({asked.origin}). "
-        f"Choose one of: {', '.join(library.devices)}. For a GPU, {hint}."
+        f"Choose one of: {', '.join(library.devices)}. For a GPU, {adapter.gpu_hint}."
     )
 
 
 def _unusable(name: Setting, error: UnusableError) -> BackendError:
-    """Say that the library itself cannot be had, and how to repair that."""
-    if error.version is None:
-        repair = f"Install it with: {INSTALL_COMMANDS[name.value]}"
-    else:
-        repair = "Check nvidia-smi, CUDA_VISIBLE_DEVICES and that the package fits the driver"
-    others = ", ".join(other for other in NAMES if other != name.value)
+    """Say that the library itself is not usable, and how to repair that."""
+    adapter = ADAPTERS[name.value]
+    repair = adapter.repair() if error.version else f"Install it with: {adapter.install}"
+    others = ", ".join(other for other in ADAPTERS if other != name.value)
     return BackendError(
         f"backend {name.value} was asked for ({name.origin}), but {error.reason}. "
         f"{repair}, or choose another: {others}."
@@ -351,12 +330,12 @@ def _unusable(name: Setting, error: UnusableError) -> BackendError:
 
 def _no_such_dtype(name: str, library: Library, device: str, dtype: Setting) -> BackendError:
     """Say that the device cannot compute in this precision, and what to do about it."""
-    if name == "jax":
-        repair = "Set JAX_ENABLE_X64=1 before the program starts (JAX would narrow silently)"
-    else:
-        others = ", ".join(other for other in library.devices if other != device)
-        repair = f"Choose another device of: {others}"
+    others = [other for other in library.devices if other != device]
+    repairs = [ADAPTERS[name].dtype_hint] if ADAPTERS[name].dtype_hint else []
+    if others and not repairs:
+        repairs = [f"Choose another device of: {', '.join(others)}"]
+    repair = ", or ".join([*repairs, "choose the dtype float32"])
     return BackendError(
         f"{name} on {device} has no {dtype.value} ({dtype.origin}). "
-        f"{repair}, or choose the dtype float32."
+        f"{repair[0].upper()}{repair[1:]}."
     )

@@ -1,4 +1,4 @@
-"""Take the choice of a library, a device and a precision from where it was made.
+"""Read the choice of a library, a device and a precision from arguments and the environment.
 
 An argument wins over its environment variable, which wins over the default.
 """
@@ -10,8 +10,9 @@ import os
 import sys
 from typing import Any
 
+from rnn_xp.backend.adapters import ADAPTERS
 from rnn_xp.backend.handle import DTYPES, Backend, BackendError, Setting, open_backend
-from rnn_xp.backend.libraries import NAMES, probe
+from rnn_xp.backend.libraries import probe
 
 __all__ = ["get_backend"]
 
@@ -26,11 +27,13 @@ def get_backend(
     Parameters
     ----------
     name : str, optional
-        ``"numpy"`` (default), ``"cupy"``, ``"torch"``, ``"jax"``, ``"array_api_strict"``, or
-        ``"auto"``: CuPy if usable, else torch if it has CUDA, else NumPy; it says so on stderr.
+        ``"numpy"`` (default), ``"cupy"``, ``"torch"``, ``"jax"``, ``"dpnp"``,
+        ``"array_api_strict"``, or ``"auto"``: CuPy if usable, else torch if it has CUDA, else
+        NumPy; stderr then names the choice.
     device : str, optional
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ``"tpu"``, ``"device1"``, ...; default: the
-        library's own. CuPy's becomes current in the calling thread: one GPU per process.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"gpu"`` (dpnp), ``"mps"``, ``"tpu"``, ``"device1"``,
+        ...; by default the library's own. CuPy's becomes current in the calling thread: one GPU per
+        process.
     dtype : str, optional
         ``"float32"`` (default) or ``"float64"``.
 
@@ -41,14 +44,14 @@ def get_backend(
     Raises
     ------
     BackendError
-        If a choice is not known, the library is missing or not usable, it has no such device, or
-        the device has no such dtype. Nothing else is tried instead.
+        If a choice is unknown, the library is not installed or not usable, the library has no such
+        device, or the device has no such dtype. Nothing else is tried instead.
 
     Notes
     -----
     The environment variables are ``RNN_XP_BACKEND``, ``RNN_XP_DEVICE`` and ``RNN_XP_DTYPE``; an
-    empty one counts as not set. ``RNN_XP_DEVICE`` speaks of the backend in ``RNN_XP_BACKEND``: it
-    is left aside when `name` is another one. JAX has float64 only if ``JAX_ENABLE_X64=1`` was set
+    empty one counts as not set. ``RNN_XP_DEVICE`` belongs to the backend in ``RNN_XP_BACKEND`` and
+    is ignored if `name` is another one. JAX has float64 only if ``JAX_ENABLE_X64=1`` was set
     before the program started, and ``CUDA_VISIBLE_DEVICES`` hides GPUs from every library.
 
     Examples
@@ -58,7 +61,7 @@ def get_backend(
     ('numpy', 'cpu', 'float64')
     """
     chosen = _read_setting("name", name, "RNN_XP_BACKEND", default="numpy")
-    _require_one_of((*NAMES, "auto"), chosen)
+    _require_one_of((*ADAPTERS, "auto"), chosen)
     variable = None if _is_another_backend(name) else "RNN_XP_DEVICE"
     where = _read_setting("device", device, variable, default=None)
     precision = _read_setting("dtype", dtype, "RNN_XP_DTYPE", default="float32")
@@ -69,7 +72,7 @@ def get_backend(
 
 
 def _read_setting(label: str, given: Any, variable: str | None, *, default: Any) -> Setting:
-    """Take a choice from the argument, else from the environment, else the default."""
+    """Read a choice from the argument, else from the environment, else take the default."""
     if given is not None:
         return Setting(given, f"{label}={given!r}")
     value = os.environ.get(variable, "").strip() if variable else ""
@@ -84,24 +87,25 @@ def _require_one_of(choices: tuple[str, ...], setting: Setting) -> None:
 
 
 def _is_another_backend(name: str | None) -> bool:
-    """Whether `name` differs from the backend of which RNN_XP_DEVICE speaks."""
+    """Return True if `name` is not the backend to which RNN_XP_DEVICE belongs."""
     named = os.environ.get("RNN_XP_BACKEND", "").strip()
     return name is not None and named not in ("", "auto", name)
 
 
 def _open_auto(where: Setting, precision: Setting) -> Backend:
-    """Choose CuPy, torch with CUDA, or NumPy, in this order, and say so."""
+    """Choose the first library with the device it names for this, else NumPy, and say which."""
     name = "numpy"
     reasons = ""
-    candidates = () if where.value == "cpu" else ("cupy", "torch")
-    for candidate in candidates:
-        status = probe(candidate)
-        if any(device.startswith("cuda") for device in status.devices):
-            name = candidate
+    candidates = [adapter for adapter in ADAPTERS.values() if adapter.auto_device]
+    for adapter in candidates if where.value != "cpu" else ():
+        status = probe(adapter.name)
+        if any(device.startswith(adapter.auto_device) for device in status.devices):
+            name = adapter.name
             if not where.value:
-                where = Setting("cuda", "auto")
+                where = Setting(adapter.auto_device, "auto")
             break
-        reasons += f"; {candidate}: {status.reason or 'no CUDA device'}"
+        lacks = f"no {adapter.auto_device.upper()} device"
+        reasons += f"; {adapter.name}: {status.reason or lacks}"
     backend = open_backend(Setting(name, "chosen by auto"), where, precision)
     logging.getLogger("rnn_xp").info("auto chose %s%s", backend, reasons)
     sys.stderr.write(f"rnn_xp: auto chose {backend}{reasons}\n")

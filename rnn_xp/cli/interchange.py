@@ -43,7 +43,7 @@ def add_command(commands: Any) -> None:
     """Add both commands."""
     command = commands.add_parser(
         "export",
-        description="Write the network of a run for other systems. See docs/interchange.md.",
+        description="Write the network of a run for other systems. See docs/guide/interchange.md.",
         epilog="example: rnn-xp export runs/length_of_day-rnn-1 --to onnx --scaler",
     )
     add = command.add_argument

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rnn_xp._checks import Argument, ParameterError
+from rnn_xp.backend.adapters import ADAPTERS
 from rnn_xp.cli.run_folder import column_label
 from rnn_xp.data import datasets
 from rnn_xp.network import Network
@@ -121,7 +122,7 @@ def add_network_options(command: argparse.ArgumentParser) -> Any:
 
 def add_backend_options(add: Any) -> None:
     """Add the options of where the computation happens."""
-    names = "numpy|cupy|torch|jax|array_api_strict|auto"
+    names = "|".join((*ADAPTERS, "auto"))
     add("--backend", metavar="NAME", help=f"over RNN_XP_BACKEND: {names}")
     add("--device", help="over RNN_XP_DEVICE: cpu, cuda:0, ...")
     add("--dtype", help="over RNN_XP_DTYPE: float32 or float64")

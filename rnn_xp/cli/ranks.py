@@ -11,7 +11,7 @@ from rnn_xp.cli.interrupts import Interrupts
 from rnn_xp.distributed import MPI, launched_ranks, mpi
 from rnn_xp.forecasting import Forecaster
 from rnn_xp.forecasting.prepared import Prepared
-from rnn_xp.training.loop import DivergenceError
+from rnn_xp.training.watch import DivergenceError
 
 __all__ = ["describe", "end_all", "follow", "join", "let_the_first_speak"]
 

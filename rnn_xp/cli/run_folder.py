@@ -32,7 +32,7 @@ from rnn_xp import checkpoint, plotting
 from rnn_xp.data.datasets import Series
 from rnn_xp.forecasting import Backtest
 from rnn_xp.forecasting.backtest import Judged
-from rnn_xp.training.state import SCHEMA, check_schema
+from rnn_xp.training.files import SCHEMA, check_schema
 
 __all__ = [
     "RUN_FILES",

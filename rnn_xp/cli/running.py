@@ -10,7 +10,7 @@ from rnn_xp.cli.options import told
 from rnn_xp.cli.ranks import end_all, let_the_first_speak
 from rnn_xp.distributed import CommError
 from rnn_xp.testing import GradientError
-from rnn_xp.training.loop import DivergenceError
+from rnn_xp.training.watch import DivergenceError
 
 __all__ = ["run"]
 

@@ -8,7 +8,7 @@ import json
 import os
 from typing import Any
 
-from rnn_xp.backend import backends
+from rnn_xp.backend import BackendError, backends
 from rnn_xp.data import datasets
 
 __all__ = ["add_command"]
@@ -46,9 +46,11 @@ def _backends(args: argparse.Namespace) -> int:
         if status.reason:
             print(f"{status.name}: {status.reason}")
     selected = os.environ.get("RNN_XP_BACKEND", "").strip()
-    known = {"": True, "auto": True, **{status.name: status.usable for status in statuses}}
+    known = {"": True, **{status.name: status.usable for status in statuses}, "auto": True}
     note = "" if known.get(selected) else " (not usable here)"
-    note = note if selected in known else " (unknown)"
+    if selected not in known:
+        names = ", ".join(name for name in known if name)
+        raise BackendError(f"RNN_XP_BACKEND={selected} is not known. Choose one of: {names}.")
     print(f"selected by RNN_XP_BACKEND: {selected or 'numpy (default)'}{note}")
     return 0
 

@@ -30,7 +30,7 @@ from rnn_xp.forecasting import Forecaster, follows_last_value
 from rnn_xp.forecasting.files import describe, save_fitted
 from rnn_xp.forecasting.fitted import unjudged
 from rnn_xp.training.callbacks import Callback, Checkpoint, Epoch, Progress
-from rnn_xp.training.loop import DivergenceError
+from rnn_xp.training.watch import DivergenceError
 
 __all__ = ["add_command"]
 

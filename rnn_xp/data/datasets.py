@@ -25,16 +25,20 @@ __all__ = ["CATALOGUE", "Dataset", "Series", "load", "names", "read_csv"]
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known about a bundled series without opening it.
+    """Description of a bundled series, available without opening its file.
 
     Parameters
     ----------
-    name, title, unit : str
-        How `load` calls it, one line on what it holds, and the unit of its values.
+    name : str
+        Name that `load` takes.
+    title : str
+        One line on the contents.
+    unit : str
+        Unit of the values.
     source : str
         Attribution; `DATA_LICENSES.md` has the licence.
     sha256 : str
-        Digest of the uncompressed file.
+        SHA-256 digest of the uncompressed file.
     """
 
     name: str
@@ -55,13 +59,13 @@ class Series:
     values : (n,) float64 array
         Finite, read-only, in `unit`.
     dates : tuple of n str, or None
-        As written in the file; None if it has no column of dates.
+        Dates as written in the file; None if it has no column of dates.
     unit : str
         Unit of the values; empty for a file of your own.
     column : str
         Header of the column, or its 0-based index where the file has no header.
     sha256 : str
-        Digest of the uncompressed file.
+        SHA-256 digest of the uncompressed file.
     source : str
         Attribution; the file's name for a file of your own.
     """
@@ -107,7 +111,7 @@ def names() -> list[str]:
     Returns
     -------
     list of str
-        What `load` accepts; `CATALOGUE` says more about each.
+        Names that `load` accepts; `CATALOGUE` describes each series.
 
     Examples
     --------
@@ -128,7 +132,7 @@ def load(name: str) -> Series:
     Returns
     -------
     Series
-        With its dates, unit and attribution.
+        The series with its dates, unit and attribution.
 
     Raises
     ------
@@ -166,38 +170,46 @@ def read_csv(
 
     The file is UTF-8 text, plain or gzipped, with cells separated by commas, semicolons or tabs
     and decimals written with a point. It may start with a header: a first row with words where
-    the rows below have numbers or dates. Rows must be in time order, oldest first; where the dates
-    are in ISO 8601 this is checked.
+    the rows below have numbers or dates. A file holds one series: its dates must go forward from
+    row to row, and none may be there twice. They may be written in ISO 8601 or in any other common
+    way, such as 31.12.2024, 12/31/2024, 2024-12, 2024Q4 or 31 Dec 2024.
 
     Parameters
     ----------
     path : str or Path
         The file.
     column : str or int, optional
-        The column of values: a header, or an index from 0. Not needed if only one column holds
-        numbers.
+        The column of values: its header, or its index from 0. It may be omitted if only one column
+        holds numbers.
     date_column : str or int, optional
-        The column of dates, likewise. By default the first column whose cells are not numbers and
-        all contain a digit; a file needs none.
+        The column of dates, likewise. By default the first column of which at least half of the
+        cells are dates; a file needs none.
     missing : {"error", "drop", "interpolate"}
         What to do about cells that are empty, NA, NaN, null or a single point: refuse them, leave
-        out their rows, or fill them linearly between the rows before and after.
+        out their rows, or fill them linearly between the rows before and after. "interpolate" also
+        adds rows that are missing between evenly spaced dates.
 
     Returns
     -------
     Series
-        With an empty unit.
+        The series; its unit is empty.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     TypeError
-        If a column is given as something other than a name or an index.
+        If a column is passed as something other than a name or an index.
     ValueError
         If the file is not such a CSV file; a column is not in it or the choice is not clear; or a
         cell is not a finite number. The message names the row, counting lines from 1 with the
         header, and the column.
+
+    Warns
+    -----
+    UserWarning
+        If rows are missing between evenly spaced dates, and ``missing`` does not fill them. Of
+        business days, weekends and holidays of up to a week are none.
 
     Examples
     --------

@@ -45,9 +45,9 @@ class Scaler:
     Parameters
     ----------
     kind : {"standard", "minmax", "none"}
-        How the numbers were found.
-    offset, scale : I floats each
-        In the units of the column. Every scale is positive.
+        Method by which the numbers were determined.
+    offset, scale : tuple of I floats
+        One number per column, in the units of the column. Every scale is positive.
 
     Raises
     ------
@@ -94,12 +94,12 @@ class Scaler:
         Parameters
         ----------
         values : (..., I), or (n,) if the scaler has one column
-            In original units: a series, or windows cut from it.
+            A series in original units, or windows cut from it.
 
         Returns
         -------
         float64 array
-            Of the same shape, without units.
+            Scaled values of the same shape, without units.
 
         Raises
         ------
@@ -122,7 +122,7 @@ class Scaler:
         Returns
         -------
         float64 array
-            Of the same shape, in original units.
+            Values of the same shape, in original units.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class Scaler:
         return original
 
     def inverse_target(self, values: ArrayLike) -> NDArray[np.float64]:
-        """Bring scaled targets or predictions, which all belong to column 0, back.
+        """Undo the scaling of targets or predictions, which all belong to column 0.
 
         Parameters
         ----------
@@ -144,12 +144,12 @@ class Scaler:
         Returns
         -------
         float64 array
-            Of the same shape, in original units.
+            Values of the same shape, in original units.
         """
         return _float64(values) * self.scale[0] + self.offset[0]
 
     def _columns_last(self, values: ArrayLike) -> _Float64:
-        """Values as float64, checked to have the scaler's columns on the last axis."""
+        """Return the values as float64; their last axis must be the scaler's columns."""
         array = _float64(values)
         width = len(self.offset)
         if (array.ndim == 1 and width == 1) or (array.ndim > 1 and array.shape[-1] == width):
@@ -204,7 +204,7 @@ def fit_scaler(kind: str, train: ArrayLike) -> Scaler:
 
 
 def range_warning(train: ArrayLike, test: ArrayLike, tolerance: float = 0.05) -> str | None:
-    """Say whether the test part leaves the range that the training part covers.
+    """Describe how far the test part leaves the range that the training part covers.
 
     A network with saturating units cannot follow a series far outside what it was trained on.
 
@@ -213,7 +213,7 @@ def range_warning(train: ArrayLike, test: ArrayLike, tolerance: float = 0.05) ->
     train, test : (n,) or (n, I)
         The two parts, in the same units and with the same columns.
     tolerance : float
-        Share of the training range (maximum - minimum) that the test part may exceed it by.
+        Fraction of the training range (maximum - minimum) by which the test part may exceed it.
 
     Returns
     -------
@@ -267,7 +267,7 @@ def _nonempty(name: str, values: ArrayLike) -> _Float64:
 
 
 def _float64(values: ArrayLike) -> _Float64:
-    """Values as float64; complex numbers and objects are a TypeError."""
+    """Return the values as float64; complex numbers and objects raise TypeError."""
     return np.asarray(values).astype(np.float64, casting="same_kind", copy=False)
 
 

@@ -13,22 +13,25 @@ __all__ = ["Shards", "open_shards"]
 
 
 class Shards:
-    """Arrays whose rows follow each other, which are read where they are looked at.
+    """Arrays whose rows follow each other and are read lazily, when indexed.
 
-    An argument of `rnn_xp.fit` on NumPy: each block reads its own rows, and casts them. What a
-    library of a device computes with is brought there as a whole, or as a rank's part of it.
+    `rnn_xp.fit` takes them as data. On NumPy each block reads and casts its own rows; on another
+    library all rows, or all rows of a rank, are brought to the device at the start.
 
     Parameters
     ----------
     parts : sequence of array (n, ...)
-        Such as ``numpy.load(path, mmap_mode="r")``; of equal shape but for the rows.
+        Arrays such as ``numpy.load(path, mmap_mode="r")`` returns; their shapes may differ in the
+        number of rows only.
     dtype : dtype, optional
-        Of what is read; by default one that holds the values of all parts.
+        Dtype of the rows that are read; by default one that holds the values of all parts.
 
     Attributes
     ----------
     shape : tuple of int
-    dtype : NumPy dtype
+        Shape of all parts together.
+    dtype : numpy.dtype
+        Dtype of the rows that are read.
 
     Raises
     ------
@@ -54,37 +57,37 @@ class Shards:
         self.shape: tuple[int, ...] = (int(self._starts[-1]), *shapes[0][1:])
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Return the number of rows."""
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Read rows, by a slice or an array of indices 0..n-1, and of them what follows."""
+        """Read rows given by a slice or an array of indices 0..n-1; further axes may be indexed."""
         rows, *rest = key if isinstance(key, tuple) else (key,)
         if isinstance(rows, slice) and rows.step in (None, 1):
             read = self.rows(*rows.indices(len(self))[:2])._parts
-            found = read[0] if len(read) == 1 else np.concatenate(read)
+            values = read[0] if len(read) == 1 else np.concatenate(read)
         elif isinstance(rows, slice):
-            found = self._take(np.arange(*rows.indices(len(self))))
+            values = self._take(np.arange(*rows.indices(len(self))))
         else:
-            found = self._take(np.asarray(rows))
-        return found[(slice(None), *rest)].astype(self.dtype, copy=False)
+            values = self._take(np.asarray(rows))
+        return values[(slice(None), *rest)].astype(self.dtype, copy=False)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Read all of it."""
+        """Read all rows."""
         return np.array(self[:], dtype=dtype, copy=copy)
 
     def rows(self, start: int, stop: int) -> Shards:
-        """Rows start..stop-1, without reading them."""
+        """Select rows start..stop-1 without reading them."""
         bounds = zip(self._parts, self._starts[:-1], strict=True)
         cut = [part[max(0, start - first) : max(0, stop - first)] for part, first in bounds]
         return Shards([part for part in cut if len(part)] or cut[:1], self.dtype)
 
     def of_each(self, *key: slice) -> Shards:
-        """Give a part of every row, without reading it: the axes after the first, sliced."""
+        """Slice the axes after the first, without reading any row."""
         return Shards([part[(slice(None), *key)] for part in self._parts], self.dtype)
 
     def astype(self, dtype: DTypeLike) -> Shards:
-        """Read the same rows in another dtype."""
+        """Return the same rows, to be read in another dtype."""
         return Shards(self._parts, dtype)
 
     def _take(self, index: NDArray[Any]) -> NDArray[Any]:
@@ -92,21 +95,21 @@ class Shards:
             raise TypeError("rows of shards are read by a slice or a flat array of integers.")
         if index.size and not 0 <= index.min() <= index.max() < len(self):
             raise IndexError(f"rows of these shards are 0..{len(self) - 1}.")
-        found = np.empty((index.size, *self.shape[1:]), self.dtype)
+        values = np.empty((index.size, *self.shape[1:]), self.dtype)
         which = np.searchsorted(self._starts, index, side="right") - 1
         for number in np.unique(which):
             here = which == number
-            found[here] = self._parts[number][index[here] - self._starts[number]]
-        return found
+            values[here] = self._parts[number][index[here] - self._starts[number]]
+        return values
 
 
 def open_shards(paths: Sequence[str | Path]) -> Shards:
-    """Map .npy files, whose rows follow each other in the order given.
+    """Map .npy files to memory; their rows follow each other in the given order.
 
     Parameters
     ----------
     paths : sequence of path
-        Such as ``sorted(Path("data").glob("x-*.npy"))``. Each file keeps a descriptor open.
+        For instance ``sorted(Path("data").glob("x-*.npy"))``. Each file keeps a descriptor open.
 
     Returns
     -------
@@ -115,8 +118,11 @@ def open_shards(paths: Sequence[str | Path]) -> Shards:
     Raises
     ------
     ValueError
-        If there is no file, one holds no array, or their shapes do not fit together.
+        If the list is empty, a file holds no array, or the shapes do not fit together.
+    TypeError
+        If `paths` is a single path.
     OSError
+        If a file cannot be opened.
 
     Examples
     --------
@@ -135,9 +141,9 @@ def open_shards(paths: Sequence[str | Path]) -> Shards:
 
 def _map(path: str | Path) -> NDArray[Any]:
     try:
-        found = np.load(path, mmap_mode="r")
+        values = np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} cannot be mapped as an array: {error}") from error
-    if not isinstance(found, np.ndarray):
+    if not isinstance(values, np.ndarray):
         raise ValueError(f"{path} holds several arrays; give .npy files, of one each.")
-    return found
+    return values

@@ -1,26 +1,28 @@
 """Parse delimited text into one column of numbers and one of dates.
 
-What the file does not say is worked out from all of its rows: the separator is the one that cuts
-most rows to the same number of cells; a column holds numbers if at least half of its cells do; a
-header is a first row with a word above numbers or dates. Whatever does not fit is an error.
+The layout is inferred from all rows of the file: the separator is the one that cuts most rows to
+the same number of cells; a column holds numbers if at least half of its cells do; a header is a
+first row with a word above numbers or dates. Anything that does not fit raises an error.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import re
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp._checks import Argument, ParameterError
+from rnn_xp.data.dates import Spacing, describe_gaps, find_spacing, is_date, read_dates
 
 __all__ = ["Column", "read_column"]
 
@@ -29,7 +31,17 @@ _POLICIES = ("error", "drop", "interpolate")
 
 
 class Column(NamedTuple):
-    """Header (or index) of the column of values, the values (n,), and their dates if any."""
+    """One column of a file.
+
+    Attributes
+    ----------
+    title : str
+        Header of the column, or its index if the file has no header.
+    values : (n,) float64 array
+        The values, finite and read-only.
+    dates : tuple of n str, or None
+        Dates as written in the file; None if it has none.
+    """
 
     title: str
     values: NDArray[np.float64]
@@ -43,14 +55,14 @@ def read_column(
     date_column: str | int | None = None,
     missing: str = "error",
 ) -> Column:
-    r"""Read the column of values, and that of dates if there is one.
+    r"""Read the column of values and, if there is one, the column of dates.
 
     Parameters
     ----------
     data : bytes
         The uncompressed file.
     file : str
-        What the error messages call it.
+        Name of the file in error messages.
     column, date_column, missing
         As for `rnn_xp.data.datasets.read_csv`.
 
@@ -78,23 +90,21 @@ def read_column(
     if j == date:
         raise ValueError(f"{file}: column {table.title(j)!r} cannot be both values and dates.")
     values = _values(table, j, allow_missing=missing != "error")
-    dates = _dates(table, date if date is not None else _first_dates(table, j))
-    gaps = np.isnan(values)
-    if gaps.all():
+    if np.isnan(values).all():
         raise ValueError(f"{file}: column {table.title(j)!r} has no values.")
+    dates, spacing = _dates(table, date if date is not None else _first_dates(table, j))
+    gaps = "" if dates is None else describe_gaps(dates, spacing)
+    if missing == "interpolate":
+        values, dates = _interpolate(table, j, values, dates, spacing)
+    elif gaps:
+        warnings.warn(
+            f"{file}: {gaps}; the rows on both sides are taken for neighbours. Add the missing "
+            "rows, or fill them with missing='interpolate'.",
+            stacklevel=3,
+        )
     if missing == "drop":
-        values = values[~gaps]
-        dates = dates and tuple(d for d, gap in zip(dates, gaps, strict=True) if not gap)
-    elif gaps.any():
-        for k in (0, -1):
-            if gaps[k]:
-                raise ParameterError(
-                    " is missing and has a value on one side only, so it cannot be interpolated. "
-                    "Remove the row or pass {0}.",
-                    Argument("missing", "drop"),
-                ).within(table.where(k, j))
-        rows = np.arange(len(values))
-        values = np.interp(rows, rows[~gaps], values[~gaps])
+        given = ~np.isnan(values)
+        values, dates = values[given], dates and tuple(itertools.compress(dates, given))
     values.flags.writeable = False
     return Column(table.title(j), values, dates)
 
@@ -173,7 +183,7 @@ def _parse(data: bytes, file: str) -> _Table:
 
 
 def _split(text: str, delimiter: str) -> tuple[list[tuple[int, list[str]]], int, float]:
-    """Rows with their line numbers, the usual number of cells, and the share of rows having it."""
+    """Return numbered rows, their usual number of cells, and the fraction of rows that have it."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     rows = [(reader.line_num, [cell.strip() for cell in cells] or [""]) for cells in reader]
     filled = [k for k, (_, cells) in enumerate(rows) if cells != [""]]
@@ -188,7 +198,7 @@ def _split(text: str, delimiter: str) -> tuple[list[tuple[int, list[str]]], int,
 
 
 def _has_header(rows: list[list[str]]) -> bool:
-    """Tell whether the first row has a word where the rows below have numbers or dates."""
+    """Return True if the first row has a word where the rows below have numbers or dates."""
     first, body = rows[0], rows[1:]
     if not body:
         return all(_number(cell) is None for cell in first)
@@ -200,7 +210,7 @@ def _has_header(rows: list[list[str]]) -> bool:
 
 
 def _number(cell: str) -> float | None:
-    """Value of a cell; NaN if it is missing, None if it is not a number."""
+    """Return the value of a cell; NaN if it is missing, None if it is not a number."""
     if cell.lower() in _MISSING:
         return math.nan
     try:
@@ -214,18 +224,23 @@ def _has_digit(cell: str) -> bool:
 
 
 def _is_numeric(cells: Sequence[str]) -> bool:
-    """Tell whether half or more of the cells that are not missing are numbers."""
+    """Return True if at least half of the cells that are not missing are numbers."""
     numbers = [_number(cell) for cell in cells]
     good = sum(number is not None and not math.isnan(number) for number in numbers)
     return good > 0 and good >= sum(number is None for number in numbers)
 
 
 def _is_dates(cells: Sequence[str]) -> bool:
-    return all(_has_digit(cell) for cell in cells) and not _is_numeric(cells)
+    """Tell whether half or more of the cells that are not missing are dates, and no numbers."""
+    if _is_numeric(cells):
+        return False
+    given = [cell for cell in cells if cell.lower() not in _MISSING]
+    good = sum(map(is_date, dict.fromkeys(given)))
+    return 2 * good >= len(dict.fromkeys(given)) > 0
 
 
 def _only_numeric(table: _Table, date_column: int | None) -> int:
-    """Index of the one column that can hold the values."""
+    """Return the index of the one column that can hold the values."""
     others = [j for j in range(len(table.rows[0])) if j != date_column]
     numeric = [j for j in others if _is_numeric(table.cells(j))] if len(others) > 1 else others
     if not numeric:
@@ -240,7 +255,7 @@ def _only_numeric(table: _Table, date_column: int | None) -> int:
 
 
 def _values(table: _Table, column: int, allow_missing: bool) -> NDArray[np.float64]:
-    """Cells of a column as numbers, NaN where one is missing."""
+    """Return the cells of a column as numbers, NaN where one is missing."""
     values = np.empty(len(table.rows))
     for k, cell in enumerate(table.cells(column)):
         number = _number(cell)
@@ -262,27 +277,77 @@ def _values(table: _Table, column: int, allow_missing: bool) -> NDArray[np.float
 
 
 def _first_dates(table: _Table, value_column: int) -> int | None:
-    """Index of the first column that reads like dates, if there is one."""
+    """Return the index of the first column that reads like dates, or None."""
     others = (j for j in range(len(table.rows[0])) if j != value_column)
     return next((j for j in others if _is_dates(table.cells(j))), None)
 
 
-def _dates(table: _Table, column: int | None) -> tuple[str, ...] | None:
-    """Cells of the column of dates, checked to be in time order."""
+def _dates(table: _Table, column: int | None) -> tuple[tuple[str, ...] | None, Spacing | None]:
+    """Return the cells of the column of dates, which must be in time order, and their spacing."""
     if column is None:
-        return None
-    dates = tuple(table.cells(column))
-    for k, date in enumerate(dates):
-        if date.lower() in _MISSING:
-            raise ValueError(f"{table.where(k, column)}: the date is missing ({date!r}).")
+        return None, None
+    cells = tuple(table.cells(column))
+    known = _is_dates(cells)
+    for k, cell in enumerate(cells):
+        if cell.lower() in _MISSING:
+            raise ValueError(f"{table.where(k, column)}: the date is missing ({cell!r}).")
+        if known and not is_date(cell):
+            raise ValueError(
+                f"{table.where(k, column)}: {cell!r} is not a date, but most cells of this column "
+                "are. Remove rows that do not belong to the series, such as totals."
+            )
     try:
-        moments = [datetime.fromisoformat(date) for date in dates]
-        early = next((k for k in range(1, len(dates)) if moments[k] < moments[k - 1]), None)
-    except (ValueError, TypeError):  # not ISO 8601, or some with a time zone and some without
-        return dates
-    if early is not None:
-        raise ValueError(
-            f"{table.where(early, column)}: {dates[early]} comes after {dates[early - 1]}. "
-            "Sort the rows by time, oldest first, with one series per file."
-        )
-    return dates
+        dates = read_dates(cells)
+    except ValueError as error:
+        raise ValueError(f"{table.where(-1, column)}: {error}") from None
+    if dates is None:  # labels, such as days without a year
+        return cells, None
+    for k in range(1, len(cells)):
+        early, late = dates.moments[k - 1], dates.moments[k]
+        if late < early:
+            raise ValueError(
+                f"{table.where(k, column)}: {cells[k]} comes after {cells[k - 1]}. "
+                "Sort the rows by time, oldest first, with one series per file."
+            )
+        if late == early:
+            raise ValueError(
+                f"{table.where(k, column)}: the date {cells[k]} is there twice. A file holds one "
+                "series: keep the rows of one, and join dates and times of day in one column."
+            )
+    return cells, find_spacing(dates.moments)
+
+
+def _interpolate(
+    table: _Table,
+    column: int,
+    values: NDArray[np.float64],
+    dates: tuple[str, ...] | None,
+    spacing: Spacing | None,
+) -> tuple[NDArray[np.float64], tuple[str, ...] | None]:
+    """Fill missing cells linearly, and missing rows where the dates say how many there are."""
+    for k in (0, -1):
+        if np.isnan(values[k]):
+            raise ParameterError(
+                " is missing and has a value on one side only, so it cannot be interpolated. "
+                "Remove the row or pass {0}.",
+                Argument("missing", "drop"),
+            ).within(table.where(k, column))
+    rows = np.arange(len(values))
+    if dates is not None and spacing is not None and spacing.gaps:
+        for gap in spacing.gaps:
+            rows[gap.before + 1 :] += gap.missing
+        dates = tuple(_filled(dates, spacing))
+    given = ~np.isnan(values)
+    return np.interp(np.arange(rows[-1] + 1), rows[given], values[given]), dates
+
+
+def _filled(dates: tuple[str, ...], spacing: Spacing) -> Iterator[str]:
+    """Yield the dates with those that are missing in between."""
+    missing, column = dict(spacing.gaps), read_dates(dates)
+    for k, date in enumerate(dates):
+        yield date
+        if column is not None and k in missing:
+            moment, day = column.moments[k], max(m.day for m in column.moments)
+            for _ in range(missing[k]):
+                moment = spacing.after(moment, day)
+                yield column.write(moment)

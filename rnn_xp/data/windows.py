@@ -35,7 +35,7 @@ def as_series(values: ArrayLike, name: str = "series") -> _Floats:
         Real numbers in time order, all finite. A float array keeps its dtype and is not copied;
         integers and lists become float64.
     name : str
-        What the error messages call it.
+        Name of the values in error messages.
 
     Returns
     -------
@@ -165,12 +165,12 @@ def make_windows(series: ArrayLike, seq_length: int, horizon: int = 1) -> tuple[
 
 
 def cast_windows(windows: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
-    """Cast windows and stay a view: the series is cast, and cut again.
+    """Cast windows without making a copy of each: the series is cast and cut again.
 
     Parameters
     ----------
     windows : (N, T, ...) array
-        Such as x or y of `make_windows`, or rows of them. Of other arrays a plain cast is made.
+        x or y of `make_windows`, or rows of them. Other arrays are cast directly.
     dtype : dtype
 
     Returns
@@ -206,9 +206,9 @@ def time_split(values: ArrayLike, fraction: float = 0.8) -> tuple[NDArray[Any], 
     Parameters
     ----------
     values : (n, ...)
-        In time order.
+        Values in time order.
     fraction : float
-        Share of the training part, between 0 and 1 (both excluded).
+        Fraction of the values that train, between 0 and 1 (both excluded).
 
     Returns
     -------

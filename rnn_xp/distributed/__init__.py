@@ -1,6 +1,6 @@
-"""Ranks that train together, and the tree of sums that makes their result that of one.
+"""Ranks that train together, and the tree of sums that gives them the result of a single rank.
 
-`rnn_xp.fit` takes a `Comm`; under ``mpiexec`` the command line makes one by itself::
+`rnn_xp.fit` takes a `Comm`; under ``mpiexec`` the command line makes one itself::
 
     from rnn_xp.distributed import mpi     # needs mpi4py: pip install "rnn-xp[mpi]"
 

@@ -1,4 +1,4 @@
-"""All ranks do the same work, or none begins."""
+"""The check that all ranks were started with the same settings and data, before any begins."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["agree", "fingerprint"]
 
 
 def fingerprint(arrays: Mapping[str, Any]) -> str:
-    """sha256 of arrays on the host, by name."""
-    found = hashlib.sha256()
+    """Return the sha256 of NumPy arrays and their names."""
+    digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         host = np.asarray(array, order="C")
-        found.update(f"|{name}|{host.dtype.str}|{host.shape}|".encode())
-        found.update(host.tobytes())
-    return found.hexdigest()
+        digest.update(f"|{name}|{host.dtype.str}|{host.shape}|".encode())
+        digest.update(host.tobytes())
+    return digest.hexdigest()
 
 
 def agree(comm: Comm, what: Mapping[str, Any]) -> None:
@@ -31,18 +31,20 @@ def agree(comm: Comm, what: Mapping[str, Any]) -> None:
     ----------
     comm : Comm
     what : mapping
-        Anything that JSON can hold. The texts are exchanged only where the hashes differ.
+        The values to compare, which JSON must be able to hold. The texts are exchanged only if the
+        hashes differ.
 
     Raises
     ------
     CommError
-        On all ranks, naming what differs on the first rank that is not like rank 0.
+        If a rank differs from rank 0. All ranks raise it, and it names what differs on the first
+        such rank.
     """
     texts = {key: json.dumps(value, sort_keys=True, default=str) for key, value in what.items()}
     text = json.dumps(texts, sort_keys=True).encode()
     digest = np.frombuffer(hashlib.sha256(text).digest(), np.uint8)
-    found = comm.gather(digest)
-    other = next((rank for rank, row in enumerate(found) if (row != found[0]).any()), None)
+    digests = comm.gather(digest)
+    other = next((rank for rank, row in enumerate(digests) if (row != digests[0]).any()), None)
     if other is None:
         return
     size = int(comm.gather(np.asarray([len(text)])).max())
@@ -52,6 +54,6 @@ def agree(comm: Comm, what: Mapping[str, Any]) -> None:
     keys = [key for key in sorted(first | second) if first.get(key) != second.get(key)]
     differ = "; ".join(f"{key}: {first.get(key)} and {second.get(key)}" for key in keys)
     raise CommError(
-        f"ranks 0 and {other} are not to do the same. {differ}. Start all of them with the same "
+        f"ranks 0 and {other} were started differently. {differ}. Start all of them with the same "
         "command, data and packages, on one kind of CPU."
     )

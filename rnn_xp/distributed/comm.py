@@ -1,4 +1,4 @@
-"""What ranks have to be able to do to train together, and the one rank that is alone."""
+"""The communication that ranks need to train together, and the single rank that needs none."""
 
 from __future__ import annotations
 
@@ -12,68 +12,70 @@ __all__ = ["Comm", "CommError", "Serial"]
 
 
 class CommError(RuntimeError):
-    """The ranks cannot go on together: one is gone, or they do not do the same."""
+    """The ranks cannot continue together: one is gone, or they do different things."""
 
 
 class Comm(Protocol):
-    """Ranks that exchange flat buffers. All of them make the same calls.
+    """The communication between ranks, by flat buffers. All ranks make the same calls.
 
     Attributes
     ----------
-    rank, size : int
-        0..size-1, and how many there are.
+    rank : int
+        Number of this rank, 0..size-1.
+    size : int
+        Number of ranks.
     local_rank : int
-        0, 1, ... among the ranks of the same machine.
+        Number of this rank among the ranks of its machine, from 0.
     sharing : int
-        How many ranks, this one included, have to share this rank's cores.
+        Number of ranks, this one included, that share this rank's cores.
     device_buffers : bool
-        Whether `exchange` and `total` take buffers of a GPU's memory too.
+        True if `exchange` and `total` also take buffers in the memory of a GPU.
     """
 
     @property
     def rank(self) -> int:
-        """Number of this rank."""
+        """Number of this rank, 0..size-1."""
 
     @property
     def size(self) -> int:
-        """How many ranks there are."""
+        """Number of ranks."""
 
     @property
     def local_rank(self) -> int:
-        """Number of this rank among those of its machine."""
+        """Number of this rank among the ranks of its machine, from 0."""
 
     @property
     def device_buffers(self) -> bool:
-        """Whether buffers may be a GPU's."""
+        """True if buffers may be in the memory of a GPU."""
 
     @property
     def sharing(self) -> int:
-        """How many ranks share this rank's cores."""
+        """Number of ranks, this one included, that share this rank's cores."""
 
     def exchange(self, partner: int, send: Array | None, receive: Array | None) -> None:
-        """Send a buffer to another rank and fill one with what it sends; either may be None."""
+        """Send a buffer to another rank, and receive one into a buffer; either may be None."""
 
     def total(self, row: Array) -> Array:
-        """Sum of all ranks' rows, in whatever order is fastest."""
+        """Return the sum of all ranks' rows, in any order."""
 
     def gather(self, row: NDArray[Any]) -> NDArray[Any]:
-        """All ranks' rows, which have one length, as (size, length)."""
+        """Return the rows of all ranks, which have the same length, as an array (size, length)."""
 
 
 class Serial:
-    """A rank alone."""
+    """A single rank without others."""
 
     rank, size, sharing = 0, 1, 1
     local_rank, device_buffers = 0, False
 
     def exchange(self, partner: int, send: Array | None, receive: Array | None) -> None:
-        """There is no other rank."""
+        """Raise, because there is no other rank."""
         raise CommError(f"a rank that is alone has no partner {partner}.")
 
     def total(self, row: Array) -> Array:
-        """The row."""
+        """Return a copy of the row."""
         return row.copy()
 
     def gather(self, row: NDArray[Any]) -> NDArray[Any]:
-        """The row, as the only one."""
+        """Return the row as an array (1, length)."""
         return row[None, :].copy()

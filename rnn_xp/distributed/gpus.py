@@ -1,4 +1,4 @@
-"""One GPU of a machine for each of its ranks."""
+"""The assignment of a machine's GPUs to its ranks."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ _PRESENT = Path("/proc/driver/nvidia/gpus")  # a folder each; asking CUDA would 
 
 
 def take_own_gpu(comm: Comm, device: str | None = None) -> str:
-    """Let this process see one GPU of its machine, by its number among the ranks there.
+    """Restrict this process to one GPU of its machine, chosen by the local rank.
 
-    To be called before a library first looks for GPUs, such as by `rnn_xp.get_backend`; it then
-    has that one as ``cuda:0``. Where a scheduler has shown each rank its own, or there are less
-    than two, nothing is done. Ranks that are more than the GPUs share them.
+    Call it before a library first looks for GPUs, as `rnn_xp.get_backend` does; the library then
+    sees the chosen GPU as ``cuda:0``. Nothing is changed if a scheduler has assigned a GPU to each
+    rank already, or if there are fewer than two. If there are more ranks than GPUs, they share
+    them.
 
     Parameters
     ----------
     comm : Comm
     device : str, optional
-        That the user has chosen; by default that in ``RNN_XP_DEVICE``. One with a number, such as
-        ``cuda:1``, is left alone.
+        The device that the user has chosen; by default the value of ``RNN_XP_DEVICE``. If it has a
+        number, such as ``cuda:1``, nothing is changed.
 
     Returns
     -------
     str
-        What ``CUDA_VISIBLE_DEVICES`` was set to; empty if it was left alone.
+        The new value of ``CUDA_VISIBLE_DEVICES``; empty if it was not changed.
     """
     if ":" in (device or os.environ.get("RNN_XP_DEVICE", "")):
         return ""

@@ -1,12 +1,12 @@
-"""One sum per step over all ranks: gradients, loss, and whether somebody wants to stop.
+"""One sum over all ranks in each update: gradients, loss, and a request to stop.
 
-``exact``: each rank sends the sums of its aligned subtrees, at most two of each height and mostly
-one in all, to a partner that holds the neighbouring ones; both join what they have, and so on with
-partners twice as far away. After log2(size) such exchanges all ranks hold the one tree's sum, to
-the bit that a single rank would have made. What is sent does not grow with the data.
+``exact``: each rank sends the sums of its aligned subtrees (at most two of each height, and mostly
+one in all) to a partner that holds the neighbouring subtrees. Both join them, and continue with
+partners twice as far away. After log2(size) exchanges all ranks hold the sum over the whole tree,
+with the bits of a single rank. The messages do not grow with the data.
 
-``fast``: each rank adds up all of its own, and the library of MPI adds the ranks in its own order.
-The bits repeat for a number of ranks, and differ from one number to another.
+``fast``: each rank adds up its own blocks, and the MPI library adds the ranks in its own order.
+The bits repeat for the same number of ranks, and differ between numbers of ranks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _REASON = 256  # bytes
 
 
 class _Part(NamedTuple):
-    """What a rank, or the ranks it has exchanged with, know of a sum."""
+    """The part of a sum that a rank, and the ranks it has exchanged with, know."""
 
     leaves: range
     sums: list[Subtree[_Row]]
@@ -40,21 +40,21 @@ class _Part(NamedTuple):
 
 
 class Ranks:
-    """One rank among others, in a training.
+    """The ranks of a training, seen from one of them.
 
-    A NaN needs no flag of its own: added to anything it stays one, so that after a sum every
-    rank holds it, and comes to the conclusion that a single one would.
+    A NaN needs no flag: it survives any sum, so every rank receives it and draws the same
+    conclusion as a single rank.
 
     Parameters
     ----------
     comm : Comm
-    reduction : str
-        "exact" or "fast".
+    reduction : {"exact", "fast"}
+        How sums are made, see `rnn_xp.distributed.reduction`.
 
     Attributes
     ----------
     stopped : str
-        Why all ranks stop after this epoch; empty if they do not. The same on all of them.
+        Why all ranks stop after this epoch; empty if they do not. It is the same on all ranks.
     """
 
     def __init__(self, comm: Comm, reduction: str = "exact") -> None:
@@ -66,53 +66,56 @@ class Ranks:
         self._number = 0
 
     def shares(self, leaves: int) -> Shares:
-        """Share leaves out evenly."""
+        """Return the function that gives each rank its leaves, evenly."""
         return functools.partial(share, leaves, self.comm.size)
 
     @staticmethod
     def on_host(dtype: str) -> Empty:
-        """Make buffers of host memory."""
+        """Return the function that makes buffers in host memory."""
         return functools.partial(np.empty, dtype=dtype)
 
     def ask_to_stop(self, reason: str) -> None:
-        """Let all ranks stop after the epoch of the next sum, which tells them."""
+        """Ask all ranks to stop after the next epoch, whose sums carry the request."""
         self._wish = self._wish or reason
 
     def total(
         self, shares: Shares, sums: Sequence[Subtree[_Row]], width: int, empty: Empty
     ) -> _Row:
-        """Sum over all leaves.
+        """Return the sum over the leaves of all ranks.
 
         Parameters
         ----------
         shares : callable
-            Leaves of each rank, at least one in all; the same on all ranks.
+            ``shares(rank)`` gives the leaves of each rank, the same on all ranks. There is at least
+            one leaf.
         sums : sequence of Subtree
-            Those of this rank's leaves, as `join` leaves them; rows of ``width`` numbers.
+            The sums over this rank's leaves, as `join` returns them. Each is a row of ``width``
+            numbers.
         width : int
+            Number of entries of a row.
         empty : callable
-            ``empty(n)`` makes a buffer of n numbers, of the dtype and in the memory of the rows:
-            on the host, or what `Comm.device_buffers` allows.
+            ``empty(n)`` makes a buffer of n numbers with the dtype and in the memory of the rows:
+            on the host, or on a device if `Comm.device_buffers` is true.
 
         Returns
         -------
         array (width,)
-            The same on all ranks.
+            The sum, the same on all ranks.
 
         Raises
         ------
         ValueError
-            If the sums are of other leaves than this rank's.
+            If the sums are not over this rank's leaves.
         CommError
             If the ranks are not at the same sum.
         """
-        own = shares(self.comm.rank)
-        if [(part.start, part.height) for part in sums] != aligned(own):
+        leaves = shares(self.comm.rank)
+        if [(part.start, part.height) for part in sums] != aligned(leaves):
             raise ValueError(
-                f"rank {self.comm.rank} has to sum over the leaves {own}, and no other."
+                f"rank {self.comm.rank} has to sum over the leaves {leaves}, and no other."
             )
         self._number = (self._number + 1) % _ROUND
-        mine = _Part(own, list(sums), float(bool(self._wish)))
+        mine = _Part(leaves, list(sums), float(bool(self._wish)))
         make = self._exact if self.reduction == "exact" else self._fast
         row, stop = make(shares, mine, width, empty)
         if stop and not self.stopped:
@@ -175,7 +178,7 @@ class Ranks:
     def _receive(
         self, partner: int, mine: _Part | None, leaves: range, width: int, empty: Empty
     ) -> _Part:
-        """Exchange with a partner that holds these leaves, or only listen to it."""
+        """Exchange parts with a partner that holds these leaves, or only receive."""
         places = aligned(leaves)
         message = empty(_HEAD + len(places) * width)
         send = None if mine is None else self._message(mine, width, empty)
@@ -185,16 +188,16 @@ class Ranks:
         sums = [Subtree(*place, row) for place, row in zip(places, rows, strict=True)]
         return _Part(leaves, sums, float(message[0]))
 
-    def _check_number(self, found: float, expected: int) -> None:
-        if found != expected:
+    def _check_number(self, number: float, expected: int) -> None:
+        if number != expected:
             raise CommError(
                 f"rank {self.comm.rank} is at another sum than its partner ({expected} and "
-                f"{found:g}): the ranks do not do the same. Give all of them the same data, "
+                f"{number:g}): the ranks do not do the same. Give all of them the same data, "
                 "settings and callbacks."
             )
 
     def _reason(self) -> str:
-        """What the first rank with a reason to stop says; all ranks come here together."""
+        """Return the reason of the first rank that has one; all ranks call this together."""
         text = np.zeros(_REASON, np.uint8)
         mine = self._wish.encode()[:_REASON]
         text[: len(mine)] = np.frombuffer(mine, np.uint8)

@@ -1,4 +1,4 @@
-"""Ranks as threads of one process, so that a test needs neither MPI nor a launcher."""
+"""Ranks that are threads of one process, for tests without MPI and a launcher."""
 
 from __future__ import annotations
 
@@ -78,43 +78,43 @@ class Simulated:
             receive[...] = row
 
     def total(self, row: NDArray[Any]) -> NDArray[Any]:
-        """Sum, in the order of the ranks."""
+        """Return the sum, in the order of the ranks."""
         total: NDArray[Any] = self.gather(row).sum(axis=0, dtype=row.dtype)
         return total
 
     def gather(self, row: NDArray[Any]) -> NDArray[Any]:
-        """All rows."""
-        found = np.empty((self.size, row.size), row.dtype)
-        found[self.rank] = row
+        """Return the rows of all ranks as an array (size, length)."""
+        rows = np.empty((self.size, row.size), row.dtype)
+        rows[self.rank] = row
         others = [rank for rank in range(self.size) if rank != self.rank]
         for rank in others:
             self.exchange(rank, row, None)
         for rank in others:
-            self.exchange(rank, None, found[rank])
-        return found
+            self.exchange(rank, None, rows[rank])
+        return rows
 
 
 def simulate(size: int, work: Callable[[Comm], _T], *, deadline: float = 10.0) -> list[_T]:
-    """Let threads do what ranks would.
+    """Run a function on several ranks, each of which is a thread.
 
     Parameters
     ----------
     size : int
-        Ranks, >= 1.
+        Number of ranks, >= 1.
     work : callable
-        ``work(comm)``, called on every rank.
+        ``work(comm)`` is called on every rank.
     deadline : float
         Seconds that a rank waits for another.
 
     Returns
     -------
     list
-        What each rank returned.
+        The results, by rank.
 
     Raises
     ------
     Exception
-        That of the rank that failed first.
+        The exception of the rank that failed first.
 
     Examples
     --------
@@ -122,12 +122,12 @@ def simulate(size: int, work: Callable[[Comm], _T], *, deadline: float = 10.0) -
     [3.0, 3.0, 3.0]
     """
     post = _Post(deadline)
-    found: list[Any] = [None] * size
+    results: list[Any] = [None] * size
     errors: list[BaseException] = []
 
     def run(rank: int) -> None:
         try:
-            found[rank] = work(Simulated(rank, size, post))
+            results[rank] = work(Simulated(rank, size, post))
         except BaseException as error:
             errors.append(error)
             post.fail(rank)
@@ -142,4 +142,4 @@ def simulate(size: int, work: Callable[[Comm], _T], *, deadline: float = 10.0) -
         thread.join()
     if errors:
         raise errors[0]
-    return found
+    return results

@@ -1,15 +1,15 @@
-"""The fixed binary tree in which sums over blocks are added, whoever holds which of its parts.
+"""The fixed binary tree in which sums over blocks are added, on any number of ranks.
 
 The tree over n leaves splits at the largest power of two below n. An aligned run of leaves,
-``k * 2**h .. (k + 1) * 2**h - 1``, is a subtree of height h of every such tree that has all of
-them, however many leaves follow; so its sum may be made anywhere, and is the same to the bit. Over
-seven leaves, of which one rank holds 0..2 and another 3..6::
+``k * 2**h .. (k + 1) * 2**h - 1``, is a subtree of height h of every tree that contains these
+leaves, however many leaves follow. So its sum can be computed anywhere, with the same bits. An
+example with seven leaves, of which one rank holds 0..2 and another 3..6::
 
     (((0 1) (2 3)) ((4 5) 6))        the tree
-      (0 1)  2                       what the first can add up
-                3   (4 5) 6          what the second can
+      (0 1)  2                       the sums of the first rank
+                3   (4 5) 6          the sums of the second rank
 
-Whoever holds neighbouring subtrees joins them as far as both halves are there, and nothing else.
+A rank that holds both halves of a subtree joins them, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Shares", "Subtree", "aligned", "fold", "join", "share", "tree_sum"]
 _T = TypeVar("_T")
 
 Shares: TypeAlias = Callable[[int], range]
-"""Leaves of each rank, ``shares(rank)``: runs that follow each other."""
+"""``shares(rank)`` is the run of leaves of a rank; the runs follow each other."""
 
 
 class Subtree(NamedTuple, Generic[_T]):
@@ -34,18 +34,19 @@ class Subtree(NamedTuple, Generic[_T]):
 
 
 def join(parts: Iterable[Subtree[_T]], add: Callable[[_T, _T], _T]) -> list[Subtree[_T]]:
-    """Join neighbouring subtrees wherever both halves of the next higher one are there.
+    """Join neighbouring subtrees wherever both halves of the next higher subtree are present.
 
     Parameters
     ----------
     parts : iterable of Subtree
-        In order, without a gap.
+        Subtrees in order, without a gap.
     add : callable
+        ``add(left, right)`` returns the sum of two totals.
 
     Returns
     -------
     list of Subtree
-        At most two of each height: those of `aligned` over all leaves that the parts have.
+        The subtrees that `aligned` lists for all leaves of the parts, at most two of each height.
 
     Examples
     --------
@@ -56,19 +57,19 @@ def join(parts: Iterable[Subtree[_T]], add: Callable[[_T, _T], _T]) -> list[Subt
     4 2 ((45)(67))
     8 0 8
     """
-    found: list[Subtree[_T]] = []
+    joined: list[Subtree[_T]] = []
     for part in parts:
         start, height, total = part
         # The left half of a subtree begins at an even multiple of its size.
-        while found and found[-1].height == height and not (found[-1].start >> height) % 2:
-            left = found.pop()
+        while joined and joined[-1].height == height and not (joined[-1].start >> height) % 2:
+            left = joined.pop()
             start, height, total = left.start, height + 1, add(left.total, total)
-        found.append(Subtree(start, height, total))
-    return found
+        joined.append(Subtree(start, height, total))
+    return joined
 
 
 def fold(parts: Sequence[Subtree[_T]], add: Callable[[_T, _T], _T]) -> _T:
-    """Add up what `join` left of all leaves from 0 on, the last parts first.
+    """Return the sum over the subtrees that `join` made of all leaves from 0 on, the last first.
 
     Examples
     --------
@@ -86,7 +87,7 @@ def fold(parts: Sequence[Subtree[_T]], add: Callable[[_T, _T], _T]) -> _T:
 
 
 def tree_sum(leaves: Iterable[_T], add: Callable[[_T, _T], _T]) -> _T:
-    """Sum in the order of a fixed binary tree, holding only log2(n) partial sums.
+    """Return the sum in the order of the fixed binary tree, holding only log2(n) partial sums.
 
     The tree over n leaves splits at the largest power of two below n, so the subtree over any
     aligned run of leaves does not depend on how many follow.
@@ -94,12 +95,14 @@ def tree_sum(leaves: Iterable[_T], add: Callable[[_T, _T], _T]) -> _T:
     Parameters
     ----------
     leaves : iterable
-        In order of their index; at least one.
+        At least one leaf, in order.
     add : callable
+        ``add(left, right)`` returns the sum of two.
 
     Returns
     -------
-    The sum.
+    object
+        The sum.
 
     Examples
     --------
@@ -110,15 +113,16 @@ def tree_sum(leaves: Iterable[_T], add: Callable[[_T, _T], _T]) -> _T:
 
 
 def share(leaves: int, size: int, rank: int) -> range:
-    """Leaves of a rank: a run of them, as many as others have or one more.
+    """Return the leaves of a rank: a run whose length differs by at most one between ranks.
 
     Parameters
     ----------
     leaves : int
+        Number of leaves.
     size : int
-        Ranks. Where there are more of them than leaves, some have none.
+        Number of ranks. If there are more ranks than leaves, some have none.
     rank : int
-        0..size-1.
+        Number of the rank, 0..size-1.
 
     Examples
     --------
@@ -129,17 +133,17 @@ def share(leaves: int, size: int, rank: int) -> range:
 
 
 def aligned(leaves: range) -> list[tuple[int, int]]:
-    """Give (start, height) of the largest aligned subtrees of a run of leaves, in order.
+    """Return (start, height) of the largest aligned subtrees of a run of leaves, in order.
 
     Examples
     --------
     >>> aligned(range(3, 9))
     [(3, 0), (4, 2), (8, 0)]
     """
-    found, start = [], leaves.start
+    subtrees, start = [], leaves.start
     while start < leaves.stop:
         room = (leaves.stop - start).bit_length() - 1
         height = min(room, (start & -start).bit_length() - 1) if start else room
-        found.append((start, height))
+        subtrees.append((start, height))
         start += 1 << height
-    return found
+    return subtrees

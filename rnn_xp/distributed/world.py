@@ -1,4 +1,4 @@
-"""Ranks of MPI, by mpi4py, which is imported when the first one is asked for."""
+"""Ranks of MPI, by mpi4py, which is imported on first use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 def launched_ranks() -> int:
-    """How many ranks a launcher has started, this one included; 1 without a launcher."""
+    """Return the number of ranks that a launcher has started, or 1 without a launcher."""
     for name in _SIZES:
         if (value := os.environ.get(name, "")).isdecimal():
             return int(value)
@@ -46,9 +46,9 @@ class MPI:
     ----------
     world : mpi4py communicator
     deadline : float
-        Seconds.
+        Seconds to wait for another rank.
     device_buffers : bool
-        Whether this MPI reads and writes a GPU's memory.
+        If True, MPI is given buffers in the memory of a GPU.
     """
 
     def __init__(self, world: Any, deadline: float, device_buffers: bool = False) -> None:
@@ -64,7 +64,7 @@ class MPI:
         self.sharing = len(self._ranks_with(f"{socket.gethostname()} {cores}"))
 
     def exchange(self, partner: int, send: Array | None, receive: Array | None) -> None:
-        """Send a buffer to another rank and fill one with what it sends; either may be None."""
+        """Send a buffer to another rank, and receive one into a buffer; either may be None."""
         self._settle(send, receive)
         requests = []
         if receive is not None:
@@ -74,34 +74,34 @@ class MPI:
         self._wait(requests, self.deadline)
 
     def total(self, row: Array) -> Array:
-        """Sum of all ranks' rows, in the order of MPI."""
-        found = array_namespace(row).empty_like(row)
+        """Return the sum of all ranks' rows, in the order of MPI."""
+        total = array_namespace(row).empty_like(row)
         self._settle(row)
-        self._wait([self._comm.Iallreduce(row, found)], self.deadline)
-        return found
+        self._wait([self._comm.Iallreduce(row, total)], self.deadline)
+        return total
 
     def gather(self, row: NDArray[Any]) -> NDArray[Any]:
-        """All ranks' rows, which have one length, as (size, length)."""
-        found = np.empty((self.size, row.size), row.dtype)
+        """Return the rows of all ranks, which have the same length, as an array (size, length)."""
+        rows = np.empty((self.size, row.size), row.dtype)
         row = np.ascontiguousarray(row)
-        self._wait([self._comm.Iallgather(row, found)], _PATIENT * self.deadline)
-        return found
+        self._wait([self._comm.Iallgather(row, rows)], _PATIENT * self.deadline)
+        return rows
 
     def abort(self, status: int) -> None:
-        """End all ranks at once."""
+        """End all ranks at once with this exit status."""
         sys.stdout.flush()
         sys.stderr.flush()
         time.sleep(_TO_BE_READ)
         self._world.Abort(status)
 
     def _settle(self, *buffers: Array | None) -> None:
-        """Wait for what is still to be computed in them, or read: MPI knows no streams."""
+        """Wait until the device has finished with the buffers, because MPI knows no streams."""
         for buffer in buffers if self.device_buffers else ():
             if buffer is not None and not isinstance(buffer, np.ndarray):
                 backend_of(buffer).synchronize()
 
     def _wait(self, requests: list[Any], seconds: float) -> None:
-        """Wait with a deadline: a rank that is gone or stalls would never answer."""
+        """Wait with a deadline, because a rank that is gone or stalls never answers."""
         begun, waiting = time.monotonic(), requests
         while waiting := [request for request in waiting if not request.Test()]:
             waited = time.monotonic() - begun
@@ -115,13 +115,13 @@ class MPI:
                 self.abort(_NO_ANSWER)
 
     def _ranks_with(self, what: str) -> list[int]:
-        """Ranks of which the same is true."""
+        """Return the ranks for which this text is the same."""
         mine = np.frombuffer(hashlib.sha256(what.encode()).digest(), np.uint8)
         same = (self.gather(mine) == mine).all(axis=1)
         return [int(rank) for rank in np.flatnonzero(same)]
 
     def _end_all_on_error(self) -> None:
-        """An exception that nobody catches ends all ranks; the others would wait for this one."""
+        """Let an uncaught exception end all ranks, which would otherwise wait for this one."""
         before = sys.excepthook
 
         def hook(
@@ -140,31 +140,30 @@ _found: list[MPI] = []
 def mpi(*, deadline: float | None = None, device_buffers: bool | None = None) -> MPI:
     """Join the ranks that ``mpiexec`` or ``srun`` has started.
 
-    From now on an exception that nobody catches ends all ranks, with its traceback. (A
-    ``sys.exit`` on one rank does so only under ``python -m mpi4py``; without it, the others end
-    at their deadline.)
+    From then on an uncaught exception ends all ranks, with its traceback. (A ``sys.exit`` on one
+    rank does so only under ``python -m mpi4py``; without it, the others end at their deadline.)
 
     Parameters
     ----------
     deadline : float, optional
-        Seconds to wait for another rank before all are ended; by default those in the
+        Seconds to wait for another rank before all are ended; by default the value of the
         environment variable ``RNN_XP_MPI_TIMEOUT``, or 30.
     device_buffers : bool, optional
-        Whether sums of CuPy and torch are handed to MPI where they lie, on the GPU, which a
-        CUDA-aware MPI reads and any other dies of; by default whether the environment variable
-        ``RNN_XP_MPI_DEVICE_BUFFERS`` is 1. Otherwise they go through the host.
+        If True, sums of CuPy and torch are handed to MPI on the GPU, which requires a CUDA-aware
+        MPI; any other MPI crashes. If False, they are copied to the host first. By default True if
+        the environment variable ``RNN_XP_MPI_DEVICE_BUFFERS`` is 1.
 
     Returns
     -------
     MPI
-        The same for every call.
+        This rank; every call returns the same object.
 
     Raises
     ------
     ImportError
-        If mpi4py or the library of MPI is missing.
+        If mpi4py or the MPI library is missing.
     CommError
-        If mpi4py does not see the launcher's ranks, because it is built for another MPI.
+        If mpi4py does not see the launcher's ranks, because it was built for another MPI.
     """
     if not _found:
         launched = launched_ranks()

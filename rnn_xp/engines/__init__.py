@@ -1,3 +1,3 @@
-"""Engines: how an epoch is computed. The portable one is the definition of right."""
+"""Engines compute whole epochs; the portable engine defines the right result."""
 
 __all__: list[str] = []

@@ -17,20 +17,19 @@ _WORTH_A_THREAD = 8192  # numbers in the state of a block
 
 
 def default_block_rows(backend: Backend, rows: int, hidden_size: int) -> int:
-    """Rows of a block for an update of so many rows: 1040 on a CPU, 65,536 on an accelerator.
+    """Return the default number of rows of a block: 1040 on a CPU, 65,536 on an accelerator.
 
-    On a CPU a block's arrays should stay in cache and there should be blocks for all threads;
-    the 8317 rows of the reference workload make 8 of 1040. What would be a single block is cut in
-    two, if its halves are worth a thread each. On an accelerator every further block repeats all
-    kernel launches.
+    On a CPU a block's arrays should stay in cache, and there should be blocks for all threads; the
+    8317 rows of the reference workload make 8 blocks. A single block is cut in two if each half is
+    enough work for a thread. On an accelerator every further block repeats all kernel launches.
 
     Parameters
     ----------
     backend : Backend
     rows : int
-        N of an update.
+        Number of rows of an update.
     hidden_size : int
-        H.
+        Number of hidden units.
 
     Examples
     --------
@@ -47,7 +46,7 @@ def default_block_rows(backend: Backend, rows: int, hidden_size: int) -> int:
 
 
 class Batch(NamedTuple):
-    """Rows to train on. Every array that is given has N rows; `rnn_xp.Network` documents them."""
+    """Rows of data. Every array that is not None has N rows; `rnn_xp.fit` documents them."""
 
     x: Array
     y: Array
@@ -57,12 +56,12 @@ class Batch(NamedTuple):
     reset: Array | None = None
 
     def rows(self, start: int, stop: int) -> Batch:
-        """Rows start..stop-1, as far as there are any; views where the library has them."""
+        """Return the rows start..stop-1 or fewer at the end, as views if the library has views."""
         stop = min(stop, self.x.shape[0])
         return Batch(*(None if a is None else a[start:stop, ...] for a in self))
 
     def take(self, index: Array, *, xp: Namespace) -> Batch:
-        """Rows by index."""
+        """Return the rows with these indices."""
 
         def take(array: Array) -> Array:
             return array[index] if isinstance(array, Shards) else xp.take(array, index, axis=0)
@@ -70,7 +69,10 @@ class Batch(NamedTuple):
         return Batch(*(None if a is None else take(a) for a in self))
 
     def steps(self, start: int, stop: int, topology: str) -> Batch:
-        """Steps start..stop-1 of what has steps: x has none in one_to_many, y in many_to_one."""
+        """Return the steps start..stop-1 of the arrays that have a time axis.
+
+        x has none in one_to_many, and y has none in many_to_one.
+        """
         cut, weight = slice(start, stop), self.sample_weight
 
         def of_steps(array: Array) -> Array:
@@ -89,28 +91,29 @@ class Batch(NamedTuple):
 
     @property
     def options(self) -> dict[str, Array | None]:
-        """Arguments of the network's methods beyond x, y and the weights."""
+        """The keyword arguments lengths, mask and reset of the network's methods."""
         return {"lengths": self.lengths, "mask": self.mask, "reset": self.reset}
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Rows in blocks, which are numbered over the rows of all ranks.
+    """Rows in blocks, whose numbers run over the rows of all ranks.
 
     Attributes
     ----------
     batch : Batch
-        The rows that are here.
+        The rows that this rank holds.
     block_rows : int
-        Of each block; the last one may have less.
+        Number of rows of a block; the last block may have fewer.
     held : range
-        Numbers of the blocks whose rows are here.
+        Numbers of the blocks that this rank holds.
     own : range
-        Numbers of those that are computed here.
+        Numbers of the blocks that this rank computes.
     shares : callable or None
-        ``shares(rank)`` is what each rank computes; None without other ranks.
+        ``shares(rank)`` gives the numbers of the blocks that each rank computes; None for a single
+        rank.
     scattered : bool
-        Whether each rank holds its own blocks alone.
+        True if each rank holds only the blocks that it computes.
     """
 
     batch: Batch
@@ -121,6 +124,6 @@ class Blocks:
     scattered: bool = False
 
     def __getitem__(self, number: int) -> Batch:
-        """Rows of a block."""
+        """Return the rows of a block."""
         start = (number - self.held.start) * self.block_rows
         return self.batch.rows(start, start + self.block_rows)

@@ -8,9 +8,9 @@ order in which the blocks' gradients are added, are fixed here and are part of t
     tree         (g0 + g1)                (g2 + g3)          ...
                         ((g0 + g1) + (g2 + g3))              ...
 
-Who computes a block is not: any number of threads, and any number of ranks on other machines,
-gives the same bits. And no more is held at once than the blocks being computed and a few gradients,
-however many rows there are.
+Who computes a block is not part of it: any number of threads, and any number of ranks on other
+machines, gives the same bits. Only the blocks in progress and a few gradients are in memory at
+once, however many rows there are.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from rnn_xp._typing import Array, Loss, Optimizer, Params, Workspace
+from rnn_xp._typing import Array, Loss, Params, Workspace
 from rnn_xp.backend import Backend
 from rnn_xp.distributed import Ranks, Shares, Subtree, fold, join, tree_sum
 from rnn_xp.engines.blocks import Batch, Blocks
+from rnn_xp.engines.evaluations import Evaluations, ValueAndGrads
 from rnn_xp.engines.ranks import sum_of_ranks, weight_of_ranks
 from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import total_weight
 from rnn_xp.network import Network, sequence
 from rnn_xp.network.call import Options
 from rnn_xp.network.pipeline import Carry, loss_weight
+from rnn_xp.optim import Optimizer
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["PortableEngine"]
 
 _T = TypeVar("_T")
-_ValueAndGrads: TypeAlias = tuple[Array, Params]
 
 
 @dataclass
@@ -53,28 +54,28 @@ class PortableEngine:
     loss : callable
     optimizer : Optimizer
     backend : Backend
-        Where the data live.
+        Where the data are.
     data : Batch
+        The rows to train on.
     block_rows : int
-        Rows of a block, part of the definition of the result.
+        Number of rows of a block, which is part of the definition of the result.
     batches : callable, optional
-        ``batches(epoch)`` gives the epoch's minibatches as index arrays; without it the full
-        batch is used.
+        ``batches(epoch)`` gives the epoch's minibatches as index arrays. By default every update
+        uses the full batch.
     truncate : (int, int), optional
-        (k1, k2) of truncated backpropagation; one update for each segment of the full batch.
+        (k1, k2) for truncated backpropagation, with one update for each segment of the full batch.
     noise : callable, optional
-        ``noise(step, block)`` gives the generator for the dropout of a block in an update.
+        ``noise(step, block)`` gives the generator for the dropout of a block in an update. By
+        default there is no dropout.
     workers : int
-        Threads; more than one only where several can work at once, which is NumPy.
+        Number of threads. More than one is useful on NumPy only.
     ranks : Ranks, optional
-        Others that compute a part of the blocks.
+        The ranks that share the blocks; by default there is one.
     shares : callable, optional
-        The blocks of each rank, where ``data`` are the rows of this rank's alone. Goes with the
-        full batch.
+        The blocks of each rank if ``data`` holds the rows of this rank only, which requires the
+        full batch. By default ``data`` holds all rows.
     reason : str
-        Why no faster engine does this, where there might be one.
-    gradient : callable, optional
-        ``gradient(params) -> (loss, grads)`` of the full batch, in another way.
+        Why a faster engine is not used; empty if there is none to consider.
     """
 
     name: ClassVar[str] = "portable"
@@ -92,16 +93,20 @@ class PortableEngine:
     ranks: Ranks | None = None
     shares: Shares | None = None
     reason: str = ""
-    gradient: Callable[[Params], _ValueAndGrads] | None = None
-    evaluations: int = 0
-    _totals: dict[int | None, Any] = field(default_factory=dict)  # of segments; None: of all steps
-    _pool: ThreadPoolExecutor | None = None
-    _seen: list[tuple[Params, _ValueAndGrads]] = field(default_factory=list)
-    _workspaces: list[Workspace | None] = field(default_factory=list)
+    _evaluated: Evaluations = field(default_factory=Evaluations, init=False)
+    # By the number of a segment; under None for all steps.
+    _totals: dict[int | None, Any] = field(default_factory=dict, init=False)
+    _pool: ThreadPoolExecutor | None = field(default=None, init=False)
+    _workspaces: list[Workspace | None] = field(default_factory=list, init=False)
+
+    @property
+    def evaluations(self) -> int:
+        """Number of times the loss and its gradient have been computed."""
+        return self._evaluated.count
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Keep the threads for the time of a fit."""
+        """Hold the threads, for the duration of one training."""
         if self.workers == 1:
             yield
             return
@@ -122,10 +127,11 @@ class PortableEngine:
         Returns
         -------
         params : Params
-        opt_state : optimiser state
+        opt_state : object
+            The optimiser's state.
         losses : Array (epochs,)
-            Full batch: the loss before each update. Minibatches and segments: each epoch's mean
-            of their losses, weighted by what they count.
+            With the full batch, the loss before each update. With minibatches or segments, the
+            mean of their losses over each epoch, weighted by their total weights.
         """
         losses = []
         for epoch in range(first_epoch, first_epoch + epochs):
@@ -139,35 +145,26 @@ class PortableEngine:
             losses.append(value)
         return params, opt_state, self.backend.xp.stack(losses)
 
-    def value_and_grad(self, params: Params) -> _ValueAndGrads:
-        """Loss and gradient over all rows, without dropout.
+    def value_and_grad(self, params: Params) -> ValueAndGrads:
+        """Return the loss and its gradient over all rows, without dropout.
 
-        L-BFGS ends each line search on parameters it has already evaluated and comes back with
-        the same dict, so the latest results are kept and recognised by identity.
+        L-BFGS ends each line search on parameters that it has already evaluated and comes back
+        with the same dict, so the latest results are kept and recognised by identity.
         """
-        for seen, result in self._seen:
-            if seen is params:
-                return result
-        if self.gradient is None:
-            result = self._evaluate(params, self.blocks, self.total_of_data, 0)
-        else:
-            result = self.gradient(params)
-            self.evaluations += 1
-        self._seen.append((params, result))
-        return result
+        return self._evaluated.value_and_grad(params, self._gradient)
 
     def loss_value(self, params: Params, batch: Batch) -> Array:
-        """Loss of any rows, such as those of a validation, without dropout and gradients.
+        """Return the loss of any rows, such as validation rows, without dropout and gradients.
 
         Returns
         -------
         Array ()
-            To the bit what `value_and_grad` makes of the same rows.
+            The same bits as the loss that `value_and_grad` computes for the same rows.
         """
         blocks, total = self.cut(batch), self.total(batch)
         steps = batch.y.shape[1] if self.net.topology == "one_to_many" else None
 
-        def block(number: int) -> _ValueAndGrads:
+        def block(number: int) -> ValueAndGrads:
             rows = blocks[number]
             with self._workspace() as workspace:
                 pred, _ = self.net.forward(
@@ -179,14 +176,13 @@ class PortableEngine:
 
     def _full_batch(self, params: Params, opt_state: Any, epoch: int) -> tuple[Params, Any, Array]:
         if self.noise is None:
-            self._seen = [entry for entry in self._seen if entry[0] is params]
-            value, grads = self.value_and_grad(params)
-        else:
-            value, grads = self._evaluate(params, self.blocks, self.total_of_data, epoch)
-        params, opt_state = self.optimizer.update(
-            grads, opt_state, params, value=value, value_and_grad=self.value_and_grad
-        )
+            return self._evaluated.update(self.optimizer, params, opt_state, self._gradient)
+        value, grads = self._evaluate(params, self.blocks, self.total_of_data, epoch)
+        params, opt_state = self.optimizer.update(grads, opt_state, params, value=value)
         return params, opt_state, value
+
+    def _gradient(self, params: Params) -> ValueAndGrads:
+        return self._evaluate(params, self.blocks, self.total_of_data, 0)
 
     def _minibatches(
         self, params: Params, opt_state: Any, epoch: int, batches: Sequence[Any]
@@ -229,18 +225,18 @@ class PortableEngine:
         return params, opt_state, mean.value
 
     def _before(self, params: Params, number: int, step: int) -> Carry | None:
-        """State of a block of rows before a step, or None before the first."""
+        """Return the state of a block of rows before a step; None before the first step."""
         if not step:
             return None
         rows = self.blocks[number].steps(0, step, self.net.topology)
         _, state = self.net.forward(params, rows.x, mask=rows.mask, reset=rows.reset)
         return Carry(state, None)
 
-    def _evaluate(self, params: Params, blocks: Blocks, total: Any, step: int) -> _ValueAndGrads:
-        """Loss and gradient over the given rows, block by block."""
-        self.evaluations += 1
+    def _evaluate(self, params: Params, blocks: Blocks, total: Any, step: int) -> ValueAndGrads:
+        """Return the loss and the gradient over the given rows, computed block by block."""
+        self._evaluated.count += 1
 
-        def block(number: int) -> _ValueAndGrads:
+        def block(number: int) -> ValueAndGrads:
             rows = blocks[number]
             with self._workspace() as workspace:
                 return self.net.value_and_grad(
@@ -259,11 +255,11 @@ class PortableEngine:
         carries: dict[int, Carry | None],
         following: int,
         context: int,
-    ) -> _ValueAndGrads:
-        """`_evaluate` from the state that each block was left in; ``carries`` are renewed."""
-        self.evaluations += 1
+    ) -> ValueAndGrads:
+        """Do as `_evaluate`, from the state that each block has reached; update ``carries``."""
+        self._evaluated.count += 1
 
-        def block(number: int) -> _ValueAndGrads:
+        def block(number: int) -> ValueAndGrads:
             rows, before = blocks[number], carries[number]
             x = rows.x if before is None or before.x is None else before.x
             value, grads, carries[number] = self.net.segment_value_and_grad(
@@ -276,18 +272,18 @@ class PortableEngine:
         return self._sum(block, blocks, params)
 
     def _sum(
-        self, block: Callable[[int], _ValueAndGrads], blocks: Blocks, like: Params
-    ) -> _ValueAndGrads:
-        """Sum over all blocks, of which other ranks may compute some."""
-        found = self._map(block, blocks.own)
+        self, block: Callable[[int], ValueAndGrads], blocks: Blocks, like: Params
+    ) -> ValueAndGrads:
+        """Return the sum over all blocks, some of which other ranks may compute."""
+        computed = self._map(block, blocks.own)
         if self.ranks is None or blocks.shares is None:
-            return tree_sum(found, _add)
-        leaves = zip(blocks.own, found, strict=True)
+            return tree_sum(computed, _add)
+        leaves = zip(blocks.own, computed, strict=True)
         sums = join((Subtree(number, 0, leaf) for number, leaf in leaves), _add)
         return sum_of_ranks(self.ranks, self.backend, blocks.shares, sums, like)
 
     def _map(self, block: Callable[[int], _T], numbers: range) -> Iterable[_T]:
-        """Evaluate blocks, on threads where there are some; results in order."""
+        """Compute blocks, on threads if there are several; the results are in order."""
         if self._pool is None:
             return map(block, numbers)
         from rnn_xp.engines.threads import in_order
@@ -296,7 +292,7 @@ class PortableEngine:
 
     @contextlib.contextmanager
     def _workspace(self) -> Iterator[Workspace | None]:
-        """Lend a workspace to a thread: one that another has given back, or a new one."""
+        """Lend a workspace to a thread: one that was returned, or a new one."""
         try:
             workspace = self._workspaces.pop()
         except IndexError:
@@ -305,7 +301,7 @@ class PortableEngine:
         self._workspaces.append(workspace)
 
     def cut(self, batch: Batch) -> Blocks:
-        """Cut rows that are all here."""
+        """Cut rows into blocks, if this rank holds all rows."""
         numbers = range(-(-batch.x.shape[0] // self.block_rows))
         if self.ranks is None:
             return Blocks(batch, self.block_rows, numbers, numbers)
@@ -314,7 +310,7 @@ class PortableEngine:
 
     @functools.cached_property
     def blocks(self) -> Blocks:
-        """Blocks of the rows that are trained on."""
+        """The blocks of the rows to train on."""
         if self.ranks is None or self.shares is None:
             return self.cut(self.data)
         own = self.shares(self.ranks.comm.rank)
@@ -324,7 +320,7 @@ class PortableEngine:
         return None if self.noise is None else self.noise(step, number)
 
     def _weight(self, batch: Batch, context: int = 0) -> Array | None:
-        """Weights of the losses; the first steps may be context, which does not count."""
+        """Return the weights of the losses; the first ``context`` steps have the weight 0."""
         xp, options = self.backend.xp, Options(lengths=batch.lengths, mask=batch.mask)
         weight = loss_weight(self.net, batch.x, batch.y, batch.sample_weight, options)
         if not context or self.net.topology == "many_to_one":
@@ -337,7 +333,7 @@ class PortableEngine:
 
     @property
     def total_of_data(self) -> Any:
-        """Weight of all rows that are trained on; asked for first by all ranks together."""
+        """Total weight of the rows to train on. All ranks must ask for it together at first."""
         # No cached_property: of Python 3.11 it holds a lock over the class, and ranks that are
         # threads would wait for each other's.
         if None not in self._totals:
@@ -345,11 +341,11 @@ class PortableEngine:
         return self._totals[None]
 
     def total(self, batch: Batch) -> Any:
-        """Weight of all rows, where all are here."""
+        """Return the total weight of rows that this rank holds completely."""
         return self._total(self.cut(batch))
 
     def _total(self, blocks: Blocks, context: int = 0) -> Any:
-        """By blocks, because the weights of all steps are as large as x."""
+        """Return a total weight, by blocks, because the weights of all steps are as large as x."""
         rows = map(blocks.__getitem__, blocks.held)
         totals = (total_weight(part.y, self._weight(part, context)) for part in rows)
         leaves = zip(blocks.held, totals, strict=True)
@@ -361,7 +357,7 @@ class PortableEngine:
 
 
 class _Mean:
-    """Mean of losses, each weighted by what it counts."""
+    """A mean of losses, weighted by their total weights."""
 
     def __init__(self) -> None:
         self.sum: Any = 0.0
@@ -375,5 +371,5 @@ class _Mean:
         return self.sum / self.total
 
 
-def _add(a: _ValueAndGrads, b: _ValueAndGrads) -> _ValueAndGrads:
+def _add(a: ValueAndGrads, b: ValueAndGrads) -> ValueAndGrads:
     return a[0] + b[0], {name: grad + b[1][name] for name, grad in a[1].items()}

@@ -1,4 +1,4 @@
-"""Losses and gradients as rows of numbers, in which ranks exchange them."""
+"""Losses and gradients as flat rows of numbers, the form in which ranks exchange them."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ def sum_of_ranks(
     sums: Sequence[Subtree[tuple[Array, Params]]],
     like: Params,
 ) -> tuple[Array, Params]:
-    """Add up what the ranks have of a loss and its gradient.
+    """Return the sum of a loss and its gradient over all ranks.
 
     Parameters
     ----------
     ranks : Ranks
     backend : Backend
     shares : callable
-        Blocks of each rank.
+        ``shares(rank)`` gives the blocks of each rank.
     sums : sequence of Subtree
-        Over this rank's blocks, of (loss, gradients).
+        The sums of (loss, gradients) over this rank's blocks.
     like : Params
-        Names and shapes of the gradients: a rank without blocks has none to tell.
+        Arrays with the names and shapes of the gradients, since a rank without blocks has no
+        gradient.
 
     Returns
     -------
     loss : Array ()
     gradients : Params
-        The same on all ranks. In "exact" they are, to the bit, those of a single rank.
+        The same on all ranks; with the reduction "exact", with the bits of a single rank.
     """
     xp = backend.xp
     width = 1 + sum(math.prod(array.shape) for array in like.values())
-    on_device = ranks.comm.device_buffers and backend.name in ("cupy", "torch")
+    on_device = ranks.comm.device_buffers and backend.adapter.device_buffers
     if on_device:
         empty: Empty = functools.partial(xp.empty, dtype=backend.dtype, device=backend.device)
     else:
@@ -56,13 +57,13 @@ def sum_of_ranks(
     if parts:  # one read of the device for all of them: each is a wait there
         row = xp.concat(parts)
         rows = (row if on_device else backend.to_numpy(row)).reshape(-1, width)
-    found = ranks.total(
+    summed = ranks.total(
         shares,
         [Subtree(part.start, part.height, row) for part, row in zip(sums, rows, strict=True)],
         width,
         empty,
     )
-    row, result, end = found if on_device else backend.asarray(found, copy=False), {}, 1
+    row, result, end = summed if on_device else backend.asarray(summed, copy=False), {}, 1
     for name, array in like.items():
         begin, end = end, end + math.prod(array.shape)
         result[name] = xp.reshape(row[begin:end], array.shape)
@@ -76,20 +77,25 @@ def weight_of_ranks(
     sums: Sequence[Subtree[Any]],
     weighted: bool,
 ) -> Any:
-    """Add up what the ranks have of a total weight, which is a float where nothing is weighted.
+    """Return the sum of a total weight over all ranks.
 
     Parameters
     ----------
-    ranks, backend, shares : as for `sum_of_ranks`
+    ranks, backend, shares
+        See `sum_of_ranks`.
     sums : sequence of Subtree
-        Over this rank's blocks, of floats or Array ().
+        The sums over this rank's blocks, floats or arrays ().
     weighted : bool
-        Which of the two: a rank without blocks has none to tell.
+        True if the sums are arrays, which a rank without blocks could not tell otherwise.
+
+    Returns
+    -------
+    Array () or float
     """
     empty, rows = ranks.on_host(backend.dtype_name if weighted else "float64"), []
-    for start, height, total in sums:
+    for start, height, weight in sums:
         row = empty(1)
-        row[0] = float(total)
+        row[0] = float(weight)
         rows.append(Subtree(start, height, row))
-    found = ranks.total(shares, rows, 1, empty)
-    return backend.asarray(found[0]) if weighted else float(found[0])
+    summed = ranks.total(shares, rows, 1, empty)
+    return backend.asarray(summed[0]) if weighted else float(summed[0])

@@ -1,10 +1,11 @@
-"""Work on threads: how many there are, and what they are given, never all of it at once."""
+"""Threads: their number, their items of work a few at a time, and the one thread of BLAS."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -19,16 +20,16 @@ _T = TypeVar("_T")
 
 
 def count_workers(workers: int | None, backend: Backend, sharing: int = 1) -> int:
-    """How many threads to use.
+    """Return the number of threads to use.
 
     Parameters
     ----------
     workers : int, optional
-        As the user says; by default all cores.
+        The number that the user asks for; by default all cores.
     backend : Backend
-        More than one thread is of use on NumPy alone.
+        Several threads are useful on NumPy only; on any other backend the number is 1.
     sharing : int
-        How many ranks share the cores.
+        Number of ranks that share the cores.
     """
     if backend.name != "numpy":
         return 1
@@ -39,17 +40,68 @@ def count_workers(workers: int | None, backend: Backend, sharing: int = 1) -> in
     return workers
 
 
-def one_blas_thread(backend: Backend) -> contextlib.AbstractContextManager[Any]:
-    """One BLAS thread for the whole fit: a GEMM has other bits with two.
+@contextlib.contextmanager
+def one_blas_thread(backend: Backend) -> Iterator[None]:
+    """Limit BLAS to one thread for the duration of a fit: a GEMM has other bits with two.
 
-    Blocks run on threads of their own, so nothing is lost.
+    Blocks run on threads of their own, so nothing is lost. The limit holds for the whole process,
+    so fits that overlap in several threads share it: the last of them to end restores what was
+    there before the first began.
+
+    Parameters
+    ----------
+    backend : Backend
+        Only NumPy's BLAS is limited.
     """
     if backend.name != "numpy":
-        return contextlib.nullcontext()
-    from threadpoolctl import threadpool_limits
+        yield
+        return
+    _BLAS_LIMIT.acquire()
+    try:
+        yield
+    finally:
+        _BLAS_LIMIT.release()
 
-    limits: contextlib.AbstractContextManager[Any] = threadpool_limits(1, user_api="blas")
-    return limits
+
+class _BlasLimit:
+    """The limit of one BLAS thread, counted."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._before: list[list[tuple[Any, int]]] = []  # libraries and their numbers of threads
+
+    def acquire(self) -> None:
+        from threadpoolctl import ThreadpoolController
+
+        with self._lock:
+            # Looked for by each fit, since a library may have been loaded since the last began.
+            libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+            self._before.append([(library, library.num_threads) for library in libraries])
+            for library in libraries:
+                _set_threads(library, 1)
+            self._count += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self._count -= 1
+            while not self._count and self._before:
+                for library, threads in self._before.pop():
+                    _set_threads(library, threads)
+
+
+def _set_threads(library: Any, threads: int) -> None:
+    """Set the threads of a BLAS library, whichever thread of ours last did."""
+    # From 3.8 on, threadpoolctl ignores every thread but the one that has set the number first.
+    free = getattr(library, "clear_controlling_thread", None)
+    if free is not None:
+        free(force=True)
+    library.set_num_threads(threads)
+    if free is not None:
+        free(force=True)
+
+
+_BLAS_LIMIT = _BlasLimit()
 
 
 def in_order(
@@ -60,18 +112,24 @@ def in_order(
     Parameters
     ----------
     pool : ThreadPoolExecutor
-        Its size is how many items are worked on at once.
+        The threads.
     function : callable
     items : iterable
         Read as needed.
     ahead : int
-        How many items may be with the threads, waiting, worked on or done, while a result is
-        awaited. Twice the threads keeps them busy although items take unequal time.
+        Maximum number of items that are submitted and whose results have not been yielded. Twice
+        the number of threads keeps them busy although items take unequal time.
 
     Yields
     ------
-    The results, in the order of the items. The first item in that order to fail ends the
-    iteration with its exception; what had not begun by then never does, and what had is awaited.
+    object
+        The results, in the order of the items.
+
+    Raises
+    ------
+    Exception
+        The exception of the first item in that order that fails. Items that have not begun by then
+        are cancelled, and items that have begun are awaited.
 
     Examples
     --------

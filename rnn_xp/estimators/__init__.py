@@ -1,12 +1,12 @@
 """scikit-learn estimators: recurrent networks over windows.
 
 Rows of X are windows, (n, T) of one series or (n, T, I) with I features at each step, in order of
-time. What scikit-learn has a name for has that name here; what a network is made of has the name
-that `rnn_xp.Network` gives it.
+time. Parameters have scikit-learn's names where it has one, and otherwise those of
+`rnn_xp.Network`.
 
-X of NumPy is computed on NumPy, float32 in float32 and anything else in float64; arrays of another
-library stay where they are, and predictions are arrays of that library on the same device.
-``backend=`` sends NumPy data elsewhere and brings predictions back.
+NumPy data is computed on NumPy, float32 in float32 and every other dtype in float64. Arrays of
+another library stay on their device, and predictions are arrays of that library on it.
+``backend=`` computes NumPy data with another library and returns NumPy predictions.
 """
 
 try:

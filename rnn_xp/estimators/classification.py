@@ -17,11 +17,11 @@ __all__ = ["RecurrentClassifier"]
 
 
 class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
-    """Classification of windows by a recurrent network, with the cross-entropy.
+    """Recurrent network that classifies windows, trained on the cross-entropy.
 
     {parameters}
     classes_ : array (C,)
-        Labels, sorted.
+        Sorted labels.
 
     Examples
     --------
@@ -39,27 +39,31 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
     classes_: Any
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train.
+        """Train the network.
 
         Parameters
         ----------
         X : array (n, T) or (n, T, I)
         y : array (n,)
-            Labels.
+            Label of each window.
         sample_weight : array (n,), optional
-            Non-negative.
+            Non-negative weight of each window.
+
+        Returns
+        -------
+        self
         """
         return self._fit(X, y, sample_weight, partial=False)
 
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
     ) -> Self:  # fmt: skip
-        """Train for one epoch more, on all that is given; the solver's state is kept.
+        """Train for one more epoch on all the data given, with the solver's state kept.
 
         Parameters
         ----------
         classes : array (C,), optional
-            All labels that will ever be given; by default those of the first call.
+            All labels of this and later calls; by default the labels of the first call.
         """
         return self._fit(X, y, sample_weight, partial=True, classes=classes)
 
@@ -83,12 +87,12 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         return self._train(x, target, sample_weight, len(known), partial=partial, go_on=go_on)
 
     def predict_proba(self, X: Any) -> Array:
-        """Probabilities of the classes.
+        """Predict the probability of each class.
 
         Returns
         -------
         array (n, C)
-            In the order of ``classes_``; each row sums to 1.
+            Columns are in the order of ``classes_``; each row sums to 1.
         """
         logits = self._raw(X, "predict_proba")
         xp = backend_of(logits).xp
@@ -96,7 +100,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         return power / xp.sum(power, axis=1, keepdims=True)
 
     def predict(self, X: Any) -> Array:
-        """Predict the most probable labels (n,)."""
+        """Predict the most probable label of each window, (n,)."""
         logits = self._raw(X, "predict")
         if on_host(logits):
             return self.classes_[np.argmax(logits, axis=1)]

@@ -1,4 +1,4 @@
-"""What the estimators share: their parameters, the checks of X, training, and the raw outputs."""
+"""Base class of the estimators: parameters, checks of X, training, and the network's outputs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from rnn_xp.backend import (
     to_numpy,
 )
 from rnn_xp.network import Network
+from rnn_xp.optim import Optimizer
 from rnn_xp.optim.names import OPTIMIZERS
 from rnn_xp.training.callbacks import Progress
 from rnn_xp.training.inputs import on_host, split_rows
-from rnn_xp.training.trainer import FitResult, fit
+from rnn_xp.training.result import FitResult
+from rnn_xp.training.trainer import fit
 
 __all__ = ["Recurrent", "beside", "elsewhere"]
 
@@ -33,14 +35,14 @@ _NO_Y: Any = object()
 
 
 def elsewhere(X: Any) -> bool:
-    """Whether X is an array of another library than NumPy, to be computed where it is."""
+    """Return True if X is an array of a library other than NumPy, to be computed there."""
     import array_api_compat
 
     return array_api_compat.is_array_api_obj(X) and not array_api_compat.is_numpy_array(X)
 
 
 def beside(x: Any, values: Any, dtype: Any) -> Array:
-    """Bring y or weights to the library and device of x: everything follows X."""
+    """Bring y or weights to the library and device of x, which everything follows."""
     xp, device = array_namespace(x), device_of(x)
     if not elsewhere(values):
         values = xp.asarray(np.array(values), device=device)  # its own, to be written to
@@ -69,71 +71,84 @@ _PARAMETERS = """
     Parameters
     ----------
     cell : {"rnn", "gru", "lstm"}
+        Kind of the recurrent cell.
     hidden_size : int
-        H, hidden units of each layer.
+        Number of hidden units of each layer and direction.
     num_layers : int
+        Number of recurrent layers.
     bidirectional : bool
+        If True, each layer has a second direction that reads time backwards.
     activation : {"tanh", "relu"}
-        Of the cell "rnn".
+        Activation of the cell "rnn".
     read : {"last", "mean", "max"}
-        Which hidden state of the window the readout is given.
-    dropout, recurrent_dropout : float
-        Rates in [0, 1), between layers and of the state.
-    layer_norm, residual : bool
-    solver : {"adam", "adamw", "rmsprop", "sgd", "lbfgs"} or Optimizer
-        An object of `rnn_xp.optim` brings its own settings, and `learning_rate_init`, `alpha` and
-        `clip_norm` are left aside.
+        Hidden state that the readout sees: the last one, or the mean or maximum over the window.
+    dropout : float
+        Dropout rate in [0, 1) between layers.
+    recurrent_dropout : float
+        Dropout rate in [0, 1) of the hidden state.
+    layer_norm : bool
+        If True, the cell normalises its projections.
+    residual : bool
+        If True, every layer but the first adds its input to its output.
+    solver : {"adam", "adamw", "rmsprop", "adagrad", "sgd", "lbfgs"} or Optimizer
+        An object of `rnn_xp.optim` has settings of its own, and `learning_rate_init`, `alpha` and
+        `clip_norm` are then ignored.
     learning_rate_init : float
-        Not for "lbfgs".
+        Learning rate; ignored by "lbfgs".
     alpha : float
-        L2 penalty on the weights: ``alpha / 2 * |w|**2`` is added to the mean loss ("adamw": decay
-        of the weights). Not for "lbfgs".
+        L2 penalty on the weights: ``alpha / 2 * |w|**2`` is added to the mean loss; for "adamw" it
+        is the weight decay. Not available for "lbfgs".
     clip_norm : float, optional
-        Largest norm of a gradient. Not for "lbfgs".
+        Largest norm of a gradient. Not available for "lbfgs".
     batch_size : int or "auto"
-        Rows of an update. "auto" is min(200, n), and all rows for "lbfgs".
+        Number of windows in an update, clipped to the number of windows that are trained on;
+        "auto" is 200. "lbfgs" always uses all of them.
     max_iter : int
-        Epochs.
+        Largest number of epochs.
     tol : float
-        A loss lower by a share of less than this is no improvement.
+        Minimum relative decrease of the loss that counts as an improvement.
     n_iter_no_change : int, optional
-        Epochs without an improvement after which training ends; None never ends it.
+        Number of epochs without an improvement after which training ends; None never ends it.
     early_stopping : bool
-        Whether to hold out the last windows and to keep the weights that do best on them. They are
-        the last in time and never shuffled; T + O - 1 windows before them are left out, which share
-        values with them.
+        If True, the last windows in time are held out, never shuffled, and the weights with the
+        lowest loss on them are kept. The T + O - 1 windows before them, which share values with
+        them, are left out.
     validation_fraction : float
-        The share held out.
+        Fraction of the windows to hold out for early stopping.
     random_state : int, RandomState or None
-        Of the first weights, the order of minibatches, and dropout.
+        Seeds the initial weights, the order of minibatches and dropout.
     warm_start : bool
-        Whether `fit` goes on from the weights and the solver's state that are there.
+        If True, `fit` continues from the weights and the solver's state of the last call.
     verbose : bool
-        Whether to report progress on standard error.
+        If True, progress is reported on standard error.
     workers : int, optional
-        Threads, all cores by default; no bit depends on it.
+        Number of threads, all cores by default. Results do not depend on it.
     backend : str or Backend, optional
-        Where to compute on NumPy data, see `rnn_xp.get_backend`; NumPy by default.
+        Backend that computes NumPy data, see `rnn_xp.get_backend`; NumPy by default.
 
     Attributes
     ----------
     net_ : Network
+        The network.
     params_ : dict of arrays
-        Weights, by the names of `rnn_xp.Network`.
+        Its parameters, by the names of `rnn_xp.Network`.
     loss_curve_ : list of float
-        The loss before the update (full batch), or the mean of an epoch's losses.
+        Loss of each epoch: before the update (full batch), or the mean over its updates.
     validation_curve_ : list of float
-        With early stopping, the loss on what is held out after each epoch.
+        With early stopping, the loss on the held-out windows after each epoch.
     best_loss_ : float
-        Lowest of the curve that decides when to stop.
+        Lowest loss on the curve that decides when to stop.
     n_iter_ : int
-        Epochs done.
-    n_features_in_, n_outputs_ : int
+        Number of epochs.
+    n_features_in_ : int
+        Number of steps of a window, T.
+    n_outputs_ : int
+        Number of outputs of the network.
 """
 
 
 class Recurrent(BaseEstimator):  # type: ignore[misc]
-    """What the estimators share; a subclass names the loss and what is checked of y."""
+    """Base class of the estimators; a subclass names the loss and the checks of y."""
 
     _loss: ClassVar[str]
     _checks_of_y: ClassVar[dict[str, bool]]
@@ -209,11 +224,11 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _goes_on(self, partial: bool) -> bool:
-        """Whether to train from what is there."""
+        """Return True if training continues from the weights of an earlier call."""
         return (partial or self.warm_start) and hasattr(self, "params_")
 
     def _windows(self, X: Any, y: Any = _NO_Y, *, reset: bool) -> tuple[Any, Any]:
-        """Check X and, if given, y; X as windows (n, T, I)."""
+        """Check X and y, if there is one, and return X as windows (n, T, I)."""
         if elsewhere(X):
             steps = X.shape[1] if len(X.shape) > 1 else 0
             if reset:
@@ -236,7 +251,7 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
         return (X if len(X.shape) == 3 else X[:, :, None]), y
 
     def _place(self, X: Any) -> Backend:
-        """Where to compute: with X, or where the user says."""
+        """Return the backend of X, or for NumPy data the backend that the user chose."""
         if not on_host(X):
             return backend_of(X)
         if isinstance(self.backend, Backend):
@@ -282,9 +297,9 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
     def _train(
         self, x: Any, y: Any, sample_weight: Any, outputs: int, *, partial: bool, go_on: bool
     ) -> Self:
-        """Train on checked windows and targets as the loss takes them; if partial, an epoch."""
+        """Train on checked windows and targets, for one epoch if partial."""
         backend, optimizer = self._place(x), self._optimizer()
-        full = bool(getattr(optimizer, "full_batch_only", False))
+        full = isinstance(optimizer, Optimizer) and optimizer.full_batch_only
         rows, net, self._on_host = x.shape[0], self._network(x.shape[2], outputs), on_host(x)
         if sample_weight is not None:
             sample_weight = _check_weights(sample_weight, x)
@@ -330,7 +345,7 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _raw(self, X: Any, method: str) -> Array:
-        """Outputs of the network (n, O), where X is."""
+        """Return the network's outputs (n, O), in the library of X."""
         check_is_fitted(self)
         x, _ = self._windows(X, reset=False)
         host, (name, device, dtype) = on_host(x), self._origin

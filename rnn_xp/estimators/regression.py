@@ -14,7 +14,7 @@ __all__ = ["RecurrentRegressor"]
 
 
 class RecurrentRegressor(RegressorMixin, Recurrent):  # type: ignore[misc]
-    """Regression on windows by a recurrent network, with the mean squared error.
+    """Recurrent network for regression on windows, trained on the mean squared error.
 
     {parameters}
 
@@ -36,19 +36,23 @@ class RecurrentRegressor(RegressorMixin, Recurrent):  # type: ignore[misc]
         return tags
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train.
+        """Train the network.
 
         Parameters
         ----------
         X : array (n, T) or (n, T, I)
         y : array (n,) or (n, O)
         sample_weight : array (n,), optional
-            Non-negative.
+            Non-negative weight of each window.
+
+        Returns
+        -------
+        self
         """
         return self._fit(X, y, sample_weight, partial=False)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train for one epoch more, on all that is given; the solver's state is kept."""
+        """Train for one more epoch on all the data given, with the solver's state kept."""
         return self._fit(X, y, sample_weight, partial=True)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, *, partial: bool) -> Self:
@@ -60,7 +64,7 @@ class RecurrentRegressor(RegressorMixin, Recurrent):  # type: ignore[misc]
         return self._train(x, y, sample_weight, y.shape[1], partial=partial, go_on=go_on)
 
     def predict(self, X: Any) -> Array:
-        """Predict.
+        """Predict the targets of windows.
 
         Parameters
         ----------
@@ -68,7 +72,8 @@ class RecurrentRegressor(RegressorMixin, Recurrent):  # type: ignore[misc]
 
         Returns
         -------
-        array (n,) or (n, O), as y was
+        array (n,) or (n, O)
+            The shape is that of the training targets.
         """
         out = self._raw(X, "predict")
         return out[:, 0] if self._flat else out

@@ -71,7 +71,7 @@ def persistence(x: ArrayLike, horizon: int = 1) -> NDArray[np.floating[Any]]:
 
 
 def drift(x: ArrayLike, train: ArrayLike, horizon: int = 1) -> NDArray[np.floating[Any]]:
-    """Forecast that the last value of column 0 goes on as the training part went on average.
+    """Forecast that column 0 changes by the mean change of the training part at every step.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def drift(x: ArrayLike, train: ArrayLike, horizon: int = 1) -> NDArray[np.floati
     Raises
     ------
     ValueError
-        As for `persistence`, or if `train` is no vector of two values or more.
+        As for `persistence`, or if `train` is not a vector of at least two values.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def drift(x: ArrayLike, train: ArrayLike, horizon: int = 1) -> NDArray[np.floati
 
 
 def mean(train: ArrayLike, rows: int, horizon: int = 1) -> NDArray[np.float64]:
-    """Forecast the mean of the training part (n,), for so many windows: (rows, horizon).
+    """Forecast the mean of the training part (n,) for each of the windows, (rows, horizon).
 
     Examples
     --------
@@ -135,7 +135,7 @@ def seasonal(series: ArrayLike, first: int, period: int, horizon: int = 1) -> ND
     Raises
     ------
     ValueError
-        If the season is longer than what comes before the first target, or nothing comes after.
+        If less than a season precedes the first target, or the series ends before it.
 
     Examples
     --------
@@ -158,9 +158,9 @@ def seasonal(series: ArrayLike, first: int, period: int, horizon: int = 1) -> ND
 def suggest_period(train: ArrayLike) -> int | None:
     """Suggest a season from the training part: the lag at which it resembles itself most.
 
-    The root mean square of v[t] - v[t - m] is looked at for lags m of up to 400 steps and a third
-    of the series. A season is a dip in it that lies a fifth or more below what comes before it; of
-    dips that are equally deep to 5 %, which multiples of a season are, the first.
+    The root mean square of v[t] - v[t - m] is computed for lags m of up to 400 steps and a third
+    of the series. A season is a local minimum at least a fifth below the values at shorter lags.
+    Multiples of a season are minima as well, so the first minimum within 5 % of the lowest counts.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def suggest_period(train: ArrayLike) -> int | None:
     Returns
     -------
     int or None
-        Steps; None if there is no such dip.
+        Number of steps; None if there is no such minimum.
 
     Examples
     --------
@@ -194,18 +194,18 @@ def suggest_period(train: ArrayLike) -> int | None:
 
 @dataclass(frozen=True, eq=False)
 class LinearAR:
-    """A fitted linear autoregression, direct: a separate fit for each step of the horizon.
+    """A fitted linear autoregression with separate coefficients for each step of the horizon.
 
     Parameters
     ----------
     coef : (T, I, horizon) float64 array
         Weight of each value of the window.
     intercept : (horizon,) float64 array
-        In the units of the target.
+        Intercept of each step, in the units of the target.
 
     See Also
     --------
-    fit_linear_ar : find the coefficients.
+    fit_linear_ar : Find the coefficients.
     """
 
     coef: NDArray[np.float64]
@@ -246,8 +246,8 @@ def fit_linear_ar(x: ArrayLike, y: ArrayLike) -> LinearAR:
     x : (N, T, I)
         Training windows.
     y : (N, horizon)
-        The values that follow. With fewer windows than T * I + 1 coefficients the fit of smallest
-        norm is taken.
+        Values that follow each window. With fewer windows than T * I + 1 coefficients, the
+        least-squares solution of smallest norm is returned.
 
     Returns
     -------
@@ -282,7 +282,7 @@ def fit_linear_ar(x: ArrayLike, y: ArrayLike) -> LinearAR:
 
 
 def _vector(values: ArrayLike, least: int) -> NDArray[np.floating[Any]]:
-    """Check that the values are a finite vector of so many."""
+    """Check that the values are a finite vector of at least ``least`` values."""
     if np.ndim(values) != 1 or len(np.asarray(values)) < least:
         raise ValueError(f"a vector of {least} values or more is needed, got {np.shape(values)}.")
     return as_series(values, "the series")[:, 0]

@@ -85,7 +85,7 @@ class Forecaster(Settings):
     predictor_ : rnn_xp.forecasting.predictor.Predictor
         The network, and its parameters by seed.
     history_ : list of dict
-        History of each training, see `rnn_xp.training.trainer.FitResult`.
+        History of each training, see `rnn_xp.FitResult`.
     results_ : list of FitResult
         The trainings, by seed.
 

@@ -42,12 +42,12 @@ def rmse(truth: ArrayLike, forecast: ArrayLike) -> float:
     Returns
     -------
     float
-        In the units of the arguments.
+        Value in the units of the arguments.
 
     Raises
     ------
     ValueError
-        If the shapes differ, there are no entries, or one is not finite.
+        If the shapes differ, there are no entries, or an entry is not finite.
 
     Examples
     --------
@@ -69,12 +69,12 @@ def mae(truth: ArrayLike, forecast: ArrayLike) -> float:
     Returns
     -------
     float
-        In the units of the arguments.
+        Value in the units of the arguments.
 
     Raises
     ------
     ValueError
-        If the shapes differ, there are no entries, or one is not finite.
+        If the shapes differ, there are no entries, or an entry is not finite.
 
     Examples
     --------
@@ -96,12 +96,12 @@ def bias(truth: ArrayLike, forecast: ArrayLike) -> float:
     Returns
     -------
     float
-        In the units of the arguments.
+        Value in the units of the arguments.
 
     Raises
     ------
     ValueError
-        If the shapes differ, there are no entries, or one is not finite.
+        If the shapes differ, there are no entries, or an entry is not finite.
 
     Examples
     --------
@@ -193,7 +193,7 @@ def skill(truth: ArrayLike, forecast: ArrayLike, reference: ArrayLike) -> float:
 def r2(truth: ArrayLike, forecast: ArrayLike) -> float:
     """Coefficient of determination, 1 - SS_res / SS_tot, pooled over all entries.
 
-    Never report it alone: on a price series persistence scores 0.997 and is of no use.
+    Never report it alone: on a price series persistence scores 0.997 and is useless.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ def smape(truth: ArrayLike, forecast: ArrayLike) -> float:
     Returns
     -------
     float
-        Per cent.
+        Percentage, 0 to 200.
 
     Raises
     ------
@@ -268,12 +268,12 @@ def pinball(truth: ArrayLike, forecast: ArrayLike, quantile: float) -> float:
     truth, forecast : arrays of one shape, usually (N, horizon)
         Finite real numbers in the same units.
     quantile : float
-        In (0, 1).
+        Quantile that is forecast, in (0, 1).
 
     Returns
     -------
     float
-        In the units of the arguments.
+        Value in the units of the arguments.
 
     Raises
     ------
@@ -306,7 +306,7 @@ def coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
     Returns
     -------
     float
-        In 0..1. To be compared with the level the interval was made for.
+        Share in 0..1, to be compared with the nominal level of the interval.
 
     Raises
     ------
@@ -335,7 +335,7 @@ def width(low: ArrayLike, high: ArrayLike) -> float:
     Returns
     -------
     float
-        In the units of the arguments.
+        Value in the units of the arguments.
 
     Raises
     ------
@@ -358,7 +358,7 @@ def _check_interval(low: _Float64, high: _Float64) -> None:
 
 
 def _pair(truth: ArrayLike, forecast: ArrayLike) -> tuple[_Float64, _Float64]:
-    """Both arguments as float64 arrays of one shape, not empty and finite."""
+    """Return both arguments as finite float64 arrays of one shape that is not empty."""
     y, f = (
         np.asarray(values).astype(np.float64, casting="same_kind", copy=False)
         for values in (truth, forecast)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp.data.datasets import Series
+from rnn_xp.data.dates import Spacing, describe_gaps, find_spacing, is_date, read_dates
 
-__all__ = ["Panel", "as_panel", "as_rows", "frequency_of"]
+__all__ = ["Panel", "as_panel", "as_rows", "frequency_of", "refuse_foreign"]
 
 _Floats = NDArray[np.float64]
 
@@ -29,7 +30,8 @@ class Panel:
     ----------
     kind : {"array", "series", "frame", "dict"}
         Type of the data, in which predictions are returned.
-    names : tuple of str
+    names : tuple of str or int
+        As they were given.
     columns : tuple of ndarray (n,)
         One vector for each name; only those of a dict may differ in length.
     indices : tuple
@@ -37,7 +39,7 @@ class Panel:
     """
 
     kind: str
-    names: tuple[str, ...]
+    names: tuple[Any, ...]
     columns: tuple[_Floats, ...]
     indices: tuple[Any, ...]
 
@@ -86,9 +88,10 @@ def as_panel(data: Any) -> Panel:
     Raises
     ------
     ValueError
-        If there is nothing, a value is infinite, or dates are not in order or not unique.
+        If there is nothing, a value is infinite, a name is there twice, or dates are missing, not
+        in order or not unique.
     TypeError
-        If the values are not real numbers.
+        If the values are not real numbers, or the object has times or a mask that would be lost.
 
     Examples
     --------
@@ -98,33 +101,104 @@ def as_panel(data: Any) -> Panel:
     if isinstance(data, Series):
         data = data.values
     if isinstance(data, Mapping):
-        if not data:
-            raise ValueError("no series were given: the mapping is empty.")
-        parts = {str(name): as_panel(each) for name, each in data.items()}
-        if several := [name for name, part in parts.items() if len(part.columns) > 1]:
-            raise ValueError(f"{several[0]!r} must be one series, but it has several columns.")
-        return Panel(
-            "dict",
-            tuple(parts),
-            tuple(part.columns[0] for part in parts.values()),
-            tuple(part.indices[0] for part in parts.values()),
-        )
+        return _mapping(data)
+    refuse_foreign(data, "the series")
     if hasattr(data, "to_numpy") and hasattr(data, "index"):
-        _check_index(data.index)
+        index = _index(data.index)
         if hasattr(data, "columns"):
-            names = tuple(map(str, data.columns))
-            table = _floats(data.to_numpy(), "the DataFrame", 2)
+            names = _labels(data.columns)
+            table = _floats(_table(data), "the DataFrame", 2)
             columns = tuple(np.ascontiguousarray(column) for column in table.T)
-            return Panel("frame", names, columns, (data.index,) * len(names))
-        name = "series" if data.name is None else str(data.name)
-        return Panel("series", (name,), (_floats(data.to_numpy(), name, 1),), (data.index,))
+            return Panel("frame", names, columns, (index,) * len(names))
+        name = "series" if data.name is None else data.name
+        return Panel("series", (name,), (_floats(data.to_numpy(), str(name), 1),), (index,))
     values = np.asarray(data)
     if values.ndim == 2:
+        if values.shape[0] == 1 and values.shape[1] > 1:
+            raise ValueError(
+                f"the series have shape {values.shape}: time is the first axis and several series "
+                "are columns, (n, S). For a single series give its row, series[0]."
+            )
         table = _floats(values, "the series", 2)
-        names = tuple(str(number) for number in range(table.shape[1]))
         columns = tuple(np.ascontiguousarray(column) for column in table.T)
-        return Panel("frame", names, columns, (None,) * len(names))
+        return Panel("frame", tuple(range(table.shape[1])), columns, (None,) * table.shape[1])
     return Panel("array", ("series",), (_floats(values, "the series", 1),), (None,))
+
+
+def _mapping(data: Mapping[Any, Any]) -> Panel:
+    """Read several series by name."""
+    if not data:
+        raise ValueError("no series were given: the mapping is empty.")
+    parts = {name: as_panel(each) for name, each in data.items()}
+    if several := [name for name, part in parts.items() if len(part.columns) > 1]:
+        raise ValueError(f"{several[0]!r} must be one series, but it has several columns.")
+    names = _labels(parts)
+    columns = tuple(part.columns[0] for part in parts.values())
+    return Panel("dict", names, columns, tuple(part.indices[0] for part in parts.values()))
+
+
+def _labels(labels: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the names of series as they were given, each of them once.
+
+    Names are compared as text, which is what a file keeps of them: 1 and "1" are one name.
+    """
+    labels = tuple(int(name) if hasattr(name, "__index__") else name for name in labels)
+    text = [str(name) for name in labels]
+    for name in text:
+        if text.count(name) > 1:
+            raise ValueError(f"the name {name!r} is there twice; each series needs one of its own.")
+    return labels
+
+
+def refuse_foreign(data: Any, what: str) -> None:
+    """Refuse objects whose times or marks would be lost on the way to plain numbers.
+
+    Raises
+    ------
+    TypeError
+        The message names the call that turns the object into something that is taken.
+    """
+    kind = type(data)
+    library = kind.__module__.partition(".")[0]
+    if np.ma.isMaskedArray(data):
+        raise TypeError(
+            f"{what}: a masked array would lose its mask. Give values.filled(numpy.nan), and "
+            "missing='interpolate' or missing='mask'."
+        )
+    remedies = {
+        "darts": "to_dataframe()",
+        "xarray": "to_series()",
+        "polars": "to_pandas(), with its dates as the index",
+        "pyarrow": "to_pandas(), with its dates as the index",
+    }
+    frame = hasattr(data, "columns") or library in ("darts", "xarray")
+    if library in remedies and frame:
+        raise TypeError(
+            f"{what}: {library}.{kind.__name__} has times in a way of its own, which would be "
+            f"lost. Give its {remedies[library]}."
+        )
+
+
+def _table(frame: Any) -> NDArray[Any]:
+    """Return the numbers of a DataFrame; a column of dates or text is no series."""
+    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        column = frame[name]
+        if dtype.kind in "Mm" or _reads_as_dates(column):
+            raise TypeError(
+                f"column {name!r} holds dates, not values. Make it the index: "
+                f"frame.set_index({name!r})."
+            )
+        if dtype.kind not in "biufc" and any(isinstance(value, str) for value in column):
+            raise TypeError(
+                f"column {name!r} holds text. A table has one column for each series: turn a long "
+                "one into columns with frame.pivot(index=..., columns=..., values=...)."
+            )
+    return np.asarray(frame.to_numpy())
+
+
+def _reads_as_dates(column: Any) -> bool:
+    first = next(iter(column), None)
+    return isinstance(first, str) and is_date(first)
 
 
 def as_rows(what: str, given: Any, names: Sequence[str], lengths: Sequence[int]) -> list[_Floats]:
@@ -155,6 +229,7 @@ def as_rows(what: str, given: Any, names: Sequence[str], lengths: Sequence[int])
         parts = [given] * len(names)
     tables = []
     for name, part, rows in zip(names, parts, lengths, strict=True):
+        refuse_foreign(part, what)
         values = part.to_numpy() if hasattr(part, "to_numpy") else np.asarray(part)
         table = _floats(values[:, None] if values.ndim == 1 else values, what, 2)
         if len(table) != rows:
@@ -169,9 +244,12 @@ def as_rows(what: str, given: Any, names: Sequence[str], lengths: Sequence[int])
 
 def _floats(values: NDArray[Any], what: str, ndim: int) -> _Floats:
     array = np.asarray(values)
-    if array.dtype == object:  # such as lists with None in them
-        array = np.asarray([[np.nan if v is None else v for v in np.ravel(array)]], dtype=float)
-        array = array.reshape(np.shape(values))
+    if array.dtype == object:  # such as lists with None in them, or pandas' own missing value
+        flat = [np.nan if _is_missing(value) else value for value in np.ravel(array)]
+        try:
+            array = np.asarray(flat, dtype=float).reshape(array.shape)
+        except (TypeError, ValueError):
+            raise TypeError(f"{what} must hold real numbers only.") from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{what} must hold real numbers, got dtype {array.dtype}.")
     if array.ndim != ndim or 0 in array.shape[1:]:
@@ -183,7 +261,31 @@ def _floats(values: NDArray[Any], what: str, ndim: int) -> _Floats:
     return array
 
 
-def _check_index(index: Any) -> None:
+def _is_missing(value: Any) -> bool:
+    return value is None or type(value).__name__ == "NAType"
+
+
+def _index(index: Any) -> Any:
+    """Return the index of a pandas object, checked to be in time order; text becomes dates."""
+    pandas = _pandas()
+    if index.nlevels > 1:
+        raise ValueError(
+            f"the index has {index.nlevels} levels. One series has one date for each row: make "
+            "columns of the series, as with frame.unstack(), or a dict of series."
+        )
+    missing = np.flatnonzero(index.isna())
+    if missing.size:
+        raise ValueError(
+            f"a date is missing: row {missing[0]} of the index is {index[missing[0]]}."
+        )
+    if any(isinstance(label, str) for label in index[:1]):
+        dates = read_dates([str(label).strip() for label in index])
+        if dates is None:
+            raise ValueError(
+                f"the index holds text ({index[0]!r}), whose order in time is unknown. Give dates "
+                "such as pandas.to_datetime(index), or rows: series.reset_index(drop=True)."
+            )
+        index = pandas.DatetimeIndex(dates.moments, name=index.name)
     if not index.is_unique:
         raise ValueError(f"duplicate dates: {index[index.duplicated()][0]} is there twice.")
     if not index.is_monotonic_increasing:
@@ -191,6 +293,20 @@ def _check_index(index: Any) -> None:
         raise ValueError(
             f"dates are not in order: {index[at]} comes after {index[at - 1]}. Sort them first."
         )
+    if gaps := describe_gaps(index, _spacing(index)):
+        warnings.warn(
+            f"{gaps}; the rows on both sides are taken for neighbours. Add the missing rows, for "
+            "instance with series.asfreq(...), and say with missing= what to do about them.",
+            stacklevel=4,
+        )
+    return index
+
+
+def _spacing(index: Any) -> Spacing | None:
+    """Spacing of a DatetimeIndex in which dates may be missing; None for any other index."""
+    if not hasattr(index, "to_pydatetime") or not hasattr(index, "tz") or frequency_of(index):
+        return None
+    return find_spacing(index.to_pydatetime())
 
 
 def _following(index: Any, steps: int) -> Any:
@@ -202,10 +318,21 @@ def _following(index: Any, steps: int) -> Any:
         frequency = frequency_of(index)
         if frequency is not None:
             return pandas.date_range(index[-1], periods=steps + 1, freq=frequency)[1:]
+        if (spacing := _spacing(index)) is not None:
+            return pandas.DatetimeIndex(list(_after(index[-1], spacing, max(index.day), steps)))
+    elif isinstance(index, pandas.TimedeltaIndex) and frequency_of(index) is not None:
+        step = index[-1] - index[-2]
+        return pandas.timedelta_range(index[-1] + step, periods=steps, freq=step)
     elif index.dtype.kind in "iu" and len(index) > 1:
         step = int(index[-1] - index[-2])
         return pandas.RangeIndex(index[-1] + step, index[-1] + step * (steps + 1), step)
     return pandas.RangeIndex(1, steps + 1)
+
+
+def _after(moment: Any, spacing: Spacing, day: int, steps: int) -> Iterator[Any]:
+    for _ in range(steps):
+        moment = spacing.after(moment, day)
+        yield moment
 
 
 def frequency_of(index: Any) -> Any:

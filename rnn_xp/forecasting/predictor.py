@@ -1,4 +1,4 @@
-"""From windows to forecasts of any number of steps, by networks that are trained."""
+"""Forecasts of any number of steps by trained networks."""
 
 from __future__ import annotations
 
@@ -23,17 +23,22 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Predictor:
-    """Networks of one shape, whose mean is the forecast.
+    """Networks of one shape whose mean prediction is the forecast.
 
     Attributes
     ----------
     net : Network
-        With ``reach * Q`` outputs.
+        Network with ``reach * Q`` outputs.
     networks : sequence of Params
+        Parameters of each network.
     backend : Backend
-    seq_length, reach, quantiles : int
-        T; steps that are forecast at once; and Q, the numbers for each, of which the middle one
-        is the forecast.
+        Library, device and dtype of the parameters.
+    seq_length : int
+        Number of steps of a window, T.
+    reach : int
+        Number of steps that are forecast at once.
+    quantiles : int
+        Number of values for each step, Q; the middle one is the forecast.
     """
 
     net: Network
@@ -46,21 +51,22 @@ class Predictor:
     def forecast(
         self, design: Design, windows: Windows, ahead: _Floats, steps: int
     ) -> NDArray[np.float64]:
-        """Forecast what follows each window; beyond ``reach``, from what was forecast before.
+        """Forecast the steps after each window; beyond ``reach``, from earlier forecasts.
 
         Parameters
         ----------
         design : Design
         windows : Windows
-            M of them.
+            M windows.
         ahead : ndarray (M, A, k)
-            Scaled future features of the steps to come, A >= steps.
+            Scaled future features of the next A >= steps steps.
         steps : int
+            Number of steps to forecast.
 
         Returns
         -------
         ndarray (M, steps, Q)
-            In original units.
+            Forecasts in original units.
         """
         x, mask, reach = windows.x, windows.mask, self.reach
         z = np.empty((len(x), steps, self.quantiles))
@@ -83,13 +89,13 @@ class Predictor:
         return np.stack(levels, axis=2)
 
     def from_rows(self, design: Design, origins: NDArray[np.intp], steps: int) -> _Floats:
-        """Forecast (M, steps, Q) from these rows of a series on, as if it ended before them."""
+        """Forecast (M, steps, Q) from each of these rows, as if the series ended before it."""
         windows = design.windows(origins, self.seq_length, self.reach, design.future[:0])
         at = (origins - design.offset)[:, None] + np.arange(steps)
         return self.forecast(design, windows, design.future[at], steps)
 
     def _networks(self, x: _Floats, mask: NDArray[np.bool_]) -> _Floats:
-        """Scaled forecasts (M, reach, Q), the mean over networks."""
+        """Return scaled forecasts (M, reach, Q), the mean over the networks."""
         backend, found = self.backend, []
         for start in range(0, len(x), _ROWS):
             rows = slice(start, start + _ROWS)

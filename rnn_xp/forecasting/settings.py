@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp._checks import Argument, ParameterError
-from rnn_xp._typing import Optimizer
 from rnn_xp.backend import Backend
 from rnn_xp.forecasting.design import Design
 from rnn_xp.forecasting.intervals import check_level
 from rnn_xp.forecasting.panel import Panel, as_rows
 from rnn_xp.forecasting.targets import TARGETS
 from rnn_xp.network import Network
+from rnn_xp.optim import Optimizer
 
 __all__ = ["Settings", "check_ahead", "check_data"]
 

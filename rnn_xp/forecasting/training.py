@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rnn_xp import optim
 from rnn_xp._checks import Argument, ParameterError
-from rnn_xp._typing import Optimizer, Params
+from rnn_xp._typing import Params
 from rnn_xp.backend import Backend, to_numpy
 from rnn_xp.data.windows import num_windows
 from rnn_xp.distributed import Comm
@@ -19,8 +19,10 @@ from rnn_xp.forecasting.design import Design
 from rnn_xp.forecasting.settings import Settings
 from rnn_xp.losses import Pinball
 from rnn_xp.network import Network
+from rnn_xp.optim import Optimizer
 from rnn_xp.training.inputs import split_rows
-from rnn_xp.training.trainer import FitResult, fit
+from rnn_xp.training.result import FitResult
+from rnn_xp.training.trainer import fit
 
 __all__ = ["Cut", "cut", "default_optimizer", "first_validated", "joined", "train"]
 

@@ -3,7 +3,7 @@
 `portable` is what everything runs on. Training computes whole layers in kernels of the library's
 own: on CuPy in `cupy`, and on NumPy in `numpy` or, where numba is installed and the precision is
 float32, in `numba`. The environment variable ``RNN_XP_KERNELS`` = numba | numpy | portable decides
-otherwise. All agree to rounding, not to the bit, so a run records which it was computed by.
+otherwise. They agree to rounding, not to the bit, so that a training records which one it used.
 """
 
 from __future__ import annotations
@@ -12,39 +12,89 @@ import functools
 import importlib
 import os
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from rnn_xp._typing import Array, Namespace, Workspace
 from rnn_xp.backend import Backend, BackendError
 from rnn_xp.backend.arrays import library_name
 
-__all__ = ["kernels_of", "make_workspace", "pointwise"]
+__all__ = ["Kernels", "kernels_of", "make_workspace", "pointwise"]
 
 _VARIABLE = "RNN_XP_KERNELS"
 _CHOICES = ("numba", "numpy", "portable")
 
 
+class Kernels(NamedTuple):
+    """The kernels that compute whole layers.
+
+    Attributes
+    ----------
+    name : {"numba", "numpy", "cupy", "portable"}
+        Module of this package.
+    version : str
+        Version of the compiler that made them; empty if the library's own version says it all.
+
+    Examples
+    --------
+    >>> str(Kernels("numba", "0.61.0")), str(Kernels("numpy"))
+    ('numba 0.61.0', 'numpy')
+    """
+
+    name: str
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}".rstrip()
+
+
 def make_workspace(backend: Backend) -> Workspace | None:
-    """Make a workspace for one thread, with the library's own kernels; None if it has none."""
-    name = kernels_of(backend).partition(" ")[0]
-    if name == "portable":
-        return None
-    module = importlib.import_module(f"rnn_xp.kernels.{name}")
-    workspace: Workspace = module.Workspace(backend.dtype_name)
-    return workspace
+    """Make a workspace for one thread, with the library's own kernels.
 
+    Parameters
+    ----------
+    backend : Backend
 
-def kernels_of(backend: Backend) -> str:
-    """Name the kernels that training with a backend uses, with the version of what compiled them.
+    Returns
+    -------
+    Workspace or None
+        None if the portable code computes.
 
     Raises
     ------
     BackendError
-        If RNN_XP_KERNELS names none, or numba where it cannot be used.
+        As `kernels_of` does.
+    """
+    kernels = kernels_of(backend)
+    if kernels.name == "portable":
+        return None
+    module = importlib.import_module(f"rnn_xp.kernels.{kernels.name}")
+    workspace: Workspace = module.Workspace(backend.dtype_name)
+    return workspace
+
+
+def kernels_of(backend: Backend) -> Kernels:
+    """Choose the kernels that training with a backend uses.
+
+    Parameters
+    ----------
+    backend : Backend
+        Only NumPy has a choice; for other libraries RNN_XP_KERNELS decides between their own
+        kernels, if any, and ``portable``.
+
+    Returns
+    -------
+    Kernels
+
+    Raises
+    ------
+    BackendError
+        If RNN_XP_KERNELS names no kernels, or numba although it is not usable or the backend does
+        not compute in float32.
 
     Examples
     --------
     >>> from rnn_xp.backend import get_backend
-    >>> kernels_of(get_backend("array_api_strict"))
+    >>> kernels_of(get_backend("array_api_strict")).name
     'portable'
     """
     chosen = os.environ.get(_VARIABLE, "").strip()
@@ -53,18 +103,24 @@ def kernels_of(backend: Backend) -> str:
             f"{_VARIABLE}={chosen} is not known. Choose one of: {', '.join(_CHOICES)}."
         )
     if backend.name not in ("numpy", "cupy") or chosen == "portable":
-        return "portable"
+        return Kernels("portable")
     if backend.name == "cupy":
-        return "cupy"
-    if chosen == "numpy" or backend.dtype_name != "float32":
-        return "numpy"
+        return Kernels("cupy")
+    single = backend.dtype_name == "float32"
+    if chosen == "numba" and not single:
+        raise BackendError(
+            f"{_VARIABLE}=numba needs the dtype float32; the backend is {backend}. Choose float32, "
+            f"or leave {_VARIABLE} empty: NumPy's own kernels then compute in float64."
+        )
+    if chosen == "numpy" or not single:
+        return Kernels("numpy")
     version, reason = _numba()
     if chosen and reason:
         raise BackendError(
-            f"{_VARIABLE}=numba cannot be had: {reason}. Install it with: "
+            f"{_VARIABLE}=numba is not available: {reason}. Install it with: "
             f"pip install 'rnn-xp[numba]', or leave {_VARIABLE} empty."
         )
-    return f"numba {version}" if version else "numpy"
+    return Kernels("numba", version) if version else Kernels("numpy")
 
 
 def pointwise(
@@ -73,18 +129,23 @@ def pointwise(
     *,
     xp: Namespace,
 ) -> list[Sequence[Array]]:
-    """Compute an elementwise function of each of several sets of arrays.
+    """Apply an elementwise function to each of several sets of arrays.
 
-    Where every operation is a launch, as on CuPy, it becomes one kernel.
+    On CuPy, where every operation is a launch, the function becomes one kernel.
 
     Parameters
     ----------
     function : callable
-        ``function(*arrays, xp=xp)`` gives a sequence of arrays, by + - * / and ``xp.sqrt`` from
-        those and from Python's numbers; the same numbers for each set.
+        ``function(*arrays, xp=xp)`` computes a sequence of arrays by + - * / and ``xp.sqrt`` from
+        its arguments and from Python numbers, which are the same for each set.
     operands : iterable of sequences of arrays
-        As many in each, of one shape within it.
+        Every set has the same number of arrays; within a set all have one shape.
     xp : Namespace
+
+    Returns
+    -------
+    list of sequences of arrays
+        The results for each set.
 
     Examples
     --------
@@ -101,8 +162,8 @@ def pointwise(
 
 @functools.cache
 def _numba() -> tuple[str, str]:
-    """Version of numba, or why it cannot be used."""
+    """Return the version of numba and the reason why it is not usable; one of them is empty."""
     try:
         return str(importlib.import_module("numba").__version__), ""
-    except ImportError as error:  # not there, or not for this version of NumPy
+    except ImportError as error:  # not installed, or not for this version of NumPy
         return "", str(error)

@@ -1,4 +1,4 @@
-"""Memory that is used again and again: what the workspaces of all libraries have in common."""
+"""Named buffers that are used again and again; every workspace is built on them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["Buffers"]
 
 
 class Buffers:
-    """Arrays by name. Each grows to the largest size asked for, and stays.
+    """Arrays by name. Each grows to the largest size requested and is never released.
 
     Parameters
     ----------
     empty : callable
-        ``empty(size)`` makes a new vector, of the library and dtype of all of them.
+        ``empty(size)`` makes a new vector; its library and dtype are those of every buffer.
 
     Examples
     --------
@@ -30,7 +30,7 @@ class Buffers:
         self._buffers: dict[str, Array] = {}
 
     def take(self, name: str, *shape: int) -> Array:
-        """Give the buffer of a name in a shape; what is in it is what was left there."""
+        """Return the named buffer in the given shape; its contents are undefined."""
         size = 1
         for length in shape:
             size *= length

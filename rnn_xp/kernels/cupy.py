@@ -41,11 +41,11 @@ class Workspace(Buffers):
         self._ones = cupy.ones(1, dtype=dtype)
 
     def matmul(self, name: str, a: Array, b: Array) -> Array:
-        """Multiply two matrices into the buffer of a name."""
+        """Multiply two matrices into the named buffer."""
         return cupy.matmul(a, b, out=self.take(name, a.shape[0], b.shape[1]))
 
     def rows(self, name: str, hs: Array) -> Array:
-        """Give (T, N, H) as T*N rows; copied, into the buffer of a name, only where need be."""
+        """Return (T, N, H) as T*N rows, copied into the named buffer only if necessary."""
         steps, rows, size = hs.shape
         if not hs.flags.c_contiguous:
             copied = self.take(name, steps, rows, size)
@@ -61,12 +61,12 @@ class Workspace(Buffers):
         return cupy.matmul(self._ones[:rows].reshape(1, rows), a).reshape(-1)
 
     def kernel(self, name: str | None) -> Kernel | None:
-        """Give the kernel of a cell by the name the cell calls it, or None if there is none."""
+        """Return the kernel of the name that a cell gives, or None if there is none."""
         return None if name is None else KERNELS.get(name)
 
 
 class _Tape(NamedTuple):
-    """What a forward leaves in the workspace, for one backward.
+    """Arrays that a forward pass leaves in the workspace for one backward pass.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class _Tape(NamedTuple):
     h : Array (T + 1, N, H)
         The state before each step, zeros before the first; h_T is in the last.
     z : Array (T, N, G*H)
-        The gates; of the simple cell nothing.
+        The gates; undefined for the simple cell.
     a : Array (1, N, G*H)
         The recurrent product; of a GRU those of all steps, (T, N, 3H), with q in the last third.
     c : Array (T + 1, N, H)
@@ -92,15 +92,16 @@ class _Tape(NamedTuple):
 
 
 class _Shares(NamedTuple):
-    """What a step back is given beside the tape; the flags say what there is to be added up.
+    """Arguments of a step back beside the tape; the flags say which gradients are to be added up.
 
     Attributes
     ----------
     own : Array (N, H)
-        The loss's share of dL/dh_t, if ``read``.
+        Gradient of the loss at step t with respect to h_t, if ``read``.
     dh, beside : Array (N, H)
-        What came back through the next step's product, and past it, if ``through``: the GRU's
-        share of dL/dh_t, or the LSTM's dL/dc_t. The step leaves in ``beside`` what goes past it.
+        If ``through``, the gradients that came back through the next step's product and past it:
+        a part of dL/dh_t for the GRU, dL/dc_t for the LSTM. The step overwrites ``beside`` with the
+        gradient that goes past its own product.
     """
 
     own: Array
@@ -145,17 +146,17 @@ def _raw(names: str) -> str:
 
 
 class _Cell(abc.ABC):
-    """A layer over a sequence and its adjoint, but for what a step computes."""
+    """A layer over a sequence and its adjoint; subclasses add what a step computes."""
 
     keeps_products: ClassVar[bool] = False
     has_c: ClassVar[bool] = False
 
     @abc.abstractmethod
     def step(self, s: int, tape: _Tape, params: Params) -> None:
-        """Do step ``s``, given its products: write h, and what is kept."""
+        """Compute step ``s`` from its products: write h and the arrays kept for the way back."""
 
     @abc.abstractmethod
-    def step_back(self, s: int, tape: _Tape, given: _Shares) -> Array:
+    def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
         """Write dZ of step ``s`` over its gates; return the recurrent product's gradient."""
 
     def forward(
@@ -185,7 +186,7 @@ class _Cell(abc.ABC):
     def backward(
         self, params: Params, tape: _Tape, dhs: Sequence[Array | None], *, wrt_input: bool
     ) -> tuple[Params, Array | None]:
-        """Weight gradients, and dL/dxs (T, N, I), see `rnn_xp._typing.Kernel`."""
+        """Return the weight gradients and dL/dxs (T, N, I), see `rnn_xp._typing.Kernel`."""
         x, h, z, _, _, reverse, workspace, name = tape
         steps, rows, width = z.shape
         size, last = h.shape[2], steps - 1
@@ -193,8 +194,8 @@ class _Cell(abc.ABC):
         for s in range(last, -1, -1):
             own = dhs[last - s if reverse else s]
             read = own is not None
-            given = _Shares(own if read else dh, int(read), dh, beside, int(s < last))
-            da = self.step_back(s, tape, given)
+            shares = _Shares(own if read else dh, int(read), dh, beside, int(s < last))
+            da = self.step_back(s, tape, shares)
             if s:
                 cupy.matmul(da, params["w_hh"], out=dh)
         dz = z.reshape(steps * rows, width)
@@ -205,7 +206,7 @@ class _Cell(abc.ABC):
         return grads, dx[::-1] if reverse else dx
 
     def collect(self, tape: _Tape, dz: Array, h: Array) -> Params:
-        """Weight gradients, each one product over T*N rows."""
+        """Return the weight gradients, each of them one product over T*N rows."""
         return {
             "w_xh": cupy.matmul(dz.T, tape.x),
             "w_hh": cupy.matmul(dz.T, h),
@@ -232,10 +233,10 @@ class RNN(_Cell):
         h = tape.h[s + 1]
         self._forward(tape.a[0], tape.z[s], params["b_h"], h.shape[1], h, size=h.size)
 
-    def step_back(self, s: int, tape: _Tape, given: _Shares) -> Array:
+    def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
         """Write dz = dh * f'(z)."""
         h, dz = tape.h[s + 1], tape.z[s]
-        own, read, dh, _, through = given
+        own, read, dh, _, through = shares
         self._backward(h, own, dh, read, through, h.shape[1], dz, size=h.size)
         return dz
 
@@ -275,10 +276,10 @@ class GRU(_Cell):
             size=h.size,
         )  # fmt: skip
 
-    def step_back(self, s: int, tape: _Tape, given: _Shares) -> Array:
+    def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
         """The adjoint; dh u goes past the product."""
         before, da = tape.h[s], tape.a[s]
-        own, read, dh, beside, through = given
+        own, read, dh, beside, through = shares
         self._backward(
             before, own, dh, read, through, before.shape[1], da, tape.z[s], beside,
             size=before.size,
@@ -286,7 +287,7 @@ class GRU(_Cell):
         return da
 
     def collect(self, tape: _Tape, dz: Array, h: Array) -> Params:
-        """Those of the recurrent product are of da, of which the last third is also db_hn."""
+        """Return the weight gradients; da gives the recurrent ones, its last third also db_hn."""
         da = tape.a.reshape(dz.shape)
         return {
             "w_xh": cupy.matmul(dz.T, tape.x),
@@ -329,10 +330,10 @@ class LSTM(_Cell):
             tape.a[0], params["b_h"], c[s], h.shape[1], tape.z[s], c[s + 1], h, size=h.size
         )
 
-    def step_back(self, s: int, tape: _Tape, given: _Shares) -> Array:
+    def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
         """The adjoint; dc f goes past the product."""
         c, dz = tape.c, tape.z[s]
-        own, read, dh, beside, through = given
+        own, read, dh, beside, through = shares
         before, after = c[s], c[s + 1]
         self._backward(
             before, after, own, dh, read, through, after.shape[1], dz, beside, size=after.size

@@ -21,7 +21,7 @@ __all__ = ["run"]
 
 
 class _Program:
-    """The statements so far, and the numbers in them. Also what the function takes for ``xp``."""
+    """The statements so far and the numbers in them; the function gets it as ``xp``."""
 
     def __init__(self) -> None:
         self.statements: list[str] = []
@@ -43,7 +43,7 @@ class _Program:
 
 
 class _Value:
-    """What stands for an array: the name of an argument or of an earlier result."""
+    """A stand-in for an array: the name of an argument or of an earlier result."""
 
     def __init__(self, program: _Program, name: str) -> None:
         self.program, self.name = program, name
@@ -80,19 +80,20 @@ class _Value:
 def run(
     function: Callable[..., Sequence[Any]], operands: Iterable[Sequence[Array]]
 ) -> list[tuple[Array, ...]]:
-    """Compute an elementwise function of each of several sets of arrays, one launch for each.
+    """Apply an elementwise function to each of several sets of arrays, one launch for each set.
 
     Parameters
     ----------
     function : callable
-        ``function(*arrays, xp=xp)`` gives a sequence of arrays, by + - * / and ``xp.sqrt`` from
-        those and from Python's numbers.
+        ``function(*arrays, xp=xp)`` computes a sequence of arrays by + - * / and ``xp.sqrt`` from
+        its arguments and from Python numbers.
     operands : iterable of sequences of arrays
-        As many in each, of one shape within it.
+        Every set has the same number of arrays; within a set all have one shape.
 
     Returns
     -------
     list of tuples of arrays
+        The results for each set.
     """
     sets = list(operands)
     if not sets:

@@ -48,30 +48,30 @@ class Workspace(Buffers):
         super().__init__(lambda size: np.empty(size, self.dtype))
 
     def matmul(self, name: str, a: _Floats, b: _Floats) -> _Floats:
-        """Multiply two matrices into the buffer of a name."""
+        """Multiply two matrices into the named buffer."""
         product: _Floats = np.matmul(a, b, out=self.take(name, a.shape[0], b.shape[1]))
         return product
 
     def rows(self, name: str, hs: _Floats) -> _Floats:
-        """Copy (T, N, H) to T*N rows, in the buffer of a name."""
+        """Copy (T, N, H) to T*N rows in the named buffer."""
         rows: _Floats = self.take(name, *hs.shape)
         rows[...] = hs
         return rows.reshape(-1, hs.shape[2])
 
     def kernel(self, name: str | None) -> Kernel | None:
-        """Give the kernel of a cell by the name the cell calls it, or None if there is none."""
+        """Return the kernel of the name that a cell gives, or None if there is none."""
         return None if name is None else KERNELS.get(name)
 
 
 class _Tape(NamedTuple):
-    """What a forward leaves in the workspace, for its backward.
+    """Arrays that a forward pass leaves in the workspace for its backward pass.
 
     Attributes
     ----------
     entering : ndarray (T + 1, H + 1 + I, N)
         [h; 1; x] of each step, in the order in which the steps are done; h_T is in the last.
     kept : tuple of ndarray
-        The kernel's own, in the same order.
+        Further arrays of the kernel, in the same order.
     """
 
     entering: _Floats
@@ -279,13 +279,14 @@ KERNELS: dict[str, Kernel] = {
     "gru": GRU(),
     "lstm": LSTM(),
 }
-"""By the names that cells give (``cell.kernel``)."""
+"""Kernels by the names that cells give (``cell.kernel``)."""
 
 
 class _Back:
-    """The way back through the steps of a layer, which all kernels share.
+    """The backward pass over the steps of a layer, which all kernels share.
 
-    ``dh`` (H, N) holds dL/dh_t, both shares of it, while step t is being done.
+    While step t is computed, ``dh`` (H, N) holds dL/dh_t, summed over both of its sources: the loss
+    at step t and the later steps.
     """
 
     def __init__(self, params: _Params, tape: _Tape, dhs: _Shares, wrt_input: bool) -> None:
@@ -302,7 +303,7 @@ class _Back:
             self.dx = take(f"{tape.name}dx", len(dhs), self.w_xh.shape[0], self.rows)
 
     def steps(self) -> Iterator[int]:
-        """Steps, the last one done first; before each the loss's own share is added to dh."""
+        """Yield the steps in reverse order; before each, the loss's gradient is added to dh."""
         last = len(self.dhs) - 1
         for s in range(last, -1, -1):
             own = self.dhs[last - s if self.reverse else s]
@@ -313,10 +314,10 @@ class _Back:
             yield s
 
     def finish(self, s: int, d: _Floats, d_x: _Floats | None = None) -> None:
-        """Add a step's weight gradients, and make its dx and, but for what stays, its dh_{t-1}.
+        """Add a step's weight gradients, and compute its dx and the recurrent part of dh_{t-1}.
 
-        ``d`` (G*H, N) is the gradient of the recurrent product; ``d_x`` that of the input's, if
-        it is another.
+        ``d`` (G*H, N) is the gradient of the recurrent product; ``d_x`` is the gradient of the
+        input's product, if the two differ.
         """
         entered, size = self.entering[s], self.size
         if d_x is None:
@@ -336,17 +337,17 @@ class _Back:
             np.matmul(self.w_xh, d_x, out=self.dx[t])
 
     def grads(self) -> _Params:
-        """Weight gradients, summed over all steps."""
+        """Return the weight gradients, summed over all steps."""
         w_hh, b_h, w_xh = np.split(self.dw, (self.size, self.size + 1), axis=1)
         return {"w_hh": w_hh.copy(), "b_h": b_h[:, 0].copy(), "w_xh": w_xh.copy()}
 
     def dxs(self) -> _Floats | None:
-        """Gradient of the input (T, N, I)."""
+        """Return the gradient of the input (T, N, I), or None if it is not wanted."""
         return None if self.dx is None else self.dx.transpose(0, 2, 1)
 
 
 def _enter(xs: _Floats, size: int, reverse: bool, workspace: Workspace, name: str) -> _Floats:
-    """Lay out [h; 1; x] for all steps, in the order in which they are done; h is still missing."""
+    """Lay out [h; 1; x] for all steps in the order of computation; h is still missing."""
     steps, rows, inputs = xs.shape
     entering: _Floats = workspace.take(f"{name}entering", steps + 1, size + 1 + inputs, rows)
     entering[:steps, size] = 1.0
@@ -355,7 +356,7 @@ def _enter(xs: _Floats, size: int, reverse: bool, workspace: Workspace, name: st
 
 
 def _join(params: _Params) -> _Floats:
-    """[w_hh, b_h, w_xh], as `_enter` has it."""
+    """Join the weights to [w_hh, b_h, w_xh], in the order of `_enter`."""
     w_hh, b_h, w_xh = (np.asarray(params[name]) for name in ("w_hh", "b_h", "w_xh"))
     return np.concatenate([w_hh, b_h[:, None], w_xh], axis=1)
 
@@ -367,14 +368,14 @@ def _product(w: _Floats, entered: _Floats, size: int, *, first: bool, out: _Floa
 
 
 def _tanh_of_half(z: _Floats) -> None:
-    """In place, tanh(z / 2), to three units in the last place of 1 however small it is."""
+    """Compute tanh(z / 2) in place, to three units in the last place of 1 however small it is."""
     _one_plus_exp(z)
     np.divide(-2.0, z, out=z)
     z += 1.0
 
 
 def _sigmoid_of_negative(z: _Floats) -> None:
-    """In place, sigmoid(-z)."""
+    """Compute sigmoid(-z) in place."""
     _one_plus_exp(z)
     np.reciprocal(z, out=z)
 

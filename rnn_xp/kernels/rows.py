@@ -18,7 +18,7 @@ _CPU_STATES, _ACCELERATOR_STATES = 2**21, 2**27  # numbers in the hidden states 
 
 def on_accelerator(backend: Backend) -> bool:
     """Return True if the device is one where launches and reads by the host are expensive."""
-    return backend.device_name.startswith(("cuda", "gpu", "tpu", "mps"))
+    return backend.is_accelerator
 
 
 def rows_at_once(accelerator: bool, states: int) -> int:

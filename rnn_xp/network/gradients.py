@@ -1,21 +1,270 @@
-"""A forward pass, a loss, and the backward pass that belongs to them."""
+"""Gradients of a network: the methods of `rnn_xp.Network` that go backwards.
+
+All of them are one forward pass, one loss (or what the caller gives in its place) and one backward
+pass of `rnn_xp.network.pipeline`; they differ in what they return.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from rnn_xp import losses
-from rnn_xp._typing import Array, Loss, Namespace, Params
+from rnn_xp._typing import Array, Loss, Namespace, Params, State, Workspace
 from rnn_xp.losses import resolve_loss
 from rnn_xp.network import pipeline
-from rnn_xp.network.call import Options, check
+from rnn_xp.network.call import Options, check, check_shape, check_state
 from rnn_xp.network.configuration import Configuration
-from rnn_xp.network.pipeline import Pass, PassGrads
+from rnn_xp.network.pipeline import Carry, Pass, PassGrads
 
-__all__ = ["flows_by_name", "loss_back"]
+__all__ = ["Gradients"]
 
 
-def loss_back(
+@dataclass(frozen=True, kw_only=True)
+class Gradients(Configuration):
+    """A network's methods that go backwards; `rnn_xp.Network` describes their arguments."""
+
+    def vjp(
+        self,
+        params: Params,
+        x: Array,
+        state: State | None = None,
+        lengths: Array | None = None,
+        mask: Array | None = None,
+        rng: Any = None,
+        *,
+        reset: Array | None = None,
+        steps: int | None = None,
+    ) -> tuple[Array, State, Callable[..., dict[str, Any]]]:
+        """Predict, and return a function that back-propagates through this forward pass.
+
+        Parameters
+        ----------
+        params, x, state, lengths, mask, rng, reset, steps : see `rnn_xp.Network`
+
+        Returns
+        -------
+        pred, state
+            As `rnn_xp.Network.forward` returns them.
+        back : callable
+            ``grads = back(dpred, dstate=None)`` takes dL/dpred and, if the loss depends on the
+            final state, dL/dstate. It returns a dict with the gradient of every parameter, of
+            ``"x"`` and of the initial ``"state"``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rnn_xp as rx
+        >>> net = rx.Network(hidden_size=4)
+        >>> params = net.init(seed=0)
+        >>> x = np.ones((3, 5, 1), dtype=np.float32)
+        >>> pred, state, back = net.vjp(params, x)
+        >>> grads = back(np.ones_like(pred))
+        >>> grads["x"].shape, grads["state"].h.shape
+        ((3, 5, 1), (1, 3, 4))
+        """
+        options = Options(state, lengths, mask, reset, rng, steps)
+        xp = check(self, params, x, options)
+        forward = pipeline.run(self, params, x, options, xp=xp)
+        pred, final = pipeline.prediction(self, forward), pipeline.final_state(self, forward)
+
+        def back(dpred: Array, dstate: State | None = None) -> dict[str, Any]:
+            check_shape("dpred", dpred, pred.shape)
+            if dstate is not None:
+                check_state(self, "dstate", dstate, x.shape[0])
+            result = pipeline.run_back(self, params, forward, dpred, dstate, wrt_input=True)
+            dinitial = pipeline.join_states(self, result.dstate, xp=xp)
+            return {**result.grads, "x": result.dx, "state": dinitial}
+
+        return pred, final, back
+
+    def value_and_grad(
+        self,
+        params: Params,
+        x: Array,
+        y: Array,
+        loss: str | Loss = "mse",
+        sample_weight: Array | None = None,
+        *,
+        state: State | None = None,
+        lengths: Array | None = None,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        rng: Any = None,
+        total: Any = None,
+        workspace: Workspace | None = None,
+    ) -> tuple[Array, Params]:
+        """Compute the loss of a batch and its gradient by backpropagation through time.
+
+        Parameters
+        ----------
+        params, x, state, lengths, mask, reset, rng, workspace : see `rnn_xp.Network`
+        y : Array (N, O) or (N, T, O)
+            Targets; class indices (N,) or (N, T) for a loss of classes.
+        loss : str or callable
+            "mse", "mae", "huber", "cross_entropy", "binary_cross_entropy", or a function with the
+            signature of those in `rnn_xp.losses`, such as ``Pinball((0.1, 0.5, 0.9))``.
+        sample_weight : Array (N,) or (N, T), optional
+            Weight of each row or step in the loss; 1 by default.
+        total : float or Array (), optional
+            Divisor of the weighted sum of losses; by default the total weight of this batch. With
+            the total weight of a larger data set, the result is this batch's term of its mean.
+
+        Returns
+        -------
+        value : Array ()
+            The loss.
+        grads : Params
+            The gradient, with the keys and shapes of ``params``.
+        """
+        options = Options(state, lengths, mask, reset, rng, workspace=workspace)
+        value, result, _ = _loss_back(self, params, x, y, loss, sample_weight, options, total=total)
+        return value, result.grads
+
+    def segment_value_and_grad(
+        self,
+        params: Params,
+        x: Array,
+        y: Array,
+        loss: str | Loss = "mse",
+        sample_weight: Array | None = None,
+        *,
+        state: State | None = None,
+        lengths: Array | None = None,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        rng: Any = None,
+        total: Any = None,
+        carry: int | None = None,
+    ) -> tuple[Array, Params, Carry]:
+        """Compute `value_and_grad` of one segment of a long sequence, truncating the gradient.
+
+        The gradient stops at the state that enters the segment. `rnn_xp.fit` with ``truncate``
+        trains on all segments of a sequence.
+
+        Parameters
+        ----------
+        params, x, y, loss, sample_weight, state, lengths, mask, reset, rng, total
+            As for `value_and_grad`. A step whose weight is 0 is context only.
+        carry : int, optional
+            Number of steps of this segment before the next one begins; all by default.
+
+        Returns
+        -------
+        value : Array ()
+        grads : Params
+        carry : Carry
+            The ``state`` that enters the next segment and, for one_to_many, its ``x``.
+
+        Raises
+        ------
+        ValueError
+            If the network is bidirectional.
+        """
+        if self.bidirectional:
+            raise ValueError(
+                "truncated backpropagation needs bidirectional=False: the reverse direction would "
+                "start from the future."
+            )
+        options = Options(state, lengths, mask, reset, rng)
+        value, result, forward = _loss_back(
+            self, params, x, y, loss, sample_weight, options, total=total
+        )
+        steps = y.shape[1] if self.topology == "one_to_many" else x.shape[1]
+        return (
+            value,
+            result.grads,
+            pipeline.carry_at(self, forward, steps if carry is None else carry),
+        )
+
+    def grad_per_step(
+        self,
+        params: Params,
+        x: Array,
+        y: Array,
+        loss: str | Loss = "mse",
+        sample_weight: Array | None = None,
+        *,
+        state: State | None = None,
+        lengths: Array | None = None,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        rng: Any = None,
+    ) -> Params:
+        """Split the gradient of `value_and_grad` into one term for each time step.
+
+        A weight is used at every step, so its gradient is a sum over steps. The network cannot
+        learn from early steps whose terms vanish.
+
+        Parameters
+        ----------
+        params, x, y, loss, sample_weight, state, lengths, mask, reset, rng
+            As for `value_and_grad`. There is no ``workspace``: kernels do not split gradients.
+
+        Returns
+        -------
+        Params
+            Terms with a leading time axis T, whose sum over it is the gradient. Where the
+            sequence is read once, the readout's term belongs to the last step.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rnn_xp as rx
+        >>> net = rx.Network(hidden_size=4)
+        >>> params = net.init(seed=0)
+        >>> x, y = np.ones((3, 5, 1), dtype=np.float32), np.ones((3, 1), dtype=np.float32)
+        >>> net.grad_per_step(params, x, y)["layer0.w_hh"].shape
+        (5, 4, 4)
+        """
+        options = Options(state, lengths, mask, reset, rng)
+        _, result, _ = _loss_back(self, params, x, y, loss, sample_weight, options, per_step=True)
+        return result.grads
+
+    def gradient_flow(
+        self,
+        params: Params,
+        x: Array,
+        y: Array,
+        loss: str | Loss = "mse",
+        sample_weight: Array | None = None,
+        *,
+        state: State | None = None,
+        lengths: Array | None = None,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        rng: Any = None,
+    ) -> dict[str, Array]:
+        """Compute dL/dh_t at every step, which shows how far back the loss reaches.
+
+        Parameters
+        ----------
+        params, x, y, loss, sample_weight, state, lengths, mask, reset, rng
+            As for `value_and_grad`. There is no ``workspace``: kernels do not keep dL/dh_t.
+
+        Returns
+        -------
+        dict of str to Array (T, N, H)
+            The keys are "layer0", "layer0.reverse" and so on; with feedback there is one entry
+            "prediction" (T, N, O).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rnn_xp as rx
+        >>> net = rx.Network(hidden_size=4)
+        >>> params = net.init(seed=0)
+        >>> x, y = np.ones((3, 5, 1), dtype=np.float32), np.ones((3, 1), dtype=np.float32)
+        >>> net.gradient_flow(params, x, y)["layer0"].shape
+        (5, 3, 4)
+        """
+        options = Options(state, lengths, mask, reset, rng)
+        _, result, forward = _loss_back(self, params, x, y, loss, sample_weight, options, flow=True)
+        return _flows_by_name(self, result, xp=forward.xp)
+
+
+def _loss_back(
     net: Configuration,
     params: Params,
     x: Array,
@@ -69,7 +318,7 @@ def loss_back(
     return value, grads, forward
 
 
-def flows_by_name(net: Configuration, grads: PassGrads, *, xp: Namespace) -> dict[str, Array]:
+def _flows_by_name(net: Configuration, grads: PassGrads, *, xp: Namespace) -> dict[str, Array]:
     """Stack dL/dh_t over time, (T, N, H), by the name of the layer and direction."""
     names = ["prediction"]
     if not net.feedback:

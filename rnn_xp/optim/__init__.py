@@ -1,27 +1,28 @@
 """Optimisers: pure functions over flat dicts of parameters.
 
-An optimiser is a frozen dataclass whose fields are its hyperparameters::
+An optimiser is a subclass of `Optimizer`, a frozen dataclass whose fields are its hyperparameters::
 
     opt = optim.adam(0.01)
     state = opt.init(params)
     params, state = opt.update(grads, state, params)      # new dicts; nothing given is changed
 
-Those that use one gradient per update have a learning rate. A plain float is constant; `Step`,
-`Cosine`, `WarmUp` or any function of the number of updates done is a schedule::
+Optimisers that use one gradient per update have a learning rate. A plain float is constant;
+`Step`, `Cosine`, `WarmUp` or any other function of the number of past updates is a schedule::
 
     optim.adam(optim.WarmUp(100, then=optim.Cosine(0.01, total=5000)), clip_norm=1.0)
 
-and `ReduceOnPlateau` goes by the loss, which is told after every epoch::
+and `ReduceOnPlateau` follows the loss, which it is given after every epoch::
 
     state = opt.observe(state, loss)
 
-A state is kept in files by two more functions, inverse to each other::
+Two more methods, inverse to each other, bring a state to a file and back::
 
-    arrays, values = opt.pack(state)                      # by name; JSON can hold the values
+    arrays, values = opt.pack(state)                      # arrays by name, and values for JSON
     state = opt.unpack(arrays, values, params)            # ValueError unless they fit
 """
 
 from rnn_xp.optim.adaptive import Adagrad, Adam, AdamW, RMSprop
+from rnn_xp.optim.base import NotFiniteError, Optimizer
 from rnn_xp.optim.quasi_newton import LBFGS
 from rnn_xp.optim.schedules import Cosine, ReduceOnPlateau, Step, WarmUp
 from rnn_xp.optim.sgd import SGD
@@ -33,6 +34,8 @@ __all__ = [
     "Adam",
     "AdamW",
     "Cosine",
+    "NotFiniteError",
+    "Optimizer",
     "RMSprop",
     "ReduceOnPlateau",
     "Step",

@@ -1,4 +1,4 @@
-"""Optimisers that scale the step of every parameter by the size its gradients had."""
+"""Optimisers that scale the step of every parameter by the size of its past gradients."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Adam(FirstOrder):
     Parameters
     ----------
     learning_rate : float, callable or ReduceOnPlateau
-        > 0, or a schedule of it.
+        The learning rate, > 0, or its schedule.
     beta1, beta2 : float
-        In [0, 1).
+        The decay of the running means of the gradient and of its square, in [0, 1).
     eps : float
-        > 0; added outside the square root.
+        A number > 0, added outside the square root so that nothing is divided by zero.
     weight_decay, decay_biases, clip_value, clip_norm
-        As of `FirstOrder`; by keyword.
+        See `FirstOrder`; keyword arguments.
 
     References
     ----------
@@ -75,35 +75,35 @@ class Adam(FirstOrder):
         return rate / share * m / (xp.sqrt(v) / root + self.eps), {"m": m, "v": v}
 
     def _corrections(self, t: int) -> tuple[Any, Any]:
-        """Share of the gradients in m after t updates, and the root of theirs in v."""
+        """Return the total weight of t gradients in m, and the root of their total weight in v."""
         return 1.0 - self.beta1**t, math.sqrt(1.0 - self.beta2**t)
 
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay: the weights shrink by a share, whatever the gradient.
+    """Adam with decoupled weight decay: the weights shrink by a factor, whatever the gradient.
 
     ::
 
         p = p * (1 - learning_rate * weight_decay)
-        p = p - learning_rate * m_hat / (sqrt(v_hat) + eps)          m_hat, v_hat as of Adam
+        p = p - learning_rate * m_hat / (sqrt(v_hat) + eps)          m_hat, v_hat as in Adam
 
-    In Adam itself, a decay that is part of the gradient is divided by the gradient's size like
-    the rest, so that weights with large gradients hardly decay.
+    In Adam itself the decay is part of the gradient and is divided by its size, so that weights
+    with large gradients hardly decay.
 
     Parameters
     ----------
     learning_rate, beta1, beta2, eps
-        As of `Adam`.
+        See `Adam`.
     weight_decay : float
-        >= 0; by keyword, like the following.
+        The decay, >= 0; a keyword argument.
     decay_biases, clip_value, clip_norm
-        As of `FirstOrder`.
+        See `FirstOrder`; keyword arguments.
 
     References
     ----------
     .. [1] I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019,
-           Algorithm 2; their schedule multiplier times alpha is the learning rate here, and
+           Algorithm 2. The learning rate here is their schedule multiplier times alpha, and
            their decay is learning_rate * weight_decay, as in PyTorch.
 
     Examples
@@ -137,15 +137,15 @@ class RMSprop(FirstOrder):
     Parameters
     ----------
     learning_rate : float, callable or ReduceOnPlateau
-        > 0, or a schedule of it.
+        The learning rate, > 0, or its schedule.
     alpha : float
-        In [0, 1).
+        The decay of the running mean, in [0, 1).
     eps : float
-        > 0; added outside the square root.
+        A number > 0, added outside the square root so that nothing is divided by zero.
     momentum : float
-        In [0, 1).
+        The share of the velocity that remains after an update, in [0, 1).
     weight_decay, decay_biases, clip_value, clip_norm
-        As of `FirstOrder`; by keyword.
+        See `FirstOrder`; keyword arguments.
 
     References
     ----------
@@ -192,19 +192,19 @@ class Adagrad(FirstOrder):
 
     ::
 
-        v = v + g**2                     from initial on
+        v = v + g**2                     starting from initial
         p = p - learning_rate * g / (sqrt(v) + eps)
 
     Parameters
     ----------
     learning_rate : float, callable or ReduceOnPlateau
-        > 0, or a schedule of it.
+        The learning rate, > 0, or its schedule.
     eps : float
-        > 0; added outside the square root.
+        A number > 0, added outside the square root so that nothing is divided by zero.
     initial : float
-        >= 0; what the sum starts from.
+        The initial value of the sum, >= 0.
     weight_decay, decay_biases, clip_value, clip_norm
-        As of `FirstOrder`; by keyword.
+        See `FirstOrder`; keyword arguments.
 
     References
     ----------

@@ -1,6 +1,6 @@
 """Checks of hyperparameters, and of saved states.
 
-What comes from a file is not trusted: every name, shape, dtype and range is checked, and a
+The content of a file is not trusted: every name, shape, dtype and range is checked, and a
 ValueError says which of them is wrong.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["Saved", "flag", "integer", "is_number", "number"]
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a real number, of Python's or NumPy's; a truth value is none."""
+    """Return True for real numbers of Python and NumPy, but not for bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -28,16 +28,16 @@ def number(owner: object, name: str, interval: str) -> None:
     Parameters
     ----------
     owner : object
-        A frozen dataclass; called from its ``__post_init__``.
+        A frozen dataclass, from whose ``__post_init__`` this is called.
     name : str
-        Of the field.
+        Name of the field.
     interval : str
-        Such as ``"[0, 1)"``.
+        The allowed interval, such as ``"[0, 1)"``.
 
     Raises
     ------
     ValueError
-        If it is no number or not in the interval.
+        If the value is not a number in the interval.
     """
     value = getattr(owner, name)
     low, high = map(float, interval[1:-1].split(","))
@@ -52,7 +52,7 @@ def number(owner: object, name: str, interval: str) -> None:
 
 
 def integer(owner: object, name: str, low: int) -> None:
-    """Check a hyperparameter that counts, as `number` does."""
+    """Check that a hyperparameter is an integer >= ``low``, and make it one of Python."""
     value = getattr(owner, name)
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < low:
         raise ValueError(
@@ -62,7 +62,7 @@ def integer(owner: object, name: str, low: int) -> None:
 
 
 def flag(owner: object, name: str) -> None:
-    """Check a hyperparameter that is either True or False."""
+    """Check that a hyperparameter is True or False."""
     value = getattr(owner, name)
     if not isinstance(value, bool):
         raise ValueError(f"{type(owner).__name__}: {name} must be True or False, got {value!r}.")
@@ -76,15 +76,16 @@ class Saved:
     owner : str
         Name of the optimiser, for messages.
     arrays : mapping of str to Array
+        The saved arrays.
     values : mapping
-        As JSON gives them.
+        The saved values, as read from JSON.
     keys : iterable of str
         The keys that ``values`` must have, neither fewer nor more.
 
     Raises
     ------
     ValueError
-        This and all methods, if the saved state is not as it must be.
+        If the saved state does not fit. All methods raise it, too.
     """
 
     def __init__(
@@ -93,27 +94,27 @@ class Saved:
         self.owner, self.arrays, self.values = owner, arrays, values
         self.names("values", values, keys)
 
-    def names(self, what: str, given: Any, expected: Iterable[str]) -> None:
-        """Check the keys of a mapping."""
-        self.require(isinstance(given, Mapping), f"its {what} must be a mapping, got {given!r}")
+    def names(self, what: str, mapping: Any, expected: Iterable[str]) -> None:
+        """Check that a mapping has these keys, neither fewer nor more."""
+        self.require(isinstance(mapping, Mapping), f"its {what} must be a mapping, got {mapping!r}")
         wanted = set(expected)
-        missing, unknown = wanted - given.keys(), given.keys() - wanted
+        missing, unknown = wanted - mapping.keys(), mapping.keys() - wanted
         self.require(not missing, f"it lacks {', '.join(sorted(missing))} of its {what}")
         self.require(not unknown, f"{', '.join(sorted(map(str, unknown)))} is unknown")
 
     def count(self, name: str, value: Any, most: int = sys.maxsize) -> int:
-        """Return an integer from 0 to `most`."""
+        """Check that a value is an integer from 0 to ``most``, and return it."""
         inside = type(value) is int and 0 <= value <= most
         self.require(inside, f"{name} must be an integer from 0 to {most}, got {value!r}")
         return int(value)
 
     def take(self, like: Mapping[str, tuple[tuple[int, ...], Any]]) -> dict[str, Array]:
-        """Return the arrays of these names, which must have these shapes and dtypes."""
+        """Return the arrays with these names, after a check of their shapes and dtypes."""
         self.names("arrays", self.arrays, like)
         for name, (shape, dtype) in like.items():
             array = self.arrays[name]
-            given = tuple(array.shape)
-            self.require(given == shape, f"{name} must have shape {shape}, got {given}")
+            actual = tuple(array.shape)
+            self.require(actual == shape, f"{name} must have shape {shape}, got {actual}")
             self.require(array.dtype == dtype, f"{name} must have dtype {dtype}, got {array.dtype}")
         return {name: self.arrays[name] for name in like}
 

@@ -1,4 +1,4 @@
-"""Limits for gradients."""
+"""Limits on the size of gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["clip_entries", "clip_to_norm"]
 
 
 def clip_entries(grads: Params, limit: float) -> Params:
-    """Cut every entry to [-limit, limit].
+    """Return the gradient with every entry cut to [-limit, limit].
 
     Examples
     --------
@@ -26,13 +26,13 @@ def clip_entries(grads: Params, limit: float) -> Params:
 
 
 def clip_to_norm(grads: Params, limit: float) -> Params:
-    """Shorten the gradient, all arrays taken as one vector, to a norm of at most ``limit``.
+    """Return the gradient, with all arrays taken as one vector, shortened to a norm of ``limit``.
 
     ::
 
         g = g * limit / |g|      if |g| > limit
 
-    The direction stays. A gradient that is short enough, or zero, is returned to the bit.
+    The direction stays the same. A gradient that is short enough, or zero, keeps its bits.
 
     References
     ----------

@@ -1,11 +1,11 @@
-"""What all optimisers share that use one gradient per update.
+"""The common part of all optimisers that use one gradient per update.
 
 An update does, in this order::
 
-    g = gradient, cut to [-clip_value, clip_value]       if asked for
-    g = g * clip_norm / |g|                              if asked for, and |g| > clip_norm
+    g = gradient, cut to [-clip_value, clip_value]       if clip_value is given
+    g = g * clip_norm / |g|                              if clip_norm is given and |g| > clip_norm
     g = g + weight_decay * p                             or, decoupled: p = p * (1 - rate * decay)
-    p = p - step                                         the step by the optimiser's own rule
+    p = p - step                                         by the optimiser's own rule
 
 Scalars such as the rate and bias corrections are Python floats, never NumPy scalars, so that
 float32 parameters stay float32 on every library.
@@ -22,6 +22,7 @@ from typing import Any, ClassVar, NamedTuple
 from rnn_xp._typing import Array, Namespace, Params, ValueAndGrad
 from rnn_xp.backend import array_namespace
 from rnn_xp.kernels import pointwise
+from rnn_xp.optim.base import Optimizer
 from rnn_xp.optim.checks import Saved, flag, number
 from rnn_xp.optim.clipping import clip_entries, clip_to_norm
 from rnn_xp.optim.schedules import Plateau, ReduceOnPlateau, Schedule, check_rate, rate_at
@@ -35,12 +36,12 @@ class FirstOrderState(NamedTuple):
     Attributes
     ----------
     step : int
-        Updates done.
+        Number of past updates.
     slots : dict of str to Params
-        What the rule remembers, such as ``{"m": {...}, "v": {...}}``; each a dict like the
+        The memory of the rule, such as ``{"m": {...}, "v": {...}}``; each slot is a dict like the
         parameters.
     plateau : Plateau or None
-        Memory of a `ReduceOnPlateau`, if that gives the rate.
+        The memory of the `ReduceOnPlateau` that gives the rate; None for any other rate.
     """
 
     step: int
@@ -49,25 +50,25 @@ class FirstOrderState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FirstOrder(abc.ABC):
+class FirstOrder(Optimizer):
     """An optimiser that uses one gradient per update.
 
-    A subclass has its hyperparameters as further fields, names what it remembers in `_slots`, and
-    gives its formula for one array in `_rule`.
+    A subclass declares its hyperparameters as further fields, its memory in `_slots`, and its
+    formula for one array in `_rule`.
 
     Parameters
     ----------
     learning_rate : float, callable or ReduceOnPlateau
-        > 0; a float is constant. Or the rate's schedule, see `rnn_xp.optim.schedules`.
+        A constant rate > 0, or a schedule of the rate, see `rnn_xp.optim.schedules`.
     weight_decay : float
-        >= 0. Weights are drawn to zero by the gradient of ``weight_decay / 2 * |p|**2``.
+        The decay, >= 0. The gradient of ``weight_decay / 2 * |p|**2`` is added.
     decay_biases : bool
-        Whether arrays with fewer than two axes, which are biases and the gains of layer
-        normalisation, decay as well. By default they do not.
+        If True, arrays with fewer than two axes (biases and the gains of layer normalisation)
+        decay as well.
     clip_value : float, optional
-        > 0; limit for every entry of the gradient.
+        Maximum size of every entry of the gradient, > 0.
     clip_norm : float, optional
-        > 0; limit for the norm of the gradient, all arrays taken as one vector.
+        Maximum norm of the gradient, with all arrays taken as one vector, > 0.
     """
 
     learning_rate: float | Schedule | ReduceOnPlateau
@@ -90,20 +91,20 @@ class FirstOrder(abc.ABC):
 
     @abc.abstractmethod
     def _slots(self) -> dict[str, float]:
-        """Names of what is remembered, with the value that it starts from."""
+        """Return the names of the memory's slots, with their initial values."""
 
     @abc.abstractmethod
     def _rule(
         self, g: Array, slots: dict[str, Array], rate: float, t: int, *, xp: Namespace
     ) -> tuple[Array, dict[str, Array]]:
-        """Formula for one array: (step to subtract, new slots) in the t-th update, t >= 1.
+        """Return (step to subtract, new slots) for one array in the t-th update, t >= 1.
 
-        It is made of what `rnn_xp.kernels.pointwise` knows.
+        The formula may use the functions that `rnn_xp.kernels.pointwise` supports.
         """
 
     @property
     def watches_loss(self) -> bool:
-        """Whether `observe` makes a difference, so that the loss must be read in every epoch."""
+        """True if a `ReduceOnPlateau` gives the rate; the loss is then read after every epoch."""
         return isinstance(self.learning_rate, ReduceOnPlateau)
 
     def init(self, params: Params) -> FirstOrderState:
@@ -123,7 +124,7 @@ class FirstOrder(abc.ABC):
         value: Array | None = None,
         value_and_grad: ValueAndGrad | None = None,
     ) -> tuple[Params, FirstOrderState]:
-        """Return new parameters and a new state; `value` and `value_and_grad` are not needed."""
+        """Return the new parameters and the new state; ``value_and_grad`` is not used."""
         if state.slots.keys() != self._slots().keys():
             raise ValueError(
                 f"{type(self).__name__}: the state has {sorted(state.slots)}, but this optimiser "
@@ -157,7 +158,7 @@ class FirstOrder(abc.ABC):
     def _entry(
         self, rate: float, t: int, decays: bool, p: Array, g: Array, *memory: Array, xp: Namespace
     ) -> tuple[Array, ...]:
-        """Update one array, entry by entry: the new one, then what is remembered."""
+        """Return the new array and its new memory, computed entry by entry."""
         if decays and self.decoupled_decay:
             p = p * (1.0 - rate * self.weight_decay)
         elif decays:
@@ -172,14 +173,14 @@ class FirstOrder(abc.ABC):
         return rate_at(self.learning_rate, state.step)
 
     def observe(self, state: FirstOrderState, loss: float) -> FirstOrderState:
-        """Return the state after an epoch with this loss: the memory of a `ReduceOnPlateau`."""
+        """Return the state after an epoch with this loss, which a `ReduceOnPlateau` remembers."""
         if not isinstance(self.learning_rate, ReduceOnPlateau):
             return state
         plateau = self.learning_rate.observe(state.plateau or Plateau(), loss)
         return state._replace(plateau=plateau)
 
     def pack(self, state: FirstOrderState) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Return the state as arrays such as ``"m.layer0.w_xh"``, and values for JSON."""
+        """Return the state as arrays such as ``"m.layer0.w_xh"``, and as values for JSON."""
         arrays = {
             f"{slot}.{name}": array
             for slot, memory in state.slots.items()
@@ -196,7 +197,7 @@ class FirstOrder(abc.ABC):
         Raises
         ------
         ValueError
-            If anything is missing, unknown, or not as it must be for these parameters.
+            If anything is missing, unknown, or does not fit these parameters.
         """
         saved = Saved(type(self).__name__, arrays, values, ("step", "plateau"))
         step = saved.count("step", values["step"])

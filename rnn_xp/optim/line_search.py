@@ -5,7 +5,7 @@ Along a descent direction with phi(t) = f(p + t * d), find a step t with::
     phi(t) <= phi(0) + c1 * t * phi'(0)        sufficient decrease
     |phi'(t)| <= c2 * |phi'(0)|                curvature
 
-First a bracket is grown until it must contain such a step, then it is shrunk by cubic
+First a bracket is grown until it must contain such a step; then it is shrunk by cubic
 interpolation.
 
 References
@@ -26,7 +26,7 @@ __all__ = ["Point", "strong_wolfe"]
 
 
 class Point(NamedTuple):
-    """A step along the search direction, what was found there, and the caller's own payload."""
+    """A step along the search direction, with value and slope there, and the caller's payload."""
 
     step: float
     value: float
@@ -44,28 +44,28 @@ def strong_wolfe(
     max_evaluations: int = 25,
     min_width: float = 0.0,
 ) -> Point:
-    """Find a step that satisfies the strong Wolfe conditions, or the best one seen.
+    """Return a point that satisfies the strong Wolfe conditions, or the best one seen.
 
     Parameters
     ----------
     evaluate : callable
-        ``evaluate(step) -> Point``. A value that is not finite counts as infinitely bad.
+        ``evaluate(step) -> Point``. A value that is not finite counts as infinitely high.
     start : Point
-        At step 0; its slope must be negative.
+        The point at step 0, whose slope must be negative.
     step : float
-        First step to try, > 0.
+        The first step to try, > 0.
     c1, c2 : float
-        0 < c1 < c2 < 1.
+        The constants of the two conditions, 0 < c1 < c2 < 1.
     max_evaluations : int
-        Limit for calls of ``evaluate``.
+        Maximum number of calls of ``evaluate``.
     min_width : float
-        Stop when the bracket is narrower than this.
+        The search ends when the bracket is narrower than this.
 
     Returns
     -------
     Point
-        A point that fulfils both conditions, or, where none was found within the limits, the
-        lowest bracket point with sufficient decrease; that is ``start`` itself if there is none.
+        A point that satisfies both conditions. If none was found within the limits, the lowest
+        point of the bracket with sufficient decrease, or ``start`` if there is none.
 
     Examples
     --------
@@ -116,9 +116,9 @@ def strong_wolfe(
 
 
 def _inside(low: Point, high: Point, crowded: bool) -> tuple[float, bool]:
-    """Next trial step between two bracket points, kept off its ends unless that helps.
+    """Return the next trial step between two bracket points, away from their ends.
 
-    Two steps in a row within a tenth of an end mean that interpolation is stuck there; then the
+    If two steps in a row fall within a tenth of an end, interpolation is stuck there, and the
     second is moved away from it.
     """
     left, right = min(low.step, high.step), max(low.step, high.step)
@@ -136,7 +136,7 @@ def _inside(low: Point, high: Point, crowded: bool) -> tuple[float, bool]:
 
 
 def _cubic_minimum(a: Point, b: Point, bounds: tuple[float, float]) -> float:
-    """Minimum of the cubic through values and slopes at a.step < b.step, cut to the bounds."""
+    """Return the minimum of the cubic through two points, a.step < b.step, cut to the bounds."""
     d1 = a.slope + b.slope - 3.0 * (a.value - b.value) / (a.step - b.step)
     square = d1 * d1 - a.slope * b.slope
     if not square >= 0.0:

@@ -1,10 +1,10 @@
 """L-BFGS with a strong Wolfe line search, for full batches.
 
-A full-batch gradient is exact and repeats to the bit, which is what a quasi-Newton method needs:
+A full-batch gradient is exact and repeats to the bit, as a quasi-Newton method requires: the
 differences of successive gradients then measure curvature and not noise.
 
-The vectors stay where the parameters are. Only scalars (values and slopes along a line) are read
-by the host.
+The vectors stay on the device of the parameters. The host reads scalars only (values and slopes
+along a line).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from rnn_xp._typing import Array, Namespace, Params, ValueAndGrad
 from rnn_xp.backend import array_namespace
+from rnn_xp.optim.base import NotFiniteError, Optimizer
 from rnn_xp.optim.checks import Saved
 from rnn_xp.optim.line_search import Point, strong_wolfe
 
@@ -29,7 +30,7 @@ class LBFGSState(NamedTuple):
     Attributes
     ----------
     steps, changes : tuple of Array (P,)
-        The latest steps s_k and the changes y_k of the gradient along them, oldest first.
+        The latest steps s_k, and the changes y_k of the gradient along them, oldest first.
     message : str
         Why no further progress is possible; empty while there is some.
     """
@@ -40,7 +41,7 @@ class LBFGSState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LBFGS:
+class LBFGS(Optimizer):
     """Limited-memory BFGS: a quasi-Newton step from the last ``history`` gradient differences.
 
     ::
@@ -49,22 +50,22 @@ class LBFGS:
         t = strong Wolfe step along d, first trial 1 (1 / |g|_1 without history)
         p = p + t * d
 
-    One update is one iteration and usually costs one or two evaluations of the full batch.
+    One update is one iteration, which usually takes one or two evaluations of the full batch.
 
     Parameters
     ----------
     history : int
-        Pairs to remember, >= 1. Each needs twice the memory of the parameters.
+        Number of pairs to remember, >= 1. Each pair needs twice the memory of the parameters.
     max_evaluations : int
-        Limit of evaluations in one line search, >= 1.
+        Maximum number of evaluations in one line search, >= 1.
     tolerance : float
-        Stop when no entry of the gradient is larger than this; >= 0.
+        Training ends when no entry of the gradient is larger than this; >= 0.
 
     Notes
     -----
     If a line search finds no lower point, the history is cleared and steepest descent is tried
-    once. If that fails too, the state's ``message`` says so and the parameters stay. In
-    float32 this is how training ends once the loss cannot be resolved any further.
+    once. If that fails too, the parameters stay the same and the state's ``message`` says so. In
+    float32, training ends this way when the loss cannot be resolved any further.
 
     References
     ----------
@@ -119,7 +120,10 @@ class LBFGS:
 
         Parameters
         ----------
-        grads, state, params : gradients, state and parameters before the iteration
+        grads : Params
+            The gradient at ``params``.
+        state : LBFGSState
+        params : Params
         value : Array ()
             The loss at ``params``.
         value_and_grad : callable
@@ -128,15 +132,15 @@ class LBFGS:
         Returns
         -------
         params : Params
-            The very dict that ``value_and_grad`` last accepted, so a caller may recognise it by
-            identity and reuse its value and gradient.
+            The same dict that ``value_and_grad`` was given for the accepted point, so that a
+            caller can recognise it by identity and reuse its value and gradient.
         state : LBFGSState
 
         Raises
         ------
         ValueError
             Without ``value`` and ``value_and_grad``.
-        FloatingPointError
+        NotFiniteError
             If the gradient is not finite.
         """
         if value is None or value_and_grad is None:
@@ -147,20 +151,28 @@ class LBFGS:
         xp = array_namespace(*params.values())
         largest = float(xp.max(xp.abs(_flatten(grads, xp=xp))))
         if not math.isfinite(largest):
-            raise FloatingPointError("LBFGS: the gradient is not finite.")
+            raise NotFiniteError("LBFGS: the gradient is not finite.")
         if largest <= self.tolerance:
             return params, state._replace(message="the gradient is within the tolerance")
         search = _Search(params, grads, float(value), value_and_grad, self.max_evaluations, xp)
-        found = search.along(_direction(search.gradient, state, xp=xp), first=not state.steps)
-        if found is None and state.steps:
+        lower = search.along(_direction(search.gradient, state, xp=xp), first=not state.steps)
+        if lower is None and state.steps:
             state = self.init(params)
-            found = search.along(-search.gradient, first=True)
-        if found is None:
+            lower = search.along(-search.gradient, first=True)
+        if lower is None:
             return params, state._replace(
                 message="the line search found no lower loss, not even along the gradient"
             )
-        params, step, change = found
+        params, step, change = lower
         return params, self._remember(state, step, change, xp=xp)
+
+    def message(self, state: LBFGSState) -> str:
+        """Return why no further progress is possible; empty while there is some."""
+        return state.message
+
+    def restart(self, state: LBFGSState) -> LBFGSState:
+        """Return the state with which another training starts, without a message."""
+        return state._replace(message="")
 
     def pack(self, state: LBFGSState) -> tuple[dict[str, Array], dict[str, Any]]:
         """Return the state as arrays ``"steps.0"``, ``"changes.0"``, ..., and values for JSON."""
@@ -176,7 +188,7 @@ class LBFGS:
         Raises
         ------
         ValueError
-            If anything is missing, unknown, or not as it must be for these parameters.
+            If anything is missing, unknown, or does not fit these parameters.
         """
         saved = Saved("LBFGS", arrays, values, ("pairs", "message"))
         pairs, message = saved.count("pairs", values["pairs"], self.history), values["message"]
@@ -204,7 +216,7 @@ class LBFGS:
 
 @dataclass(frozen=True)
 class _Search:
-    """The function along lines from one point."""
+    """The loss along lines from one point."""
 
     params: Params
     grads: Params
@@ -218,7 +230,7 @@ class _Search:
         return _flatten(self.grads, xp=self.xp)
 
     def along(self, direction: Array, *, first: bool) -> tuple[Params, Array, Array] | None:
-        """Search along a direction: (new params, step, gradient change), or None if it fails."""
+        """Return (new params, step, change of the gradient) along a direction; None on failure."""
         xp, gradient, origin = self.xp, self.gradient, _flatten(self.params, xp=self.xp)
         slope = float(xp.vecdot(gradient, direction))
         if not slope < 0.0:
@@ -233,23 +245,23 @@ class _Search:
         # Without history the gradient's length says nothing about the distance to go.
         step = min(1.0, 1.0 / float(xp.sum(xp.abs(gradient)))) if first else 1.0
         start = Point(0.0, self.value, slope)
-        found = strong_wolfe(
+        point = strong_wolfe(
             evaluate,
             start,
             step,
             max_evaluations=self.max_evaluations,
             min_width=1e-9 / float(xp.max(xp.abs(direction))),
         )
-        if not found.value < self.value:
+        if not point.value < self.value:
             return None
-        trial, flat = found.payload
-        return trial, found.step * direction, flat - gradient
+        trial, flat = point.payload
+        return trial, point.step * direction, flat - gradient
 
 
 def _direction(gradient: Array, state: LBFGSState, *, xp: Namespace) -> Array:
-    """-H g by the two-loop recursion (Nocedal and Wright, Algorithm 7.4).
+    """Return -H g by the two-loop recursion (Nocedal and Wright, Algorithm 7.4).
 
-    The scalars stay arrays of shape (): nothing is read by the host.
+    The scalars stay arrays of shape (), so that the host reads nothing.
     """
     pairs = [(s, y, xp.vecdot(s, y)) for s, y in zip(state.steps, state.changes, strict=True)]
     q, alphas = -gradient, []

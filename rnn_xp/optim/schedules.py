@@ -1,11 +1,11 @@
 """Learning rates that change during training.
 
-A schedule is any callable ``schedule(step) -> float`` that gives the rate of the next update from
-the number of updates done. It remembers nothing, so that a run is resumed with nothing but the
-step. A plain float is the constant schedule. A schedule of one's own is best a frozen dataclass as
-well, since two runs are recognised as the same by how their optimisers are shown.
+A schedule is any callable ``schedule(step) -> float`` that returns the rate for update ``step`` +
+1, that is, after ``step`` updates. It has no memory, so a run can be resumed with nothing but the
+step. A plain float is the constant schedule. Your own schedule is best a frozen dataclass too,
+because two runs are recognised as the same by the ``repr`` of their optimisers.
 
-`ReduceOnPlateau` is none of these: it looks at the loss, not at the step, and what it has seen is
+`ReduceOnPlateau` is not a schedule: it depends on the loss and not on the step, and its memory is
 part of the optimiser's state.
 """
 
@@ -30,11 +30,11 @@ __all__ = [
 ]
 
 Schedule: TypeAlias = Callable[[int], float]
-"""The learning rate of the next update, given the number of updates done."""
+"""A function that returns the learning rate of the next update after ``step`` updates."""
 
 
 def check_rate(owner: object, name: str) -> None:
-    """Check a field that holds a learning rate: a number > 0 or a schedule."""
+    """Check that a field is a learning rate: a number > 0, or a schedule."""
     value = getattr(owner, name)
     if isinstance(value, type):
         raise ValueError(
@@ -46,12 +46,12 @@ def check_rate(owner: object, name: str) -> None:
 
 
 def rate_at(rate: float | Schedule, step: int) -> float:
-    """Return the rate of the next update after so many.
+    """Return the rate for update ``step`` + 1.
 
     Raises
     ------
     ValueError
-        If a schedule gives anything but a finite number >= 0.
+        If a schedule returns anything but a finite number >= 0.
     """
     if not callable(rate):
         return rate
@@ -75,11 +75,11 @@ class Step:
     Parameters
     ----------
     initial : float
-        > 0.
+        The rate of the first updates, > 0.
     every : int
-        Updates between two falls, >= 1.
+        Number of updates between two falls, >= 1.
     factor : float
-        In (0, 1).
+        The factor of each fall, in (0, 1).
 
     Examples
     --------
@@ -98,13 +98,13 @@ class Step:
         number(self, "factor", "(0, 1)")
 
     def __call__(self, step: int) -> float:
-        """Return the rate of the next update after so many."""
+        """Return the rate for update ``step`` + 1."""
         return self.initial * self.factor ** (step // self.every)
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """A rate that falls along half a wave of the cosine, and then stays.
+    """A rate that falls along half a cosine wave and then stays constant.
 
     ::
 
@@ -114,12 +114,12 @@ class Cosine:
     Parameters
     ----------
     initial : float
-        > 0.
+        The rate of the first update, > 0.
     total : int
-        Updates that the fall takes, >= 1. The last of them, after ``total - 1`` others, is still
-        above ``final``.
+        Number of updates of the fall, >= 1. The rate of the last of them, after ``total - 1``
+        others, is still above ``final``.
     final : float
-        From 0 to ``initial``.
+        The rate after the fall, from 0 to ``initial``.
 
     References
     ----------
@@ -143,7 +143,7 @@ class Cosine:
         number(self, "final", f"[0, {self.initial!r}]")
 
     def __call__(self, step: int) -> float:
-        """Return the rate of the next update after so many."""
+        """Return the rate for update ``step`` + 1."""
         if step >= self.total:
             return self.final
         height = 0.5 * (1.0 + math.cos(math.pi * step / self.total))
@@ -152,22 +152,22 @@ class Cosine:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """A rate that rises on a straight line, and then follows another schedule.
+    """A rate that rises linearly and then follows another schedule.
 
     ::
 
         rate = then(0) * (step + 1) / steps      step < steps
         rate = then(step - steps)                from then on
 
-    So the first update has the rate ``then(0) / steps``, the last of the warm-up has ``then(0)``,
-    and so has the one after it, with which ``then`` begins to count.
+    So the first update has the rate ``then(0) / steps``. The last update of the warm-up has the
+    rate ``then(0)``, and so has the update after it, the first that ``then`` counts.
 
     Parameters
     ----------
     steps : int
-        Updates that the rise takes, >= 1.
+        Number of updates of the rise, >= 1.
     then : float or callable
-        The rate afterwards, or its schedule.
+        The rate after the rise, or its schedule.
 
     Examples
     --------
@@ -189,25 +189,25 @@ class WarmUp:
         check_rate(self, "then")
 
     def __call__(self, step: int) -> float:
-        """Return the rate of the next update after so many."""
+        """Return the rate for update ``step`` + 1."""
         if step >= self.steps:
             return rate_at(self.then, step - self.steps)
         return rate_at(self.then, 0) * (step + 1) / self.steps
 
 
 class Plateau(NamedTuple):
-    """What `ReduceOnPlateau` remembers.
+    """The memory of a `ReduceOnPlateau`.
 
     Attributes
     ----------
     best : float or None
-        The lowest loss so far; None before the first.
+        The lowest loss so far; None before the first epoch.
     wait : int
-        Epochs in a row that brought no lower one.
+        Number of epochs in a row without an improvement.
     rest : int
-        Epochs of the cooldown still to come.
+        Number of epochs until the cooldown ends.
     scale : float
-        What the falls so far have left of the learning rate, from 1 on.
+        The product of the factors of all falls so far.
     """
 
     best: float | None = None
@@ -218,32 +218,33 @@ class Plateau(NamedTuple):
 
 @dataclass(frozen=True)
 class ReduceOnPlateau:
-    """A rate that falls by a factor when the loss has stopped to.
+    """A rate that falls by a factor when the loss stops falling.
 
     An epoch is an improvement if ``loss < best - tolerance * |best|``. After more than ``patience``
-    epochs in a row without one, the rate becomes ``max(factor * rate, minimum)``; during the next
-    ``cooldown`` epochs none is counted. The loss is that of validation, if there is any.
+    epochs in a row without an improvement, the rate becomes ``max(factor * rate, minimum)``, and
+    the next ``cooldown`` epochs are not counted. The loss is the validation loss if there is
+    validation, otherwise the training loss.
 
     Parameters
     ----------
     initial : float
-        > 0.
+        The rate of the first epochs, > 0.
     factor : float
-        In (0, 1).
+        The factor of each fall, in (0, 1).
     patience : int
-        Epochs without improvement that are put up with, >= 0.
+        Number of epochs in a row without an improvement that do not yet cause a fall, >= 0.
     tolerance : float
-        By which share of it a loss must be below the best to count as lower; in [0, 1).
+        Minimum relative improvement, in [0, 1).
     cooldown : int
-        Epochs that do not count after a fall, >= 0.
+        Number of epochs after a fall that are not counted, >= 0.
     minimum : float
-        From 0 to ``initial``.
+        The lowest rate, from 0 to ``initial``.
 
     Notes
     -----
-    Equal to ``torch.optim.lr_scheduler.ReduceLROnPlateau`` with a relative threshold, but for two
-    things: a negative loss, too, must fall to be an improvement, and there is no ``eps`` below
-    which falls are left out.
+    This equals ``torch.optim.lr_scheduler.ReduceLROnPlateau`` with a relative threshold, with two
+    differences: a negative loss must fall, too, to be an improvement, and there is no ``eps`` below
+    which falls are omitted.
 
     Examples
     --------
@@ -292,7 +293,7 @@ class ReduceOnPlateau:
 
     @staticmethod
     def unpack(saved: Saved, memory: Any) -> Plateau:
-        """Check a memory from a file, given as a dict."""
+        """Return the memory that a file holds as a dict, once it has been checked."""
         saved.names("plateau", memory, Plateau._fields)
         best, scale = memory["best"], memory["scale"]
         saved.require(

@@ -14,7 +14,7 @@ __all__ = ["SGD"]
 
 @dataclass(frozen=True)
 class SGD(FirstOrder):
-    """Gradient descent, with momentum if asked for.
+    """Gradient descent, optionally with momentum.
 
     ::
 
@@ -25,13 +25,13 @@ class SGD(FirstOrder):
     Parameters
     ----------
     learning_rate : float, callable or ReduceOnPlateau
-        > 0, or a schedule of it.
+        The learning rate, > 0, or its schedule.
     momentum : float
-        In [0, 1).
+        The share of the velocity that remains after an update, in [0, 1).
     nesterov : bool
-        Whether to look ahead along the velocity; needs momentum.
+        If True, the step looks ahead along the velocity, which requires momentum.
     weight_decay, decay_biases, clip_value, clip_norm
-        As of `FirstOrder`; by keyword.
+        See `FirstOrder`; keyword arguments.
 
     References
     ----------

@@ -1,6 +1,7 @@
 """Training: `fit`, from its arguments to a plan, to epochs, to a result."""
 
-from rnn_xp.training.loop import DivergenceError
-from rnn_xp.training.trainer import FitResult, fit
+from rnn_xp.training.result import FitResult
+from rnn_xp.training.trainer import fit
+from rnn_xp.training.watch import DivergenceError
 
 __all__ = ["DivergenceError", "FitResult", "fit"]

@@ -1,8 +1,9 @@
-"""What may watch a training run, and end it.
+"""Callbacks, which watch a training and may end it.
 
 A callback is any callable that takes an `Epoch`. It is called after every epoch, in the order of
-``fit(callbacks=[...])``, and returns None, or a sentence that says why training shall end here;
-those after it in the list find the sentence in ``epoch.stopped``. What it raises ends training too.
+``fit(callbacks=[...])``, and returns None, or a sentence that says why training should end here.
+Later callbacks in the list find this sentence in ``epoch.stopped``. An exception ends training,
+too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
-from rnn_xp.training import state as training_state
+from rnn_xp.training import files
 from rnn_xp.training.state import Best, TrainingState
 
 __all__ = ["Callback", "Checkpoint", "Epoch", "History", "Progress"]
@@ -24,25 +25,27 @@ __all__ = ["Callback", "Checkpoint", "Epoch", "History", "Progress"]
 
 @dataclass(frozen=True)
 class Epoch:
-    """What a callback is told.
+    """An epoch that has ended, as callbacks see it.
 
     Attributes
     ----------
-    number, epochs : int
-        This epoch, counted from 1, and how many there will be at most.
+    number : int
+        Number of this epoch, counted from 1.
+    epochs : int
+        Number of the last epoch, if training does not end early.
     loss : float
-        As in ``FitResult.history["loss"]``.
+        The loss, as in ``FitResult.history["loss"]``.
     validation_loss : float or None
-        Of the parameters this epoch left; None without validation.
+        The validation loss after this epoch; None without validation.
     improved : bool
-        Whether that is the lowest so far.
+        True if this validation loss is the lowest so far.
     learning_rate : float or None
-        Of the next update; None for an optimiser that has none, and where ``state`` is None.
+        The learning rate of the next update; None if the optimiser has none, or ``state`` is None.
     stopped : str
-        Why training ends with this epoch, if it does before the last; else empty.
+        Why training ends with this epoch before the last one; empty if it does not.
     state : callable or None
-        ``state()`` gives the `TrainingState` after this epoch. None for those epochs of an
-        accelerator that end without a read of the device.
+        ``state()`` returns the `TrainingState` after this epoch. On an accelerator it is None for
+        epochs after which the device is not read.
     """
 
     number: int
@@ -56,28 +59,28 @@ class Epoch:
 
     @property
     def final(self) -> bool:
-        """Whether training ends here."""
+        """True if training ends with this epoch."""
         return bool(self.stopped) or self.number == self.epochs
 
 
 class Callback(Protocol):
-    """Anything that can be called with an `Epoch`."""
+    """Any callable that takes an `Epoch`."""
 
     def __call__(self, epoch: Epoch) -> str | None:
-        """Look at the epoch; a non-empty string ends training and says why."""
+        """Look at the epoch; return a sentence that says why training ends, or None to continue."""
 
 
 class Progress:
-    """Show progress: a status line on a terminal, a line now and then elsewhere.
+    """Show progress: a status line on a terminal, or some lines elsewhere.
 
-    Use it as a context manager so that the status line is finished even if training is not.
+    Use it as a context manager, so that the status line is closed even if training fails.
 
     Parameters
     ----------
     lines : int
-        Where the output is not a terminal: about how many lines in all; 0 for none.
+        Approximate number of lines in total if the output is not a terminal; 0 for none.
     file : text stream, optional
-        Standard error by default.
+        The output; standard error by default.
 
     Examples
     --------
@@ -109,7 +112,7 @@ class Progress:
             self._bar.close()
 
     def __call__(self, epoch: Epoch) -> None:
-        """Report one epoch; if nobody reads any more, training goes on in silence."""
+        """Report one epoch. If nobody reads the output any more, training continues without it."""
         with contextlib.suppress(BrokenPipeError):
             self._show(epoch)
 
@@ -133,12 +136,12 @@ class Progress:
 
 
 class History:
-    """Record every epoch, also where training ends with an error and returns no history.
+    """Record every epoch, also if training ends with an error and returns no history.
 
     Attributes
     ----------
     epochs : list of Epoch
-        Without their states, which would keep all parameters alive.
+        The epochs, without their states, which would keep all parameters in memory.
 
     Examples
     --------
@@ -157,25 +160,25 @@ class History:
 
 
 class Checkpoint:
-    """Keep the state of the training in a folder, so that it can go on after any interruption.
+    """Save the state of the training in a folder, so that it can be resumed after an interruption.
 
-    ``last.safetensors`` is all that ``rnn_xp.fit(..., resume=path)`` needs to go on to the very
-    bits of a run that was never interrupted. ``best.safetensors``, with validation, holds the
-    parameters with the lowest validation loss. A reader, at any moment, finds a file's old content
-    or the new, whole. In the list of callbacks it stands after those that may end training.
+    ``last.safetensors`` is all that ``rnn_xp.fit(..., resume=path)`` needs to continue, with the
+    same bits as an uninterrupted run. With validation, ``best.safetensors`` holds the parameters
+    with the lowest validation loss. At any moment a reader finds either the complete old file or
+    the complete new one. Place it in the list after callbacks that may end training.
 
     Parameters
     ----------
     folder : path
-        Must exist.
+        An existing folder.
     every : int, optional
-        Epochs between two writes.
+        Number of epochs between two writes. By default ``seconds`` decides.
     seconds : float, optional
-        Without ``every``: the least time between two writes. One costs a few milliseconds, so the
-        default of 20 costs nothing and loses little. The final epoch is written in any case.
-        On an accelerator both wait for the next read of the device.
+        Minimum time between two writes if ``every`` is not given. A write takes a few milliseconds,
+        so the default of 20 costs almost nothing and loses little. The final epoch is always
+        written. On an accelerator, writes wait until the device is read.
     about : mapping, optional
-        More for the files' metadata, such as the scaler of the data.
+        Further metadata for the files, such as the scaler of the data.
 
     Examples
     --------
@@ -211,7 +214,7 @@ class Checkpoint:
         self._best: Best | None = None
 
     def __call__(self, epoch: Epoch) -> None:
-        """Write what is due."""
+        """Write the files that are due."""
         if self._written_epoch is None:
             self._written_epoch = epoch.number - 1  # where this training began
         if epoch.state is None or not (epoch.final or self._due(epoch)):
@@ -220,9 +223,9 @@ class Checkpoint:
         if not state.finite:  # the next loss will say so, and the file before this is worth more
             return
         if state.best is not None and state.best is not self._best:
-            training_state.save_best(self.best, state, self.about)
+            files.save_best(self.best, state, self.about)
             self._best = state.best
-        training_state.save(self.last, state, self.about)
+        files.save(self.last, state, self.about)
         self._written, self._written_epoch = time.monotonic(), epoch.number
 
     def _due(self, epoch: Epoch) -> bool:

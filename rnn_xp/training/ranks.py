@@ -1,25 +1,24 @@
-"""What ranks tell each other before they train: who has which rows, and that all mean the same."""
+"""The exchange between ranks before they train: their rows, and a check of the shared data."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from rnn_xp.backend import to_numpy
 from rnn_xp.distributed import Ranks, Shares, agree, fingerprint
-from rnn_xp.engines.blocks import Blocks
+from rnn_xp.engines.blocks import Batch, Blocks
 
-__all__ = ["agree_on_data", "check_sharded", "digest", "part_of_rank"]
+__all__ = ["agree_on_data", "check_sharded", "digest", "part_of_rank", "rows_of_shards"]
 
-_ROWS = 1000  # that are looked at: windows repeat each value T times
+_ROWS = 1000  # of a sample: windows repeat each value T times
 _DIGESTS = 2**256
 
 
 def check_sharded(x: Any, batch_size: int | None, validation: Any) -> None:
-    """Refuse what rows that one rank alone can read are not for."""
+    """Refuse settings that need rows which only another rank can read."""
     if batch_size is not None:
         raise ValueError(
             "fit: sharded=True needs the full batch: a minibatch has rows of all ranks, and none "
@@ -35,55 +34,71 @@ def check_sharded(x: Any, batch_size: int | None, validation: Any) -> None:
 
 
 def agree_on_data(
-    ranks: Ranks,
-    arrays: Mapping[str, Any],
-    *,
-    sharded: bool,
-    batch_size: int | None,
-    validation: Any,
+    ranks: Ranks, data: Batch, sharded: bool, batch_size: int | None, validation: Any
 ) -> None:
-    """Check that all ranks mean the same data, before they ask each other anything else.
+    """Check that all ranks mean the same data, before they exchange anything else.
 
-    Of rows that each rank has for itself that is their shape, of others their values too, in a
-    thousand rows; what more a rank reads is in the digest of the run.
+    Shapes are compared always. Data that all ranks can read are compared in a thousand rows as
+    well; all other rows that a rank reads are part of the digest of the run.
+
+    Parameters
+    ----------
+    ranks : Ranks
+    data : Batch
+        All data, as given to this rank.
+    sharded, batch_size, validation
+        The arguments of `rnn_xp.fit`.
+
+    Raises
+    ------
+    CommError
+        If the ranks differ.
     """
-    given = {name: array for name, array in arrays.items() if array is not None}
+    arrays = {name: array for name, array in data._asdict().items() if array is not None}
     first = 1 if sharded else 0
     ways = {"sharded": sharded, "reduction": ranks.reduction, "full batch": batch_size is None}
-    shapes = {f"shape of {name}": np.shape(array)[first:] for name, array in given.items()}
+    shapes = {f"shape of {name}": np.shape(array)[first:] for name, array in arrays.items()}
     agree(ranks.comm, {**ways, "validation": validation is not None, **shapes})
     if not sharded:
-        agree(ranks.comm, {f"sample of {name}": _sample(array) for name, array in given.items()})
+        agree(ranks.comm, {f"sample of {name}": _sample(array) for name, array in arrays.items()})
+
+
+def rows_of_shards(ranks: Ranks | None, rows: int, sharded: bool) -> list[int]:
+    """Return the number of rows of each shard: one for each rank, or a single one for all."""
+    if ranks is None or not sharded:
+        return [rows]
+    counts: list[int] = ranks.comm.gather(np.asarray([rows]))[:, 0].tolist()
+    return counts
 
 
 def part_of_rank(
     ranks: Ranks, rows: range, block_rows: int, counts: list[int]
 ) -> tuple[range, Shares]:
-    """Rows of the full batch that this rank brings in, and the blocks of all ranks.
+    """Return the rows of the full batch that this rank brings in, and the blocks of all ranks.
 
     Parameters
     ----------
     ranks : Ranks
     rows : range
-        Those that are trained on, of what this rank is given.
+        The rows to train on, among the data that this rank is given.
     block_rows : int
+        Number of rows of a block; blocks begin at every ``block_rows`` rows of a shard.
     counts : list of int
-        Rows of each shard: one for each rank, or a single one of which all have the rows. Blocks
-        begin at every ``block_rows`` rows of it.
+        Number of rows of each shard, see `rows_of_shards`.
     """
     if len(counts) == 1:
         shares = ranks.shares(-(-len(rows) // block_rows))
-        own = shares(ranks.comm.rank)
-        return rows[own.start * block_rows : own.stop * block_rows], shares
+        blocks = shares(ranks.comm.rank)
+        return rows[blocks.start * block_rows : blocks.stop * block_rows], shares
     ends = np.cumsum([0, *(-(-count // block_rows) for count in counts)]).tolist()
     return rows, lambda rank: range(ends[rank], ends[rank + 1])
 
 
 def digest(blocks: Blocks, rows: int, ranks: Ranks | None) -> str:
-    """Tell data apart: the sum of the sha256 of all blocks, whichever ranks have them.
+    """Return a digest of the data: the sum of the sha256 of all blocks, whichever rank has them.
 
-    Of all arrays but x, of which a thousand of all rows must do, at least one for each block:
-    bringing all of x back from a device takes long.
+    All arrays count whole, except x: it is sampled in a thousand rows, at least one of each block,
+    because bringing all of x back from a device takes long.
     """
     total = sum(_digest_of_block(blocks, number, -(-rows // _ROWS)) for number in blocks.held)
     if ranks is not None and blocks.scattered:
@@ -98,11 +113,11 @@ def _sample(array: Any) -> str:
 
 
 def _digest_of_block(blocks: Blocks, number: int, stride: int) -> int:
-    found, batch = hashlib.sha256(str(number).encode()), blocks[number]
+    digest, batch = hashlib.sha256(str(number).encode()), blocks[number]
     for name, array in batch._replace(x=batch.x[::stride, ...])._asdict().items():
         if array is not None:
             host = np.asarray(to_numpy(array), order="C")
             host = host.astype(np.int64) if host.dtype.kind in "iu" else host  # of any library
-            found.update(f"|{name}|{host.dtype.str}|{host.shape}|".encode())
-            found.update(host.data if host.size else b"")
-    return int.from_bytes(found.digest())
+            digest.update(f"|{name}|{host.dtype.str}|{host.shape}|".encode())
+            digest.update(host.data if host.size else b"")
+    return int.from_bytes(digest.digest())

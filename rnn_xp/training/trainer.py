@@ -2,80 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rnn_xp._typing import Array, Loss, Optimizer, Params
+from rnn_xp._typing import Array, Loss, Params
 from rnn_xp.backend import Backend
-from rnn_xp.distributed import Comm, Ranks, Serial, agree
-from rnn_xp.engines.blocks import default_block_rows
+from rnn_xp.distributed import Comm, agree
+from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.cuda_fused import fastest
-from rnn_xp.engines.memory import workers_within
-from rnn_xp.engines.portable import PortableEngine
-from rnn_xp.engines.threads import count_workers, one_blas_thread
-from rnn_xp.losses import resolve_loss, takes_classes
+from rnn_xp.engines.threads import one_blas_thread
 from rnn_xp.network import Network
-from rnn_xp.training import inputs as training_data
-from rnn_xp.training import ranks as training_ranks
-from rnn_xp.training import state as training_state
+from rnn_xp.optim import Optimizer
 from rnn_xp.training.callbacks import Callback
-from rnn_xp.training.loop import Loop, Watch
-from rnn_xp.training.state import TrainingState, all_finite
+from rnn_xp.training.checks import whole
+from rnn_xp.training.identity import description
+from rnn_xp.training.loop import Loop
+from rnn_xp.training.plan import make_plan
+from rnn_xp.training.result import FitResult
+from rnn_xp.training.state import TrainingState
+from rnn_xp.training.watch import Watch
 
-__all__ = ["FitResult", "fit"]
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What `fit` returns.
-
-    Attributes
-    ----------
-    params : Params
-        The last parameters, on the backend that trained them.
-    best_params : Params or None
-        With validation: those of the lowest validation loss.
-    best_epoch : int or None
-        With validation: the epoch, counted from 1, that left them.
-    history : dict of str to list of float
-        ``history["loss"][k]`` is the loss before update k (with minibatches: epoch k's mean over
-        its batches), ``history["validation_loss"][k]`` that of the parameters epoch k left.
-    stopped : str
-        Why training ended before the last epoch; empty if it did not.
-    evaluations : int
-        How many times a loss and its gradient were computed, line searches included.
-    seconds : float
-        Wall time of the epochs.
-    backend : Backend
-    engine : str
-        What computed the epochs: "portable", or "cuda_fused", see `rnn_xp.engines.cuda_fused`.
-    engine_reason : str
-        On CuPy, why it was not the fused engine, or not with a CUDA graph; empty if it was.
-    block_rows, workers, ranks : int
-        Workers are those of this rank.
-    state : TrainingState
-        To go on from with ``fit(resume=)``.
-    """
-
-    params: Params
-    best_params: Params | None
-    best_epoch: int | None
-    history: dict[str, list[float]]
-    stopped: str
-    evaluations: int
-    seconds: float
-    backend: Backend
-    engine: str
-    engine_reason: str
-    block_rows: int
-    workers: int
-    ranks: int
-    state: TrainingState
+__all__ = ["fit"]
 
 
 def fit(
@@ -111,102 +61,129 @@ def fit(
 ) -> FitResult:
     """Train a network.
 
-    NumPy data go to the selected backend; arrays of another library stay where they are and
-    decide. Equal seed, backend, device, kind of CPU and versions give equal bits, whatever the
-    number of workers and ranks and the memory, and however often training was interrupted and
-    resumed.
+    NumPy arrays, lists and shards are moved to the selected backend. Arrays of another library
+    stay on their device, and training runs there.
+
+    All settings and shapes are checked before any data are moved, so an argument that cannot work
+    fails at once and costs nothing.
+
+    The same seed, backend, device, kind of CPU and versions give the same bits. The number of
+    threads, the number of ranks, the memory budget, and interruptions after which training was
+    resumed do not change them.
 
     Parameters
     ----------
     net : Network
+        The network to train. It is not changed; the trained parameters are in the result.
     x : array (N, T, I)
-        For one_to_many (N, 1, I).
-    y : array (N, O) or (N, T, O); class indices (N,) or (N, T)
+        The input sequences; (N, 1, I) for the topology one_to_many.
+    y : array (N, O) or (N, T, O)
+        The targets: (N, O) for many_to_one, otherwise (N, T, O). A loss for classes, such as
+        "cross_entropy", takes class indices of shape (N,) or (N, T) instead.
     optimizer : Optimizer
-        Such as ``rnn_xp.optim.lbfgs()`` for a full batch or ``rnn_xp.optim.adam(0.01)``.
+        The update rule, such as ``rnn_xp.optim.adam(0.01)``, or ``rnn_xp.optim.lbfgs()`` for full
+        batches. For your own, derive a class from `rnn_xp.optim.Optimizer`.
     epochs : int
-        Passes over the data, >= 1. With a full batch each is one update.
+        Number of passes over the data, >= 1. With the full batch each pass is one update.
     loss : str or callable
-        See `rnn_xp.Network.value_and_grad`.
+        The name of a loss of `rnn_xp.losses`, or a function as described in
+        `rnn_xp.Network.value_and_grad`.
     batch_size : int, optional
-        Rows per update, 1..N; the full batch by default. Smaller batches are drawn anew in every
-        epoch, by (seed, epoch) alone.
+        Number of rows in an update, from 1 to N; by default all N (the full batch). Smaller batches
+        are shuffled anew in every epoch, in an order that depends on ``seed`` and the epoch only.
     sample_weight : array (N,) or (N, T), optional
-        Non-negative.
-    lengths, mask, reset : arrays, optional
-        See `rnn_xp.Network`.
+        Non-negative weights of the rows, or of the steps of each row.
+    lengths : array (N,), optional
+        The number of valid steps of each row, see `rnn_xp.Network`.
+    mask : array (N, T) of bool, optional
+        False for steps to skip, see `rnn_xp.Network`.
+    reset : array (N, T) of bool, optional
+        True for steps before which the state is set to its initial value, see `rnn_xp.Network`.
     truncate : (int, int), optional
-        (k1, k2) of truncated backpropagation through time: an update after every k1 steps, whose
-        gradient reaches back k2 >= k1 steps. Rows are then streams that run side by side, and the
-        batch is full.
+        (k1, k2) for truncated backpropagation through time: there is an update after every k1
+        steps, and its gradient reaches back k2 >= k1 steps. The rows are then parallel streams
+        whose states are carried on, and the batch must be full.
     validation : float, (x, y) or mapping, optional
-        What `FitResult.best_params` and `patience` go by. A share in (0, 1): the last rows of the
-        data are not trained on. Otherwise data of their own, as a pair or by the names of the
-        arguments here: x, y, sample_weight, lengths, mask, reset.
+        The data on which ``FitResult.best_params`` are chosen and that ``patience`` watches. A
+        float in (0, 1) is the share of the rows, taken from the end, that are not trained on.
+        Separate data are given as a pair (x, y), or as a mapping with the keys x, y, and
+        optionally sample_weight, lengths, mask and reset.
     gap : int, optional
-        With a share: rows left out between training and validation. T + O - 1 by default, so that
-        windows of one series (whose O outputs are steps ahead) share no value across the gap.
+        If ``validation`` is a share: number of rows to leave out before the validation rows. By
+        default T + O - 1, so that windows of one series, with O steps ahead as outputs, have no
+        value in common across the gap; T if the targets are classes.
     patience : int, optional
-        End training after so many epochs without a lower validation loss, or, without validation,
-        without a lower loss.
+        Number of epochs without an improvement after which training ends, >= 1. The validation loss
+        is watched if there is validation, otherwise the training loss. By default training does
+        not end early.
     tolerance : float
-        By which share a loss must be lower for ``patience`` to count it; >= 0.
+        Minimum relative improvement for ``patience``, in [0, 1).
     params : Params, optional
-        Where to start; ``net.init(seed)`` by default.
-    opt_state : optional
-        Where the optimiser starts, such as another result's ``state.opt_state``; afresh by default.
+        The initial parameters; by default ``net.init(seed)``.
+    opt_state : object, optional
+        The initial state of the optimiser, such as ``result.state.opt_state``; by default the
+        optimiser's own.
     resume : FitResult, TrainingState or path, optional
-        Go on from a result, or from the file or folder of a `rnn_xp.callbacks.Checkpoint`, to the
-        same bits as if never interrupted. ``epochs`` counts those already done; everything else
-        must be as it was.
+        A training to continue: a result, its state, or the file or folder of a
+        `rnn_xp.callbacks.Checkpoint`. The result has the same bits as an uninterrupted training.
+        ``epochs`` counts from the beginning, including epochs that were completed before. Data and
+        settings must be the same; ``epochs``, ``patience``, ``tolerance``, ``callbacks`` and
+        whatever does not change the bits may differ.
     seed : int
-        Non-negative. Of the initial weights, the order of minibatches, and dropout, whose masks
-        are a function of (seed, update, block).
+        Seeds the initial parameters, the order of minibatches, and dropout, whose masks depend on
+        the seed, the update and the block only; >= 0.
     workers : int, optional
-        Threads of each rank, on NumPy only; all its cores by default.
+        Number of threads of each rank, >= 1, on NumPy only; by default one for each available core.
     memory_budget : int, optional
-        Bytes that activations may take; limits how many threads work at once. Never changes a bit.
+        Maximum memory for activations, in bytes. It limits the number of threads that compute at
+        once. The data, the parameters and the optimiser's state need memory beside it.
     block_rows : int, optional
-        Rows of a block. By default 1040 on a CPU, or half of an update's rows where these are no
-        more than 1040 and have 16,384 numbers or more in their state; 65,536 on an accelerator. A
-        part of the definition of the result, since sums of other blocks are rounded differently.
+        Number of rows of a block, the unit of work of a thread. By default 1040 on a CPU (or half
+        the rows of an update, if there are no more than 1040 and their states hold 16,384 numbers
+        or more) and 65,536 on an accelerator. Different blocks round sums differently, so this is
+        part of the definition of the result.
     backend : Backend, optional
-        `rnn_xp.get_backend` by default.
+        The backend for data from the host; by default `rnn_xp.get_backend` selects it.
     callbacks : sequence of callable
-        Each is called with an `rnn_xp.callbacks.Epoch` after every epoch.
+        Functions that are called with an `rnn_xp.callbacks.Epoch` after every epoch, in this order.
     comm : Comm, optional
-        Ranks to share the work with, such as `rnn_xp.distributed.mpi` finds; all of them make the
-        same call, but may have other callbacks and, if ``sharded``, have other rows. With the full
-        batch each brings its own rows to the backend, and of data that are mapped from files
-        (`rnn_xp.open_shards`, ``numpy.load(mmap_mode="r")``) reads no other, besides a thousand by
-        which all know that they have the same, and those to validate on.
-    reduction : str
-        How ranks add up: "exact", to the bits of a single one, or "fast", see
+        The ranks that share the work, such as `rnn_xp.distributed.mpi` returns. All of them must
+        make the same call, but their callbacks may differ, and their rows if ``sharded``. With the
+        full batch, each rank moves only its own rows to the backend. From memory-mapped files
+        (`rnn_xp.open_shards`, ``numpy.load(mmap_mode="r")``) it reads no other rows, except a
+        sample of 1000 with which the ranks verify that they share the same data, and the
+        validation rows.
+    reduction : {"exact", "fast"}
+        How gradients of different ranks are added: "exact" gives the bits of a single rank, see
         `rnn_xp.distributed.reduction`.
     sharded : bool
-        Whether the data given are the rows of this rank alone, which no other can read; those of
-        all ranks follow each other. For the full batch, and a ``validation`` that all have. If
-        every rank but the last has a multiple of ``block_rows`` rows, the result is that of
-        all rows on a single rank, to the bit; otherwise blocks end with each rank's rows.
+        If True, the given rows are those of this rank alone, and the ranks' rows follow each other.
+        It requires the full batch, and validation data that are the same on all ranks. The result
+        equals that of a single rank to the bit if the number of rows of every rank but the last is
+        a multiple of ``block_rows``; otherwise each rank's rows end with a short block.
 
     Returns
     -------
     FitResult
+        The trained parameters, the losses of all epochs, and the state to resume from.
 
     Raises
     ------
     ValueError, TypeError
-        For shapes, sizes or values that cannot be trained on, or a state of another run.
+        If shapes, settings or values cannot be trained on, or if ``resume`` is another run.
     CheckpointError
-        If the file to resume from is damaged.
+        If the file to resume from is damaged or belongs to another network.
     DivergenceError
-        If the loss stops being finite, or is over ten times its lowest for 100 epochs (a
-        loss below a thousandth of the first counts as that); it carries the last good parameters.
+        If the loss or the parameters are no longer finite, or if the loss exceeds ten times its
+        lowest value for 100 epochs (where a lowest value below a thousandth of the first loss
+        counts as a thousandth of it). The error carries the last good parameters.
+    CommError
+        If the ranks were started with different data or settings.
 
     Warns
     -----
     UserWarning
-        If a run is resumed where its bits may differ: another library, version or kind of CPU.
+        If a run is resumed where its bits may differ: with another library, version or kind of CPU.
 
     Examples
     --------
@@ -216,134 +193,41 @@ def fit(
     >>> result = rx.fit(net, x, y, optimizer=rx.optim.lbfgs(), epochs=30)
     >>> result.history["loss"][-1] < 0.01 * result.history["loss"][0]
     True
+
+    The same training in two parts:
+
+    >>> half = rx.fit(net, x, y, optimizer=rx.optim.lbfgs(), epochs=15)
+    >>> whole = rx.fit(net, x, y, optimizer=rx.optim.lbfgs(), epochs=30, resume=half)
+    >>> whole.history == result.history
+    True
     """
-    function = resolve_loss(loss, net.output_activation)
-    full_batch_only = training_data.check_optimizer(optimizer)
-    backend = training_data.resolve_backend(x, backend)
-    epochs = training_data.whole("epochs", epochs, 1)
-    seed = training_data.whole("seed", seed, 0)
+    epochs = whole("epochs", epochs, 1)
     watch = _watch(patience, tolerance)
-    everyone = Ranks(Serial() if comm is None else comm, reduction)
-    ranks = everyone if everyone.comm.size > 1 else None
-    if sharded:
-        training_ranks.check_sharded(x, batch_size, validation)
     if callable(callbacks):
         raise TypeError(f"fit: callbacks must be a list of them, got {callbacks!r}.")
-    training_data.check_shapes(net, x, y, takes_classes(function))
-    arrays = {"x": x, "y": y, "sample_weight": sample_weight}
-    arrays |= {"lengths": lengths, "mask": mask, "reset": reset}
-    trained, held_out_rows = training_data.split_validation(net, function, x, y, validation, gap)
-    counts = [len(trained)]  # rows of each shard
-    if ranks is not None:
-        training_ranks.agree_on_data(
-            ranks, arrays, sharded=sharded, batch_size=batch_size, validation=validation
-        )
-        if sharded:
-            counts = ranks.comm.gather(np.asarray(counts))[:, 0].tolist()
-    rows = sum(counts)
-    if batch_size is not None:
-        batch_size = training_data.whole("batch_size", batch_size, 1, rows)
-        batch_size = None if batch_size == rows else batch_size
-    if truncate is not None:
-        training_data.check_truncation(net, truncate, batch_size, lengths)
-    noisy = bool(net.dropout or net.recurrent_dropout)
-    if full_batch_only and (batch_size or truncate or noisy):
-        raise ValueError(
-            f"{type(optimizer).__name__} needs the full batch, without truncation or dropout: its "
-            "line search compares losses, which must be those of one function. Leave these out, "
-            "or use rnn_xp.optim.adam()."
-        )
-    resume = _read_state(resume, net, optimizer, backend)
-    if block_rows is None:
-        recorded = resume.run.get("block_rows") if resume is not None else None
-        block_rows = recorded or default_block_rows(backend, batch_size or rows, net.hidden_size)
-    block_rows = training_data.whole("block_rows", block_rows, 1)
-    part, shares = trained, None
-    if ranks is not None and batch_size is None:
-        part, shares = training_ranks.part_of_rank(ranks, trained, block_rows, counts)
-    data = training_data.enter(net, function, backend, **arrays, rows=part)
-    held_out = None
-    if held_out_rows:
-        held_out = training_data.enter(net, function, backend, **arrays, rows=held_out_rows)
-    elif validation is not None:
-        held_out = training_data.enter_validation(net, function, backend, validation)
-    workers = None if workers is None else training_data.whole("workers", workers, 1)
-    workers = count_workers(workers, backend, everyone.comm.sharing)
-    if memory_budget is not None:
-        budget = training_data.whole("memory_budget", memory_budget, 1)
-        steps = (data.y if net.topology == "one_to_many" else data.x).shape[1]
-        itemsize = 4 if backend.dtype_name == "float32" else 8
-        workers = workers_within(budget, net, steps, min(block_rows, rows), itemsize, workers)
-    portable = PortableEngine(
-        net=net,
-        loss=function,
-        optimizer=optimizer,
-        backend=backend,
-        data=data,
-        block_rows=block_rows,
-        batches=None if batch_size is None else training_data.shuffled(rows, batch_size, seed),
-        truncate=truncate,
-        noise=training_data.seeded(seed) if noisy else None,
-        workers=workers,
-        ranks=ranks,
-        shares=shares,
-    )
+    source = Batch(x, y, sample_weight, lengths, mask, reset)
+    plan = make_plan(
+        net, source, optimizer=optimizer, loss=loss, batch_size=batch_size, truncate=truncate,
+        validation=validation, gap=gap, params=params, opt_state=opt_state, resume=resume,
+        seed=seed, workers=workers, memory_budget=memory_budget, block_rows=block_rows,
+        backend=backend, comm=comm, reduction=reduction, sharded=sharded,
+    )  # fmt: skip
+    start = plan.start()
+    data, held_out = plan.enter(source)
+    portable = plan.engine(data)
     engine = fastest(portable)
-    where = {**training_state.whereabouts(backend), "engine": engine.name}
-    if ranks is not None and reduction != "exact":
-        where["reduction"] = f"{reduction} on {ranks.comm.size} ranks"
-    run = {
-        "optimizer": _name(optimizer),
-        "loss": _name(loss),
-        "seed": seed,
-        "rows": rows,
-        "batch_size": batch_size,
-        "truncate": None if truncate is None else [int(k) for k in truncate],
-        "block_rows": block_rows,
-        "dtype": backend.dtype_name,
-        "data": training_ranks.digest(portable.blocks, rows, ranks),
-        "validation": None,
-        "where": where,
-    }
-    if held_out is not None:
-        blocks = portable.cut(held_out)
-        run["validation"] = training_ranks.digest(blocks, held_out.x.shape[0], ranks)
-    if any(count % block_rows for count in counts[:-1]):
-        run["rows of each shard"] = counts  # where blocks end that are not full
-    if resume is None:
-        run["fresh"] = watch.fresh = params is None
-        params = net.init(seed, backend) if params is None else dict(params)
-        if not all_finite(params):
-            raise ValueError("fit: the given params have values that are not finite.")
-        start = TrainingState(
-            net=net,
-            optimizer=optimizer,
-            run=run,
-            epoch=0,
-            params=params,
-            opt_state=optimizer.init(params) if opt_state is None else _going_on(opt_state),
-            history={"loss": []} if held_out is None else {"loss": [], "validation_loss": []},
-        )
-    else:
-        if params is not None or opt_state is not None:
-            raise ValueError("fit: resume= brings its own params and opt_state; leave these out.")
-        start = training_state.check_same(resume, net, run)
-        watch.fresh = bool(start.run.get("fresh", True))
-    if ranks is not None:
+    start = plan.identify(start, plan.describe(portable, engine, held_out))
+    watch.fresh = bool(start.run.get("fresh", True))
+    if plan.ranks is not None:
         settings = {"epochs": epochs, "patience": patience, "tolerance": tolerance}
-        agree(ranks.comm, {**training_state.description(start), **settings})
-    totals = {"training": portable.total_of_data}
+        agree(plan.ranks.comm, {**description(start), **settings})
+    _check_total("training", portable.total_of_data)
     if held_out is not None:
-        totals["validation"] = portable.total(held_out)
-    for what, total in totals.items():
-        if not float(total) > 0.0:
-            raise ValueError(
-                f"fit: nothing counts in the {what} rows: all is masked, or of weight 0."
-            )
+        _check_total("validation", portable.total(held_out))
     loop = Loop(engine, start, epochs, callbacks, held_out, watch)
     # Overflow is reported once, as a DivergenceError, and not by a warning from each operation.
     quiet = np.errstate(over="ignore", invalid="ignore", under="ignore")
-    with quiet, one_blas_thread(backend), engine.running():
+    with quiet, one_blas_thread(plan.backend), engine.running():
         state = loop.train()
     return FitResult(
         params=state.params,
@@ -353,46 +237,25 @@ def fit(
         stopped=loop.stopped,
         evaluations=state.evaluations,
         seconds=state.seconds,
-        backend=backend,
+        backend=plan.backend,
         engine=engine.name,
         engine_reason=engine.reason,
         block_rows=engine.block_rows,
         workers=engine.workers,
-        ranks=everyone.comm.size,
+        ranks=1 if plan.ranks is None else plan.ranks.comm.size,
         state=state,
     )
 
 
 def _watch(patience: int | None, tolerance: float) -> Watch:
     if patience is not None:
-        patience = training_data.whole("patience", patience, 1)
+        patience = whole("patience", patience, 1)
     if not 0.0 <= tolerance < 1.0:
         raise ValueError(f"fit: tolerance must be in [0, 1), a share, got {tolerance!r}.")
     return Watch(patience, tolerance)
 
 
-def _name(thing: Any) -> str:
-    """Name a loss or an optimiser in the description of a run, alike in every process."""
-    name = thing if isinstance(thing, str) else getattr(thing, "__qualname__", None) or repr(thing)
-    return re.sub(r" at 0x[0-9a-f]+", "", name)
-
-
-def _read_state(
-    resume: Any, net: Network, optimizer: Optimizer, backend: Backend
-) -> TrainingState | None:
-    """Take the state to resume from whatever holds one."""
-    resume = resume.state if isinstance(resume, FitResult) else resume
-    if isinstance(resume, str | Path):
-        path = Path(resume) / "last.safetensors" if Path(resume).is_dir() else resume
-        return training_state.load(path, net, optimizer, backend)
-    if not isinstance(resume, TrainingState | None):
-        raise TypeError(
-            "fit: resume must be a path, a result of fit or its state, got "
-            f"{type(resume).__name__}."
-        )
-    return resume
-
-
-def _going_on(opt_state: Any) -> Any:
-    """Return an optimiser's state that has forgotten why an earlier training ended."""
-    return opt_state._replace(message="") if getattr(opt_state, "message", "") else opt_state
+def _check_total(what: str, total: Any) -> None:
+    """Refuse data without anything that counts."""
+    if not float(total) > 0.0:
+        raise ValueError(f"fit: nothing counts in the {what} rows: all is masked, or of weight 0.")

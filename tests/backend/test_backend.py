@@ -14,6 +14,7 @@ from pathlib import Path
 import array_api_compat
 import numpy as np
 import pytest
+from stubs import stub
 
 import rnn_xp
 from rnn_xp.backend import (
@@ -42,12 +43,6 @@ def run_python(code, **variables):
         timeout=120,
         check=False,
     )
-
-
-def stub(name, **attributes):
-    module = types.ModuleType(name)
-    module.__dict__.update({"__version__": "9.9", **attributes})
-    return module
 
 
 def cupy_without_gpu():
@@ -184,6 +179,7 @@ def test_device_without_float64():
         ("cupy", r"pip install 'rnn-xp\[cuda12x\]' \(or 'rnn-xp\[cuda13x\]'"),
         ("torch", r"pip install 'rnn-xp\[torch\]'"),
         ("jax", r"pip install 'rnn-xp\[jax\]'"),
+        ("dpnp", r"pip install 'rnn-xp\[dpnp\]'"),
         ("array_api_strict", r"pip install 'rnn-xp\[strict\]'"),
     ],
 )
@@ -294,7 +290,7 @@ def test_backends_reports_everything_and_leaves_no_trace(monkeypatch, tmp_path):
     found = {status.name: status for status in backends()}
     assert set(sys.modules) == before
     assert dict(os.environ) == variables
-    assert list(found) == ["numpy", "cupy", "torch", "jax", "array_api_strict"]
+    assert list(found) == ["numpy", "cupy", "torch", "jax", "dpnp", "array_api_strict"]
     assert found["numpy"] == BackendStatus("numpy", True, True, np.__version__, ("cpu",), "")
     assert found["cupy"].installed
     assert not found["cupy"].usable
@@ -319,17 +315,15 @@ def test_backends_without_an_interpreter_to_start(monkeypatch):
 
 
 def test_missing_libraries_are_reported_as_not_installed(tmp_path):
-    for name in ("cupy", "torch", "jax", "array_api_strict"):
+    names = ("cupy", "torch", "jax", "dpnp", "array_api_strict")
+    for name in names:
         (tmp_path / f"{name}.py").write_text(f'raise ModuleNotFoundError("gone", name="{name}")')
     code = "from rnn_xp.backend import backends\nfor s in backends(): print(s.name, s.reason)"
     path = os.pathsep.join([str(tmp_path), str(ROOT), *sys.path])
     done = run_python(code, PYTHONPATH=path)
     assert done.stdout.splitlines() == [
         "numpy ",
-        *(
-            f"{name} the package {name} is not installed"
-            for name in ("cupy", "torch", "jax", "array_api_strict")
-        ),
+        *(f"{name} the package {name} is not installed" for name in names),
     ]
 
 

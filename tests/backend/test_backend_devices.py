@@ -7,9 +7,10 @@ import types
 
 import numpy as np
 import pytest
-from test_backend import stub
+from stubs import stub
 
 from rnn_xp.backend import Backend, BackendError, get_backend
+from rnn_xp.backend.adapters import ADAPTERS
 
 
 class FakeGpu:
@@ -71,3 +72,87 @@ def test_gpus_of_one_kind_are_told_from_others(monkeypatch):
     assert kind("torch", "cuda:1") == "cuda NVIDIA L4"
     assert kind("jax", gpu) == "cuda NVIDIA A100"
     assert kind("torch", "cpu") == kind("numpy", "cpu") == "cpu"
+
+
+def sycl(filter_string, name="Intel(R) Arc(TM) B580"):
+    """As much of a device of dpnp as is asked."""
+    kind = filter_string.split(":")[1]
+    device = types.SimpleNamespace(
+        filter_string=filter_string,
+        name=name,
+        is_cpu=kind == "cpu",
+        device_type=types.SimpleNamespace(name=kind),
+    )
+    return types.SimpleNamespace(sycl_device=device)
+
+
+def dpnp_with(*names, dtypes=("float32",)):
+    """As much of dpnp as is asked, with devices of these names; NumPy does its computing."""
+    devices = [sycl(name) for name in names]
+    info = types.SimpleNamespace(devices=lambda: devices, dtypes=lambda device: {*dtypes})
+    return stub(
+        "dpnp",
+        float32=np.float32,
+        empty=lambda size, device=devices[0]: types.SimpleNamespace(device=device),
+        zeros=lambda shape, dtype, device: np.zeros(shape, dtype),
+        __array_namespace_info__=lambda: info,
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "kind", "accelerator"),
+    [
+        (None, "level_zero:gpu:0", "gpu Intel(R) Arc(TM) B580", True),
+        ("gpu", "level_zero:gpu:0", "gpu Intel(R) Arc(TM) B580", True),
+        ("gpu:1", "level_zero:gpu:1", "gpu Intel(R) Arc(TM) B580", True),
+        ("opencl:gpu", "opencl:gpu:0", "gpu Intel(R) Arc(TM) B580", True),
+        ("cpu", "opencl:cpu:0", "cpu", False),
+    ],
+)
+def test_dpnp_devices_by_type_runtime_and_number(asked, name, kind, accelerator, monkeypatch):
+    present = ("level_zero:gpu:0", "level_zero:gpu:1", "opencl:gpu:0", "opencl:cpu:0")
+    monkeypatch.setitem(sys.modules, "dpnp", dpnp_with(*present))
+    backend = get_backend("dpnp", device=asked)
+    assert (backend.device_name, backend.device_kind) == (name, kind)
+    assert backend.is_accelerator is accelerator
+    with pytest.raises(BackendError, match=r"dpnp has no device 'cuda'.*:gpu:1, .* dpctl -f` and"):
+        get_backend("dpnp", device="cuda")
+
+
+def test_a_gpu_without_float64_says_so_and_names_no_other_device(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dpnp", dpnp_with("level_zero:gpu:0"))
+    with pytest.raises(BackendError) as caught:
+        get_backend("dpnp", dtype="float64")
+    assert str(caught.value) == (
+        "dpnp on level_zero:gpu:0 has no float64 (dtype='float64'). Choose the dtype float32."
+    )
+    monkeypatch.setitem(sys.modules, "dpnp", dpnp_with("level_zero:gpu:0", "opencl:cpu:0"))
+    with pytest.raises(BackendError, match=r"another device of: opencl:cpu:0, or choose the dtype"):
+        get_backend("dpnp", dtype="float64")
+
+
+def test_dpnp_without_a_device_names_the_runtime_that_its_package_brought(monkeypatch, tmp_path):
+    def empty(*arguments, **options):
+        raise ValueError("Default device is unavailable.")
+
+    broken = dpnp_with("opencl:cpu:0")
+    broken.empty = empty
+    monkeypatch.setitem(sys.modules, "dpnp", broken)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.delenv("OCL_ICD_FILENAMES", raising=False)
+    with pytest.raises(BackendError) as caught:
+        get_backend("dpnp")
+    assert "no SYCL device is usable: ValueError: Default device is unavailable. Check `python" in (
+        message := str(caught.value)
+    )
+    assert "OCL_ICD_FILENAMES" not in message
+    (tmp_path / "lib").mkdir()
+    runtime = tmp_path / "lib" / "libintelocl.so"
+    runtime.touch()
+    with pytest.raises(BackendError, match=f"set OCL_ICD_FILENAMES={runtime} before the program"):
+        get_backend("dpnp")
+
+
+def test_mpi_sends_from_the_device_where_the_library_says_so():
+    buffers = {name for name, adapter in ADAPTERS.items() if adapter.device_buffers}
+    assert buffers == {"cupy", "torch"}

@@ -1,45 +1,18 @@
-"""`scripts/bench.py`: nothing wrong is timed, operations are counted right, tables say so."""
+"""`benchmarks/cpu`: nothing wrong is timed, operations are counted right, tables say so."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from benchmarks import cpu as bench
+from benchmarks.cpu import __main__ as command
+from benchmarks.cpu import contenders, inference, pieces, report, scaling, sections, timing
 
-
-def load():
-    """The command, and the package beside it, which has the same name."""
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        package = importlib.import_module("bench")
-        for name in (
-            "contenders",
-            "inference",
-            "pieces",
-            "report",
-            "scaling",
-            "sections",
-            "timing",
-        ):
-            importlib.import_module(f"bench.{name}")
-        spec = importlib.util.spec_from_file_location("bench_command", SCRIPTS / "bench.py")
-        command = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(command)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    return command, package
-
-
-command, bench = load()
-Case, contenders, report, scaling = bench.Case, bench.contenders, bench.report, bench.scaling
+Case = bench.Case
 TINY = (8, 4, 2, 3)
 
 
@@ -59,18 +32,18 @@ class TestEquality:
         fit = contenders.Fit(case, kernels)
         monkeypatch.setattr(
             "rnn_xp.engines.portable.make_workspace",
-            lambda backend: used.append(contenders.kernels_of(backend).partition(" ")[0]),
+            lambda backend: used.append(contenders.kernels_of(backend).name),
         )
         bench.check_training(fit, bench.reference(case))
         assert set(used) == {kernels}
-        assert contenders.kernels_of(bench.FLOAT32) == "portable"
+        assert contenders.kernels_of(bench.FLOAT32).name == "portable"
 
     @pytest.mark.parametrize("cell", bench.CELLS)
     @pytest.mark.parametrize("kernels", [False, True])
     @pytest.mark.parametrize("rows", [1, 8])
     def test_predictions(self, cell, kernels, rows):
         case = Case(cell, *TINY)
-        forward = bench.inference.Forward(case, rows, kernels)
+        forward = inference.Forward(case, rows, kernels)
         bench.check_inference(forward, bench.reference(case))
         forward.params = {name: 1.001 * weight for name, weight in case.weights.items()}
         with pytest.raises(bench.WrongError, match="prediction is off by"):
@@ -113,9 +86,7 @@ class TestEquality:
 
         case = Case("rnn", *TINY)
         planted = [kind(case) for kind in (Off, Still, Broken, contenders.Naive)]
-        good, wrong, notes = bench.sections.checked(
-            planted, bench.check_training, bench.reference(case)
-        )
+        good, wrong, notes = sections.checked(planted, bench.check_training, bench.reference(case))
         assert [contender.name for contender in good] == ["NumPy, portable code"]
         assert wrong[0].startswith("off: gradient of layer0.b_h is off by 1.0e-03, over 0.0001")
         assert wrong[1].startswith("still: 3 updates lower the loss by 0, not ")
@@ -149,7 +120,7 @@ class TestTiming:
     def test_turns(self):
         turns = []
 
-        class Fake(bench.timing.Contender):
+        class Fake(timing.Contender):
             def __init__(self, name):
                 self.name = name
 
@@ -160,7 +131,7 @@ class TestTiming:
                 self.step()
                 return [1.0]  # longer than any turn, so no step is left untimed but the first
 
-        found = bench.timing.interleave([Fake("a"), Fake("b")], seconds=0.0, rounds=7)
+        found = timing.interleave([Fake("a"), Fake("b")], seconds=0.0, rounds=7)
         assert found == {"a": [1.0] * 5, "b": [1.0] * 5}
         assert "".join(turns) == "aabb" + "ba" + "ab" + "ba" + "ab"
 
@@ -171,9 +142,9 @@ class TestTiming:
         assert min(taken) > 0.0
         assert len(fit.times(seconds=0.0, most=6)) == 1
 
-    @pytest.mark.parametrize("name", bench.sections.OPTIMIZERS)
+    @pytest.mark.parametrize("name", sections.OPTIMIZERS)
     def test_overhead_is_a_share(self, name):
-        share = bench.sections.overhead(Case("gru", *TINY), bench.sections.OPTIMIZERS[name])
+        share = sections.overhead(Case("gru", *TINY), sections.OPTIMIZERS[name])
         assert 0.0 < share < 1.0
 
 
@@ -270,8 +241,8 @@ class TestReport:
 
 
 def test_pieces(monkeypatch):
-    monkeypatch.setattr(bench.pieces, "SECONDS", 0.0)
-    found = list(bench.pieces.pieces())
+    monkeypatch.setattr(pieces, "SECONDS", 0.0)
+    found = list(pieces.pieces())
     assert [list(piece) for piece in found] == [["what", *contenders.kinds_of_kernels()]] * 3
     assert all(0.0 < value < 1e4 for piece in found for value in list(piece.values())[1:])
     assert report.pieces_table([{"what": "x", "numpy": 1.234}])[2:] == ["| x | 1.23 |  |"]
@@ -285,10 +256,10 @@ def test_a_curve_is_measured():
 
 def test_a_run_writes_everything(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "QUICK_SIZES", (TINY,))
-    monkeypatch.setattr(bench.sections, "LIBRARIES", ())
-    monkeypatch.setattr(bench.sections, "OVERHEAD_SECONDS", 0.01)
-    monkeypatch.setattr(bench.sections, "MOST_SECONDS", 0.3)
-    monkeypatch.setattr(bench.inference, "missing", lambda name: True)
+    monkeypatch.setattr(sections, "LIBRARIES", ())
+    monkeypatch.setattr(sections, "OVERHEAD_SECONDS", 0.01)
+    monkeypatch.setattr(sections, "MOST_SECONDS", 0.3)
+    monkeypatch.setattr(inference, "missing", lambda name: True)
     curve = [{"value": value, "N": 10, "times": [1e-4] * 5, "memory": 10**6} for value in (1, 3)]
     monkeypatch.setattr(scaling, "in_a_fresh_process", lambda *_: curve)
     out = tmp_path / "bench"

@@ -1,10 +1,8 @@
-"""`scripts/gpu_check.py` on a machine without a GPU: a dry run of it all, and how it says so."""
+"""`benchmarks/gpu` on a machine without a GPU: a dry run of it all, and how it says so."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -15,33 +13,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-MODULES = ("benchmark", "correctness", "environment", "report", "tiers", "timing")
+from benchmarks import gpu
+from benchmarks.gpu import __main__ as command
+from benchmarks.gpu import benchmark, correctness, environment, report, tiers, timing
 
-
-def load():
-    """The command, and the package of its sections."""
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        package = importlib.import_module("gpu")
-        for name in MODULES:
-            importlib.import_module(f"gpu.{name}")
-        spec = importlib.util.spec_from_file_location("gpu_command", SCRIPTS / "gpu_check.py")
-        command = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(command)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    return command, package
-
-
-command, gpu = load()
+ROOT = Path(__file__).parents[2]
 DRY = gpu.Place(dry=True)
 CASE = DRY.cases()[0]
 
 
 def run(*words, **environment):
     return subprocess.run(
-        [sys.executable, str(SCRIPTS / "gpu_check.py"), *words],
+        [sys.executable, "-m", "benchmarks.gpu", *words],
+        cwd=ROOT,
         env={**os.environ, "PYTHONPATH": "", **environment},
         capture_output=True,
         text=True,
@@ -57,6 +41,7 @@ def test_without_a_gpu_it_says_so_and_stops(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.full
 def test_a_dry_run_does_every_section(tmp_path):
     process = run("--cpu-dry-run", "--out", str(tmp_path), "--seconds", "900")
     assert process.returncode == 0, process.stdout + process.stderr
@@ -66,13 +51,13 @@ def test_a_dry_run_does_every_section(tmp_path):
     assert {section["status"] for section in results["sections"]} == {"done"}
     jobs = [section for section in results["sections"] if section["section"] == "times"]
     assert len(jobs) == len(command.DRY_ROUNDS) * len(command.LIBRARIES)
-    timed = gpu.report.timed(results, tf32=False)
+    timed = report.timed(results, tf32=False)
     assert list(timed) == DRY.cases()
     for names in timed.values():
         assert {"rnn_xp, portable code", "rnn_xp, kernels", "jax, scan"} <= names.keys()
     errors = [record["error_of_loss"] for record in found["agreement"]["records"]
               if "error_of_loss" in record]  # fmt: skip
-    assert len(errors) == 2 * 2 * len(gpu.correctness.NETWORKS)
+    assert len(errors) == 2 * 2 * len(correctness.NETWORKS)
     assert found["tests"]["records"][0]["passed"] > 5
     assert [record["what"] for record in found["training"]["records"]][2].startswith("lbfgs: test")
     page = (tmp_path / "gpu.md").read_text()
@@ -95,7 +80,7 @@ def test_some_cases_and_libraries_alone(tmp_path):
     results = json.loads((tmp_path / "gpu.json").read_text())
     names = [section["section"] for section in results["sections"]]
     assert names == ["references", *["times"] * len(command.DRY_ROUNDS)]
-    assert [str(case) for case in gpu.report.timed(results, False)] == [
+    assert [str(case) for case in report.timed(results, False)] == [
         "GRU, N = 16, T = 4, I = 1, H = 5"
     ]
     assert results["command"].endswith('--cases "GRU, N = 16," --libraries rnn_xp')
@@ -132,7 +117,6 @@ class TestSections:
         monkeypatch.setattr(command.Section, "__init__", begin)
         monkeypatch.setattr(command.Section, "finish", finish)
         monkeypatch.setattr(command, "prepare", lambda *given: None)
-        monkeypatch.setattr(sys, "path", [str(SCRIPTS), *sys.path])
         with pytest.raises(KeyboardInterrupt):
             command.main(["--cpu-dry-run", "--out", str(tmp_path)])
         assert len(started) == 2  # the references in the background, and the first section
@@ -165,27 +149,27 @@ class TestSections:
 
 class TestBenchmark:
     def test_what_is_wrong_is_not_timed(self, tmp_path):
-        assert [r["what"] for r in gpu.benchmark.references(DRY, tmp_path)] == [
+        assert [r["what"] for r in benchmark.references(DRY, tmp_path)] == [
             str(case) for case in DRY.cases()
         ]
 
-        class Off(gpu.tiers.Tier):
+        class Off(tiers.Tier):
             def gradient(self):
                 found = super().gradient()
                 return found | {"layer0.b_h": 1.001 * found["layer0.b_h"]}
 
         def make():
-            return Off(gpu.tiers.KERNELS, DRY, CASE)
+            return Off(tiers.KERNELS, DRY, CASE)
 
-        found = gpu.benchmark._timed(make, CASE, tmp_path, 1.0, DRY)
+        found = benchmark._timed(make, CASE, tmp_path, 1.0, DRY)
         assert found["holds"] is False
         assert found["wrong"].endswith("gradient of layer0.b_h is off by 1.0e-03, over 0.0001")
-        assert "wall" in gpu.benchmark._timed(make, CASE, tmp_path, 100.0, DRY)
+        assert "wall" in benchmark._timed(make, CASE, tmp_path, 100.0, DRY)
 
     def test_a_sample_is_long_enough_and_waited_for_once(self, monkeypatch):
         done = []
 
-        class Device(gpu.timing.Epochs):
+        class Device(timing.Epochs):
             """An epoch takes a microsecond on the device, and handing one over a millisecond."""
 
             name, unit, now = "device", 5, 0.0
@@ -207,8 +191,8 @@ class TestBenchmark:
                 return (last - first) * 1e3 * 1e-3
 
         clock = SimpleNamespace(perf_counter=lambda: Device.now)
-        monkeypatch.setattr(gpu.timing, "time", clock)
-        found = gpu.timing.measure(Device(), 1.0)
+        monkeypatch.setattr(timing, "time", clock)
+        found = timing.measure(Device(), 1.0)
         assert found["wall"] == pytest.approx(1000.0)
         assert found["device"] == pytest.approx(1.0)
         assert found["epochs"] == 50
@@ -217,7 +201,7 @@ class TestBenchmark:
 
     def test_the_fused_engine_comes_before_what_takes_long(self):
         cases = gpu.Place(dry=False).cases("^RNN")
-        found = list(gpu.tiers.contenders(DRY, cases, False, None))
+        found = list(tiers.contenders(DRY, cases, False, None))
         assert len(found) == 4 * len(cases) == len({(case, name) for case, name, _ in found})
         fused = ["fused" in name for _, name, _ in found]
         assert [case for case, _, _ in found[:4]] == [cases[0]] * 4
@@ -225,14 +209,14 @@ class TestBenchmark:
 
     def test_tiers_differ_in_what_they_compute_with(self):
         engines = {
-            tier: gpu.tiers.make_engine(tier, CASE.net, DRY.backend(), *CASE.data)
-            for tier in (gpu.tiers.PORTABLE, gpu.tiers.KERNELS)
+            tier: tiers.make_engine(tier, CASE.net, DRY.backend(), *CASE.data)
+            for tier in (tiers.PORTABLE, tiers.KERNELS)
         }
         for tier, engine in engines.items():
             with engine._workspace() as workspace:
-                assert (workspace is None) is (tier == gpu.tiers.PORTABLE)
+                assert (workspace is None) is (tier == tiers.PORTABLE)
         with pytest.raises(gpu.LeftOutError):
-            gpu.tiers.make_engine(gpu.tiers.FUSED, CASE.net, DRY.backend(), *CASE.data)
+            tiers.make_engine(tiers.FUSED, CASE.net, DRY.backend(), *CASE.data)
 
 
 class TestDevice:
@@ -283,7 +267,7 @@ class TestDevice:
     @pytest.mark.parametrize("refuse", [True, False])
     def test_capture(self, refuse):
         place = SimpleNamespace(dry=False, cupy=self.cupy(refuse))
-        found = [record["holds"] for record in gpu.environment.capture(place)]
+        found = [record["holds"] for record in environment.capture(place)]
         # Its graphs are never replayed; float32 and products are NumPy's.
         assert found == [False, refuse, refuse, True, True]
 
@@ -292,35 +276,35 @@ class TestDevice:
         tool.write_text('#!/bin/sh\necho "========= $*"\ntest "$2" = memcheck\n')
         tool.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-        found = list(gpu.correctness.sanitizer(DRY, ["python", "small"], 60.0))
+        found = list(correctness.sanitizer(DRY, ["python", "small"], 60.0))
         assert [record["holds"] for record in found] == [True, False]
         assert found[0]["detail"] == "========= --tool memcheck --error-exitcode 9 python small"
 
     def test_without_a_sanitizer(self, monkeypatch):
-        monkeypatch.setattr(gpu.correctness.shutil, "which", lambda *given, **options: None)
-        found = list(gpu.correctness.sanitizer(DRY, [], 60.0))
+        monkeypatch.setattr(correctness.shutil, "which", lambda *given, **options: None)
+        found = list(correctness.sanitizer(DRY, [], 60.0))
         assert [record["note"] for record in found] == ["compute-sanitizer is not there"] * 2
 
 
 def test_summary_of_tests():
     alone = "a.py::one[x y] PASSED  [ 1%]\na.py::two FAILED [ 2%]\na.py::three SKIPPED (no) [3%]\n"
-    found = gpu.correctness.summary(alone + "=== FAILURES ===\nassert 1 == 2\n")
+    found = correctness.summary(alone + "=== FAILURES ===\nassert 1 == 2\n")
     assert [found[word] for word in ("passed", "failed", "skipped")] == [1, 1, 1]
     assert found["holds"] is False
     assert "a.py::two" in found["error"]
     assert "assert 1 == 2" in found["error"]
     parallel = "[gw0] [  1%] PASSED a.py::one \n[gw11] [100%] PASSED a.py::two \n"
-    assert gpu.correctness.summary(parallel)["passed"] == 2
-    assert gpu.correctness.summary(parallel)["holds"] is True
-    assert gpu.correctness.summary("no tests ran")["holds"] is False
+    assert correctness.summary(parallel)["passed"] == 2
+    assert correctness.summary(parallel)["holds"] is True
+    assert correctness.summary("no tests ran")["holds"] is False
     broken = parallel + "____ ERROR collecting tests/a.py ____\nImportError\n"
-    assert gpu.correctness.summary(broken)["holds"] is False
+    assert correctness.summary(broken)["holds"] is False
 
 
 class TestReport:
     @staticmethod
     def results(**walls):
-        case = gpu.report.Case("rnn", *gpu.SIZES[0])
+        case = report.Case("rnn", *gpu.SIZES[0])
         names = {
             "fused": "rnn_xp, fused engine", "eager": "torch, eager", "graph": "torch, CUDA graph",
         }  # fmt: skip
@@ -338,13 +322,13 @@ class TestReport:
         }  # fmt: skip
 
     def test_verdicts(self):
-        found = gpu.report.verdicts(self.results(fused=50.0, eager=400.0, graph=60.0))
+        found = report.verdicts(self.results(fused=50.0, eager=400.0, graph=60.0))
         assert [holds for holds, _ in found] == [True, True, False]
         assert found[2][1].endswith("torch, CUDA graph ÷ fused engine: 1.2, at least 1.5")
-        assert gpu.report.verdicts(self.results(eager=1.0)) == []
+        assert report.verdicts(self.results(eager=1.0)) == []
 
     def test_table(self):
-        lines = gpu.report.times_tables(self.results(fused=50.0, eager=400.0), tf32=False)
+        lines = report.times_tables(self.results(fused=50.0, eager=400.0), tf32=False)
         assert lines[-2:] == [
             "| rnn_xp, fused engine | 50 | 25 | 50 / 57 | 50 to 50 | 8.00 |",
             "| torch, eager | 400 | 200 | 400 / 407 | 400 to 400 | 1.00 |",
@@ -361,7 +345,7 @@ class TestReport:
                 ],
             }
         ]  # fmt: skip
-        page = gpu.report.page(results)
+        page = report.page(results)
         for words in (
             "### agreement: gru", "ValueError: no", "The section agreement: stopped after 3 s",
             "Killed", "| rnn | holds | error_of_loss 1.23e-08 |", "| gru | **does not hold** |",

@@ -1,9 +1,7 @@
-"""`scripts/learn.py`: the quick tasks are learnt, the data are what they are said to be."""
+"""`benchmarks/learn`: the quick tasks are learnt, the data are what they are said to be."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import math
 import os
@@ -15,26 +13,10 @@ import numpy as np
 import pytest
 
 import rnn_xp as rx
+from benchmarks.learn import __main__ as command
+from benchmarks.learn import characters, synthetic
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ROOT / "scripts"
-
-
-def load():
-    """The command, and the package of tasks beside it, which has the same name."""
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        synthetic = importlib.import_module("learn.synthetic")
-        characters = importlib.import_module("learn.characters")
-        spec = importlib.util.spec_from_file_location("learn_command", SCRIPTS / "learn.py")
-        command = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(command)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    return command, synthetic, characters
-
-
-command, synthetic, characters = load()
 
 
 @pytest.fixture
@@ -167,7 +149,7 @@ class TestGenerate:
 class TestCommand:
     def test_page(self, tmp_path):
         process = subprocess.run(
-            [sys.executable, str(SCRIPTS / "learn.py"), "xor", "--quick", "--out", "page.md"],
+            [sys.executable, "-m", "benchmarks.learn", "xor", "--quick", "--out", "page.md"],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
@@ -187,7 +169,7 @@ class TestCommand:
 
     def test_not_reached_is_said(self, monkeypatch, capsys):
         def fails(quick, seed):
-            return sys.modules["learn"].Outcome(
+            return sys.modules["benchmarks.learn"].Outcome(
                 "a task", "RNN", "MSE 1", "MSE below 0.5", False, "1", "none", 1, {"mse": 1.0}
             )
 

@@ -1,4 +1,4 @@
-"""scripts/reproduce.py runs, and its Mackey-Glass series is one."""
+"""benchmarks/reproduce.py runs, and its Mackey-Glass series is one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.append(str(SCRIPTS))
+from benchmarks.learn.series import mackey_glass
 
-from learn.series import mackey_glass  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_series_solves_its_equation():
@@ -29,7 +28,7 @@ def test_the_series_solves_its_equation():
 
 def test_it_runs(tmp_path):
     out = tmp_path / "page.md"
-    command = [sys.executable, str(SCRIPTS / "reproduce.py"), "xor", "forecasts", "--quick"]
+    command = [sys.executable, "-m", "benchmarks.reproduce", "xor", "forecasts", "--quick"]
     ran = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     page = out.read_text()
@@ -40,7 +39,7 @@ def test_it_runs(tmp_path):
 @pytest.mark.parametrize("words", [["walk"], ["--out", "nowhere/at/all.md"]])
 def test_bad_arguments(words):
     ran = subprocess.run(
-        [sys.executable, str(SCRIPTS / "reproduce.py"), *words], capture_output=True, text=True
+        [sys.executable, "-m", "benchmarks.reproduce", *words], capture_output=True, text=True
     )
     assert ran.returncode == 2
     assert "error" in ran.stderr

@@ -24,14 +24,13 @@ class TestOtherCommands:
         assert cli.main(["backends"]) == 0
         out = capsys.readouterr().out
         assert out.startswith("backend")
-        for name in ("numpy", "cupy", "torch", "jax", "array_api_strict"):
+        for name in ("numpy", "cupy", "torch", "jax", "dpnp", "array_api_strict"):
             assert name in out
         assert "selected by RNN_XP_BACKEND: numpy (default)" in out
 
     @pytest.mark.parametrize(
         ("value", "words"),
         [
-            ("tf", "tf (unknown)"),
             ("cupy", "cupy (not usable here)"),
             ("jax", "jax"),
             ("auto", "auto"),
@@ -47,6 +46,17 @@ class TestOtherCommands:
         monkeypatch.setenv("RNN_XP_BACKEND", value)
         assert cli.main(["backends"]) == 0
         assert capsys.readouterr().out.splitlines()[-1] == f"selected by RNN_XP_BACKEND: {words}"
+
+    @pytest.mark.parametrize("value", ["NumPy", "tf"])
+    def test_an_unknown_backend_is_an_error_below_the_table(self, value, capsys, monkeypatch):
+        monkeypatch.setenv("RNN_XP_BACKEND", value)
+        assert cli.main(["backends"]) == 2
+        said = capsys.readouterr()
+        assert said.out.startswith("backend")
+        assert said.err.strip() == (
+            f"rnn-xp: error: RNN_XP_BACKEND={value} is not known. Choose one of: numpy, cupy, "
+            "torch, jax, dpnp, array_api_strict, auto."
+        )
 
     @pytest.mark.parametrize("unbuffered", ["", "1"])
     @pytest.mark.parametrize("command", ["datasets", "train --help", "train --data tide.csv"])

@@ -166,6 +166,8 @@ class TestTheSameScriptAnotherVariable:
         ("jax", "cpu", "float64"),
         pytest.param("torch", "cpu", "float32", marks=pytest.mark.torch),
         pytest.param("torch", "cpu", "float64", marks=pytest.mark.torch),
+        pytest.param("dpnp", "cpu", "float32", marks=pytest.mark.dpnp),
+        pytest.param("dpnp", "cpu", "float64", marks=pytest.mark.dpnp),
     )
 
     @staticmethod
@@ -181,10 +183,11 @@ class TestTheSameScriptAnotherVariable:
         with open(Path(out) / "history.csv", newline="") as file:
             return [float(row["loss"]) for row in csv.DictReader(file)]
 
+    @pytest.mark.cover("values", "backend")
     @pytest.mark.parametrize(("backend", "device", "dtype"), CASES)
     def test_losses(self, backend, device, dtype):
-        if backend == "torch":
-            pytest.importorskip("torch", reason="torch is not installed")
+        if backend in ("torch", "dpnp"):
+            pytest.importorskip(backend, reason=f"{backend} is not installed")
         reference = self.final_losses("reference", RNN_XP_DTYPE=dtype)
         found = self.final_losses(
             "other", RNN_XP_BACKEND=backend, RNN_XP_DEVICE=device, RNN_XP_DTYPE=dtype

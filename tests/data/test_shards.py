@@ -138,6 +138,7 @@ class TestFiles:
         for found in simulate(size, lambda comm: fit(comm, data=files, **options)):
             assert_same(found, fit(**options))
 
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("name", ["array_api_strict", "jax", "numpy"])
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_on_every_backend(self, name, dtype, files):
@@ -207,6 +208,7 @@ def fit_sharded(comm, counts, net=NET, data=None, **options):
 
 
 class TestRowsOfEachRank:
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("case", CASES)
     @pytest.mark.parametrize("counts", [WHOLE_BLOCKS, (84, 6), (7,) * 12 + (6,)], ids=str)
     def test_whole_blocks_have_the_bits_of_one_rank(self, counts, case):

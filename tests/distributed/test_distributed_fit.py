@@ -263,11 +263,11 @@ class TestAgreement:
             simulate(2, work)
 
     def test_other_versions(self, monkeypatch):
-        from rnn_xp.training import trainer
+        from rnn_xp.training import identity
 
-        original, versions = trainer.training_state.whereabouts, iter(["2.1", "2.2"])
+        original, versions = identity.whereabouts, iter(["2.1", "2.2"])
         monkeypatch.setattr(
-            trainer.training_state,
+            identity,
             "whereabouts",
             lambda backend: {**original(backend), "backend": f"numpy {next(versions)}"},
         )

@@ -155,7 +155,7 @@ class TestFaults:
     def test_ranks_with_other_settings(self, launcher, tmp_path):
         done = train(2, tmp_path, "adam", fault="seed", launcher=launcher)
         assert done.status != 0
-        assert "CommError: ranks 0 and 1 are not to do the same. arrays of the start" in done.err
+        assert "CommError: ranks 0 and 1 were started differently. arrays of the start" in done.err
         assert "seed: 0 and 1" in done.err
         assert not list(tmp_path.iterdir())
 
@@ -274,12 +274,12 @@ class TestCommandLine:
 
 
 def test_scaling(tmp_path):
-    """The script behind docs/results/scaling.md, on few windows."""
+    """The script behind benchmarks/results/ranks.md, on few windows."""
     command = [
-        sys.executable, str(TESTS.parents[1] / "scripts" / "scaling.py"), "--windows", "2100",
+        sys.executable, "-m", "benchmarks.ranks", "--windows", "2100",
         "--epochs", "3", "--large", "600000", "--out", str(tmp_path / "scaling"),
     ]  # fmt: skip
-    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    subprocess.run(command, check=True, timeout=120, capture_output=True, cwd=TESTS.parents[1])
     text = (tmp_path / "scaling.md").read_text()
     assert "| 2 ranks, strong | 2100 |" in text
     assert "600000 windows, each in full, in 6 files of 26 MB, on 2 ranks" in text

@@ -1,4 +1,4 @@
-"""The scripts of docs/distributed.md, run with stand-ins for Slurm."""
+"""The scripts of docs/guide/distributed.md, run with stand-ins for Slurm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import rnn_xp as rx
 from rnn_xp.distributed.world import _SIZES
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guide" / "distributed.md").read_text(encoding="utf-8")
 
 
 def block(language, word):

@@ -1,4 +1,4 @@
-"""docs/interchange.md, executed: its code is run and must print what the page says."""
+"""docs/guide/interchange.md, executed: its code is run and must print what the page says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "interchange.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "interchange.md"
 FIRST, *SECTIONS = PAGE.read_text(encoding="utf-8").split("\n## ")
 NEEDS = {"5": ("onnx", "onnxruntime"), "6": ("onnx", "onnxruntime", "ndonnx")}
 

@@ -72,6 +72,7 @@ def sections():
     return first, jax, torch
 
 
+@pytest.mark.full
 def test_backends_on_numpy_and_jax():
     pytest.importorskip("jax")
     globs: dict[str, object] = {}

@@ -62,6 +62,7 @@ class TestNoReadByTheHost:
         y = rng.uniform(0.0, 1.0, (*lead, 2))
         return x, np.argmax(y, axis=-1) if classes else y
 
+    @pytest.mark.cover("pairs")
     @pytest.mark.parametrize("topology", TOPOLOGIES)
     @pytest.mark.parametrize("cell", CELLS)
     @pytest.mark.parametrize("option", ["plain", "two-layers-bidirectional", "layer-norm"])
@@ -144,6 +145,7 @@ class TestMatrixProducts:
         monkeypatch.setattr(compat, "matmul", spy)
         return seen
 
+    @pytest.mark.cover("pairs")
     @pytest.mark.parametrize("option", OPTIONS)
     @pytest.mark.parametrize("topology", TOPOLOGIES)
     @pytest.mark.parametrize("cell", CELLS)

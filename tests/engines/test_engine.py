@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from problems import TOPOLOGIES
 
 import rnn_xp as rx
+from rnn_xp.backend import Backend
 from rnn_xp.engines.blocks import Batch, default_block_rows
 from rnn_xp.engines.memory import block_bytes, workers_within
 from rnn_xp.engines.portable import PortableEngine
@@ -54,19 +55,23 @@ def evaluate(engine, params):
 
 class TestBlocks:
     @pytest.mark.parametrize(
-        ("device", "rows", "accelerator"),
+        ("library", "device", "rows", "accelerator"),
         [
-            ("cpu", 1040, False),
-            ("CPU_DEVICE", 1040, False),
-            ("device1", 1040, False),
-            ("cuda:0", 65536, True),
-            ("gpu:0", 65536, True),
-            ("tpu:0", 65536, True),
-            ("mps", 65536, True),
+            ("numpy", "cpu", 1040, False),
+            ("array_api_strict", "device1", 1040, False),
+            ("cupy", SimpleNamespace(id=0), 65536, True),
+            ("torch", "cpu", 1040, False),
+            ("torch", "cuda:0", 65536, True),
+            ("torch", "mps", 65536, True),
+            ("jax", SimpleNamespace(platform="cpu", id=1), 1040, False),
+            ("jax", SimpleNamespace(platform="gpu", id=0), 65536, True),
+            ("jax", SimpleNamespace(platform="tpu", id=0), 65536, True),
+            ("dpnp", SimpleNamespace(sycl_device=SimpleNamespace(is_cpu=True)), 1040, False),
+            ("dpnp", SimpleNamespace(sycl_device=SimpleNamespace(is_cpu=False)), 65536, True),
         ],
     )
-    def test_rows_of_a_block_on_each_kind_of_device(self, device, rows, accelerator):
-        backend = SimpleNamespace(device_name=device)
+    def test_rows_of_a_block_on_each_kind_of_device(self, library, device, rows, accelerator):
+        backend = Backend(library, None, device, None)
         assert default_block_rows(backend, 8317, 50) == rows
         assert on_accelerator(backend) is accelerator
 
@@ -84,7 +89,7 @@ class TestBlocks:
     )
     def test_a_single_block_is_cut_in_two_if_it_is_worth_it(self, rows, hidden, expected):
         assert default_block_rows(FLOAT32, rows, hidden) == expected
-        gpu = SimpleNamespace(device_name="cuda:0")
+        gpu = SimpleNamespace(is_accelerator=True)
         assert default_block_rows(gpu, rows, hidden) == 65536
 
     @pytest.mark.parametrize("workers", [1, 2])
@@ -188,6 +193,7 @@ class TestLossValue:
         )  # fmt: skip
         return net, data
 
+    @pytest.mark.cover("pairs")
     @pytest.mark.parametrize("present", ["nothing", "weight", "lengths", "mask", "reset", "all"])
     @pytest.mark.parametrize("classes", [False, True])
     @pytest.mark.parametrize("topology", TOPOLOGIES)

@@ -8,6 +8,7 @@ import itertools
 import array_api_compat
 import numpy as np
 import pytest
+from broken import broken_step_back
 
 import rnn_xp as rx
 from rnn_xp import cells, plotting
@@ -68,6 +69,7 @@ def scalar_relu(w, steps=6):
     return net, params, np.ones((3, steps, 1)), np.zeros((3, 1))
 
 
+@pytest.mark.cover("pairs")
 class TestShapes:
     @pytest.mark.parametrize("options", CONFIGURATIONS)
     def test_every_product_that_is_done_is_listed_and_no_other(self, options, monkeypatch):
@@ -187,6 +189,7 @@ class TestShapes:
 
 
 class TestFlow:
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("cell", CELLS)
     def test_numbers(self, case, cell):
         net, params, x, y = problem(num_layers=2, bidirectional=True, **CELLS[cell])
@@ -306,17 +309,6 @@ class TestFlow:
         assert labels[0] == "layer0: |dL/dh_t|"
         assert labels[-1] == "layer1: term of dL/dw_hh"
         assert plotting.to_png(ax).startswith(b"\x89PNG")
-
-
-def broken_step_back(cell, make):
-    """The cell's step_back, whose dL/dh_{t-1} is altered."""
-    right = cell.step_back
-
-    def step_back(self, params, dstate, cache, *, xp):
-        share, dbefore = right(self, params, dstate, cache, xp=xp)
-        return share, dbefore._replace(h=make(dbefore.h))
-
-    return step_back
 
 
 class TestCheck:

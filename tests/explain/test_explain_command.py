@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_explain import broken_step_back
+from broken import broken_step_back
 
 import rnn_xp as rx
 from rnn_xp import cells, cli
@@ -149,6 +149,7 @@ class TestCommand:
         params = net.init(seed=0, backend=rx.get_backend(dtype="float64"))
         assert loss == pytest.approx(float(net.value_and_grad(params, x, y)[0]), rel=1e-5)
 
+    @pytest.mark.full
     @pytest.mark.parametrize(
         "name", ["array_api_strict", "jax", pytest.param("torch", marks=pytest.mark.torch)]
     )

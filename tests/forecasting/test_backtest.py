@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_forecaster import quick, waves
+from forecasters import quick, waves
 
 import rnn_xp as rx
 from rnn_xp.forecasting import baselines

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from forecasters import quick, waves
 
 import rnn_xp as rx
 from rnn_xp.forecasting import baselines
@@ -13,18 +14,6 @@ from rnn_xp.forecasting.design import make_design
 from rnn_xp.forecasting.panel import as_panel
 from rnn_xp.forecasting.prepared import prepare
 from rnn_xp.forecasting.training import cut, first_validated
-
-QUICK = {"hidden_size": 4, "epochs": 8, "seq_length": 8, "verbose": False}
-
-
-def waves(rows=240, seed=0):
-    """Two waves and a little noise."""
-    t, rng = np.arange(rows), np.random.default_rng(seed)
-    return np.sin(t / 3.0) + 0.5 * np.sin(t / 7.0) + 0.02 * rng.standard_normal(rows)
-
-
-def quick(**options):
-    return rx.Forecaster(**{**QUICK, **options})
 
 
 class TestFirstValidated:

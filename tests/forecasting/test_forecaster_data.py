@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_forecaster import quick, waves
+from forecasters import quick, waves
 
 import rnn_xp as rx
 from rnn_xp import checkpoint
@@ -46,6 +46,35 @@ class TestKinds:
         found = quick().fit({"long": waves(300), "short": waves(150, 1)}).predict(2)
         assert {name: len(values) for name, values in found.items()} == {"long": 2, "short": 2}
 
+    def test_a_mask_is_not_dropped(self):
+        masked = np.ma.masked_less(waves(), -1.0)
+        with pytest.raises(
+            TypeError, match=r"a masked array would lose its mask. Give values\.filled"
+        ):
+            quick().fit(masked)
+        with pytest.raises(TypeError, match="past: a masked array"):
+            quick().fit(waves(), past=masked[:, None])
+
+    def test_a_row_is_no_series(self):
+        with pytest.raises(ValueError, match=r"shape \(1, 240\): time is the first axis"):
+            quick().fit(waves()[None, :])
+
+    @pytest.mark.parametrize(
+        ("library", "kind", "remedy"),
+        [
+            ("polars", "DataFrame", "to_pandas()"),
+            ("pyarrow", "Table", "to_pandas()"),
+            ("xarray", "DataArray", "to_series()"),
+            ("darts", "TimeSeries", "to_dataframe()"),
+        ],
+    )
+    def test_times_kept_in_other_ways_are_not_lost(self, library, kind, remedy):
+        columns = {"columns": ["a"]} if kind in ("DataFrame", "Table") else {}
+        given = type(kind, (), {"__module__": f"{library}.x", **columns})()
+        with pytest.raises(TypeError, match=f"{library}.{kind} has times") as error:
+            quick().fit(given)
+        assert remedy in str(error.value)
+
     def test_pandas_is_not_imported_unless_given(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "pandas", None)
         assert quick().fit(waves()).predict(2).shape == (2,)
@@ -79,6 +108,78 @@ class TestPandas:
             np.datetime64("2024-01-01") + np.cumsum(np.arange(240) % 5 + 1)
         )
         assert quick().fit(self.pd.Series(waves(), index=index)).predict(2).index.tolist() == [1, 2]
+
+    def test_dates_with_gaps_go_on_and_the_gap_is_said(self):
+        days = self.pd.date_range("2024-01-01", periods=270).delete(range(100, 130))
+        with pytest.warns(
+            UserWarning, match=r"^30 steps are missing between 2024-04-09.* and 2024-05-10"
+        ):
+            f = quick().fit(self.pd.Series(waves(), index=days))
+        assert f.predict(2).index.astype(str).tolist() == ["2024-09-27", "2024-09-28"]
+
+    def test_business_days_with_holidays_go_on(self):
+        index = self.pd.bdate_range("2024-01-01", periods=242).delete([50, 120])
+        found = quick().fit(self.pd.Series(waves(), index=index)).predict(2).index
+        assert found.equals(self.pd.bdate_range(index[-1], periods=3)[1:])
+
+    def test_time_since_the_start_goes_on(self):
+        index = self.pd.timedelta_range("0s", periods=240, freq="s")
+        found = quick().fit(self.pd.Series(waves(), index=index)).predict(2).index
+        assert found.equals(self.pd.timedelta_range("240s", periods=2, freq="s"))
+
+    def test_dates_as_text_are_read(self):
+        days = self.pd.date_range("2023-06-01", periods=240)
+        text = self.pd.Series(waves(), index=days.strftime("%m/%d/%Y"))
+        found = quick().fit(text).predict(2)
+        expected = quick().fit(self.pd.Series(waves(), index=days)).predict(2)
+        assert found.index.equals(expected.index)
+        assert np.array_equal(found, expected)
+        with pytest.raises(ValueError, match="dates are not in order"):
+            quick().fit(text.sort_index())
+
+    def test_labels_have_no_order(self):
+        labels = [f"row {k}" for k in range(240)]
+        with pytest.raises(ValueError, match=r"the index holds text \('row 0'\).*to_datetime"):
+            quick().fit(self.pd.Series(waves(), index=labels))
+
+    def test_a_missing_date_is_named(self):
+        days = [*self.pd.date_range("2024-01-01", periods=239), self.pd.NaT]
+        with pytest.raises(ValueError, match="a date is missing: row 239 of the index is NaT"):
+            quick().fit(self.pd.Series(waves(), index=days))
+
+    def test_several_levels(self):
+        index = self.pd.MultiIndex.from_product([["a", "b"], range(120)])
+        with pytest.raises(ValueError, match="the index has 2 levels"):
+            quick().fit(self.pd.Series(waves(), index=index))
+
+    def test_a_column_of_dates_is_no_series(self):
+        days = self.pd.date_range("2024-01-01", periods=240)
+        for dates in (days, days.astype(str)):
+            with pytest.raises(TypeError, match=r"'date' holds dates.*frame\.set_index\('date'\)"):
+                quick().fit(self.pd.DataFrame({"date": dates, "close": waves()}))
+
+    def test_a_long_table_is_told_how_to_become_a_wide_one(self):
+        table = self.pd.DataFrame({"unique_id": ["a"] * 240, "ds": range(240), "y": waves()})
+        with pytest.raises(TypeError, match=r"'unique_id' holds text.*frame\.pivot"):
+            quick().fit(table)
+
+    def test_names_twice(self):
+        frame = self.pd.DataFrame(np.stack([waves(), waves()], axis=1), columns=["a", "a"])
+        with pytest.raises(ValueError, match="the name 'a' is there twice"):
+            quick().fit(frame)
+        with pytest.raises(ValueError, match="the name '1' is there twice"):
+            quick().fit({1: waves(), "1": waves()})
+
+    def test_names_come_back_as_they_were(self):
+        frame = self.pd.DataFrame({2024: waves(), "b": waves(seed=1)})
+        assert quick().fit(frame).predict(1).columns.tolist() == [2024, "b"]
+        assert quick().fit({7: waves()}).predict(1).keys() == {7}
+
+    def test_missing_values_of_pandas(self):
+        values = self.pd.array([self.pd.NA, *waves()[1:]], dtype="Float64")
+        found = quick(missing="mask").fit(self.pd.Series(values)).predict(2)
+        expected = quick(missing="mask").fit([np.nan, *waves()[1:]]).predict(2)
+        assert np.array_equal(found, expected)
 
     def test_a_frame_is_several_series(self):
         index = self.pd.date_range("2024-01-01", periods=240)

@@ -6,9 +6,7 @@ on a GPU where there is one.
 
 from __future__ import annotations
 
-import functools
 import gc
-import importlib
 import itertools
 import sys
 import threading
@@ -21,65 +19,15 @@ import pytest
 from device import require_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_problems import CELLS, LEFT, USES, Problem, Tier
 
 import rnn_xp as rx
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.kernels import make_workspace
 from rnn_xp.kernels.numpy import Workspace
-from rnn_xp.network.sequence import map_state
 
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
-CELLS = {
-    "rnn-tanh": {"cell": "rnn"},
-    "rnn-relu": {"cell": "rnn", "activation": "relu"},
-    "gru": {"cell": "gru"},
-    "lstm": {"cell": "lstm"},
-}
-# Each use of what a layer puts out, and all that kernels leave to the portable code.
-USES = {
-    "last": {},
-    "mean": {"read": "mean"},
-    "max": {"read": "max"},
-    "every step": {"topology": "many_to_many"},
-    "one step in": {"topology": "one_to_many"},
-    "repeated": {"topology": "one_to_many", "feed": "repeat"},
-    "stack": {"num_layers": 3},
-    "two directions": {"bidirectional": True, "num_layers": 2},
-    "two directions, every step": {"bidirectional": True, "topology": "many_to_many"},
-    "residual": {"num_layers": 2, "residual": True},
-    "dropout": {"num_layers": 2, "dropout": 0.4},
-    "recurrent dropout": {"recurrent_dropout": 0.4},
-    "layer norm": {"layer_norm": True},
-    "feedback": {"topology": "one_to_many", "feed": "feedback"},
-}
-LEFT = ("recurrent dropout", "layer norm", "feedback")
-
-
-class Tier:
-    """The kernels of a library, and what turns NumPy's arrays into its own and back."""
-
-    def __init__(self, name):
-        self.name, self.array, self.host = name, np.asarray, np.asarray
-        if name == "stand-in":
-            self.module = cupy_stand_in.load("cupy")
-            return
-        self.module = importlib.import_module(f"rnn_xp.kernels.{name}")
-        if name == "cupy":
-            cupy = importlib.import_module("cupy")
-            self.array, self.host = cupy.asarray, cupy.asnumpy
-
-    def workspace(self, dtype="float64"):
-        """A workspace that remembers which kernels were asked for."""
-
-        class Recorder(self.module.Workspace):
-            def kernel(self, name):
-                self.asked.append(name)
-                return super().kernel(name)
-
-        workspace = Recorder(dtype)
-        workspace.asked = []
-        return workspace
 
 
 @pytest.fixture(
@@ -90,35 +38,6 @@ def tier(request):
     if request.param == "cupy":
         require_device()
     return Tier(request.param)
-
-
-class Problem:
-    def __init__(
-        self, tier=None, seed=0, rows=3, steps=5, inputs=2, hidden=4, dtype="float64", **options
-    ):
-        rng = np.random.default_rng(seed)
-        feedback = options.get("feed") == "feedback"
-        outputs = inputs if feedback else 3
-        self.net = rx.Network(input_size=inputs, hidden_size=hidden, output_size=outputs, **options)
-        self.params = {k: rng.standard_normal(s).astype(dtype) for k, s in self.net.shapes.items()}
-        entering = 1 if self.net.topology == "one_to_many" else steps
-        shape = (rows, outputs) if self.net.topology == "many_to_one" else (rows, steps, outputs)
-        self.x = rng.standard_normal((rows, entering, inputs)).astype(dtype)
-        self.y = rng.standard_normal(shape).astype(dtype)
-        self.tier = tier
-
-    def value_and_grad(self, workspace=None, **options):
-        """On the host; given a workspace, on the tier's own arrays and back."""
-        rng = np.random.default_rng(7) if self.net.dropout or self.net.recurrent_dropout else None
-        compute = functools.partial(self.net.value_and_grad, rng=rng, workspace=workspace)
-        if workspace is None:
-            return compute(self.params, self.x, self.y, **options)
-        there, host = self.tier.array, self.tier.host
-        value, grads = compute(
-            {k: there(p) for k, p in self.params.items()}, there(self.x), there(self.y),
-            **{k: map_state(there, a) for k, a in options.items()},
-        )  # fmt: skip
-        return host(value), {k: host(grad) for k, grad in grads.items()}
 
 
 def assert_equal(found, expected, rtol=1e-13):
@@ -132,6 +51,7 @@ def assert_equal(found, expected, rtol=1e-13):
         assert error <= rtol * max(np.abs(grad).max(), 1e-3), name
 
 
+@pytest.mark.cover("pairs")
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradients_are_those_of_the_portable_code(tier, cell, use):
@@ -168,6 +88,7 @@ def test_masks_resets_and_states_are_left_to_the_portable_code(tier, cell):
         assert not workspace._buffers
 
 
+@pytest.mark.cover("pairs")
 @pytest.mark.parametrize("use", [use for use in USES if use not in LEFT])
 @pytest.mark.parametrize("cell", CELLS)
 def test_predictions_and_final_states_too(tier, cell, use):
@@ -272,6 +193,7 @@ class TestWorkspace:
         assert np.shares_memory(large, workspace.take("a", 2, 3))
         assert not np.shares_memory(large, workspace.take("b", 10, 10))
 
+    @pytest.mark.cover("pairs")
     @pytest.mark.parametrize("topology", ["many_to_one", "many_to_many"])
     @pytest.mark.parametrize("cell", CELLS)
     @pytest.mark.parametrize("workers", [1, 2])

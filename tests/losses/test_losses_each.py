@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_losses import (
+from loss_contracts import (
     LOSSES,
     QUANTILES,
     N,
@@ -24,6 +24,7 @@ from rnn_xp.losses import Huber, Pinball
 class TestErrors:
     """Losses of pred - target alone."""
 
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("name", ["mse", "mae", "huber", "pinball"])
     def test_a_perfect_prediction(self, name, case):
         """Value 0, and 0 is the subgradient chosen at the kink."""
@@ -125,6 +126,7 @@ class TestCrossEntropy:
         assert float(value) == pytest.approx(np.log(2.0))
         assert dpred.tolist() == [[0.5, 0.0, -0.5]]
 
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("dtype", ["int8", "uint8", "int64"])
     def test_any_integers(self, dtype, case):
         """Also where the classes outnumber what the dtype can hold."""
@@ -133,6 +135,7 @@ class TestCrossEntropy:
         value, _ = case.jit(losses.cross_entropy)(*on(case, pred, target.astype(dtype)))
         case.assert_close(value, np.asarray(np.mean(softmax_then_log(pred, target))))
 
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("unknown", [-1, O, 99])
     def test_an_unknown_class_that_counts_gives_nan(self, unknown, case):
         pred, target, weight = draw("cross_entropy", "sequence-weights_of_steps")
@@ -199,6 +202,7 @@ class TestTotalWeight:
         assert losses.total_weight(np.zeros((8317, 1))) == 8317.0
         assert losses.total_weight(np.zeros((N, O))) == N * O
 
+    @pytest.mark.cover("pairs")
     @every_loss
     @every_layout
     def test_is_the_weight_of_all_entries(self, name, layout, case):

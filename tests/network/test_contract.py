@@ -1,12 +1,14 @@
 """The gradient contract over the full product of cells, topologies and options.
 
     every cell  x  every topology and feed  x  every option      on NumPy and array-api-strict
-    every pair of cell, topology and option                      on JAX under jit, and on torch
+    every pair of cell, topology and option                      on JAX under jit, torch and dpnp
+
+with `--full`; without it every pair of cell, topology, option and library.
 
 `test_gradients.py` shows the contract in full, entry by entry, for the plain cells. Here one random
 direction stands for all entries of an array: any wrong entry changes it.
 
-    pytest tests/network/test_contract.py --contract-table docs/contract.md
+    pytest tests/network/test_contract.py --full --contract-table docs/contract.md
 
 writes what was covered, as found in that run.
 """
@@ -18,6 +20,7 @@ import itertools
 
 import numpy as np
 import pytest
+from covering import covering
 from problems import CELLS, OPTIONS, TOPOLOGIES, H, I, N, O, Problem, T, everything, excluded
 
 import rnn_xp as rx
@@ -32,21 +35,8 @@ PRODUCT = [
 ]
 
 
-def pairwise():
-    """A small part of the product with every pair of values in it, chosen greedily."""
-    missing = {pair for names in PRODUCT for pair in itertools.combinations(enumerate(names), 2)}
-    chosen = []
-    while missing:
-        best = max(
-            PRODUCT,
-            key=lambda names: len(missing & set(itertools.combinations(enumerate(names), 2))),
-        )
-        missing -= set(itertools.combinations(enumerate(best), 2))
-        chosen.append(best)
-    return chosen
-
-
-PAIRWISE = pairwise()
+# Every pair of cell, topology and option.
+PAIRWISE = [PRODUCT[k] for k in covering([dict(enumerate(names)) for names in PRODUCT])]
 
 
 def make(cell, topology, option, **sizes):
@@ -78,12 +68,29 @@ def check(names, case, request, problem=None, **sizes):
     request.node.user_properties.append(("contract", (*names, case.backend.name)))
 
 
-@pytest.mark.parametrize("names", PRODUCT, ids=ids)
-@pytest.mark.parametrize("case", ["numpy-f64", "strict-cpu-f64"], indirect=True)
-def test_full_product(names, case, request):
-    check(names, case, request)
+@pytest.mark.cover("pairs")
+class TestContract:
+    @pytest.mark.parametrize("names", PRODUCT, ids=ids)
+    @pytest.mark.parametrize("case", ["numpy-f64", "strict-cpu-f64"], indirect=True)
+    def test_full_product(self, names, case, request):
+        check(names, case, request)
+
+    @pytest.mark.parametrize("names", PAIRWISE, ids=ids)
+    @pytest.mark.parametrize(
+        "case",
+        [
+            "strict-device1-f32",
+            "jax-cpu-f64",
+            pytest.param("torch-cpu-f64", marks=pytest.mark.torch),
+            pytest.param("dpnp-cpu-f64", marks=pytest.mark.dpnp),
+        ],
+        indirect=True,
+    )
+    def test_every_pair(self, names, case, request):
+        check(names, case, request, steps=3)
 
 
+@pytest.mark.cover("pairs")
 @pytest.mark.parametrize("activation", configuration._OUTPUT_ACTIVATIONS)
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("case", ["numpy-f64", "strict-cpu-f64"], indirect=True)
@@ -111,16 +118,6 @@ def test_every_name_there_is_has_a_place_in_the_tables():
     assert fields - used == {"input_size", "hidden_size", "output_size"}
 
 
-@pytest.mark.parametrize("names", PAIRWISE, ids=ids)
-@pytest.mark.parametrize(
-    "case",
-    ["strict-device1-f32", "jax-cpu-f64", pytest.param("torch-cpu-f64", marks=pytest.mark.torch)],
-    indirect=True,
-)
-def test_every_pair(names, case, request):
-    check(names, case, request, steps=3)
-
-
 @pytest.mark.parametrize(
     ("topology", "option"),
     [pair for pair in itertools.product(TOPOLOGIES, OPTIONS) if excluded(*pair)],
@@ -130,6 +127,7 @@ def test_what_does_not_exist_is_a_clear_error(topology, option):
         make("gru", topology, option).vjp()
 
 
+@pytest.mark.cover("pairs")
 @pytest.mark.parametrize("names", PRODUCT, ids=ids)
 class TestStructure:
     """What must hold of any gradient through time, whatever the numbers."""
@@ -178,6 +176,7 @@ class TestStructure:
             )
 
 
+@pytest.mark.cover("pairs")
 @pytest.mark.parametrize(
     "names",
     [n for n in PRODUCT if n[1] in ("many-to-one", "many-to-one-mean", "many-to-many")],
@@ -211,6 +210,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.cover("pairs")
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("cell", CELLS)
@@ -239,6 +239,7 @@ def test_every_loss(cell, topology, loss, request):
 class TestTruncated:
     """TBPTT(k1, k2): each segment's gradient stops at the state that enters it."""
 
+    @pytest.mark.cover("pairs")
     @pytest.mark.parametrize(("k1", "k2"), [(1, 1), (2, 2), (2, 3), (1, 4), (3, 5)])
     @pytest.mark.parametrize("topology", [t for t in TOPOLOGIES if not t.startswith("many-to-one")])
     @pytest.mark.parametrize("cell", CELLS)
@@ -353,3 +354,11 @@ def test_the_sizes_are_distinct():
     assert len({T, N, H}) == 3
     assert I != H != O
     assert rx.Network(hidden_size=H).hidden_size != N
+
+
+def test_the_maximum_of_states_with_a_nan_is_nan():
+    p = make("gru", "many-to-one-max", "plain")
+    p.x[0, 2] = np.nan  # of the steps before it all are finite
+    pred, _ = p.net.forward(p.params, p.x)
+    assert np.isnan(pred[0]).all()
+    assert np.isfinite(pred[1:]).all()

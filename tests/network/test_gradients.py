@@ -11,6 +11,7 @@ The oracle is the definition of the derivative, evaluated in complex arithmetic 
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
@@ -22,6 +23,8 @@ from hypothesis import strategies as st
 from problems import CELLS, H, N, O, Problem, T, everything, flat
 
 from rnn_xp.testing import check_gradients, compare_gradients
+
+pytestmark = pytest.mark.cover("pairs")  # of test, cell, backend and what else a test has
 
 
 @pytest.fixture(params=CELLS, ids=str)
@@ -124,7 +127,10 @@ class TestIndependent:
     In column convention, one sample at a time, one gate at a time.
     """
 
-    def test_predictions_and_gradients(self, name, case):
+    @staticmethod
+    @functools.cache
+    def textbook(name):
+        """A problem, its predictions and their gradients."""
         p = Problem(with_=("state",), **CELLS[name])
 
         def predict(params, x, *state):
@@ -145,8 +151,10 @@ class TestIndependent:
         grads, pred = jax.grad(scalar, argnums=which, has_aux=True)(p.params, p.x, *state)
         expected = {**grads[0], "x": grads[1]}
         fields = zip(p.state._fields, grads[2:], strict=True)
-        expected |= {f"state.{field}": grad[None] for field, grad in fields}
+        return p, pred, expected | {f"state.{field}": grad[None] for field, grad in fields}
 
+    def test_predictions_and_gradients(self, name, case):
+        p, pred, expected = self.textbook(name)
         there = p.on(case)
         ours, _, back = there.net.vjp(there.params, there.x, there.state)
         found = flat(back(there.dpred, there.dstate))

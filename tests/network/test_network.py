@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import array_api_strict
 import numpy as np
 import pytest
 
 import rnn_xp as rx
 from rnn_xp.cells import GRUState, LSTMState
+from rnn_xp.kernels import make_workspace
 from rnn_xp.network import initializers
 
+FLOAT64 = rx.get_backend("numpy", dtype="float64")
 NET = rx.Network(input_size=2, hidden_size=4, output_size=1)
 
 
@@ -81,6 +86,47 @@ class TestNetwork:
     def test_bad_configuration(self, options, message):
         with pytest.raises(ValueError, match=message):
             rx.Network(**{"hidden_size": 4, **options})
+
+    def test_numbers_of_numpy(self):
+        ours = rx.Network(
+            input_size=np.int8(2), hidden_size=np.int64(4), output_size=np.uint16(1),
+            num_layers=np.int32(2), bidirectional=np.True_, layer_norm=np.False_,
+            residual=np.True_, reset_after=np.bool_(True), dropout=np.float32(0.5),
+            recurrent_dropout=np.float64(0.25), linear_lags=np.int64(3),
+        )  # fmt: skip
+        theirs = rx.Network(
+            input_size=2, hidden_size=4, num_layers=2, bidirectional=True, residual=True,
+            dropout=0.5, recurrent_dropout=0.25, linear_lags=3,
+        )  # fmt: skip
+        assert ours == theirs
+        assert hash(ours) == hash(theirs)
+        settings = dataclasses.asdict(ours)
+        assert json.loads(json.dumps(settings)) == settings
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"hidden_size": np.float64(5)}, ValueError, "integer >= 1, got np.float64"),
+            ({"hidden_size": np.True_}, ValueError, "hidden_size must be an integer >= 1, got np."),
+            ({"hidden_size": "4"}, ValueError, "hidden_size must be an integer >= 1, got '4'"),
+            ({"linear_lags": np.int64(-1)}, ValueError, "linear_lags must be an integer >= 0"),
+            ({"layer_norm": np.int64(1)}, ValueError, "layer_norm must be True or False, got np."),
+            ({"dropout": np.True_}, TypeError, r"dropout must be a number in \[0, 1\), got np."),
+            ({"dropout": "0.1"}, TypeError, r"dropout must be a number in \[0, 1\), got '0.1'"),
+            ({"dropout": np.float32(1)}, ValueError, r"dropout must be in \[0, 1\), got 1.0"),
+        ],
+    )
+    def test_bad_numbers_of_numpy(self, options, error, message):
+        with pytest.raises(error, match=message):
+            rx.Network(**{"hidden_size": 4, **options})
+
+    @pytest.mark.parametrize(
+        "method", ["segment_value_and_grad", "grad_per_step", "gradient_flow", "vjp", "predict"]
+    )
+    def test_a_workspace_only_where_kernels_can_do_it(self, ready, method):
+        targets = () if method in ("vjp", "predict") else (ready[2],)
+        with pytest.raises(TypeError, match="unexpected keyword argument 'workspace'"):
+            getattr(NET, method)(*ready[:2], *targets, workspace=make_workspace(FLOAT64))
 
     def test_an_unknown_option_is_refused(self):
         with pytest.raises(TypeError, match="dropuot"):

@@ -44,6 +44,7 @@ def block(key, array, size):
     return array[2 * size :] if key.endswith("b_hn") else array
 
 
+@pytest.mark.cover("pairs")
 @pytest.mark.parametrize("lengths", [False, True], ids=["full", "packed"])
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("layers", [1, 2])

@@ -207,6 +207,7 @@ class TestClipping:
         case.assert_close(found["w"], [[0.5, -0.5], [0.25, -0.5]])
         case.assert_close(found["b"], [0.5, -0.5])
 
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("size", [1e-30, 1.0, 1e20, 4.5e37])
     def test_norm_over_all_arrays(self, case, size):
         """Squares of 1e-30 and 1e20 do not fit float32, nor does the norm of 3.6e38 itself."""
@@ -245,6 +246,7 @@ class TestClipping:
         np.testing.assert_allclose(found["w"], [[1.0, 0.0]])
         np.testing.assert_allclose(found["b"], [1.0])
 
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize(
         ("bad", "options"),
         [

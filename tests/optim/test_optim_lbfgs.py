@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from test_optim import minimise, quadratic, rosenbrock
+from minimising import minimise, quadratic, rosenbrock
 
 from rnn_xp import optim
 from rnn_xp.optim.line_search import Point, _inside, strong_wolfe

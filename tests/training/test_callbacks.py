@@ -223,17 +223,35 @@ class TestCheckpoint:
         assert caught.value.epoch == 5
         assert self.epochs_in(tmp_path) == (3, 3)
 
-    def test_an_optimiser_of_your_own_needs_pack(self, tmp_path):
-        class Plain:
+    def test_an_optimiser_of_your_own_is_kept_if_its_state_can_be(self, tmp_path):
+        class Plain(rx.optim.Optimizer):
+            start = ()
+
             def init(self, params):
-                return ()
+                return self.start
 
             def update(self, grads, state, params, **more):
                 return {k: p - 0.1 * grads[k] for k, p in params.items()}, state
 
-        assert fit(optimizer=Plain()).history["loss"]
-        with pytest.raises(TypeError, match="Plain cannot be kept in a file: it needs .* pack"):
-            fit(optimizer=Plain(), callbacks=[Checkpoint(tmp_path)])
+            def __repr__(self):
+                return "Plain()"
+
+        class Strange(Plain):
+            start = object()
+
+        assert fit(optimizer=Strange()).history["loss"]
+        with pytest.raises(TypeError, match="Strange cannot be kept in a file: .* has a object at"):
+            fit(optimizer=Strange(), callbacks=[Checkpoint(tmp_path)])
+        fit(optimizer=Plain(), callbacks=[Checkpoint(tmp_path)])
+        resumed = fit(optimizer=Plain(), epochs=6, resume=tmp_path)
+        assert resumed.history == fit(optimizer=Plain(), epochs=6).history
+
+    def test_an_optimiser_without_the_base_class_is_refused(self):
+        class Duck:
+            init = update = staticmethod(lambda *args, **options: ())
+
+        with pytest.raises(TypeError, match=r"derived from rnn_xp\.optim\.Optimizer; got .*Duck"):
+            fit(optimizer=Duck())
 
     def test_bad_intervals(self, tmp_path):
         with pytest.raises(ValueError, match="every must be >= 1, got 0"):

@@ -50,7 +50,7 @@ def same(found, content):
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_mutations(tmp_path, pytestconfig, part):
-    number = -(-pytestconfig.getoption("mutations", default=4000) // PARTS)
+    number = -(-pytestconfig.getoption("mutations") // PARTS)
     rng, path = random.Random(part), tmp_path / "f"
     data, other = checkpoint_file(path, 1), checkpoint_file(tmp_path / "other", 2)
     contents = {

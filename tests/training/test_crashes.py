@@ -130,7 +130,7 @@ def test_killed_at_random_moments(tmp_path, uninterrupted, pytestconfig):
         finish(folder)
         assert outcome(folder) == uninterrupted
         assert not list(folder.glob("*.tmp.*")), "what a killed writer left is swept up"
-    assert len(set(at)) > 1
+    assert len(set(at)) > 1 or wanted == 1
     print(f"{kills} kills in {run} runs, at epochs {sorted(at)}")
 
 
@@ -157,6 +157,7 @@ def test_a_signal_finishes_the_epoch_and_says_how_to_go_on(tmp_path, uninterrupt
     assert outcome(folder) == uninterrupted
 
 
+@pytest.mark.full
 def test_a_second_signal_ends_at_once_and_leaves_the_previous_checkpoint_whole(tmp_path):
     """With an epoch that takes long, so that both signals come within it."""
     folder = tmp_path / "run"

@@ -28,6 +28,7 @@ class TestGolden:
     def losses():
         return runpy.run_path(str(ROOT / "scripts" / "make_golden.py"))["losses"]
 
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("name", GOLDEN["losses"])
     def test_losses(self, name, case):
         """Ten literal losses from a fixed seed, on every backend.
@@ -108,6 +109,7 @@ class TestFit:
         shorter = rx.fit(NET, x[:25], y[:25], **options)
         np.testing.assert_allclose(weighted.history["loss"], shorter.history["loss"], rtol=1e-12)
 
+    @pytest.mark.cover("values")
     def test_arrays_of_another_library_stay_there(self, case):
         x, y = windows(20)
         result = rx.fit(NET, case.array(x), case.array(y), optimizer=rx.optim.adam(0.01), epochs=2)
@@ -135,6 +137,7 @@ class TestFit:
         for name, p in before.items():
             assert np.array_equal(start[name], p)
 
+    @pytest.mark.cover("values")
     def test_no_host_read_within_an_epoch(self, case):
         """Of first-order training: losses are read by the trainer, never by the engine."""
         x, y = windows(40)
@@ -146,6 +149,27 @@ class TestFit:
         with case.guard():
             _, _, losses = run.run(params, run.optimizer.init(params), 3)
         assert losses.shape == (3,)
+
+
+@pytest.mark.torch
+def test_gradients_that_torch_records_stay_outside():
+    """Else every epoch would be added to the graph of x, y or the initial parameters."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    x, y = (torch.tensor(array) for array in windows(20))
+    params = NET.init(0, rx.get_backend("torch", dtype="float64"))
+    options = {"optimizer": rx.optim.adam(0.01), "epochs": 3, "validation": (x, y)}
+    right = rx.fit(NET, x, y, params=params, **options)
+    recorded = {name: p.clone().requires_grad_() for name, p in params.items()}
+    data = [array.clone().requires_grad_() for array in (x, y)]
+    options["validation"] = tuple(data)
+    weight = torch.ones(20, dtype=x.dtype, requires_grad=True)
+    result = rx.fit(NET, *data, sample_weight=weight, params=recorded, **options)
+    assert result.history == right.history
+    for tensor in (*result.params.values(), *result.best_params.values()):
+        assert not tensor.requires_grad
+    for slot in result.state.opt_state.slots.values():
+        assert not any(tensor.requires_grad for tensor in slot.values())
+    assert all(tensor.requires_grad for tensor in (*data, *recorded.values()))
 
 
 class TestBadInput:

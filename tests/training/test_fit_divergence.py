@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from problems import windows
@@ -9,6 +11,7 @@ from problems import windows
 import rnn_xp as rx
 from rnn_xp.losses import mse
 from rnn_xp.training import loop as training_loop
+from rnn_xp.training.watch import Watch
 
 NET = rx.Network(input_size=1, hidden_size=8, output_size=1)
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
@@ -81,6 +84,33 @@ class TestDivergence:
         with pytest.raises(rx.DivergenceError) as caught:
             rx.fit(NET, x, y, optimizer=rx.optim.lbfgs(), epochs=3, loss=poisoned)
         assert caught.value.epoch == 1
+        assert "diverged: LBFGS: the gradient is not finite at epoch 1." in str(caught.value)
+        assert isinstance(caught.value.__cause__, rx.optim.NotFiniteError)
+
+    def test_an_error_of_your_own_is_not_taken_for_divergence(self):
+        x, y = windows()
+
+        def own_loss(pred, target, weight=None, total=None):
+            raise FloatingPointError("of the loss")
+
+        def own_callback(epoch):
+            raise FloatingPointError("of the callback")
+
+        for options in ({"loss": own_loss}, {"callbacks": [own_callback]}):
+            for optimizer in (rx.optim.sgd(0.01), rx.optim.lbfgs()):
+                with pytest.raises(FloatingPointError, match=r"^of the (loss|callback)$") as caught:
+                    rx.fit(NET, x, y, optimizer=optimizer, epochs=3, workers=1, **options)
+                assert type(caught.value) is FloatingPointError
+
+    def test_it_can_be_pickled(self):
+        """So a pool of processes returns it, instead of breaking."""
+        history = {"loss": [1.0, 2.0]}
+        error = rx.DivergenceError(3, {"w": np.ones(2)}, history, "the loss is not finite")
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is rx.DivergenceError
+        assert str(again) == str(error)
+        assert (again.epoch, again.history, again.what) == (3, history, "the loss is not finite")
+        assert np.array_equal(again.params["w"], np.ones(2))
 
     @pytest.mark.parametrize("options", [{"activation": "relu"}, {}, {"read": "max"}])
     def test_a_nan_shows(self, options):
@@ -133,7 +163,7 @@ class TestFarAboveTheLowest:
 
     @staticmethod
     def see(losses):
-        watch = training_loop.Watch()
+        watch = Watch()
         for epoch, loss in enumerate(losses, start=1):
             watch.see(loss)
             if watch.diverged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import warnings
@@ -15,7 +16,7 @@ from runs import NET, RUNS, assert_same, fit, windows
 import rnn_xp as rx
 from rnn_xp import checkpoint
 from rnn_xp.checkpoint import CheckpointError
-from rnn_xp.training import state as training_state
+from rnn_xp.training import files
 from rnn_xp.training.callbacks import Checkpoint
 
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
@@ -35,7 +36,7 @@ class TestToTheBit:
         whole = fit(name, 10)
         resumed = fit(name, 10, resume=keep.last, callbacks=[keep])
         assert_same(resumed, whole)
-        assert training_state.load(
+        assert files.load(
             keep.last, RUNS[name][0], RUNS[name][2]["optimizer"], rx.get_backend()
         ).epoch == len(whole.history["loss"])
 
@@ -163,13 +164,14 @@ class TestAnotherRun:
     def test_another_place_is_a_warning(self):
         half = fit("adam", 5)
         moved = {**half.state.run, "where": {"backend": "numpy 1.0"}}
-        state = training_state.dataclasses.replace(half.state, run=moved)
+        state = dataclasses.replace(half.state, run=moved)
         with pytest.warns(UserWarning, match=r"was trained with .*numpy 1.0.* bits may differ"):
             found = fit("adam", 10, resume=state)
         assert_same(found, fit("adam", 10))
 
 
 class TestAcrossBackends:
+    @pytest.mark.cover("values")
     def test_a_file_goes_on_elsewhere(self, case, tmp_path):
         """Written by one library, read by another: the same training but for rounding."""
         keep = Checkpoint(tmp_path)

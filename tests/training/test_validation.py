@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rnn_xp as rx
-from rnn_xp.training.loop import Watch
+from rnn_xp.training.watch import Watch
 
 NET = rx.Network(hidden_size=6)
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
@@ -147,6 +147,7 @@ class TestLoss:
         found = rx.fit(net, starts, np.repeat(starts, 5, axis=1), **options)
         assert np.isfinite(found.history["validation_loss"]).all()
 
+    @pytest.mark.cover("values")
     def test_on_every_backend(self, case):
         x, y = windows(40)
         found = rx.fit(

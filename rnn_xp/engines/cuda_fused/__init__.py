@@ -2,46 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import dataclasses
 
+from rnn_xp._typing import Engine
 from rnn_xp.engines.cuda_fused.engine import FusedEngine
-from rnn_xp.engines.cuda_fused.plan import SUPPORTED, make_plan, unsupported
+from rnn_xp.engines.cuda_fused.plan import SUPPORTED, Plan, make_plan, unsupported
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.losses import cross_entropy
 
-__all__ = ["SUPPORTED", "Engine", "FusedEngine", "fastest", "make_plan", "unsupported"]
-
-Engine: TypeAlias = PortableEngine | FusedEngine
+__all__ = ["SUPPORTED", "FusedEngine", "Plan", "fastest", "make_plan", "unsupported"]
 
 
 def fastest(portable: PortableEngine) -> Engine:
-    """Return the fused engine where it can do what the portable one is to do, else this itself.
+    """Return the fastest engine for a training.
 
-    On the backend cupy `PortableEngine.reason` then says why it has to be this one.
+    Parameters
+    ----------
+    portable : PortableEngine
+        The training. It is not changed.
+
+    Returns
+    -------
+    Engine
+        The fused engine if it supports this training, otherwise a portable one. On the backend
+        cupy, ``engine.reason`` then says why.
     """
     if portable.backend.name != "cupy":
         return portable
-    portable.reason = unsupported(portable)
-    if portable.reason:
-        return portable
+    reason, plan = _plan(portable)
+    if plan is not None:
+        import cupy
+
+        try:
+            return FusedEngine(portable, plan)
+        except (RuntimeError, MemoryError, cupy.cuda.compiler.CompileException) as error:
+            lines = str(error).splitlines() or [""]
+            reason = f"the fused kernels are not available: {type(error).__name__}: {lines[0]}"
+    return dataclasses.replace(portable, reason=reason)
+
+
+def _plan(portable: PortableEngine) -> tuple[str, Plan | None]:
+    """Plan the kernels, or say why they cannot do this training."""
+    if reason := unsupported(portable):
+        return reason, None
     try:
         import cupy
     except ImportError:
-        portable.reason = "cupy is not installed"
-        return portable
+        return "cupy is not installed", None
     if not cupy.cuda.is_available():
-        portable.reason = "there is no usable CUDA device"
-        return portable
+        return "there is no usable CUDA device", None
     limit = portable.backend.device.attributes["MaxSharedMemoryPerBlockOptin"]
-    classes = portable.loss is cross_entropy
     rows, steps = portable.data.x.shape[:2]
-    plan = make_plan(portable.net, rows, steps, classes, limit)
+    plan = make_plan(portable.net, rows, steps, portable.loss is cross_entropy, limit)
     if plan is None:
-        portable.reason = f"{limit} bytes of shared memory to a block are too few for the kernels"
-        return portable
-    try:
-        return FusedEngine(portable, plan)
-    except (RuntimeError, MemoryError, cupy.cuda.compiler.CompileException) as error:
-        lines = str(error).splitlines() or [""]
-        portable.reason = f"the fused kernels cannot be had: {type(error).__name__}: {lines[0]}"
-        return portable
+        return f"{limit} bytes of shared memory to a block are too few for the kernels", None
+    return "", plan

@@ -1,9 +1,9 @@
 """The fused engine: full-batch epochs of a small network in two launches each, K to a CUDA graph.
 
 Parameters, the optimiser's memory and the losses stay on the device from the first epoch of a
-`FusedEngine.run` to its last. What depends on the number of the update, such as the learning rate
-of a schedule, is computed on the host for all K of them and handed over as a table, so that a
-graph can be launched again as it is.
+`FusedEngine.run` to the last. Numbers that depend on the update, such as the learning rate of a
+schedule, are computed on the host for all K updates and passed as a table, so that the same graph
+can be launched again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rnn_xp._typing import Array, Params
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.cuda_fused import layout
 from rnn_xp.engines.cuda_fused.plan import Plan, has_kernel
+from rnn_xp.engines.evaluations import Evaluations, ValueAndGrads
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.losses import cross_entropy
 from rnn_xp.optim import Adam
@@ -35,10 +36,11 @@ class _Chunk(NamedTuple):
     Attributes
     ----------
     rates : Array (K, 2)
-        What the updates need of their number, see `FusedEngine._rates`.
+        Two numbers for each update, see `FusedEngine._rates`.
     losses : Array (K,)
+        Filled by the kernels.
     launch : callable
-        Launches them on the current stream.
+        Launches the epochs on the current stream.
     """
 
     rates: Array
@@ -47,19 +49,18 @@ class _Chunk(NamedTuple):
 
 
 class FusedEngine:
-    """Epochs of training on a CUDA device, for what ``plan.SUPPORTED`` lists.
+    """Epochs of training on a CUDA device, for the trainings that ``plan.SUPPORTED`` lists.
 
-    Adam and SGD have kernels, see `plan.has_kernel`. Other optimisers are given loss and gradient,
-    from three launches, and compute the rest themselves, as with the portable engine.
+    Adam and SGD have kernels, see `plan.has_kernel`. Other optimisers receive the loss and the
+    gradient, from three launches, and compute the update themselves, as with the portable engine.
 
-    Equal bits on every device of a kind and for every K, but not those of the portable engine:
-    its sums are over blocks of rows of its own.
+    The bits are the same on every device of a kind and for every K. They differ from the bits of
+    the portable engine, because the blocks are others.
 
     Parameters
     ----------
     portable : PortableEngine
-        What to train. It goes on to compute the losses of a validation, and runs the epochs of
-        optimisers that have no kernel.
+        The training. This engine also computes the validation losses.
     plan : Plan
 
     Attributes
@@ -67,9 +68,9 @@ class FusedEngine:
     matrix : Array (J*K,)
         M, see `layout`.
     slots : dict of str to Array (J*K,)
-        The optimiser's memory, in the same form.
+        The optimiser's memory, in the same form as M.
     partial : Array (blocks, J*K + 1)
-        By block, the gradient of M and the loss (times the total) of the latest epoch.
+        For each block, the gradient of M and the loss (times the total weight) in the latest epoch.
     """
 
     name = "cuda_fused"
@@ -80,7 +81,8 @@ class FusedEngine:
         self.portable, self.plan = portable, plan
         self.backend, self.optimizer = portable.backend, portable.optimizer
         self.block_rows, self.workers = portable.block_rows, portable.workers
-        self.reason = ""
+        self.ranks, self.reason = None, ""
+        self._evaluated = Evaluations()
         self._chunks: dict[int, _Chunk] = {}
         source = resources.files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
         data, self._has_kernel = portable.data, has_kernel(portable.optimizer)
@@ -108,12 +110,12 @@ class FusedEngine:
 
     @property
     def evaluations(self) -> int:
-        """How often loss and gradient have been computed."""
-        return self.portable.evaluations
+        """Number of times the loss and its gradient have been computed."""
+        return self._evaluated.count
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """For the time of a fit; nothing is held beyond the memory that the engine has anyway."""
+        """Hold the threads of the portable engine, for the duration of one training."""
         with self.portable.running():
             yield
 
@@ -125,17 +127,13 @@ class FusedEngine:
         Returns
         -------
         params : Params
-        opt_state : optimiser state
+        opt_state : object
+            The optimiser's state.
         losses : Array (epochs,)
             The loss before each update.
         """
         if not self._has_kernel:
-            # Not for longer: the two would hold each other, and with them the device's memory.
-            self.portable.gradient = self.value_and_grad
-            try:
-                return self.portable.run(params, opt_state, epochs, first_epoch)
-            finally:
-                self.portable.gradient = None
+            return self._run_without_kernel(params, opt_state, epochs)
         if opt_state.slots.keys() != self.slots.keys():
             raise ValueError(
                 f"{type(self.optimizer).__name__}: the state has {sorted(opt_state.slots)}, but "
@@ -153,12 +151,28 @@ class FusedEngine:
             with self._on_stream():
                 chunk.launch()
             slots = {name: self._unpack(slot) for name, slot in self.slots.items()}
-            self.portable.evaluations += epochs
+            self._evaluated.count += epochs
             opt_state = opt_state._replace(step=opt_state.step + epochs, slots=slots)
             return self._unpack(self.matrix), opt_state, chunk.losses.copy()
 
-    def value_and_grad(self, params: Params) -> tuple[Array, Params]:
-        """Loss and gradient over all rows, for an optimiser without a kernel."""
+    def _run_without_kernel(
+        self, params: Params, opt_state: Any, epochs: int
+    ) -> tuple[Params, Any, Array]:
+        """Train with an optimiser that computes its updates itself."""
+        losses = []
+        for _ in range(epochs):
+            params, opt_state, value = self._evaluated.update(
+                self.optimizer, params, opt_state, self._gradient
+            )
+            losses.append(value)
+        return params, opt_state, self.backend.xp.stack(losses)
+
+    def _gradient(self, params: Params) -> ValueAndGrads:
+        self._evaluated.count += 1
+        return self.value_and_grad(params)
+
+    def value_and_grad(self, params: Params) -> ValueAndGrads:
+        """Return the loss and its gradient over all rows, for an optimiser without a kernel."""
         xp = self.backend.xp
         with self.backend.device:
             self._take(params)
@@ -169,11 +183,11 @@ class FusedEngine:
             return xp.reshape(self._total[-1:].copy(), ()), self._unpack(self._total[:-1])
 
     def loss_value(self, params: Params, batch: Batch) -> Array:
-        """Loss of any rows, by the portable engine."""
+        """Return the loss of any rows, computed by the portable engine."""
         return self.portable.loss_value(params, batch)
 
     def total(self, batch: Batch) -> Any:
-        """Weight of all rows."""
+        """Return the total weight of all rows."""
         return self.portable.total(batch)
 
     def _take(self, params: Params) -> None:
@@ -186,7 +200,7 @@ class FusedEngine:
         return layout.unpack(net, xp.reshape(matrix, (-1, columns)), xp=xp)
 
     def _rates(self, opt_state: Any, epochs: int) -> list[tuple[float, float]]:
-        """What each update needs of its number t: the rate, and Adam's corrections."""
+        """Return two numbers for each update t: the rate, and Adam's correction of v."""
         optimizer: Any = self.optimizer
         table = []
         for step in range(opt_state.step, opt_state.step + epochs):
@@ -199,7 +213,7 @@ class FusedEngine:
         return table
 
     def _chunk(self, epochs: int) -> _Chunk:
-        """K epochs, captured in a graph when first asked for."""
+        """Return K epochs, captured in a graph on the first request."""
         if epochs not in self._chunks:
             import cupy
 
@@ -209,7 +223,7 @@ class FusedEngine:
         return self._chunks[epochs]
 
     def _captured(self, rates: Array, losses: Array) -> Callable[[], None]:
-        """Return what launches the epochs: a graph, or one kernel after the other without one."""
+        """Return a function that launches the epochs: as a graph, or else kernel by kernel."""
         work, stream = functools.partial(self._launch_all, rates, losses), self._stream
         with self._on_stream():
             work()  # modules are loaded at the first launch, which a capture does not allow
@@ -228,7 +242,7 @@ class FusedEngine:
 
     @contextlib.contextmanager
     def _on_stream(self) -> Iterator[None]:
-        """Work on the engine's own stream, in line with what comes before and after elsewhere."""
+        """Work on the engine's own stream, ordered with the work before and after on others."""
         import cupy
 
         current = cupy.cuda.get_current_stream()
@@ -254,7 +268,7 @@ class FusedEngine:
             )
 
     def _launch_place(self) -> None:
-        """Bring M to where the products read it."""
+        """Copy M into the layout that the products read."""
         self._place(self.plan.grid(256), (256,), (self.matrix, self._weights))
 
     def _launch_train(self) -> None:
@@ -269,7 +283,7 @@ class FusedEngine:
         )  # fmt: skip
 
     def _launch_update(self, *arguments: Any) -> None:
-        """Add the partial sums, and do with the gradient what this engine is to do."""
+        """Add the partial sums, and update M or return the gradient."""
         import cupy
 
         first = self.partial, cupy.int32(self.plan.blocks), self._inv_total()

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rnn_xp._typing import Optimizer
 from rnn_xp.engines.blocks import default_block_rows
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.losses import cross_entropy, mse
 from rnn_xp.network.configuration import Configuration
-from rnn_xp.optim import SGD, Adam
+from rnn_xp.optim import SGD, Adam, Optimizer
 from rnn_xp.optim.first_order import FirstOrder
 
 __all__ = ["SUPPORTED", "Plan", "has_kernel", "make_plan", "unsupported"]
@@ -34,8 +33,10 @@ def has_kernel(optimizer: Optimizer) -> bool:
     """
     if type(optimizer) not in (Adam, SGD) or not isinstance(optimizer, FirstOrder):
         return False
+    if isinstance(optimizer, SGD) and optimizer.momentum:
+        return False
     clips = optimizer.clip_value is not None or optimizer.clip_norm is not None
-    return not (clips or optimizer.weight_decay or getattr(optimizer, "momentum", 0.0))
+    return not (clips or optimizer.weight_decay)
 
 
 def _whole_batch(engine: PortableEngine) -> bool:

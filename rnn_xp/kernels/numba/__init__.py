@@ -1,8 +1,8 @@
 """NumPy's layers, compiled by numba: a whole sequence in one call that holds no lock; float32.
 
-What is computed is what `rnn_xp.kernels.numpy` computes; what differs is that nothing between two
-products is a call of its own, so neither the interpreter nor passes over memory stand between the
-arithmetic units and their work. From the bottom up:
+These kernels compute the same as `rnn_xp.kernels.numpy`, but nothing between two products is a call
+of its own, so that neither the interpreter nor passes over memory delay the arithmetic units. From
+the bottom up:
 
 - `product`: a matrix product made of register tiles;
 - `lanes`: pointwise equations, traced to vector instructions;
@@ -24,7 +24,7 @@ KERNELS: dict[str, Kernel] = {
     "gru": GRU(),
     "lstm": LSTM(),
 }
-"""By the names that cells give (``cell.kernel``)."""
+"""Kernels by the names that cells give (``cell.kernel``)."""
 
 
 class Workspace(numpy.Workspace):
@@ -37,5 +37,5 @@ class Workspace(numpy.Workspace):
     """
 
     def kernel(self, name: str | None) -> Kernel | None:
-        """Give the kernel of a cell by the name the cell calls it, or None if there is none."""
+        """Return the kernel of the name that a cell gives, or None if there is none."""
         return None if name is None else KERNELS.get(name)

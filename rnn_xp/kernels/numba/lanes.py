@@ -69,7 +69,7 @@ class Lanes:
         return Lanes(self.builder, made)
 
     def value_of(self, other: Lanes | float) -> Any:
-        """Give what LLVM knows a number or other lanes by."""
+        """Return the LLVM value of a number or of other lanes."""
         if isinstance(other, Lanes):
             return other.value
         kind = self.value.type
@@ -77,7 +77,7 @@ class Lanes:
 
 
 def where(x: Lanes, relation: str, bound: float, a: Lanes | float, b: Lanes) -> Lanes:
-    """Choose a where x stands in a relation to a bound, which a NaN never does, and b elsewhere."""
+    """Select a where the relation of x to the bound holds, and b elsewhere or where x is NaN."""
     holds = x.builder.fcmp_ordered(relation, x.value, x.value_of(bound))
     return Lanes(x.builder, x.builder.select(holds, x.value_of(a), b.value))
 
@@ -103,19 +103,19 @@ def sigmoid(s: Lanes) -> Lanes:
 
 
 def lanewise(function: Callable[..., Any]) -> Any:
-    """Make of a function of Lanes one of rows, to be called from compiled code.
+    """Turn a function of Lanes into a function of rows, to be called from compiled code.
 
     Parameters
     ----------
     function : callable
-        Takes Lanes and returns one or a tuple of them.
+        Takes Lanes and returns Lanes or a tuple of Lanes.
 
     Returns
     -------
     callable
-        ``f(rows, size, places)`` computes ``size`` columns of so many rows. The places, each from
-        `columns` and joined by ``+``, are first those of what the function takes, then those of
-        what it returns, and may be the same.
+        ``f(rows, size, places)`` computes ``size`` columns of ``rows`` rows. ``places`` joins
+        results of `columns` by ``+``: one for each argument of the function, then one for each of
+        its results. A result may be written over an argument.
     """
     count = len(inspect.signature(function).parameters)
 
@@ -165,6 +165,6 @@ def lanewise(function: Callable[..., Any]) -> Any:
 
 @compiled
 def columns(rows, first):
-    """Name the columns of a matrix from the first of them on: its address, and a row's length."""
+    """Return the address of a matrix from column `first` on, and the length of its rows."""
     length = rows.strides[0] // 4
     return rows.ctypes.data + 4 * first, length

@@ -1,4 +1,4 @@
-"""What the compiled layers share: buffers in rows, tiles of rows, and the pieces of a step.
+"""Parts of the compiled layers: buffers in rows, tiles of rows, and the pieces of a step.
 
 A tile of rows goes through all steps before the next one begins, so that what a step needs stays in
 the cache. With W = 1 + I + H, and ``~`` before what is padded to a multiple of 8 columns::
@@ -48,7 +48,7 @@ _Floats = NDArray[np.floating[Any]]
 
 
 class Tape(NamedTuple):
-    """What a forward leaves in the workspace, for its backward; ``kept`` is the cell's own."""
+    """Arrays that a forward pass leaves for its backward pass; each cell has its own ``kept``."""
 
     entering: _Floats
     kept: tuple[_Floats, ...]
@@ -58,7 +58,7 @@ class Tape(NamedTuple):
 
 
 def enter(xs: _Floats, size: int, reverse: bool, workspace: Any, name: str) -> _Floats:
-    """Lay out [1, x, h] for all steps, in the order in which they are done; h is still missing."""
+    """Lay out [1, x, h] for all steps in the order of computation; h is still missing."""
     steps, rows, inputs = xs.shape
     entering: _Floats = workspace.take(f"{name}entering", steps + 1, rows, 1 + inputs + size)
     entering[:steps, :, 0] = 1.0
@@ -67,13 +67,13 @@ def enter(xs: _Floats, size: int, reverse: bool, workspace: Any, name: str) -> _
 
 
 def join(params: dict[str, _Floats]) -> _Floats:
-    """Make the weights of `enter`'s rows, (W, G*H)."""
+    """Join the weights that multiply the rows of `enter`, (W, G*H)."""
     b_h, w_xh, w_hh = (np.asarray(params[name]) for name in ("b_h", "w_xh", "w_hh"))
     return np.concatenate([b_h[None, :], w_xh.T, w_hh.T])
 
 
 def split(dw: _Floats, gates: int, inputs: int) -> dict[str, _Floats]:
-    """Take `join` apart again: gradients of the parameters, as arrays of their own."""
+    """Undo `join`: return the gradients of the parameters as separate arrays."""
     b_h, w_xh, w_hh = np.split(dw[:, :gates], (1, 1 + inputs))
     return {"w_hh": w_hh.T.copy(), "b_h": b_h[0].copy(), "w_xh": w_xh.T.copy()}
 
@@ -81,20 +81,20 @@ def split(dw: _Floats, gates: int, inputs: int) -> dict[str, _Floats]:
 def forwarded(
     size: int, more: tuple[_Floats, ...], tape: Tape
 ) -> tuple[_Floats, tuple[_Floats, ...], Tape]:
-    """Make what a forward returns: the states by time, the fields of the last, and the tape."""
+    """Return the states by time, the fields of the last state, and the tape."""
     hs = tape.entering[1:, :, -size:]
     return hs[::-1] if tape.reverse else hs, (hs[-1], *more), tape
 
 
 class Back:
-    """Buffers of a way back, and what the loss itself says of the states.
+    """Buffers of a backward pass, and the gradients of the loss with respect to the states.
 
     Attributes
     ----------
     own : ndarray (K, N, H)
-        The loss's own shares of dL/dh_t, each distinct one once.
+        Gradients that come from the loss at a step itself, each distinct array once.
     which : ndarray (T,) of int
-        Which of them is a step's, in the order of the steps; -1 for none.
+        Index into ``own`` for each step, in the order of the steps; -1 for none.
     dxs : ndarray (T, N, I)
         In the order of the steps; I is 0 where dx is not wanted.
     """
@@ -121,7 +121,7 @@ class Back:
         self.reverse = tape.reverse
 
     def by_time(self) -> _Floats | None:
-        """Gradient of the input (T, N, I), or None if it is not wanted."""
+        """Return the gradient of the input (T, N, I), or None if it is not wanted."""
         if not self.dxs.shape[2]:
             return None
         dxs: _Floats = self.dxs[::-1] if self.reverse else self.dxs
@@ -171,7 +171,7 @@ def pull_back(d, gates, back, through, add):
 
 @compiled
 def add_own_share(dh, own, place, start, size, last):
-    """Add to dh the loss's own share; before the last step done there is nothing to add it to."""
+    """Add the loss's gradient at this step to dh; at the last step it is all of dh."""
     tile = dh.shape[0]
     total = columns(dh, 0)
     if place >= 0:
@@ -186,7 +186,7 @@ def add_own_share(dh, own, place, start, size, last):
 
 @compiled
 def give_dx(through, size, dxs, s, start):
-    """Hand out dx of a step, where it is wanted."""
+    """Copy dx of a step to where the caller wants it."""
     tile, inputs = through.shape[0], dxs.shape[2]
     _copy(tile, inputs, columns(through, size) + columns(dxs[s, start : start + tile], 0))
 

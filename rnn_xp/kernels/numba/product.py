@@ -15,12 +15,16 @@ Sixteen columns are two registers with AVX, four with NEON and one with AVX-512.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.extending import intrinsic
 
 __all__ = ["PANEL", "compiled", "multiply", "pack", "padded", "spaced"]
@@ -28,6 +32,25 @@ __all__ = ["PANEL", "compiled", "multiply", "pack", "padded", "spaced"]
 PANEL = 16  # columns of a tile, and of a panel of packed weights
 _LANES = 8  # of a vector; a last tile of so many columns if these are enough
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
+_DIGEST = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+).hexdigest()[:16]
+
+
+class _Files(CompileResultCacheImpl):  # type: ignore[misc]
+    @property
+    def filename_base(self) -> str:
+        return f"{super().filename_base}-{_DIGEST}"
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """numba's own cache, where it would be anyway, but in files named after all of the sources.
+
+    By itself numba notices a change of the function's own file only, and goes on using what was
+    compiled into it from the other files of this package.
+    """
+
+    _impl_class = _Files
 
 
 def compiled(function: Any) -> Any:
@@ -35,22 +58,21 @@ def compiled(function: Any) -> Any:
 
     ``contract`` lets a product and a sum become one instruction; nothing else is reordered.
     """
-    options = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # there is no folder that can be written to
-        return njit(**options)(function)
+    dispatcher = njit(nogil=True, fastmath={"contract"}, error_model="numpy")(function)
+    with contextlib.suppress(RuntimeError):  # there is no folder that can be written to
+        dispatcher._cache = _Cache(function)
+    return dispatcher
 
 
 def padded(columns: int) -> int:
-    """Columns that a product writes: the next multiple of 8."""
+    """Return the number of columns that a product writes: the next multiple of 8."""
     return -(-columns // _LANES) * _LANES
 
 
 def spaced(columns: int) -> int:
-    """Length of a row for so many columns, such that rows do not compete for one place in a cache.
+    """Return a length of rows for which rows do not compete for the same place in a cache.
 
-    That they do where their distance is a multiple of 1 KiB, which hidden sizes like to be.
+    They do if their distance is a multiple of 1 KiB, as it is for many common hidden sizes.
     """
     length = padded(columns)
     return length + PANEL if length % 256 == 0 else length
@@ -135,7 +157,7 @@ def multiply(a, a_row, a_k, b, b_k, b_panel, c, c_row, rows, columns, steps, add
     rows, columns, steps : int
         Columns are a multiple of 8.
     add : bool
-        Whether to add to what C holds.
+        If True, the product is added to C.
     """
     for j in range(0, columns, PANEL):
         b_j, c_j = b + 4 * (j // PANEL * b_panel), c + 4 * j

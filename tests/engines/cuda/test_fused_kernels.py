@@ -58,6 +58,7 @@ def test_every_pair_of_choices_occurs():
     assert {frozenset(pair) for pair in IMPOSSIBLE} == wanted
 
 
+@pytest.mark.cover("values")
 @pytest.mark.parametrize("case", [*CASES, *SEVERAL_TILES], ids=str)
 def test_loss_gradient_and_update(case):
     params, batch = case.problem()
@@ -89,6 +90,7 @@ def test_loss_gradient_and_update(case):
         assert not any(np.shares_memory(array, a) for a in (engine.matrix, *engine.slots.values()))
 
 
+@pytest.mark.cover("values", "case.cell")
 @pytest.mark.parametrize(
     ("case", "different_places"),
     [
@@ -119,6 +121,7 @@ class TestWhatMustBeNoticed:
     SLICED = Case("lstm", "many-mse", "adam", 9, 2, 64, 3, 2)  # blocks of 2 rows, dM in two passes
 
     # The sixth is for blocks that have further rows, which these do not.
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize(
         ("case", "number"),
         [
@@ -145,6 +148,7 @@ class TestWhatMustBeNoticed:
         assert {f"BARRIER({number})" in cupy.source for number in range(1, 10)} == {True}
         assert cupy.source.count("BARRIER(") == 9 + 2  # the fourth twice, and the definition
 
+    @pytest.mark.cover("values", "cell", "task")
     @pytest.mark.parametrize(
         ("cell", "task", "right", "wrong"),
         [
@@ -184,6 +188,7 @@ class TestWhatMustBeNoticed:
         "j == 2 * HP) j = 3 * HP",
     )
 
+    @pytest.mark.cover("values", "cell", "task")
     @pytest.mark.parametrize(
         ("cell", "task", "right", "wrong"),
         [

@@ -12,9 +12,10 @@ from cases import BOUND, FLOAT64, Case, distance, doubled, make_engine, portable
 from standin import FakeCupy
 
 import rnn_xp as rx
+from rnn_xp._typing import Engine
 from rnn_xp.cli import main
 from rnn_xp.cli import train as train_command
-from rnn_xp.training.loop import DivergenceError
+from rnn_xp.training.watch import DivergenceError
 
 SMALL = Case("tanh", "one-mse", "adam", 130, 4, 7, 1, 1)
 
@@ -34,6 +35,7 @@ class TestEpochs:
     # Adam divides each gradient by its size, rounding errors of tiny ones too: hence not BOUND.
     TOLERANCE = 2e-5
 
+    @pytest.mark.cover("pairs")
     @pytest.mark.parametrize("task", ["one-mse", "many-cross_entropy"])
     @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
     @pytest.mark.parametrize("cell", ["tanh", "relu", "gru", "lstm"])
@@ -93,6 +95,7 @@ class TestEpochs:
         assert "no CUDA graph" in engine.reason
         assert np.array_equal(flat(found), flat(right))
 
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize(
         "optimizer",
         [
@@ -129,7 +132,20 @@ class TestEpochs:
         assert distance(after, after64) < tolerance
         assert losses[-1] < losses[0]
         assert engine.evaluations == right.evaluations
-        assert engine.portable.gradient is None
+        assert engine.portable.evaluations == 0  # each engine counts its own
+
+    def test_it_and_the_portable_engine_are_engines_and_leave_each_other_alone(self):
+        case = Case("gru", "one-mse", "adam", 130, 6, 10, 2, 3)
+        params, batch = case.problem()
+        engine = make_engine(case, FakeCupy(), batch, rx.optim.lbfgs())
+        for name in (name for name in vars(Engine) if not name.startswith("_")):
+            assert hasattr(engine, name), name
+            assert hasattr(engine.portable, name), name
+        engine.run(params, engine.optimizer.init(params), 2)
+        engine.portable.value_and_grad(params)
+        engine.portable.value_and_grad(params)  # remembered
+        assert engine.evaluations >= 2
+        assert (engine.portable.evaluations, engine.portable.reason) == (1, "")
 
     def test_a_state_of_another_optimiser_is_refused(self):
         params, batch = SMALL.problem()

@@ -1,0 +1,1 @@
+"""Benchmarks: one folder or module for each subject, with what they measured in `results`."""

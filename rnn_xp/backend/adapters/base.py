@@ -1,0 +1,123 @@
+"""Everything that rnn_xp asks an array library beyond its namespace; the defaults are standard."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rnn_xp._typing import Array, Namespace
+
+__all__ = ["Adapter"]
+
+
+class Adapter:
+    """An array library: where to find it, its devices, and the way there and back.
+
+    The defaults are right for a library that follows the standard and computes on a CPU; a subclass
+    overrides what is different. No method is called before the library is asked for, so that each
+    may import it.
+
+    Attributes
+    ----------
+    name : str
+        Name under which the library is imported, and by which a user chooses it.
+    install : str
+        Command that installs it.
+    device_word : str
+        What the library needs in order to compute, as error messages call it.
+    gpu_hint : str
+        What a user should do who asked for a GPU that is not there.
+    dtype_hint : str
+        How to get a dtype that the device lacks; empty if only another device has it.
+    auto_device : str
+        The device that makes ``RNN_XP_BACKEND=auto`` choose this library; empty if nothing does.
+    device_buffers : bool
+        True if MPI can send the library's arrays from the memory of their device.
+
+    Examples
+    --------
+    >>> class Plain(Adapter):
+    ...     name = "array_api_strict"
+    >>> Plain().namespace().__name__
+    'array_api_strict'
+    """
+
+    name: ClassVar[str]
+    install: ClassVar[str] = ""
+    device_word: ClassVar[str] = "device"
+    gpu_hint: ClassVar[str] = (
+        "check nvidia-smi, CUDA_VISIBLE_DEVICES and that this build supports it"
+    )
+    dtype_hint: ClassVar[str] = ""
+    auto_device: ClassVar[str] = ""
+    device_buffers: ClassVar[bool] = False
+
+    def version(self) -> str:
+        """Return the version of the library, which is imported for this."""
+        return str(importlib.import_module(self.name).__version__)
+
+    def namespace(self) -> Namespace:
+        """Return the Array API namespace, the same that `rnn_xp.backend.array_namespace` finds."""
+        return importlib.import_module(self.name)
+
+    def devices(self) -> tuple[list[Any], Any]:
+        """List the library's devices as its arrays report them, and its default device.
+
+        Any exception means that the library is not usable; its first line becomes the reason.
+        """
+        info = self.namespace().__array_namespace_info__()
+        return list(info.devices()), info.default_device()
+
+    def device_name(self, device: Any) -> str:
+        """Return the name of a device, as a user writes it in RNN_XP_DEVICE."""
+        return str(device)
+
+    def device_kind(self, device: Any) -> str:
+        """Return the kind of a device without its number: devices of a kind compute equal bits."""
+        return self.device_name(device).partition(":")[0]
+
+    def is_accelerator(self, device: Any) -> bool:
+        """Return True if launches and reads by the host are expensive on the device."""
+        return False
+
+    def spellings(self, device: str) -> list[str]:
+        """List the names of devices that a user may mean by `device`, the likeliest first."""
+        names = [device, device.replace("gpu", "cuda")]
+        return [*names, *(f"{name}:0" for name in names)]
+
+    def repair(self) -> str:
+        """Say what a user should check where the library is installed, but not usable."""
+        return "Check nvidia-smi, CUDA_VISIBLE_DEVICES and that the package fits the driver"
+
+    def use(self, device: Any) -> None:
+        """Make a device the current one, where the library needs that."""
+
+    def asarray(self, values: np.ndarray, dtype: np.dtype[Any], device: Any, copy: bool) -> Array:
+        """Bring host values to a device; the result shares no memory with them.
+
+        Parameters
+        ----------
+        values : numpy.ndarray
+        dtype : numpy.dtype
+            One that the device has.
+        device : object
+        copy : bool
+            If False, a library whose arrays live on the host may return `values` themselves,
+            provided that they stay read-only where they are.
+        """
+        # Some libraries adopt host memory, even read-only memory: give them their own.
+        private = np.array(values, dtype=dtype, order="C", copy=True)
+        return self.namespace().asarray(private, device=device)
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """Bring an array to the host: a copy, or a view if it lies there already."""
+        return np.asarray(array)
+
+    def detached(self, array: Array) -> Array:
+        """Return an array without a history of gradients, if the library records one."""
+        return array
+
+    def synchronize(self, device: Any) -> None:
+        """Wait until the device has finished its work."""

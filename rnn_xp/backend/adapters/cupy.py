@@ -1,0 +1,64 @@
+"""CuPy: NVIDIA GPUs, one for each process: its creation functions ignore ``device=``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from rnn_xp._typing import Array, Namespace
+from rnn_xp.backend.adapters.base import Adapter
+
+__all__ = ["CupyAdapter"]
+
+
+class CupyAdapter(Adapter):
+    """CuPy, which imports without a GPU and fails only when it has to compute."""
+
+    name = "cupy"
+    install = "pip install 'rnn-xp[cuda12x]' (or 'rnn-xp[cuda13x]', whichever fits the driver)"
+    device_word = "CUDA device"
+    auto_device = "cuda"
+    device_buffers = True
+
+    def namespace(self) -> Namespace:
+        """Return CuPy's namespace in array_api_compat."""
+        return importlib.import_module("array_api_compat.cupy")
+
+    def devices(self) -> tuple[list[Any], Any]:
+        """List the GPUs and the current one, after a kernel was compiled and launched."""
+        import cupy
+
+        float((cupy.ones(2, dtype="float32") + 1).sum())
+        count = cupy.cuda.runtime.getDeviceCount()
+        return [cupy.cuda.Device(index) for index in range(count)], cupy.cuda.Device()
+
+    def device_name(self, device: Any) -> str:
+        """Return ``"cuda:0"``, for instance."""
+        return f"cuda:{device.id}"
+
+    def device_kind(self, device: Any) -> str:
+        """Return ``"cuda"`` and the model of the GPU."""
+        import cupy
+
+        return f"cuda {cupy.cuda.runtime.getDeviceProperties(device.id)['name'].decode()}"
+
+    def is_accelerator(self, device: Any) -> bool:
+        """Return True: there are only GPUs."""
+        return True
+
+    def use(self, device: Any) -> None:
+        """Make the GPU current in the calling thread; arrays are born on the current one."""
+        device.use()
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """Copy to the host, which CuPy does only if asked to explicitly."""
+        import cupy
+
+        copied: np.ndarray = cupy.asnumpy(array)
+        return copied
+
+    def synchronize(self, device: Any) -> None:
+        """Wait for the GPU."""
+        device.synchronize()

@@ -1,0 +1,67 @@
+"""PyTorch: CPUs, NVIDIA GPUs and Apple's; gradients that it records itself are never used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from rnn_xp._typing import Array, Namespace
+from rnn_xp.backend.adapters.base import Adapter
+
+__all__ = ["TorchAdapter"]
+
+
+class TorchAdapter(Adapter):
+    """PyTorch, whose devices are named as here."""
+
+    name = "torch"
+    install = "pip install 'rnn-xp[torch]'"
+    auto_device = "cuda"
+    device_buffers = True
+
+    def namespace(self) -> Namespace:
+        """Return torch's namespace in array_api_compat."""
+        return importlib.import_module("array_api_compat.torch")
+
+    def devices(self) -> tuple[list[Any], Any]:
+        """List the CPU and every GPU of NVIDIA or Apple."""
+        import torch
+
+        names = ["cpu"]
+        if torch.cuda.is_available():
+            names += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        if torch.backends.mps.is_available():
+            names.append("mps")
+        return [torch.device(name) for name in names], torch.get_default_device()
+
+    def device_kind(self, device: Any) -> str:
+        """Return ``"cpu"`` or ``"mps"``, or ``"cuda"`` and the model of the GPU."""
+        kind = super().device_kind(device)
+        if kind != "cuda":
+            return kind
+        import torch
+
+        return f"{kind} {torch.cuda.get_device_name(device)}"
+
+    def is_accelerator(self, device: Any) -> bool:
+        """Return True for everything but the CPU."""
+        return self.device_name(device).partition(":")[0] != "cpu"
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """Copy to the host if needed; also detaches, and resolves conjugates."""
+        return np.asarray(array.numpy(force=True))
+
+    def detached(self, array: Array) -> Array:
+        """Detach from the graph; the memory stays shared."""
+        return array.detach()
+
+    def synchronize(self, device: Any) -> None:
+        """Wait for a GPU; a CPU has finished when a call returns."""
+        if device.type == "cpu":
+            return
+        import torch
+
+        accelerator = getattr(torch, device.type)  # such as torch.cuda
+        accelerator.synchronize()

@@ -1,0 +1,73 @@
+"""Evaluations of the full batch: how many there were, and the latest of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from rnn_xp._typing import Array, Params
+from rnn_xp.optim import Optimizer
+
+__all__ = ["Evaluations", "ValueAndGrads"]
+
+ValueAndGrads: TypeAlias = tuple[Array, Params]
+"""A loss () and its gradient."""
+
+
+class Evaluations:
+    """The memory that an engine has of its evaluations.
+
+    Attributes
+    ----------
+    count : int
+        Number of times the loss and its gradient have been computed, as the engine counts it.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._latest: list[tuple[Params, ValueAndGrads]] = []
+
+    def value_and_grad(
+        self, params: Params, gradient: Callable[[Params], ValueAndGrads]
+    ) -> ValueAndGrads:
+        """Return the loss and the gradient, computed only if this very dict has not been seen."""
+        for seen, result in self._latest:
+            if seen is params:
+                return result
+        result = gradient(params)
+        self._latest.append((params, result))
+        return result
+
+    def update(
+        self,
+        optimizer: Optimizer,
+        params: Params,
+        opt_state: Any,
+        gradient: Callable[[Params], ValueAndGrads],
+    ) -> tuple[Params, Any, Array]:
+        """Do one update of the full batch.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+        params : Params
+        opt_state : object
+            The optimiser's state.
+        gradient : callable
+            ``gradient(params) -> (loss, gradient)`` over all rows.
+
+        Returns
+        -------
+        params : Params
+        opt_state : object
+        value : Array ()
+            The loss before the update.
+        """
+        self._latest = [entry for entry in self._latest if entry[0] is params]
+        value_and_grad = functools.partial(self.value_and_grad, gradient=gradient)
+        value, grads = value_and_grad(params)
+        params, opt_state = optimizer.update(
+            grads, opt_state, params, value=value, value_and_grad=value_and_grad
+        )
+        return params, opt_state, value

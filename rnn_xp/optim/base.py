@@ -1,0 +1,239 @@
+"""The base class of all optimisers, and the error by which one reports a broken gradient.
+
+An optimiser is a subclass with an `Optimizer.init` and an `Optimizer.update`. Everything else that
+training asks of an optimiser has a default here, which a subclass replaces where it knows better.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from rnn_xp._typing import Array, Params, ValueAndGrad
+from rnn_xp.optim.checks import Saved
+
+__all__ = ["NotFiniteError", "Optimizer"]
+
+_VALUES = (bool, int, float, str, type(None))  # what JSON holds and returns with the same type
+
+
+class NotFiniteError(FloatingPointError):
+    """An optimiser found a loss or a gradient that is not finite.
+
+    `rnn_xp.fit` takes it for divergence, and reports it as an `rnn_xp.DivergenceError`.
+    """
+
+
+class Optimizer(abc.ABC):
+    """The base class of optimisers: two pure functions over flat dicts of arrays.
+
+    A subclass is best a frozen dataclass whose fields are its hyperparameters: the ``repr`` then
+    identifies the optimiser in the description of a run, by which a resumed run is recognised.
+
+    Its state may be anything for `rnn_xp.fit`. If it is made of dicts, tuples and named tuples of
+    arrays and of numbers, strings and None, and has the same structure after every update, it can
+    also be saved as it is; otherwise `pack` and `unpack` must be written as well.
+
+    Attributes
+    ----------
+    full_batch_only : bool
+        True if one update evaluates the loss several times, as a line search does, so that all
+        evaluations must be of the same function. `rnn_xp.fit` then refuses minibatches, truncation
+        and dropout.
+
+    Examples
+    --------
+    Gradient descent by the signs of the gradient alone:
+
+    >>> import dataclasses
+    >>> import numpy as np
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class SignDescent(Optimizer):
+    ...     learning_rate: float = 0.01
+    ...
+    ...     def init(self, params):
+    ...         return {"updates": 0}
+    ...
+    ...     def update(self, grads, state, params, *, value=None, value_and_grad=None):
+    ...         new = {n: p - self.learning_rate * np.sign(grads[n]) for n, p in params.items()}
+    ...         return new, {"updates": state["updates"] + 1}
+    >>> opt, params = SignDescent(0.5), {"w": np.asarray([3.0, -4.0])}
+    >>> params, state = opt.update({"w": np.asarray([0.1, -9.0])}, opt.init(params), params)
+    >>> params["w"].tolist(), opt.pack(state)
+    ([2.5, -3.5], ({}, {'updates': 1}))
+    """
+
+    full_batch_only: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def init(self, params: Params) -> Any:
+        """Return the state before the first update.
+
+        Parameters
+        ----------
+        params : Params
+            The initial parameters. The state's arrays belong on the same device.
+        """
+
+    @abc.abstractmethod
+    def update(
+        self,
+        grads: Params,
+        state: Any,
+        params: Params,
+        *,
+        value: Array | None = None,
+        value_and_grad: ValueAndGrad | None = None,
+    ) -> tuple[Params, Any]:
+        """Return the new parameters and the new state; the arguments are not changed.
+
+        Parameters
+        ----------
+        grads : Params
+            The gradient of the loss at ``params``, under the same names.
+        state : object
+            The state that `init` or the previous update returned.
+        params : Params
+        value : Array (), optional
+            The loss at ``params``.
+        value_and_grad : callable, optional
+            ``value_and_grad(params) -> (value, grads)`` over the same rows, for a line search.
+            `rnn_xp.fit` provides it with the full batch.
+
+        Raises
+        ------
+        NotFiniteError
+            If the optimiser needs a finite loss or gradient and has looked at it.
+        """
+
+    @property
+    def watches_loss(self) -> bool:
+        """True if `observe` uses the loss, which must then be read after every epoch."""
+        return False
+
+    def observe(self, state: Any, loss: float) -> Any:
+        """Return the state after an epoch with this loss; by default it is unchanged.
+
+        Parameters
+        ----------
+        state : object
+            The state after the last update of the epoch.
+        loss : float
+            The validation loss if there is validation, otherwise the training loss.
+        """
+        return state
+
+    def rate(self, state: Any) -> float | None:
+        """Return the learning rate of the next update; None if there is no such number."""
+        return None
+
+    def message(self, state: Any) -> str:
+        """Return why no further progress is possible; empty while there is some."""
+        return ""
+
+    def restart(self, state: Any) -> Any:
+        """Return the state with which another training starts, without any `message`."""
+        return state
+
+    def pack(self, state: Any) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Return the state as arrays by name, and as values that JSON can hold.
+
+        Names are paths into the state, such as ``"m.layer0.w_xh"``.
+
+        Raises
+        ------
+        TypeError
+            If the state contains anything but arrays, numbers, strings, None and dicts, tuples and
+            named tuples of these.
+        """
+        arrays: dict[str, Array] = {}
+        values: dict[str, Any] = {}
+        for path, leaf in _leaves("", state):
+            if path in arrays or path in values:
+                raise TypeError(
+                    f"{type(self).__name__} cannot be kept in a file: its state has two parts "
+                    f"with the path {path!r}. Rename one, or write the methods pack and unpack."
+                )
+            if _is_array(leaf):
+                arrays[path] = leaf
+            elif type(leaf) in _VALUES:
+                values[path] = leaf
+            else:
+                raise TypeError(
+                    f"{type(self).__name__} cannot be kept in a file: its state has a "
+                    f"{type(leaf).__name__} at {path or 'the top'!r}. Use arrays, numbers, strings "
+                    "and dicts or tuples of these, or write the methods pack and unpack."
+                )
+        return arrays, values
+
+    def unpack(self, arrays: Mapping[str, Array], values: Mapping[str, Any], params: Params) -> Any:
+        """Return the state that `pack` took apart.
+
+        Parameters
+        ----------
+        arrays, values : mapping
+            As `pack` returned them, such as from a file; they are not trusted.
+        params : Params
+            The parameters that the state belongs to.
+
+        Raises
+        ------
+        ValueError
+            If anything is missing, unknown, or of another shape, dtype or type than in the state
+            that `init` returns for these parameters. None may stand for any number or string, and
+            the reverse.
+        """
+        like = self.init(params)
+        leaves = dict(_leaves("", like))
+        wanted = {path: leaf for path, leaf in leaves.items() if _is_array(leaf)}
+        saved = Saved(type(self).__name__, arrays, values, leaves.keys() - wanted.keys())
+        taken: dict[str, Any] = saved.take(
+            {path: (tuple(array.shape), array.dtype) for path, array in wanted.items()}
+        )
+        for path in leaves.keys() - wanted.keys():
+            kind, value = type(leaves[path]), values[path]
+            saved.require(
+                value is None or kind in (type(value), type(None)),
+                f"{path} must be of the type {kind.__name__}, got {value!r}",
+            )
+            taken[path] = value
+        return _rebuilt("", like, taken)
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def _children(node: Any) -> dict[str, Any] | None:
+    """Return the parts of a dict or tuple by name; None for a leaf."""
+    if isinstance(node, dict):
+        return node
+    if isinstance(node, tuple):
+        names = getattr(node, "_fields", None) or map(str, range(len(node)))
+        return dict(zip(names, node, strict=True))
+    return None
+
+
+def _leaves(path: str, node: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a state with their paths."""
+    children = _children(node)
+    if children is None:
+        yield path, node
+        return
+    for name, child in children.items():
+        yield from _leaves(f"{path}.{name}" if path else str(name), child)
+
+
+def _rebuilt(path: str, like: Any, taken: Mapping[str, Any]) -> Any:
+    """Return a state with the structure of another and the leaves of these paths."""
+    children = _children(like)
+    if children is None:
+        return taken[path]
+    parts = {
+        name: _rebuilt(f"{path}.{name}" if path else str(name), child, taken)
+        for name, child in children.items()
+    }
+    if isinstance(like, dict):
+        return parts
+    return type(like)(**parts) if hasattr(like, "_fields") else tuple(parts.values())

@@ -1,0 +1,65 @@
+"""`FitResult`: what `rnn_xp.fit` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rnn_xp._typing import Params
+from rnn_xp.backend import Backend
+from rnn_xp.training.state import TrainingState
+
+__all__ = ["FitResult"]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The result of `rnn_xp.fit`.
+
+    Attributes
+    ----------
+    params : Params
+        The parameters after the last update, on the backend that trained them.
+    best_params : Params or None
+        The parameters with the lowest validation loss; None without validation.
+    best_epoch : int or None
+        The epoch, counted from 1, that produced ``best_params``; None without validation.
+    history : dict of str to list of float
+        ``history["loss"][k]`` is the loss before update k; with minibatches, the mean over the
+        batches of epoch k. ``history["validation_loss"][k]`` is the validation loss after epoch k.
+    stopped : str
+        Why training ended before the last epoch; empty if it did not.
+    evaluations : int
+        Number of times the loss and its gradient were computed, line searches included.
+    seconds : float
+        Wall time of the epochs.
+    backend : Backend
+        Where training ran.
+    engine : str
+        The engine that computed the epochs: "portable" or "cuda_fused", see
+        `rnn_xp.engines.cuda_fused`.
+    engine_reason : str
+        On CuPy, why the fused engine or its CUDA graph was not used; otherwise empty.
+    block_rows : int
+        Number of rows of a block.
+    workers : int
+        Number of threads of this rank.
+    ranks : int
+        Number of ranks.
+    state : TrainingState
+        The state to continue from with ``fit(resume=)``.
+    """
+
+    params: Params
+    best_params: Params | None
+    best_epoch: int | None
+    history: dict[str, list[float]]
+    stopped: str
+    evaluations: int
+    seconds: float
+    backend: Backend
+    engine: str
+    engine_reason: str
+    block_rows: int
+    workers: int
+    ranks: int
+    state: TrainingState
