@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["CheckpointError", "atomic_write", "load", "read", "save", "sweep"]
+__all__ = ["CheckpointError", "ForeignFileError", "atomic_write", "load", "read", "save", "sweep"]
 
 _FORMAT = "2"
 _HEADER_LIMIT = 4 << 20  # 15,000 arrays; parsed JSON takes up to sixty times its length
@@ -49,6 +49,10 @@ _Content = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 
 class CheckpointError(ValueError):
     """A file that cannot be trusted: unreadable, damaged, or of another kind."""
+
+
+class ForeignFileError(CheckpointError):
+    """A safetensors file without a digest, which another program wrote."""
 
 
 def atomic_write(path: str | Path, data: bytes) -> None:
@@ -204,7 +208,7 @@ def load(path: str | Path, *, limit: int = 4 << 30) -> _Content:
     try:
         return _decode(read(path, limit))
     except CheckpointError as error:
-        raise CheckpointError(f"{path} {error}") from None
+        raise type(error)(f"{path} {error}") from None
     except OSError:
         raise
     except Exception as error:  # such as RecursionError and MemoryError: content decides
@@ -273,7 +277,7 @@ def _decode(data: bytes) -> _Content:
         case {"__metadata__": {"rnn_xp": str(entry)}}:
             del header["__metadata__"]
         case _:
-            raise CheckpointError("was not written by rnn_xp: it has no digest.")
+            raise ForeignFileError("was not written by rnn_xp: it has no digest.")
     manifest, metadata = _open_entry(entry)
     arrays: dict[str, NDArray[Any]] = {}
     rest = memoryview(data)[start:]

@@ -100,7 +100,7 @@ def forecast(
         Quantity and unit, for the vertical axis.
     title : str
     last : int
-        How many steps to show.
+        Number of steps to show.
     interval : (ndarray (N,), ndarray (N,)), optional
         Lower and upper ends of a prediction interval, and what the legend calls it.
     ax : matplotlib Axes, optional
@@ -139,6 +139,7 @@ def outlook(
     *,
     dates: Sequence[str] | None = None,
     interval: tuple[_Floats, _Floats] | None = None,
+    interval_label: str = "interval",
     label: str,
     title: str = "",
     ax: Any = None,
@@ -151,7 +152,8 @@ def outlook(
     ahead : ndarray (steps,)
     dates : sequence of n + steps str, optional
         As for `forecast`; steps are counted from the last value without them.
-    interval : (ndarray (steps,), ndarray (steps,)), optional
+    interval : (ndarray (k,), ndarray (k,)), optional
+        Lower and upper ends of an interval of the first k steps, and what the legend calls it.
     label, title : str
     ax : matplotlib Axes, optional
 
@@ -168,7 +170,8 @@ def outlook(
     joined = np.concatenate([past[-1:], ahead])
     if interval is not None:
         low, high = (np.concatenate([past[-1:], end]) for end in interval)
-        ax.fill_between(when[len(past) - 1 :], low, high, color="0.85", label="interval")
+        covered = when[len(past) - 1 : len(past) - 1 + len(low)]
+        ax.fill_between(covered, low, high, color="0.85", label=interval_label)
     ax.plot(when[: len(past)], past, color="black", linewidth=2.0, label="so far")
     few = {"marker": "o", "markersize": 4} if len(ahead) <= _FEW else {}
     ax.plot(when[len(past) - 1 :], joined, color="C0", label="forecast", **few)
@@ -194,9 +197,9 @@ def backtest(
     Parameters
     ----------
     result : rnn_xp.forecasting.Backtest
-        Of its first series.
+        Its first series is drawn.
     dates : sequence of str, optional
-        Of all rows of the series.
+        Dates of all rows of the series.
     label, title, last, ax : as for `forecast`
 
     Returns
@@ -251,7 +254,7 @@ def residuals(
 ) -> Any:  # fmt: skip
     """Draw the autocorrelation of the errors of one-step forecasts.
 
-    What lies outside the band could be foreseen from earlier errors: something is left to learn.
+    Correlations outside the band could be predicted from earlier errors.
 
     Parameters
     ----------

@@ -4,7 +4,8 @@
     RNN_XP_BACKEND=cupy python scripts/train.py
     python scripts/train.py --epochs 3 --seed 1
 
-Takes the options of `rnn-xp train`.
+Takes the options of `rnn-xp train`, and adds `--plain`: the network alone. `--no-plain` trains the
+forecaster of `rnn-xp train`.
 """
 
 import sys
@@ -12,4 +13,5 @@ import sys
 from rnn_xp.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    plain = [] if any(word.startswith("--resume") for word in sys.argv) else ["--plain"]
+    sys.exit(main(["train", *plain, *sys.argv[1:]]))

@@ -13,7 +13,7 @@ import pytest
 from rnn_xp import cli, plotting
 from rnn_xp.cli import run_folder as runs
 from rnn_xp.data import datasets
-from rnn_xp.forecasting import split_series
+from rnn_xp.forecasting.backtest import judge, make_judged
 
 pytest.importorskip("matplotlib")
 
@@ -127,13 +127,16 @@ class TestOfARun:
     """The pictures and predictions.csv have one axis."""
 
     @staticmethod
-    def axes(split, monkeypatch, tmp_path):
-        kept = []
+    def axes(series, monkeypatch, tmp_path, horizon=1, fraction=0.8):
+        kept, train = [], int(fraction * len(series.values))
         monkeypatch.setattr(plotting, "to_png", lambda ax: kept.append(ax) or b"")
-        forecasts = split.baselines()
+        origins = np.arange(train + 10, len(series.values) - horizon + 1)
+        forecast = np.zeros((len(origins), horizon))
+        part = make_judged(series.name, series.values, train, origins, forecast, None, 10)
+        judged = judge((part,), "zero", None)
         with runs.RunFolder(tmp_path / "run") as folder:
-            folder.write_plots({"loss": [1.0, 0.5]}, split, forecasts)
-            folder.write_predictions(split, forecasts)
+            folder.write_plots({"loss": [1.0, 0.5]}, series, judged)
+            folder.write_predictions(series, judged)
         with open(tmp_path / "run" / "predictions.csv", newline="") as file:
             return kept[1], list(csv.DictReader(file))
 
@@ -144,8 +147,7 @@ class TestOfARun:
         return datasets.read_csv(path)
 
     def test_undated(self, undated, monkeypatch, tmp_path):
-        split = split_series(undated, seq_length=10)
-        ax, rows = self.axes(split, monkeypatch, tmp_path)
+        ax, rows = self.axes(undated, monkeypatch, tmp_path)
         assert ax.get_title() == "wave: one step ahead, last 14 steps of the test part"
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("row", "column 0")
         assert [int(row["row"]) for row in rows] == list(range(106, 120))
@@ -155,18 +157,15 @@ class TestOfARun:
         )
 
     def test_undated_and_several_steps_ahead(self, undated, monkeypatch, tmp_path):
-        split = split_series(undated, seq_length=10, horizon=2)
-        _, rows = self.axes(split, monkeypatch, tmp_path)
+        _, rows = self.axes(undated, monkeypatch, tmp_path, horizon=2)
         assert next(iter(rows[0])) == "row_of_step_1"
 
     def test_one_step(self, undated, monkeypatch, tmp_path):
-        split = split_series(undated, seq_length=10, train_fraction=0.91)
-        ax, _ = self.axes(split, monkeypatch, tmp_path)
+        ax, _ = self.axes(undated, monkeypatch, tmp_path, fraction=0.91)
         assert ax.get_title() == "wave: one step ahead, last step of the test part"
 
     def test_dated(self, monkeypatch, tmp_path):
-        split = split_series(datasets.load("length_of_day"), seq_length=10)
-        ax, rows = self.axes(split, monkeypatch, tmp_path)
+        ax, rows = self.axes(datasets.load("length_of_day"), monkeypatch, tmp_path)
         assert ax.get_title() == "length_of_day: one step ahead, last 60 steps of the test part"
         assert ax.get_xlabel() == "date, 2025-11-02 .. 2025-12-31"
         assert ax.get_ylabel() == "lod_ms (ms)"

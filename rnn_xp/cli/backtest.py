@@ -12,11 +12,11 @@ from typing import Any
 
 from rnn_xp import checkpoint, plotting
 from rnn_xp.backend import get_backend
-from rnn_xp.cells import CELLS
 from rnn_xp.cli import options
 from rnn_xp.cli.run_folder import column_label
+from rnn_xp.cli.task import add_forecaster_options, add_training_options, make_task, resolve
 from rnn_xp.data.datasets import Series
-from rnn_xp.forecasting import Backtest, Forecaster
+from rnn_xp.forecasting import Backtest
 from rnn_xp.forecasting.backtest import as_dict
 
 __all__ = ["add_command"]
@@ -32,20 +32,11 @@ def add_command(commands: Any) -> None:
         example="rnn-xp backtest --data wti --horizon 5 --target logret --csv out.csv",
     )
     options.add_data_options(command)
-    add = command.add_argument_group("forecaster").add_argument
-    add("--cell", default="rnn", choices=[*CELLS])
-    add("--hidden-size", type=int, default=50, metavar="H", help="(%(default)s)")
-    add("--layers", type=int, default=1, metavar="L", help="stacked layers (%(default)s)")
-    add("--strategy", default="direct", choices=["direct", "recursive"])
-    add("--target", default="level", choices=["level", "diff", "logret"])
-    add("--no-linear", action="store_true", help="no linear path beside the cells")
-    add("--intervals", default="adaptive", choices=["adaptive", "split", "quantile", "none"])
-    add("--level", type=float, default=0.9, metavar="P", help="of the intervals (%(default)s)")
-    add("--epochs", type=int, default=200, help="at most (%(default)s)")
-    add("--seeds", type=int, default=1, metavar="S", help="networks to average (%(default)s)")
-    add("--seed", type=int, default=0, help="(%(default)s)")
+    options.add_network_options(command)
+    add_forecaster_options(command)
+    add = add_training_options(command).add_argument
     add("--stride", type=int, default=1, metavar="K", help="steps between origins (%(default)s)")
-    add("--retrain", type=int, metavar="K", help="after so many origins; never by default")
+    add("--retrain", type=int, metavar="K", help="again after K origins; never by default")
     add = command.add_argument_group("backend and output").add_argument
     add("--config", type=Path, metavar="FILE", help="options from a TOML file")
     options.add_backend_options(add)
@@ -57,23 +48,14 @@ def add_command(commands: Any) -> None:
 
 
 def _backtest(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    args = options.with_config(command, args)
+    args = resolve(options.with_config(command, args))
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
-    for option, value in (
-        ("--stride", args.stride), ("--seeds", args.seeds), ("--retrain", args.retrain),
-        ("--epochs", args.epochs), ("--layers", args.layers), ("--hidden-size", args.hidden_size),
-    ):  # fmt: skip
+    for option, value in (("--stride", args.stride), ("--retrain", args.retrain)):
         options.check_whole(option, value, 1)
-    series = options.load_series(args)
-    forecaster = Forecaster(
-        seq_length=args.seq_length, horizon=args.horizon, cell=args.cell,
-        hidden_size=args.hidden_size, num_layers=args.layers, strategy=args.strategy,
-        target=args.target, linear=not args.no_linear, scaler=args.scaler, epochs=args.epochs,
-        intervals=None if args.intervals == "none" else args.intervals, level=args.level,
-        n_seeds=args.seeds, random_state=args.seed, backend=backend, verbose=False,
-    )  # fmt: skip
-    result = forecaster.backtest(
-        series, args.train_fraction, stride=args.stride, retrain=args.retrain or False
+    task = make_task(args, backend, options.load_series(args))
+    series = task.series
+    result = task.forecaster.backtest(
+        series, task.cut, stride=args.stride, retrain=args.retrain or False
     )
     written = []
     if args.csv is not None:
@@ -96,7 +78,7 @@ def _backtest(command: argparse.ArgumentParser, args: argparse.Namespace) -> int
 
 
 def _draw(result: Backtest, series: Series, folder: Path) -> list[Path]:
-    """Write forecast.png, residuals.png and, of several steps, steps.png."""
+    """Write forecast.png, residuals.png and, for several steps, steps.png."""
     (part,) = result.series
     unit, label = series.unit, column_label(series)
     axes = {
@@ -118,7 +100,7 @@ def _draw(result: Backtest, series: Series, folder: Path) -> list[Path]:
 
 
 def _table(result: Backtest, dates: tuple[str, ...] | None) -> str:
-    """A row for each origin and step."""
+    """Return CSV text with a row for each origin and step."""
     (part,) = result.series
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

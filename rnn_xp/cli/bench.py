@@ -1,4 +1,4 @@
-"""``rnn-xp bench``: how long an epoch takes on this machine and backend."""
+"""``rnn-xp bench``: time an epoch of training on this machine and backend."""
 
 from __future__ import annotations
 

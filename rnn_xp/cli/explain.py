@@ -21,7 +21,8 @@ from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
 from rnn_xp.cli.run_folder import RunFolder, new_folder_name
 from rnn_xp.data import datasets
-from rnn_xp.data.windows import make_windows
+from rnn_xp.data.datasets import Series
+from rnn_xp.data.windows import time_split
 from rnn_xp.explain import (
     GradientCheck,
     GradientFlow,
@@ -31,8 +32,12 @@ from rnn_xp.explain import (
     shape_table,
     walk_shapes,
 )
-from rnn_xp.forecasting import SplitSeries
-from rnn_xp.forecasting.model import Model, load_model
+from rnn_xp.forecasting.files import load_fitted
+from rnn_xp.forecasting.fitted import Fitted
+from rnn_xp.forecasting.panel import as_panel
+from rnn_xp.forecasting.prepared import prepare
+from rnn_xp.forecasting.settings import Settings
+from rnn_xp.forecasting.training import cut
 from rnn_xp.network import Network
 
 __all__ = ["add_command"]
@@ -71,58 +76,81 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if args.trained is not None:
         if not (args.trained / "model.safetensors").exists():
             raise ValueError(f"--run {args.trained} is no run: it has no model.safetensors.")
-        model = load_model(args.trained, backend)
+        model = load_fitted(args.trained, backend)
         args = _take_settings(command, args, model)
-    split = options.load_split(args, "float64")
+    series = options.load_series(args)
+    seen, _ = time_split(series.values, args.train_fraction)
     if model is None:
         net = options.make_network(args, topology=args.topology, feed=args.feed)
-        windows, params = (split.x, split.y), net.init(args.seed, backend)
+        windows, params = _plain_windows(args, seen), net.init(args.seed, backend)
     else:
-        net, params = model.net, model.params
-        scaled = model.scaler.transform(split.train)
-        windows = make_windows(scaled, model.seq_length, model.horizon)
+        net, params = model.predictor.net, model.predictor.networks[0]
+        windows = _windows_of(model, seen)
     x, y = _targets(net, *_choose(*windows, args.rows))
 
-    out = args.out or new_folder_name(Path("runs"), f"explain-{split.series.name}-{net.cell}")
+    out = args.out or new_folder_name(Path("runs"), f"explain-{series.name}-{net.cell}")
     with RunFolder(out, force=args.force) as folder:
         flow = measure_flow(net, params, backend.asarray(x), backend.asarray(y))
         check = None
         if precise is not None:
-            own = net.init(args.seed, precise)
-            params = own if model is None else load_model(args.trained, precise).params
+            params = (
+                net.init(args.seed, precise)
+                if model is None
+                else load_fitted(args.trained, precise).predictor.networks[0]
+            )
             few = (precise.asarray(a[:_CHECK_ROWS]) for a in (x, y))
             check = check_network(net, params, *few)
         of_windows = f"{len(x)} of {len(windows[0])} windows"
-        about = options.describe_data(args, split.series)
-        found = _Found(net, split, about, walk_shapes(net, len(x), args.seq_length), flow, check)
-        text = "\n".join([f"backend  {backend}", *found.lines(of_windows)]) + "\n"
+        about = options.describe_data(args, series)
+        page = _Page(net, series, about, walk_shapes(net, len(x), args.seq_length), flow, check)
+        text = "\n".join([f"backend  {backend}", *page.lines(of_windows)]) + "\n"
         folder.remove(_FILES)
         checkpoint.atomic_write(folder.path / "explain.txt", text.encode())
-        checkpoint.atomic_write(folder.path / "gradient_flow.csv", found.csv())
+        checkpoint.atomic_write(folder.path / "gradient_flow.csv", page.csv())
         if not args.json:
             print(text, end="")
         try:
-            checkpoint.atomic_write(folder.path / "gradient_flow.png", found.png(of_windows))
+            checkpoint.atomic_write(folder.path / "gradient_flow.png", page.png(of_windows))
         except ImportError as error:
             if not args.json:
                 print(f"no plot: {error}")
     if args.json:
-        print(json.dumps({"out": str(folder.path), "rows": len(x), **found.summary()}))
+        print(json.dumps({"out": str(folder.path), "rows": len(x), **page.summary()}))
     else:
         print(f"wrote    {folder.path}/")
     return 0 if check is None or check.ok else 1
 
 
+def _plain_windows(args: argparse.Namespace, seen: Any) -> tuple[Any, Any]:
+    """Return scaled windows and targets of a training part, whole and in float64."""
+    settings = Settings(
+        seq_length=args.seq_length, horizon=args.horizon, scaler=args.scaler, validation=None,
+        intervals=None,
+    )  # fmt: skip
+    trained = prepare(settings, as_panel(seen)).trained
+    return trained.x, trained.y
+
+
+def _windows_of(model: Fitted, seen: Any) -> tuple[Any, Any]:
+    """Return windows and targets as a trained network gets them, quantiles side by side."""
+    settings = model.settings
+    (design,) = model.designs_of(as_panel(seen), None, None)
+    windows, _ = cut(
+        design, len(seen), settings.seq_length, settings.horizon, settings.reach, validate=False
+    )
+    return windows.x, np.repeat(windows.y, len(settings.levels_of_quantiles), axis=1)
+
+
 def _take_settings(
-    command: argparse.ArgumentParser, args: argparse.Namespace, model: Model
+    command: argparse.ArgumentParser, args: argparse.Namespace, model: Fitted
 ) -> argparse.Namespace:
     """Parse again with the run's settings as defaults, and refuse what contradicts them."""
-    net, path = model.net, args.trained / "config.toml"
+    net, path = model.predictor.net, args.trained / "config.toml"
     config = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     fixed = {
-        "seq_length": model.seq_length,
-        "horizon": model.horizon,
-        "scaler": model.scaler.kind,
+        "seq_length": model.settings.seq_length,
+        "horizon": model.settings.horizon,
+        "scaler": model.designs[0].scaler.kind,
         "layers": net.num_layers,
         "reset_before": not net.reset_after,
         **{key: value for key, value in dataclasses.asdict(net).items() if hasattr(args, key)},
@@ -146,7 +174,7 @@ def _take_settings(
 
 
 def _choose(x: Any, y: Any, rows: int | None) -> tuple[Any, Any]:
-    """Take windows evenly spaced over the training part."""
+    """Select windows evenly spaced over the training part."""
     count = min(_ROWS, len(x)) if rows is None else rows
     if not 1 <= count <= len(x):
         raise ValueError(f"--rows must be in 1..{len(x)}, the number of windows, got {count}.")
@@ -155,7 +183,7 @@ def _choose(x: Any, y: Any, rows: int | None) -> tuple[Any, Any]:
 
 
 def _targets(net: Network, x: Any, y: Any) -> tuple[Any, Any]:
-    """Windows for forecasting from the last step, or from every step on to the next ones."""
+    """Return windows and targets that suit the topology of the network."""
     if net.topology == "many_to_one":
         return x, y
     values = np.concatenate([x[:, 1:, 0], y], axis=1)
@@ -164,11 +192,11 @@ def _targets(net: Network, x: Any, y: Any) -> tuple[Any, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
-    """What there is to tell, in all its forms."""
+class _Page:
+    """A network and its gradients in all forms: text, table, picture and JSON."""
 
     net: Network
-    split: SplitSeries
+    series: Series
     about: str
     walk: list[Operation]
     flow: GradientFlow
@@ -213,7 +241,7 @@ class _Found:
         ax = plotting.gradient_flow(
             {name: self.flow.relative(name) for name in self.flow.dh},
             {name: self.flow.relative_terms(name) for name in self.flow.terms},
-            title=f"{options.describe_network(self.net)}\n{self.split.series.name}, {of_windows}",
+            title=f"{options.describe_network(self.net)}\n{self.series.name}, {of_windows}",
         )
         return plotting.to_png(ax)
 
@@ -241,7 +269,7 @@ class _Found:
         }
         return {
             "network": dataclasses.asdict(self.net),
-            "data": {"name": self.split.series.name, "sha256": self.split.series.sha256},
+            "data": {"name": self.series.name, "sha256": self.series.sha256},
             "loss": _number(flow.loss),
             "shapes": shapes,
             "flow": steps,
@@ -252,5 +280,5 @@ class _Found:
 
 
 def _number(value: float) -> float | None:
-    """JSON has no word for what is not finite."""
+    """Return None, for JSON, in place of a number that is not finite."""
     return value if math.isfinite(value) else None

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from rnn_xp import __version__, checkpoint, optim
-from rnn_xp.backend import get_backend
-from rnn_xp.checkpoint import CheckpointError
+from rnn_xp._typing import Params
+from rnn_xp.backend import Backend, get_backend
+from rnn_xp.checkpoint import CheckpointError, ForeignFileError
 from rnn_xp.cli import options
 from rnn_xp.cli.run_folder import RUN_FILES, RunFolder
 from rnn_xp.data.scalers import Scaler
-from rnn_xp.forecasting.model import Model, describe_model, load_model
+from rnn_xp.forecasting.files import describe, load_fitted, of_network, save_fitted
+from rnn_xp.forecasting.fitted import Fitted
 from rnn_xp.interchange import files, onnx, onnx_training, torch
 from rnn_xp.network import Network
 
@@ -83,12 +85,17 @@ def _export(args: argparse.Namespace) -> int:
     if path.exists() and not args.force:
         raise FileExistsError(f"{path} exists already. Give another with --out, or --force.")
     model, precise = _load(args.source, float32=args.to.startswith("onnx"))
-    about = describe_model(model.scaler, model.seq_length, model.horizon)
-    about |= {"rnn_xp": __version__}
-    notes = [options.describe_network(model.net)]
+    net, params = _network_of(args, model)
+    about = {**describe(model.settings, model.designs[0].scaler), "rnn_xp": __version__}
+    notes = [options.describe_network(net)]
     if args.to in files.LAYOUTS:
-        files.save(path, args.to, model.net, model.params, about)
-        notes.append(f"gates {files.LAYOUTS[args.to][model.net.cell]}")
+        if net.linear_lags:
+            raise ValueError(
+                f"--to {args.to} has no form for the linear path of {args.source}. Give --to onnx, "
+                "or train without it: --no-linear, or --plain."
+            )
+        files.save(path, args.to, net, params, about)
+        notes.append(f"gates {files.LAYOUTS[args.to][net.cell]}")
     else:
         graph, more = _graph(args, model, about)
         checkpoint.atomic_write(path, graph.SerializeToString())
@@ -101,26 +108,48 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _graph(args: argparse.Namespace, model: Model, about: dict[str, Any]) -> tuple[Any, list[str]]:
-    """Make the graph, and lines that say what it is."""
+def _network_of(args: argparse.Namespace, model: Fitted) -> tuple[Network, Params]:
+    """Return the one network of a model."""
+    networks = model.predictor.networks
+    if len(networks) > 1:
+        raise ValueError(
+            f"{args.source} averages {len(networks)} networks, but other systems are given one. "
+            "Train with --seeds 1."
+        )
+    return model.predictor.net, networks[0]
+
+
+def _graph(args: argparse.Namespace, model: Fitted, about: dict[str, Any]) -> tuple[Any, list[str]]:
+    """Return the graph, and lines that describe it."""
+    net, params = _network_of(args, model)
+    target = model.settings.target
+    if args.scaler and target != "level":
+        raise ValueError(
+            f"--scaler is for --target level: the network of {args.source} is given changes, not "
+            f"the values of the series (--target {target}). Leave it out."
+        )
     try:
         if args.to == "onnx":
-            scaler = model.scaler if args.scaler else None
+            scaler = model.designs[0].scaler if args.scaler else None
             graph = onnx.to_onnx(
-                model.net, model.params, scaler=scaler, lengths=args.lengths,
+                net, params, scaler=scaler, lengths=args.lengths,
                 about={key: value for key, value in about.items() if key != "scaler"},
             )  # fmt: skip
             units = "the data's own" if args.scaler else "scaled"
             return graph, [_signature(graph), f"units {units}"]
-        net = dataclasses.replace(model.net, dropout=0.0, recurrent_dropout=0.0)
+        calm = dataclasses.replace(net, dropout=0.0, recurrent_dropout=0.0)
         optimizer = _OPTIMIZERS[args.optimizer or "adam"]()
         graph = onnx_training.to_training_step(
-            net, rows=args.rows, steps=model.seq_length, optimizer=optimizer, about=about
+            calm,
+            rows=args.rows,
+            steps=model.settings.seq_length,
+            optimizer=optimizer,
+            about=about,
         )
     except ImportError as error:
         raise ValueError(str(error)) from error
     lines = [f"one update by {type(optimizer).__name__}, loss mse, x and y scaled"]
-    lines += ["without dropout"] if net != model.net else []
+    lines += ["without dropout"] if calm != net else []
     return graph, [*lines, "weights are inputs: give those of model.safetensors, by name"]
 
 
@@ -133,34 +162,35 @@ def _signature(graph: Any) -> str:
     return f"{', '.join(inputs)} -> {', '.join(outputs)}"
 
 
-def _load(source: Path, *, float32: bool) -> tuple[Model, bool]:
-    """Load a model in its own precision, or in float32; and whether its own is float64."""
+def _load(source: Path, *, float32: bool) -> tuple[Fitted, bool]:
+    """Load a model in its own precision, or in float32; also return True if its own is float64."""
     arrays, _ = checkpoint.load(source / "model.safetensors" if source.is_dir() else source)
-    precise = any(array.dtype == np.float64 for array in arrays.values() if array.ndim == 2)
+    precise = any(
+        array.dtype == np.float64 for name, array in arrays.items() if name.startswith("layer0.")
+    )
     dtype = "float64" if precise and not float32 else "float32"
-    return load_model(source, get_backend("numpy", device="cpu", dtype=dtype)), precise
+    return load_fitted(source, get_backend("numpy", device="cpu", dtype=dtype)), precise
 
 
 def _import(args: argparse.Namespace) -> int:
     options.check_whole("--seq-length", args.seq_length, 1)
     model = _foreign(args) if args.foreign else _own(args)
     with RunFolder(args.out, force=args.force) as folder:
-        folder.write_model(model)
+        save_fitted(folder.path / "model.safetensors", model)
         folder.remove(set(RUN_FILES) - {"model.safetensors"})  # those of an earlier run
         print(f"wrote    {folder.path}/model.safetensors")
-        print(f"         {options.describe_network(model.net)}")
+        print(f"         {options.describe_network(model.predictor.net)}")
     return 0
 
 
-def _own(args: argparse.Namespace) -> Model:
+def _own(args: argparse.Namespace) -> Fitted:
     for option in ("activation", "read"):
         if getattr(args, option) is not None:
             raise ValueError(f"--{option} is for --foreign files; others say it themselves.")
     try:
         net, params, _, about = files.load(args.source)
-    except CheckpointError as error:
-        hint = " Give --foreign to take it as it is." if "has no digest" in str(error) else ""
-        raise CheckpointError(f"{error}{hint}") from error
+    except ForeignFileError as error:
+        raise ForeignFileError(f"{error} Give --foreign to take it as it is.") from error
     if "seq_length" not in about:
         return _model(net, params, args.seq_length)
     if args.seq_length not in (None, about["seq_length"]):
@@ -169,13 +199,12 @@ def _own(args: argparse.Namespace) -> Model:
             f"{about['seq_length']}. Leave it out."
         )
     try:
-        scaler, horizon = Scaler(**about["scaler"]), int(about["horizon"])
-        return Model(net, params, scaler, int(about["seq_length"]), horizon)
+        return of_network(net, params, _host(), about)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{args.source} describes no model: {error}.") from error
 
 
-def _foreign(args: argparse.Namespace) -> Model:
+def _foreign(args: argparse.Namespace) -> Fitted:
     asked = {"activation": args.activation, "read": args.read}
     state = files.read_foreign(args.source)
     choices = {key: value for key, value in asked.items() if value is not None}
@@ -184,9 +213,14 @@ def _foreign(args: argparse.Namespace) -> Model:
     return _model(net, params, args.seq_length)
 
 
-def _model(net: Network, params: dict[str, Any], seq_length: int | None) -> Model:
+def _model(net: Network, params: Params, seq_length: int | None) -> Fitted:
     if seq_length is None:
         raise ValueError("the file does not say how long the windows are: give --seq-length T.")
     columns = net.input_size
-    return Model(net, params, Scaler("none", (0.0,) * columns, (1.0,) * columns), seq_length,
-                 net.output_size)  # fmt: skip
+    scaler = Scaler("none", (0.0,) * columns, (1.0,) * columns)
+    about = {"scaler": dataclasses.asdict(scaler), "seq_length": seq_length}
+    return of_network(net, params, _host(), {**about, "horizon": net.output_size})
+
+
+def _host() -> Backend:
+    return get_backend("numpy", device="cpu")

@@ -19,18 +19,18 @@ _REASON = "interrupted by "
 class Interrupts:
     """A callback that ends training after the epoch in which a first signal came.
 
-    A second signal does what it would do without this: it acts at once. Within a ``with`` block;
-    outside the main thread, where signals cannot be caught, it does nothing.
+    A second signal acts at once, as it would without this callback. Use it in a ``with`` block.
+    Outside the main thread, where signals cannot be caught, it does nothing.
 
     Parameters
     ----------
     silent : bool
-        Whether to leave it to others to say that a signal came.
+        If True, nothing is printed when a signal comes.
 
     Attributes
     ----------
     signal : int
-        The signal that came; 0 if none did.
+        Number of the signal that came; 0 if none did.
     """
 
     def __init__(self, *, silent: bool = False) -> None:
@@ -77,7 +77,7 @@ class Interrupts:
 
 
 def signal_in(reason: str) -> int:
-    """Number of the signal that a training was ended by; 0 if it was not.
+    """Return the number of the signal that ended a training; 0 if none did.
 
     Examples
     --------

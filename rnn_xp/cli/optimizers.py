@@ -22,25 +22,43 @@ _FIRST_ORDER_ONLY = ("learning_rate", "weight_decay", "clip_norm", "schedule", "
 
 
 def add_optimizer_options(add: Any) -> None:
-    """Add the options to a group of a parser, given its ``add_argument``."""
+    """Add the options to a group of a parser, given its ``add_argument``.
+
+    Those without a help of their own stand in the title of the group.
+    """
     rates = ", ".join(f"{name} {rate:g}" for name, rate in _RATES.items())
     others = ", ".join(list(_OPTIMIZERS)[2:])
     words = f"lbfgs if full batch, else adam; {others}"
     add("--optimizer", choices=list(_OPTIMIZERS), metavar="NAME", help=words)
     add("--learning-rate", type=float, metavar="R", help=rates)
-    add("--schedule", choices=["cosine", "plateau"], help="of the rate; constant by default")
-    add("--warmup", type=int, metavar="K", help="updates in which the rate rises to its value")
-    add("--momentum", type=float, metavar="M", help="of sgd (0.9 is usual) and rmsprop")
-    add("--weight-decay", type=float, metavar="W", help="of weights; biases are left alone")
-    add("--clip-norm", type=float, metavar="C", help="limit of the gradient's norm")
+    add("--schedule", choices=["cosine", "plateau"], help=argparse.SUPPRESS)
+    add("--warmup", type=int, help=argparse.SUPPRESS)
+    for option in ("--momentum", "--weight-decay", "--clip-norm"):
+        add(option, type=float, help=argparse.SUPPRESS)
 
 
 def choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
-    """Return the optimiser for so many rows, and the sentence that says which and why."""
+    """Choose the optimiser.
+
+    Parameters
+    ----------
+    args : Namespace
+    rows : int
+        Number of windows to train on.
+
+    Returns
+    -------
+    optimizer : Optimizer
+    reason : str
+        A sentence that says which optimiser it is, and why.
+    """
     full_batch = args.batch_size in (None, rows)
     noisy = bool(args.dropout or args.recurrent_dropout)
-    name = args.optimizer or ("lbfgs" if full_batch and not noisy else "adam")
+    kinks = args.intervals == "quantile"
+    name = args.optimizer or ("lbfgs" if full_batch and not noisy and not kinks else "adam")
     _check_options(args, name)
+    if kinks and not args.optimizer and not args.schedule:
+        args.schedule = "cosine"
     if name == "lbfgs" and (noisy or not full_batch):
         given = "dropout" if full_batch else f"--batch-size {args.batch_size}"
         raise ValueError(
@@ -60,7 +78,11 @@ def choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
     words += [f"warm-up of {args.warmup}"] if args.warmup else []
     if not args.optimizer:
         noise = "gradients with dropout" if full_batch else "gradients of minibatches"
-        words.append(f"{noise} are noisy; L-BFGS needs exact ones")
+        words.append(
+            "the loss of quantiles has kinks; L-BFGS needs a smooth one"
+            if full_batch and not noisy
+            else f"{noise} are noisy; L-BFGS needs exact ones"
+        )
     optimizer = _OPTIMIZERS[name](_rate(args, name, updates), **extras)
     why = type(optimizer).__name__ + (f" ({', '.join(words)})" if words else "")
     return optimizer, f"{batch}, {why}"
@@ -79,7 +101,7 @@ def _check_options(args: argparse.Namespace, name: str) -> None:
 
 
 def _rate(args: argparse.Namespace, name: str, updates: int) -> Any:
-    """Return the learning rate, or its schedule over so many updates."""
+    """Return the learning rate, or its schedule over all updates."""
     rate: Any = _RATES[name] if args.learning_rate is None else args.learning_rate
     if args.warmup is not None and args.schedule == "plateau":
         raise ValueError("--warmup does not go with --schedule plateau.")

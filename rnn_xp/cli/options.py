@@ -1,4 +1,4 @@
-"""What the commands share: options of the data, the network, the backend and the output."""
+"""Options that the commands share: data, network, backend and output."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import argparse
 import functools
 import os
 import tomllib
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.backend.adapters import ADAPTERS
 from rnn_xp.cells import CELLS
 from rnn_xp.cli.run_folder import column_label
 from rnn_xp.data import datasets
-from rnn_xp.forecasting import SplitSeries, split_series
 from rnn_xp.network import Network
 
 __all__ = [
@@ -27,31 +28,47 @@ __all__ = [
     "describe_data",
     "describe_network",
     "load_series",
-    "load_split",
     "make_network",
     "read_toml",
+    "told",
     "with_config",
 ]
 
 _IN_ENVIRONMENT = {"backend", "device", "dtype"}  # as RNN_XP_BACKEND, ...
 _NOT_IN_FILES = {"config", "help", "out", "force", "json", "resume", "csv", "plots"}
 
-# Parts of the library's messages, as they read in terms of the options.
-_PHRASES = {
-    "Say which with column=.": "Say which with --column.",
-    "Pass missing='drop' to": "Pass --missing drop to",
-    "or missing='interpolate' to fill": "or --missing interpolate to fill",
-    "or pass missing='drop'.": "or pass --missing drop.",
-    "too short for seq_length=": "too short for --seq-length ",
-    " and horizon=": " and --horizon ",
-    "a smaller seq_length or horizon.": "a smaller --seq-length or --horizon.",
-    "seq_length must be at least": "--seq-length must be at least",
-    "horizon must be at least": "--horizon must be at least",
-    "fraction must lie": "--train-fraction must lie",
-    "fraction=": "--train-fraction ",
-    "column 0 of the training part is constant": "the training part is constant",
-    "Remove the column or use kind='none'.": "Use --scaler none.",
+# Arguments whose option has another name.
+_OPTIONS = {
+    "fraction": "train-fraction",
+    "kind": "scaler",
+    "num_layers": "layers",
+    "n_seeds": "seeds",
+    "random_state": "seed",
 }
+
+
+@dataclass(frozen=True)
+class _Option:
+    """An argument of the library as an option of the command line."""
+
+    argument: Argument
+
+    def __format__(self, spec: str) -> str:
+        name = self.argument.name
+        value = "none" if self.argument.value is None else self.argument.value
+        option = "--" + _OPTIONS.get(name, name).replace("_", "-")
+        if spec == "value":
+            return str(value)
+        return option if spec == "name" or value is ... else f"{option} {value}"
+
+
+def told(error: Exception) -> str:
+    """Return the text of an error, its arguments written as options.
+
+    >>> told(ParameterError("Pass {0} to drop them.", Argument("missing", "drop")))
+    'Pass --missing drop to drop them.'
+    """
+    return error.told(_Option) if isinstance(error, ParameterError) else str(error)
 
 
 def add_parser(
@@ -70,7 +87,7 @@ def add_parser(
 
 
 def add_data_options(command: argparse.ArgumentParser) -> None:
-    """Which series, and how it becomes windows."""
+    """Add the options of the series, and of how it becomes windows."""
     add = command.add_argument_group("data").add_argument
     add(
         "--data",
@@ -86,26 +103,26 @@ def add_data_options(command: argparse.ArgumentParser) -> None:
 
 
 def add_network_options(command: argparse.ArgumentParser) -> Any:
-    """Which network; returns the group, to which a command may add."""
-    group = command.add_argument_group("network")
+    """Add the options of the network; returns the group, to which a command may add."""
+    group = command.add_argument_group(
+        "network, also --bidirectional --layer-norm --residual --reset-before (the original gru)"
+    )
     add = group.add_argument
     add("--cell", default="rnn", choices=[*CELLS])
     add("--hidden-size", type=int, default=50, metavar="H", help="(%(default)s)")
     add("--layers", type=int, default=1, metavar="L", help="stacked layers (%(default)s)")
-    add("--bidirectional", action="store_true", help="a second set of layers, time reversed")
+    for flag in ("--bidirectional", "--layer-norm", "--residual", "--reset-before"):
+        add(flag, action="store_true", help=argparse.SUPPRESS)
     add("--activation", default="tanh", choices=["tanh", "relu"], help="of the cell rnn")
     add("--read", default="last", choices=["last", "mean", "max"], help="which states are read")
     add("--dropout", type=float, default=0.0, metavar="P", help="rate between layers")
     add("--recurrent-dropout", type=float, default=0.0, metavar="P", help="rate within the cell")
-    add("--layer-norm", action="store_true", help="layer normalisation inside the cell")
-    add("--residual", action="store_true", help="layers from the second on add their input")
-    add("--reset-before", action="store_true", help="the original gru: reset before the product")
     add("--seed", type=int, default=0, help="(%(default)s)")
     return group
 
 
 def add_backend_options(add: Any) -> None:
-    """Where the computation happens."""
+    """Add the options of where the computation happens."""
     names = "|".join((*ADAPTERS, "auto"))
     add("--backend", metavar="NAME", help=f"over RNN_XP_BACKEND: {names}")
     add("--device", help="over RNN_XP_DEVICE: cpu, cuda:0, ...")
@@ -113,7 +130,7 @@ def add_backend_options(add: Any) -> None:
 
 
 def add_common_options(command: argparse.ArgumentParser, folder: str) -> None:
-    """Where the computation happens, and where the results go."""
+    """Add the options of where the computation happens and where the results go."""
     add = command.add_argument_group("backend and output").add_argument
     add_backend_options(add)
     add("--config", type=Path, metavar="FILE", help="options from a TOML file")
@@ -126,13 +143,13 @@ def add_common_options(command: argparse.ArgumentParser, folder: str) -> None:
 def with_config(command: argparse.ArgumentParser, args: argparse.Namespace) -> argparse.Namespace:
     """Parse again with the values of ``--config`` as defaults.
 
-    An option on the command line is over the environment, that over the file, and the file over
-    the built-in default.
+    The command line takes precedence over the environment, the environment over the file, and the
+    file over the defaults.
 
     Raises
     ------
     ValueError
-        If the file is no TOML, or has a name that is not an option or a value that is none of it.
+        If the file is not TOML, a name in it is not an option, or a value does not suit its option.
     """
     if args.config is None:
         return args
@@ -164,7 +181,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no TOML: {error}.") from error
+        raise ValueError(f"{path} is not valid TOML: {error}.") from error
 
 
 def _check_value(path: Path, key: str, value: Any, action: argparse.Action) -> None:
@@ -184,28 +201,10 @@ def _check_value(path: Path, key: str, value: Any, action: argparse.Action) -> N
 
 
 def check_whole(option: str, value: int | None, low: int, high: int | None = None) -> None:
-    """Check the range of a whole number; None is an option that was not given."""
+    """Check the range of an integer option; None means that it was not given."""
     if value is not None and (value < low or (high is not None and value > high)):
         bounds = f">= {low}" if high is None else f"in {low}..{high}, the number of windows"
         raise ValueError(f"{option} must be an integer {bounds}, got {value}.")
-
-
-def load_split(args: argparse.Namespace, dtype: str) -> SplitSeries:
-    """Load the series that the options name, and make windows of it."""
-    try:
-        return split_series(
-            load_series(args),
-            seq_length=args.seq_length,
-            horizon=args.horizon,
-            train_fraction=args.train_fraction,
-            scaler=args.scaler,
-            dtype=dtype,
-        )
-    except ValueError as error:
-        message = str(error)
-        for phrase, words in _PHRASES.items():
-            message = message.replace(phrase, words)
-        raise ValueError(message) from error
 
 
 def load_series(args: argparse.Namespace) -> datasets.Series:
@@ -258,7 +257,7 @@ def make_network(args: argparse.Namespace, **more: Any) -> Network:
 
 
 def describe_network(net: Network) -> str:
-    """Say in a line what the network is, leaving out what it is not."""
+    """Return a line that describes the network, without the options it does not use."""
     size = f"{net.cell.upper()} {net.num_layers}x{net.hidden_size}"
     parts = [f"{size} ({net.activation})" if net.cell == "rnn" else size]
     if net.topology != "many_to_one":
@@ -283,7 +282,7 @@ def describe_network(net: Network) -> str:
 
 
 def describe_data(args: argparse.Namespace, series: datasets.Series) -> str:
-    """Say in a line what the data are, and what was done to them or not checked."""
+    """Return a line that describes the data, and what was done to them or not checked."""
     span = f" {series.dates[0]}..{series.dates[-1]}" if series.dates else ""
     parts = [
         f"{series.name} ({column_label(series)}): {len(series.values)} rows{span}",
@@ -295,7 +294,7 @@ def describe_data(args: argparse.Namespace, series: datasets.Series) -> str:
 
 
 def _describe_missing(args: argparse.Namespace, series: datasets.Series) -> str:
-    """Count the rows that one way of treating gaps leaves out and the other fills."""
+    """Return the number of rows that were dropped or filled, in words."""
     if args.missing == "error":
         return ""
     other, done = {
@@ -310,7 +309,7 @@ def _describe_missing(args: argparse.Namespace, series: datasets.Series) -> str:
 
 
 def _describe_order(dates: tuple[str, ...]) -> str:
-    """Say if the reader could not check that the rows are in time order."""
+    """Return a remark if the order of the rows could not be checked."""
     try:
         moments = [datetime.fromisoformat(date) for date in dates]
     except ValueError:

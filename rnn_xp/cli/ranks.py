@@ -1,4 +1,4 @@
-"""Ranks of a launcher such as mpiexec: the first one speaks and writes, the others compute."""
+"""Ranks of a launcher such as mpiexec: the first prints and writes, the others only compute."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 
 from rnn_xp.cli.interrupts import Interrupts
 from rnn_xp.distributed import MPI, launched_ranks, mpi
-from rnn_xp.forecasting import SplitSeries
-from rnn_xp.network import Network
-from rnn_xp.training.trainer import fit
+from rnn_xp.forecasting import Forecaster
+from rnn_xp.forecasting.prepared import Prepared
 from rnn_xp.training.watch import DivergenceError
 
 __all__ = ["describe", "end_all", "follow", "join", "let_the_first_speak"]
@@ -22,7 +21,7 @@ _joined: list[MPI] = []
 
 
 def join() -> MPI | None:
-    """Join the ranks that a launcher has started; None without one."""
+    """Join the ranks that a launcher has started; return None without a launcher."""
     if launched_ranks() == 1:
         return None
     try:
@@ -33,25 +32,34 @@ def join() -> MPI | None:
 
 
 def describe(comm: MPI | None) -> list[str]:
-    """Say in a line how many ranks there are; in none for one."""
+    """Return a line with the number of ranks; no line for a single one."""
     return [] if comm is None else [f"ranks    {comm.size}, {comm.sharing} of them on these cores"]
 
 
-def follow(net: Network, split: SplitSeries, settings: dict[str, Any], resume: Path | None) -> int:
+def follow(
+    forecaster: Forecaster, prepared: Prepared, computing: dict[str, Any], resume: Path | None
+) -> int:
     """Train with the first rank, which does everything else.
+
+    Parameters
+    ----------
+    forecaster : Forecaster
+    prepared : Prepared
+    computing : dict
+        Further arguments of its fit, the ranks among them.
+    resume : path, optional
+        Folder of the run to go on with.
 
     Returns
     -------
     int
-        Exit status: 0 for all that happens to all ranks together. It is for the first to say
-        what that was; a launcher may end the others as soon as one has another status.
+        Exit status: 0 for everything that happens to all ranks together. The first rank reports
+        it; a launcher may end the others as soon as one rank has another status.
     """
     with Interrupts(silent=True) as interrupts, contextlib.suppress(DivergenceError):
-        fit(
-            net,
-            split.x,
-            split.y,
-            **settings,
+        forecaster.fit_prepared(
+            prepared,
+            **computing,
             resume=None if resume is None else resume / "last.safetensors",
             callbacks=[interrupts],
         )

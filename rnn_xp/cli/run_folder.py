@@ -1,14 +1,14 @@
-"""The run folder: what a training run leaves behind, each file whole or absent.
+"""The run folder: the files of a training, each of them whole or absent.
 
 ::
 
     config.toml          the configuration that is run
     last.safetensors     the state of the training, from time to time and at its end
     best.safetensors     (with validation) the parameters with the lowest validation loss
-    model.safetensors    parameters, network, scaler and window sizes, with a digest
+    model.safetensors    the Forecaster, as `rnn_xp.Forecaster.load` reads it
     history.csv          epoch, loss and, with validation, validation_loss
     metrics.json         data, split, versions, timings, scores of baselines and network
-    predictions.csv      test part: date (or row), step, truth, each forecast, in original units
+    predictions.csv      test part: date (or row), step, truth, each forecast, interval, in units
     loss.png             (with matplotlib)
     forecast.png         (with matplotlib)
 """
@@ -26,14 +26,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import tomli_w
 
 from rnn_xp import checkpoint, plotting
-from rnn_xp.backend import to_numpy
 from rnn_xp.data.datasets import Series
-from rnn_xp.forecasting import SplitSeries
-from rnn_xp.forecasting.model import Model, describe_model
+from rnn_xp.forecasting import Backtest
+from rnn_xp.forecasting.backtest import Judged
 from rnn_xp.training.files import SCHEMA, check_schema
 
 __all__ = [
@@ -55,15 +53,13 @@ RUN_FILES = (
     "loss.png",
     "forecast.png",
 )
-"""What a run may leave behind, the pictures last."""
+"""Files of a run, the pictures last."""
 
 _SHOWN = 60  # steps in forecast.png
 
-_Floats = NDArray[np.floating[Any]]
-
 
 def new_folder_name(parent: Path, name: str) -> Path:
-    """First of ``name-1``, ``name-2``, ... that does not exist in the parent folder."""
+    """Return the first of ``name-1``, ``name-2``, ... that the parent folder does not have."""
     number = 1
     while (folder := parent / f"{name}-{number}").exists():
         number += 1
@@ -71,19 +67,19 @@ def new_folder_name(parent: Path, name: str) -> Path:
 
 
 def column_label(series: Series) -> str:
-    """Name the column of a series, also where the file has no header and it is but a number."""
+    """Return a label for the column of a series, such as "column 0" in a file without a header."""
     return f"column {series.column}" if series.column.isdecimal() else series.column
 
 
 def load_arguments(folder: str | Path) -> tuple[dict[str, Any], str]:
-    """Read from last.safetensors how a run was begun.
+    """Read the arguments that a run was begun with from last.safetensors.
 
     Returns
     -------
     arguments : dict
-        Of the command line.
+        Arguments of the command line.
     sha256 : str
-        Of the data file.
+        Digest of the data file.
 
     Raises
     ------
@@ -112,7 +108,7 @@ class RunFolder:
     ----------
     path : path
     force : bool
-        Whether files of an earlier run may be replaced, or the run gone on with.
+        If True, files of an earlier run may be replaced, or the run may be resumed.
 
     Raises
     ------
@@ -154,67 +150,88 @@ class RunFolder:
                 folder.rmdir()
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files of an earlier run, so that none is taken for one of this run."""
+        """Remove files of an earlier run, so that none is mistaken for one of this run."""
         for name in names:
             (self.path / name).unlink(missing_ok=True)
 
-    def write_model(self, model: Model) -> None:
-        """Write model.safetensors."""
-        about = {
-            "schema": SCHEMA,
-            "network": dataclasses.asdict(model.net),
-            **describe_model(model.scaler, model.seq_length, model.horizon),
-        }
-        arrays = {name: to_numpy(param) for name, param in model.params.items()}
-        checkpoint.save(self.path / "model.safetensors", arrays, about)
-
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write config.toml: flat, without the entries that are None."""
-        lines = [f"{key} = {_toml(v)}" for key, v in config.items() if v is not None]
-        self._write("config.toml", "\n".join(lines) + "\n")
+        entries = {key: value for key, value in config.items() if value is not None}
+        for value in entries.values():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"cannot write {value} to config.toml")
+        self._write("config.toml", tomli_w.dumps(entries))
 
-    def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
-        """Write history.csv: a row for each epoch, a column for each kind of loss."""
-        rows = zip(*history.values(), strict=True)
-        numbered = ([number, *row] for number, row in enumerate(rows, start=1))
-        self._write_csv("history.csv", ["epoch", *history], numbered)
+    def write_history(self, histories: Sequence[Mapping[str, Sequence[float]]]) -> None:
+        """Write history.csv: a row for each epoch, a column for each kind of loss.
+
+        Parameters
+        ----------
+        histories : sequence of mappings
+            That of each network; with several, a first column numbers them from 0.
+        """
+        several = len(histories) > 1
+        rows = [
+            [*([network] if several else []), epoch, *losses]
+            for network, history in enumerate(histories)
+            for epoch, losses in enumerate(zip(*history.values(), strict=True), start=1)
+        ]
+        header = [*(["network"] if several else []), "epoch", *histories[0]]
+        self._write_csv("history.csv", header, rows)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json."""
         text = json.dumps({"schema": SCHEMA, **metrics}, indent=2, default=_plain)
         self._write("metrics.json", text + "\n")
 
-    def write_predictions(self, split: SplitSeries, forecasts: Mapping[str, _Floats]) -> None:
-        """Write predictions.csv: a row for each test window and step ahead."""
-        truth, dates = split.truth(), split.target_dates()
+    def write_predictions(self, series: Series, judged: Backtest) -> None:
+        """Write predictions.csv: a row for each forecast and step ahead.
+
+        Parameters
+        ----------
+        series : Series
+        judged : Backtest
+            Its forecasts.
+        """
+        (part,), name = judged.series, judged.scores[-1].name
+        columns = {"truth": part.truth, **part.baselines, name: part.forecast}
+        if part.low is not None and part.high is not None:
+            columns |= {"low": part.low, "high": part.high}
         rows = (
-            [date, step + 1, f"{truth[i, step]:.9g}"]
-            + [f"{forecast[i, step]:.9g}" for forecast in forecasts.values()]
-            for i, date in enumerate(dates)
-            for step in range(split.horizon)
+            [date, step + 1, *(f"{column[i, step]:.9g}" for column in columns.values())]
+            for i, date in enumerate(_dates_of(series, part))
+            for step in range(part.truth.shape[1])
         )
-        first = "row" if split.series.dates is None else "date"
-        first += "_of_step_1" if split.horizon > 1 else ""
-        header = [first, "step", "truth", *forecasts]
-        self._write_csv("predictions.csv", header, rows)
+        first = "row" if series.dates is None else "date"
+        first += "_of_step_1" if part.truth.shape[1] > 1 else ""
+        self._write_csv("predictions.csv", [first, "step", *columns], rows)
 
     def write_plots(
-        self,
-        history: Mapping[str, Sequence[float]],
-        split: SplitSeries,
-        forecasts: Mapping[str, _Floats],
+        self, history: Mapping[str, Sequence[float]], series: Series, judged: Backtest
     ) -> None:
         """Write loss.png and forecast.png (of the first step ahead).
+
+        Parameters
+        ----------
+        history : mapping
+            That of the first network.
+        series : Series
+        judged : Backtest
 
         Raises
         ------
         ImportError
             Without matplotlib.
         """
-        series, label = split.series, column_label(split.series)
-        shown = min(_SHOWN, len(split.y_test))
+        (part,), name, label = judged.series, judged.scores[-1].name, column_label(series)
+        shown = min(_SHOWN, len(part.origins))
         steps = "step" if shown == 1 else f"{shown} steps"
-        first_step = {name: forecast[:, 0] for name, forecast in forecasts.items()}
+        # Far from the others, the mean would flatten the picture; drift is all but persistence.
+        drawn = {n: f for n, f in part.baselines.items() if n not in ("drift", "mean")}
+        drawn[name] = part.forecast
+        interval = None
+        if part.low is not None and part.high is not None:
+            interval = (part.low[:, 0], part.high[:, 0])
         axes = {
             "loss.png": plotting.loss(
                 history["loss"],
@@ -222,16 +239,18 @@ class RunFolder:
                 title=f"{series.name}: {'losses' if len(history) > 1 else 'training loss'}",
             ),
             "forecast.png": plotting.forecast(
-                split.target_dates(),
-                split.truth()[:, 0],
-                first_step,
+                _dates_of(series, part),
+                part.truth[:, 0],
+                {n: forecast[:, 0] for n, forecast in drawn.items()},
                 label=f"{label} ({series.unit})" if series.unit else label,
                 title=f"{series.name}: one step ahead, last {steps} of the test part",
                 last=shown,
+                interval=interval,
+                interval_label=f"{100 * (judged.level or 0.0):g} % interval",
             ),
         }
-        for name, ax in axes.items():
-            checkpoint.atomic_write(self.path / name, plotting.to_png(ax))
+        for file, ax in axes.items():
+            checkpoint.atomic_write(self.path / file, plotting.to_png(ax))
 
     def _write(self, name: str, text: str) -> None:
         checkpoint.atomic_write(self.path / name, text.encode())
@@ -244,11 +263,9 @@ class RunFolder:
         self._write(name, text.getvalue())
 
 
-def _toml(value: Any) -> str:
-    """One TOML value. JSON's strings, numbers, booleans and flat lists are TOML's too."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"cannot write {value} to config.toml")
-    return json.dumps(value)
+def _dates_of(series: Series, part: Judged) -> list[str]:
+    """Return the date of each forecast's first step, or its row in a series without dates."""
+    return [series.dates[row] if series.dates else str(row) for row in part.origins]
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A command from its arguments to its exit status, whatever happens in it."""
+"""Run a command and turn every outcome into an exit status."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from rnn_xp.backend import BackendError
+from rnn_xp.cli.options import told
 from rnn_xp.cli.ranks import end_all, let_the_first_speak
 from rnn_xp.distributed import CommError
 from rnn_xp.testing import GradientError
@@ -18,7 +19,7 @@ _USER_ERRORS = (BackendError, CommError, ValueError, TypeError, OSError)
 
 
 def run(parser: argparse.ArgumentParser, given: list[str]) -> int:
-    """Parse the arguments and do what they say; the exit status, see `rnn_xp.cli.main`."""
+    """Parse the arguments and run the command; return the exit status, see `rnn_xp.cli.main`."""
     try:
         arguments = parser.parse_args(given, argparse.Namespace(argv=given))
         return int(arguments.run(arguments))
@@ -32,7 +33,7 @@ def run(parser: argparse.ArgumentParser, given: list[str]) -> int:
         return 1
     except _USER_ERRORS as error:
         let_the_first_speak()
-        print(f"rnn-xp: error: {error}", file=sys.stderr)
+        print(f"rnn-xp: error: {told(error)}", file=sys.stderr)
         end_all(2)
         return 2
     except KeyboardInterrupt as error:

@@ -1,4 +1,4 @@
-"""``rnn-xp backends | datasets``: what there is."""
+"""``rnn-xp backends | datasets``: list the backends and the bundled series."""
 
 from __future__ import annotations
 

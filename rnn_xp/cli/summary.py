@@ -1,4 +1,4 @@
-"""What metrics.json says of a run."""
+"""Content of metrics.json."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any
 
 from rnn_xp import __version__
 from rnn_xp.backend import Backend
-from rnn_xp.forecasting import Score, SplitSeries, verdict
-from rnn_xp.network import Network
-from rnn_xp.training.result import FitResult
+from rnn_xp.cli.task import Task
+from rnn_xp.forecasting import Backtest
 
-__all__ = ["summarize", "where"]
+__all__ = ["git_revision", "summarize", "where"]
 
 
 def where(backend: Backend) -> dict[str, str]:
-    """Say where a run computes."""
+    """Return where a run computes: backend, device and precision."""
     return {
         "backend": backend.name,
         "device": backend.device_name,
@@ -26,20 +25,30 @@ def where(backend: Backend) -> dict[str, str]:
     }
 
 
-def summarize(
-    config: dict[str, Any],
-    backend: Backend,
-    split: SplitSeries,
-    net: Network,
-    result: FitResult,
-    scores: list[Score],
-) -> dict[str, Any]:
-    """Give what metrics.json says, but for the judgement of the forecasts."""
-    series, losses = split.series, result.history["loss"]
+def summarize(task: Task, config: dict[str, Any], judged: Backtest) -> dict[str, Any]:
+    """Return the content of metrics.json.
+
+    Parameters
+    ----------
+    task : Task
+        The trained forecaster and its series.
+    config : dict
+        Content of config.toml.
+    judged : Backtest
+        Judgement of the test part.
+
+    Returns
+    -------
+    dict
+    """
+    series, backend, prepared = task.series, task.backend, task.prepared
+    results = task.forecaster.results_
+    result, seconds = results[0], sum(result.seconds for result in results)
+    losses = result.history["loss"]
     packages = ("numpy", "array-api-compat", "safetensors", "threadpoolctl")
     return {
         "rnn_xp": __version__,
-        "git": _git_revision(),
+        "git": git_revision(Path(__file__).parents[1]),
         "argv": sys.argv,
         "config": config,
         "data": {
@@ -53,14 +62,15 @@ def summarize(
             "last": series.dates[-1] if series.dates else None,
         },
         "split": {
-            "train_rows": len(split.train),
-            "test_rows": len(split.test),
-            "train_windows": len(split.x),
-            "test_windows": len(split.x_test),
+            "train_rows": task.cut,
+            "test_rows": len(series.values) - task.cut,
+            "train_windows": len(prepared.trained.x),
+            "validation_windows": len(prepared.validated.x) if prepared.validated else 0,
+            "test_windows": len(judged.series[0].origins),
         },
-        "warning": split.warning or None,
-        "scaler": split.scaler,
-        "parameters": net.num_parameters,
+        "warning": task.warning or None,
+        "scaler": prepared.designs[0].scaler,
+        "parameters": prepared.net.num_parameters,
         "backend": {
             "name": backend.name,
             "version": backend.version,
@@ -79,20 +89,40 @@ def summarize(
         "stopped": result.stopped,
         "best_epoch": result.best_epoch,
         "evaluations": result.evaluations,
-        "seconds": result.seconds,
-        "seconds_per_epoch": result.seconds / len(losses),
+        "seconds": seconds,
+        "seconds_per_epoch": seconds / sum(len(each.history["loss"]) for each in results),
         "final_loss": losses[-1],
-        "scores": scores,
-        "verdict": verdict(scores),
+        "scores": judged.scores,
+        "metrics": judged.metrics,
+        "per_step": judged.per_step,
+        "level": judged.level,
+        "verdict": judged.verdict,
     }
 
 
-def _git_revision() -> str | None:
-    """Revision of the checkout this package runs from, if it is one and git is there."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+def git_revision(package: Path) -> str | None:
+    """Return the revision of the checkout that a package lies at the top of.
+
+    None without git, and where the repository is another one that merely encloses it, such as that
+    of a project whose virtual environment it is installed in.
+
+    Parameters
+    ----------
+    package : path
+
+    Returns
+    -------
+    str or None
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(package), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != package.resolve().parent:
+            return None
+        return git("describe", "--always", "--dirty")
     except (OSError, subprocess.SubprocessError):
         return None

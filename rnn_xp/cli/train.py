@@ -1,4 +1,4 @@
-"""``rnn-xp train``: train on the first part of a series and judge on the rest."""
+"""``rnn-xp train``: train a forecaster on the first part of a series and judge on the rest."""
 
 from __future__ import annotations
 
@@ -12,26 +12,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rnn_xp.backend import Backend, get_backend
+from rnn_xp.backend import get_backend
 from rnn_xp.cli import options, ranks
 from rnn_xp.cli.interrupts import Interrupts, signal_in
-from rnn_xp.cli.optimizers import add_optimizer_options, choose_optimizer
 from rnn_xp.cli.run_folder import RUN_FILES, RunFolder, load_arguments, new_folder_name
 from rnn_xp.cli.summary import summarize, where
-from rnn_xp.distributed import take_own_gpu
-from rnn_xp.forecasting import (
-    SplitSeries,
-    compare,
-    follows_last_value,
-    score_table,
-    verdict,
+from rnn_xp.cli.task import (
+    Task,
+    add_forecaster_options,
+    add_training_options,
+    judge_test_part,
+    make_task,
+    resolve,
 )
-from rnn_xp.forecasting.model import Model, describe_model
-from rnn_xp.network import Network
-from rnn_xp.training.callbacks import Checkpoint, Epoch, Progress
-from rnn_xp.training.inputs import split_rows
-from rnn_xp.training.result import FitResult
-from rnn_xp.training.trainer import fit
+from rnn_xp.distributed import take_own_gpu
+from rnn_xp.forecasting import Forecaster, follows_last_value
+from rnn_xp.forecasting.files import describe, save_fitted
+from rnn_xp.forecasting.fitted import unjudged
+from rnn_xp.training.callbacks import Callback, Checkpoint, Epoch, Progress
 from rnn_xp.training.watch import DivergenceError
 
 __all__ = ["add_command"]
@@ -49,18 +47,14 @@ def add_command(commands: Any) -> None:
     command = options.add_parser(
         commands,
         "train",
-        description="Train on the first part of a series, test on the rest.",
+        description="Train a forecaster on the first part of a series, test it on the rest.",
         example="rnn-xp train --data prices.csv --column close --cell gru --epochs 100",
     )
     options.add_data_options(command)
     options.add_network_options(command)
-    add = command.add_argument_group("training").add_argument
-    add("--epochs", type=int, default=300, help="(%(default)s)")
-    add("--batch-size", type=int, metavar="B", help="1..N; the full batch by default")
-    add_optimizer_options(add)
-    add("--validation", type=float, metavar="F", help="share of the training part to validate on")
-    add("--patience", type=int, metavar="K", help="end after K epochs without a lower loss")
-    add("--workers", type=int, help="threads on NumPy; all cores by default")
+    add_forecaster_options(command)
+    add = add_training_options(command).add_argument
+    add("--workers", type=int, metavar="W", help="threads on NumPy; all cores by default")
     add("--checkpoint-every", type=int, metavar="K", help="epochs; every 20 s by default")
     add("--reduction", default="exact", choices=["exact", "fast"], help="of ranks under mpiexec")
     add("--resume", type=Path, metavar="DIR", help="go on with an interrupted run")
@@ -73,97 +67,140 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     args = options.with_config(command, args)
     if args.resume is not None:
         args = _resumed(command, args)
-    for option, value, low in (
-        ("--epochs", args.epochs, 1),
-        ("--workers", args.workers, 1),
-        ("--seed", args.seed, 0),
-        ("--warmup", args.warmup, 1),
-        ("--patience", args.patience, 1),
-        ("--checkpoint-every", args.checkpoint_every, 1),
+    for option, value in (
+        ("--workers", args.workers),
+        ("--checkpoint-every", args.checkpoint_every),
     ):
-        options.check_whole(option, value, low)
+        options.check_whole(option, value, 1)
+    begun = _arguments(args)
+    args = resolve(args)
+    if args.seeds > 1 and (args.resume or args.checkpoint_every):
+        raise ValueError(
+            f"--seeds {args.seeds} trains several networks, one after the other, which cannot be "
+            "resumed. Leave out --resume and --checkpoint-every, or train one at a time."
+        )
     if comm is not None:
         take_own_gpu(comm, args.device)
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
-    split = options.load_split(args, backend.dtype_name)
-    if args.resume is not None and split.series.sha256 != args.data_sha256:
+    series = options.load_series(args)
+    if args.resume is not None and series.sha256 != args.data_sha256:
         raise ValueError(
             f"{args.data} has changed since the run in {args.resume} was begun. Give the file it "
             "was begun with as --data, or begin another run."
         )
-    rows = _rows_trained_on(args, len(split.x))
-    options.check_whole("--batch-size", args.batch_size, 1, rows)
-    net = options.make_network(args)
-    optimizer, reason = choose_optimizer(args, rows)
-    settings = {
-        "optimizer": optimizer,
-        "epochs": args.epochs,
-        "batch_size": args.batch_size,
-        "validation": args.validation,
-        "patience": args.patience,
-        "seed": args.seed,
-        "workers": args.workers,
-        "backend": backend,
-        "comm": comm,
-        "reduction": args.reduction,
-    }
+    task = make_task(args, backend, series)
+    computing = {"workers": args.workers, "comm": comm, "reduction": args.reduction}
     if comm is not None and comm.rank:
-        return ranks.follow(net, split, settings, args.resume)
-    out = args.resume or args.out
-    out = out or new_folder_name(Path("runs"), f"{split.series.name}-{args.cell}")
-    config = _config(args, backend, optimizer)
-    say = _silent if args.json else print
-    with RunFolder(out, force=args.force or args.resume is not None) as folder:
-        for line in (
-            *_preamble(args, backend, split, net, reason, rows),
-            *ranks.describe(comm),
-        ):
-            say(line)
-        begin = _Begin(folder, config if args.resume is None else None)
-        checkpoint = Checkpoint(
-            folder.path,
-            every=args.checkpoint_every,
-            about={
-                **describe_model(split.scaler, args.seq_length, args.horizon),
-                "arguments": {**_arguments(args), **where(backend)},
-                "data": split.series.sha256,
-            },
+        return ranks.follow(task.forecaster, task.prepared, computing, args.resume)
+    run = _Run(task, begun, print if not args.json else _silent)
+    return run.train(computing, ranks.describe(comm))
+
+
+@dataclasses.dataclass
+class _Run:
+    """A training on the rank that speaks and writes.
+
+    Attributes
+    ----------
+    task : Task
+    begun : dict
+        Arguments of the command line, for those who resume.
+    say : callable
+        Prints a line, or does not.
+    """
+
+    task: Task
+    begun: dict[str, Any]
+    say: Callable[[str], None]
+
+    def train(self, computing: dict[str, Any], of_ranks: list[str]) -> int:
+        """Train, judge and write; return the exit status."""
+        args, task = self.task.args, self.task
+        out = args.resume or args.out
+        out = out or new_folder_name(Path("runs"), f"{task.series.name}-{args.cell}")
+        with RunFolder(out, force=args.force or args.resume is not None) as folder:
+            for line in (*_preamble(task), *of_ranks):
+                self.say(line)
+            begin = _Begin(folder, None if args.resume else _config(task, self.begun))
+            checkpoint = self._checkpoint(folder)
+            try:
+                with Progress(lines=0 if args.json else 10) as progress, Interrupts() as stop:
+                    # Several networks follow each other, of which no file could hold the state.
+                    keep: list[Callback] = [] if args.seeds > 1 else [checkpoint]
+                    task.forecaster.fit_prepared(
+                        task.prepared, callbacks=[stop, begin, *keep, progress],
+                        resume=checkpoint.last if args.resume else None, **computing,
+                    )  # fmt: skip
+                if status := self._interrupted(folder, stop):
+                    return status
+                summary = self._finish(folder)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_how_to_go_on(folder, checkpoint)) from None
+            except DivergenceError as error:
+                begin()
+                folder.remove(_RESULTS)
+                folder.write_history([error.history])
+                fitted = unjudged(task.prepared, (error.params,), task.backend)
+                save_fitted(folder.path / "model.safetensors", fitted)
+                print(f"the last good model is in {folder.path}/", file=sys.stderr)
+                raise
+            self.say(f"wrote    {folder.path}/")
+        if args.json:
+            print(json.dumps({"out": str(folder.path), **summary}, default=dataclasses.asdict))
+        return 0
+
+    def _checkpoint(self, folder: RunFolder) -> Checkpoint:
+        task = self.task
+        about = {
+            **describe(task.prepared.settings, task.prepared.designs[0].scaler),
+            "arguments": {**self.begun, **where(task.backend)},
+            "data": task.series.sha256,
+        }
+        return Checkpoint(folder.path, every=task.args.checkpoint_every, about=about)
+
+    def _interrupted(self, folder: RunFolder, stop: Interrupts) -> int:
+        """Say how to go on after a signal, and return the exit status; 0 without a signal."""
+        args, results = self.task.args, self.task.forecaster.results_
+        epochs = len(results[-1].history["loss"])
+        signal = stop.signal or signal_in(results[-1].stopped)  # or another rank's
+        if not signal or (epochs == args.epochs and len(results) == 1):
+            return 0
+        if args.seeds > 1:
+            folder.remove(RUN_FILES)
+            how = "several networks cannot be resumed: nothing was written"
+        else:
+            how = f"go on with: rnn-xp train --resume {folder.path}"
+        stopped = f"{results[-1].stopped} after epoch {epochs} of {args.epochs}"
+        print(f"rnn-xp: {stopped}; {how}", file=sys.stderr)
+        return 128 + signal
+
+    def _finish(self, folder: RunFolder) -> dict[str, Any]:
+        """Judge what was trained, write the files, and return the content of metrics.json."""
+        task, args, forecaster = self.task, self.task.args, self.task.forecaster
+        for line in _what_happened(forecaster):
+            self.say(line)
+        result = judge_test_part(forecaster.fitted, task.series, task.cut, plain=args.plain)
+        (part,) = result.series
+        repeats = follows_last_value(
+            args.cell, part.forecast, part.truth, part.baselines["persistence"][:, 0]
         )
+        config = _config(task, self.begun)
+        summary = {**summarize(task, config, result), "follows_last_value": repeats}
+        histories = forecaster.history_
+        folder.write_config(config)  # of a resumed run, only now is it known to be the same
+        forecaster.save(folder.path / "model.safetensors")
+        folder.write_history(histories)
+        folder.write_predictions(task.series, result)
+        folder.write_metrics(summary)
+        for line in result.table(task.series.unit):
+            self.say(line)
+        if repeats:
+            self.say(f"warning  {repeats}")
         try:
-            with Progress(lines=0 if args.json else 10) as progress, Interrupts() as interrupts:
-                result = fit(
-                    net,
-                    split.x,
-                    split.y,
-                    **settings,
-                    resume=checkpoint.last if args.resume else None,
-                    callbacks=[interrupts, begin, checkpoint, progress],
-                )
-            done = len(result.history["loss"])
-            signal = interrupts.signal or signal_in(result.stopped)  # or another rank's
-            if signal and done < args.epochs:
-                print(
-                    f"rnn-xp: {result.stopped} after epoch {done} of {args.epochs}; go on with: "
-                    f"rnn-xp train --resume {folder.path}",
-                    file=sys.stderr,
-                )
-                return 128 + signal
-            summary = _finish(args, folder, backend, split, net, config, result, say)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(_what_is_left(folder, checkpoint)) from None
-        except DivergenceError as error:
-            begin()
-            folder.remove(_RESULTS)
-            folder.write_history(error.history)
-            folder.write_model(
-                Model(net, error.params, split.scaler, args.seq_length, args.horizon)
-            )
-            print(f"the last good model is in {folder.path}/", file=sys.stderr)
-            raise
-        say(f"wrote    {folder.path}/")
-    if args.json:
-        print(json.dumps({"out": str(folder.path), **summary}, default=dataclasses.asdict))
-    return 0
+            folder.write_plots(histories[0], task.series, result)
+        except ImportError as error:
+            self.say(f"no plots: {error}")
+        return summary
 
 
 def _resumed(command: argparse.ArgumentParser, args: argparse.Namespace) -> argparse.Namespace:
@@ -182,8 +219,12 @@ def _resumed(command: argparse.ArgumentParser, args: argparse.Namespace) -> argp
     args = command.parse_args(args.argv[1:])
     vars(args).update(kept)
     for key, value in settings.items():
-        if key not in _FREE and (given := getattr(args, key)) != value:
-            option = f"--{key.replace('_', '-')}" + ("" if given is True else f" {given}")
+        if key not in _FREE and (now := getattr(args, key)) != value:
+            name = key.replace("_", "-")
+            if isinstance(now, bool):
+                option = f"--{name}" if now else f"--no-{name}"
+            else:
+                option = f"--{name} {now}"
             was = "without" if value is None or value is False else f"with {value}"
             raise ValueError(
                 f"{option} contradicts --resume {args.resume}, which was begun {was}. Leave it out."
@@ -208,111 +249,67 @@ class _Begin:
             self.config = None
 
 
-def _rows_trained_on(args: argparse.Namespace, windows: int) -> int:
-    """How many windows the validation leaves."""
-    if args.validation is None:
-        return windows
-    if not 0.0 < args.validation < 1.0:
-        raise ValueError(f"--validation must be a share in (0, 1), got {args.validation:g}.")
-    try:
-        trained, _ = split_rows(windows, args.validation, args.seq_length + args.horizon - 1)
-    except ValueError:
-        raise ValueError(
-            f"--validation {args.validation:g} leaves none of {windows} windows to train on. Give "
-            "a smaller share or more data."
-        ) from None
-    return trained
-
-
-def _what_is_left(folder: RunFolder, checkpoint: Checkpoint) -> str:
-    """Say what a training leaves that ended at once."""
+def _how_to_go_on(folder: RunFolder, checkpoint: Checkpoint) -> str:
+    """Return words on what a training that was ended at once has left."""
     if checkpoint.last.exists():
         return f"go on with: rnn-xp train --resume {folder.path}"
     return "nothing was written"
 
 
-def _finish(
-    args: argparse.Namespace,
-    folder: RunFolder,
-    backend: Backend,
-    split: SplitSeries,
-    net: Network,
-    config: dict[str, Any],
-    result: FitResult,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """Judge what was trained, and write the files; returns what metrics.json says."""
-    done = len(result.history["loss"])
-    why = result.engine_reason and f": {result.engine_reason}"
-    say(f"engine   {result.engine}{why}")
-    if result.stopped:
-        say(f"stopped after {_epochs(done)}: {result.stopped}")
-    if result.best_epoch is not None:
-        say(f"keeping the parameters of epoch {result.best_epoch}, whose validation loss is lowest")
-    params = result.params if result.best_params is None else result.best_params
-    model = Model(net, params, split.scaler, args.seq_length, args.horizon)
-    forecasts = {**split.baselines(), args.cell: model.predict(split.x_test, backend)}
-    scores = compare(split.truth(), forecasts, split.train)
-    summary = {
-        **summarize(config, backend, split, net, result, scores),
-        "follows_last_value": follows_last_value(
-            args.cell, forecasts[args.cell], split.truth(), split.last_values()
-        ),
-    }
-    folder.write_config(config)  # of a resumed run, only now is it known to be the same
-    folder.write_model(model)
-    folder.write_history(result.history)
-    folder.write_predictions(split, forecasts)
-    folder.write_metrics(summary)
-    for line in (*score_table(scores, split.series.unit), f"verdict  {verdict(scores)}"):
-        say(line)
-    if summary["follows_last_value"]:
-        say(f"warning  {summary['follows_last_value']}")
-    # Far from the others, the mean would flatten the picture; drift is all but persistence.
-    drawn = {name: f for name, f in forecasts.items() if name not in ("drift", "mean")}
-    try:
-        folder.write_plots(result.history, split, drawn)
-    except ImportError as error:
-        say(f"no plots: {error}")
-    return summary
+def _what_happened(forecaster: Forecaster) -> list[str]:
+    """Return lines on how the trainings ended."""
+    lines = []
+    for number, result in enumerate(forecaster.results_):
+        if number == 0:
+            why = result.engine_reason and f": {result.engine_reason}"
+            lines.append(f"engine   {result.engine}{why}")
+        of = f"seed {number}: " if len(forecaster.results_) > 1 else ""
+        if result.stopped:
+            epochs = _epochs(len(result.history["loss"]))
+            lines.append(f"{of}stopped after {epochs}: {result.stopped}")
+        if result.best_epoch is not None:
+            lines.append(
+                f"{of}keeping the parameters of epoch {result.best_epoch}, whose validation loss "
+                "is lowest"
+            )
+    return lines
 
 
-def _preamble(
-    args: argparse.Namespace,
-    backend: Backend,
-    split: SplitSeries,
-    net: Network,
-    reason: str,
-    rows: int,
-) -> list[str]:
-    windows = len(split.x)
+def _preamble(task: Task) -> list[str]:
+    args, series, prepared = task.args, task.series, task.prepared
+    rows = len(prepared.trained.x)
+    held_out = 0 if prepared.validated is None else len(prepared.validated.x)
+    gap = args.seq_length + args.horizon - 1 if held_out else 0
+    judged = len(series.values) - task.first - args.horizon + 1
+    tested = f"{judged} windows" if args.plain else f"{judged} forecasts"
     lines = [
-        f"backend  {backend}",
-        f"data     {options.describe_data(args, split.series)}",
-        f"split    train {len(split.train)} rows -> {windows} windows | "
-        f"test {len(split.test)} rows -> {len(split.x_test)} windows (by time)",
-        f"model    {options.describe_network(net)}",
-        f"training {reason}, {_epochs(args.epochs)}, seed {args.seed}",
+        f"backend  {task.backend}",
+        f"data     {options.describe_data(args, series)}",
+        f"split    train {task.cut} rows -> {rows + gap + held_out} windows | "
+        f"test {len(series.values) - task.cut} rows -> {tested} (by time)",
+        f"model    {options.describe_network(prepared.net)}",
+        f"training {task.reason}, {_epochs(args.epochs)}, seed {args.seed}",
     ]
-    if args.validation is not None:
+    if held_out:
         share = f"{args.validation:g} of the windows, the last of them, after a gap"
         lines.insert(3, f"         validation on {share}: {rows} are trained on")
-    return [*lines, f"warning  {split.warning}"] if split.warning else lines
+    return [*lines, f"warning  {task.warning}"] if task.warning else lines
 
 
 def _epochs(count: int) -> str:
     return f"{count} epoch" if count == 1 else f"{count} epochs"
 
 
-def _config(args: argparse.Namespace, backend: Backend, optimizer: Any) -> dict[str, Any]:
-    """Everything that defines the run, defaults resolved."""
-    config = _arguments(args)
+def _config(task: Task, begun: dict[str, Any]) -> dict[str, Any]:
+    """Return everything that defines the run, defaults resolved."""
+    config = {key: getattr(task.args, key) for key in begun}
     del config["learning_rate"]
+    optimizer: Any = task.prepared.settings.optimizer
     for field in dataclasses.fields(optimizer):
         value = getattr(optimizer, field.name)
         flat = value if value is None or isinstance(value, bool | int | float) else repr(value)
         config[f"optimizer_{field.name}"] = flat
-    return {**config, "optimizer": type(optimizer).__name__.lower(), **where(backend)}
+    return {**config, "optimizer": type(optimizer).__name__.lower(), **where(task.backend)}
 
 
 def _silent(line: str) -> None:

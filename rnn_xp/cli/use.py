@@ -1,4 +1,4 @@
-"""``rnn-xp info | evaluate | forecast``: what is in a run, what it is worth, and what it says."""
+"""``rnn-xp info | evaluate | forecast``: describe, judge and use the model of a run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rnn_xp import checkpoint, plotting
-from rnn_xp.backend import Backend, get_backend
+from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
 from rnn_xp.cli.run_folder import column_label
+from rnn_xp.cli.task import check_test_part, judge_test_part
 from rnn_xp.data.datasets import Series
-from rnn_xp.forecasting.backtest import as_dict, judge, make_judged, origins_of
-from rnn_xp.forecasting.design import Design, make_design
-from rnn_xp.forecasting.model import Model, load_model
-from rnn_xp.forecasting.predictor import Predictor
+from rnn_xp.data.windows import time_split
+from rnn_xp.forecasting import Forecaster
+from rnn_xp.forecasting.backtest import as_dict
+from rnn_xp.forecasting.intervals import IntervalError
 
 __all__ = ["add_command", "following_dates"]
 
@@ -33,7 +32,7 @@ def add_command(commands: Any) -> None:
     """Add the three commands."""
     command = commands.add_parser(
         "info",
-        description="Show what a run is of.",
+        description="Show the network, the data and the scores of a run.",
         epilog="example: rnn-xp info runs/length_of_day-rnn-1",
     )
     _add_run(command)
@@ -57,6 +56,7 @@ def add_command(commands: Any) -> None:
     _add_data(command)
     add = command.add_argument
     add("--steps", type=int, metavar="K", help="how many; the run's horizon by default")
+    add("--level", type=float, metavar="P", help="of the intervals; the run's by default")
     add("--csv", type=Path, metavar="FILE", help="write them there")
     add("--png", type=Path, metavar="FILE", help="draw them there")
     command.set_defaults(run=_forecast)
@@ -75,14 +75,15 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     options.add_backend_options(add)
 
 
-def _load(args: argparse.Namespace) -> tuple[Model, Backend, Series, dict[str, Any]]:
-    """The model, where to compute, the series, and how the run was configured."""
+def _load(args: argparse.Namespace) -> tuple[Forecaster, Series, dict[str, Any]]:
+    """Load the model, the series, and the configuration of the run."""
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
-    model = load_model(args.source, backend)
-    if model.net.topology != "many_to_one" or model.net.input_size != 1:
+    forecaster = Forecaster.load(args.source, backend)
+    net = forecaster.predictor_.net
+    if net.topology != "many_to_one" or net.input_size != 1:
         raise ValueError(
-            f"{args.source} is not of a forecast of a series: its network is {model.net.topology} "
-            f"with {model.net.input_size} inputs."
+            f"{args.source} is not of a forecast of a series: its network is {net.topology} "
+            f"with {net.input_size} inputs."
         )
     path = args.source / "config.toml"  # which a run that was imported has not
     config = options.read_toml(path) if path.exists() else {}
@@ -93,33 +94,32 @@ def _load(args: argparse.Namespace) -> tuple[Model, Backend, Series, dict[str, A
     else:
         chosen = {"data": args.data, "column": args.column, "missing": args.missing}
     chosen["missing"] = chosen["missing"] or "error"
-    return model, backend, options.load_series(argparse.Namespace(**chosen)), config
-
-
-def _prepare(model: Model, backend: Backend, series: Series) -> tuple[Predictor, Design]:
-    none = np.empty((len(series.values), 0))
-    design = make_design(
-        np.asarray(series.values), none, none, target="level", scaler=model.scaler, train=0
-    )
-    networks = (model.params,)
-    return Predictor(model.net, networks, backend, model.seq_length, model.horizon, 1), design
+    return forecaster, options.load_series(argparse.Namespace(**chosen)), config
 
 
 def _info(args: argparse.Namespace) -> int:
-    model = load_model(args.source, get_backend("numpy", device="cpu"))
+    forecaster = Forecaster.load(args.source, get_backend("numpy", device="cpu"))
+    net, scaler = forecaster.predictor_.net, forecaster.fitted.designs[0].scaler
     path = args.source / "metrics.json"
     metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    scaler = model.scaler
     if args.json:
         about: dict[str, Any] = {
-            "network": dataclasses.asdict(model.net),
+            "network": dataclasses.asdict(net),
             "scaler": dataclasses.asdict(scaler),
         }
-        about |= {"seq_length": model.seq_length, "horizon": model.horizon, "metrics": metrics}
-        print(json.dumps(about))
+        about |= {"seq_length": forecaster.seq_length, "horizon": forecaster.horizon}
+        about |= {"target": forecaster.target, "intervals": forecaster.intervals}
+        print(json.dumps({**about, "metrics": metrics}))
         return 0
-    print(f"model    {options.describe_network(model.net)}")
-    print(f"windows  {model.seq_length} values -> {model.horizon} ahead, scaler {scaler.kind}")
+    averaged = f", {forecaster.n_seeds} of them averaged" if forecaster.n_seeds > 1 else ""
+    print(f"model    {options.describe_network(net)}{averaged}")
+    target = "" if forecaster.target == "level" else f", target {forecaster.target}"
+    print(
+        f"windows  {forecaster.seq_length} values -> {forecaster.horizon} ahead, "
+        f"scaler {scaler.kind}{target}"
+    )
+    if forecaster.intervals is not None:
+        print(f"interval {100 * forecaster.level:g} %, {forecaster.intervals}")
     if not metrics:
         print("         no metrics.json: it was imported, or its training did not end")
         return 0
@@ -136,81 +136,150 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    model, backend, series, config = _load(args)
-    predictor, design = _prepare(model, backend, series)
-    fraction = args.train_fraction or config.get("train_fraction", 0.8)
-    if not 0.0 < fraction < 1.0:
-        raise ValueError(f"--train-fraction must lie between 0 and 1, got {fraction:g}.")
-    train = int(fraction * len(series.values))
-    origins = origins_of(series.values, train + model.seq_length, model.horizon, 1)
-    if not len(origins):
-        raise ValueError(
-            f"the test part of {len(series.values) - train} values is too short for windows of "
-            f"{model.seq_length} and a horizon of {model.horizon}."
-        )
-    forecast = predictor.from_rows(design, origins, model.horizon)[:, :, 0]
-    part = make_judged(series.name, design.levels, train, origins, forecast, None, model.seq_length)
-    result = judge((part,), model.net.cell, None)
+    forecaster, series, config = _load(args)
+    fraction = args.train_fraction
+    if fraction is None:
+        fraction = config.get("train_fraction", 0.8)
+    plain = bool(config.get("plain", True))  # of what was not trained here nothing else is known
+    cut = len(time_split(series.values, fraction)[0])
+    seq_length, horizon = forecaster.seq_length, forecaster.horizon
+    check_test_part(len(series.values) - cut, seq_length, horizon, plain=plain)
+    result = judge_test_part(forecaster.fitted, series, cut, plain=plain)
     if args.json:
         print(json.dumps({"data": series.name, "sha256": series.sha256, **as_dict(result)}))
     else:
-        print(f"data     {series.name}: test part from row {train} of {len(series.values)}")
+        print(f"data     {series.name}: test part from row {cut} of {len(series.values)}")
         print(result)
     return 0
 
 
 def _forecast(args: argparse.Namespace) -> int:
-    model, backend, series, _ = _load(args)
+    forecaster, series, _ = _load(args)
     options.check_whole("--steps", args.steps, 1)
-    steps = args.steps or model.horizon
-    predictor, design = _prepare(model, backend, series)
-    if len(design.levels) < model.seq_length:
+    if args.level is not None and forecaster.intervals is None:
         raise ValueError(
-            f"{series.name} has {len(design.levels)} values, but a forecast needs the last "
-            f"{model.seq_length}: {model.seq_length - len(design.levels)} more."
+            f"{args.source} has no intervals: it was trained without. Leave out --level, or train "
+            "without --plain and --intervals none."
         )
-    ahead = np.empty((max(steps, model.horizon), 0))
-    end = np.asarray([len(design.levels)])
-    windows = design.windows(end, model.seq_length, model.horizon, ahead)
-    values = predictor.forecast(design, windows, ahead[None], steps)[0, :, 0]
-    dates = following_dates(series.dates, steps)
-    unit = f" ({series.unit})" if series.unit else ""
+    steps = args.steps or forecaster.horizon
+    notes = [] if steps <= forecaster.horizon else [
+        f"beyond step {forecaster.horizon} the forecast goes on from itself"
+    ]  # fmt: skip
+    ahead = forecaster.apply(series)
+    values = ahead.predict(steps)
+    bounds: tuple[Any, Any] | None = None
+    if forecaster.intervals is not None:
+        try:
+            bounds = ahead.predict_interval(min(steps, forecaster.horizon), level=args.level)
+        except IntervalError as error:
+            if args.level is not None:
+                raise
+            notes.append(f"no interval: {error}")
+    level = forecaster.level if args.level is None else args.level
+    outlook = _Outlook(series, values, following_dates(series.dates, steps), bounds, level, notes)
     if args.csv is not None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["step", "date", "forecast"] if dates else ["step", "forecast"])
-        for step, value in enumerate(values):
-            date = [dates[step]] if dates else []
-            writer.writerow([step + 1, *date, f"{value:.9g}"])
-        checkpoint.atomic_write(args.csv, text.getvalue().encode())
+        checkpoint.atomic_write(args.csv, outlook.csv())
     if args.png is not None:
-        shown = (*series.dates[-_SHOWN:], *dates) if series.dates and dates else None
-        ax = plotting.outlook(
-            series.values[-_SHOWN:], values, dates=shown, title=series.name,
-            label=f"{column_label(series)}{unit}",
-        )  # fmt: skip
-        checkpoint.atomic_write(args.png, plotting.to_png(ax))
+        checkpoint.atomic_write(args.png, outlook.png())
     if args.json:
-        print(json.dumps({"data": series.name, "dates": dates, "forecast": values.tolist()}))
+        print(json.dumps(outlook.summary()))
         return 0
-    of_date = f" of {series.dates[-1]}" if series.dates else ""
-    last = f"last value {series.values[-1]:g} {series.unit}{of_date}"
-    print(f"data     {series.name}: {len(series.values)} rows, {last}")
-    for step, value in enumerate(values):
-        print(f"{dates[step] if dates else step + 1:>10}  {value:.6g}")
-    if steps > model.horizon:
-        print(f"note     beyond step {model.horizon} the forecast goes on from itself")
+    for line in outlook.lines():
+        print(line)
     for path in (args.csv, args.png):
         if path is not None:
             print(f"wrote    {path}")
     return 0
 
 
-def following_dates(dates: tuple[str, ...] | None, steps: int) -> list[str] | None:
-    """Dates of the steps to come, where those before are evenly spaced, or weekdays.
+@dataclasses.dataclass(frozen=True)
+class _Outlook:
+    """A forecast in all its forms.
 
+    Attributes
+    ----------
+    series : Series
+    values : ndarray (steps,)
+    dates : list of str or None
+    bounds : (ndarray, ndarray) or None
+        Ends of the intervals of the first steps, up to the horizon.
+    level : float
+        Nominal coverage of the intervals.
+    notes : list of str
+    """
+
+    series: Series
+    values: Any
+    dates: list[str] | None
+    bounds: tuple[Any, Any] | None
+    level: float
+    notes: list[str]
+
+    def _bounds_of(self, step: int) -> tuple[float, float] | None:
+        if self.bounds is None or step >= len(self.bounds[0]):
+            return None
+        return float(self.bounds[0][step]), float(self.bounds[1][step])
+
+    def lines(self) -> list[str]:
+        series = self.series
+        on_date = f" on {series.dates[-1]}" if series.dates else ""
+        unit = f" {series.unit}" if series.unit else ""
+        last = f"last value {series.values[-1]:g}{unit}{on_date}"
+        lines = [f"data     {series.name}: {len(series.values)} rows, {last}"]
+        if self.bounds is not None:
+            lines.append(f"interval {100 * self.level:g} %")
+        for step, value in enumerate(self.values):
+            bounds = self._bounds_of(step)
+            interval = f"  [{bounds[0]:.6g}, {bounds[1]:.6g}]" if bounds else ""
+            lines.append(
+                f"{self.dates[step] if self.dates else step + 1:>10}  {value:.6g}{interval}"
+            )
+        return [*lines, *(f"note     {note}" for note in self.notes)]
+
+    def csv(self) -> bytes:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        dated = ["date"] if self.dates else []
+        ends = ["low", "high"] if self.bounds else []
+        writer.writerow(["step", *dated, "forecast", *ends])
+        for step, value in enumerate(self.values):
+            date = [self.dates[step]] if self.dates else []
+            bounds = self._bounds_of(step)
+            row = [f"{end:.9g}" for end in bounds] if bounds else [""] * len(ends)
+            writer.writerow([step + 1, *date, f"{value:.9g}", *row])
+        return text.getvalue().encode()
+
+    def png(self) -> bytes:
+        series, dates = self.series, self.dates
+        unit = f" ({series.unit})" if series.unit else ""
+        shown = (*series.dates[-_SHOWN:], *dates) if series.dates and dates else None
+        return plotting.to_png(
+            plotting.outlook(
+                series.values[-_SHOWN:], self.values, dates=shown, title=series.name,
+                label=f"{column_label(series)}{unit}", interval=self.bounds,
+                interval_label=f"{100 * self.level:g} % interval",
+            )
+        )  # fmt: skip
+
+    def summary(self) -> dict[str, Any]:
+        summary = {"data": self.series.name, "dates": self.dates, "forecast": self.values.tolist()}
+        if self.bounds is None:
+            return summary
+        low, high = (end.tolist() for end in self.bounds)
+        return {**summary, "level": self.level, "low": low, "high": high}
+
+
+def following_dates(dates: tuple[str, ...] | None, steps: int) -> list[str] | None:
+    """Return the dates of the steps to come, where those before are evenly spaced, or weekdays.
+
+    They have a time of day if the last one has one.
+
+    Examples
+    --------
     >>> following_dates(("2024-01-04", "2024-01-05", "2024-01-08"), 2)
     ['2024-01-09', '2024-01-10']
+    >>> following_dates(("2024-01-13 11:00", "2024-01-13 12:00"), 2)
+    ['2024-01-13 13:00:00', '2024-01-13 14:00:00']
     """
     try:
         moments = [datetime.fromisoformat(date) for date in (dates or ())[-30:]]
@@ -222,9 +291,11 @@ def following_dates(dates: tuple[str, ...] | None, steps: int) -> list[str] | No
     if len(gaps) != 1 and not (weekdays and min(gaps) == day):
         return None
     gap, now = min(gaps), moments[-1]
-    found: list[str] = []
-    while len(found) < steps:
+    last = (dates or ("",))[-1]
+    clock = next((mark for mark in " T" if mark in last), "")  # between a date and a time of day
+    following: list[str] = []
+    while len(following) < steps:
         now += gap
         if len(gaps) == 1 or now.weekday() < 5:
-            found.append(now.isoformat() if "T" in (dates or ("",))[-1] else str(now)[:10])
-    return found
+            following.append(now.isoformat(clock) if clock else str(now)[:10])
+    return following

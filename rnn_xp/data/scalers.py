@@ -21,6 +21,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.data.windows import as_series
 
 __all__ = ["Scaler", "fit_scaler", "range_warning"]
@@ -191,11 +192,13 @@ def fit_scaler(kind: str, train: ArrayLike) -> Scaler:
     columns = _nonempty("train", train)
     constant = np.flatnonzero(columns.min(axis=0) == columns.max(axis=0))
     if kind != "none" and len(constant):
-        raise ValueError(
-            f"column {constant[0]} of the training part is constant "
+        several = columns.shape[1] > 1
+        raise ParameterError(
+            "the training part is constant "
             f"({columns[0, constant[0]]:g}), so it has no scale. "
-            "Remove the column or use kind='none'."
-        )
+            + ("Remove the column or use {0}." if several else "Use {0}."),
+            Argument("kind", "none"),
+        ).within(f"column {constant[0]} of " if several else "")
     offset, scale = _MEASURES[kind](columns)
     return Scaler(kind, tuple(offset.tolist()), tuple(scale.tolist()))
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.data.dates import Spacing, describe_gaps, find_spacing, is_date, read_dates
 
 __all__ = ["Column", "read_column"]
@@ -248,10 +249,8 @@ def _only_numeric(table: _Table, date_column: int | None) -> int:
             "Cells are separated by commas, semicolons or tabs, decimals written with a point."
         )
     if len(numeric) > 1:
-        raise ValueError(
-            f"{table.file} has several columns of numbers: {table.choices(numeric)}. "
-            "Say which with column=."
-        )
+        several = f"{table.file} has several columns of numbers: {table.choices(numeric)}. "
+        raise ParameterError("Say which with {0}.", Argument("column")).within(several)
     return numeric[0]
 
 
@@ -268,10 +267,11 @@ def _values(table: _Table, column: int, allow_missing: bool) -> NDArray[np.float
         if math.isinf(number):
             raise ValueError(f"{table.where(k, column)}: {cell!r} is infinite.")
         if math.isnan(number) and not allow_missing:
-            raise ValueError(
-                f"{table.where(k, column)} is missing ({cell!r}). Pass missing='drop' to leave "
-                "such rows out or missing='interpolate' to fill them."
-            )
+            raise ParameterError(
+                "Pass {0} to leave such rows out or {1} to fill them.",
+                Argument("missing", "drop"),
+                Argument("missing", "interpolate"),
+            ).within(f"{table.where(k, column)} is missing ({cell!r}). ")
         values[k] = number
     return values
 
@@ -327,10 +327,11 @@ def _interpolate(
     """Fill missing cells linearly, and missing rows where the dates say how many there are."""
     for k in (0, -1):
         if np.isnan(values[k]):
-            raise ValueError(
-                f"{table.where(k, column)} is missing and has a value on one side only, so it "
-                "cannot be interpolated. Remove the row or pass missing='drop'."
-            )
+            raise ParameterError(
+                " is missing and has a value on one side only, so it cannot be interpolated. "
+                "Remove the row or pass {0}.",
+                Argument("missing", "drop"),
+            ).within(table.where(k, column))
     rows = np.arange(len(values))
     if dates is not None and spacing is not None and spacing.gaps:
         for gap in spacing.gaps:

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from rnn_xp._checks import Argument, ParameterError
+
 __all__ = ["as_series", "cast_windows", "make_windows", "num_windows", "time_split"]
 
 _Floats: TypeAlias = NDArray[np.floating[Any]]
@@ -105,10 +107,12 @@ def num_windows(n: int, seq_length: int, horizon: int = 1) -> int:
     horizon = _integer("horizon", horizon, at_least=1)
     needed = seq_length + horizon
     if n < needed:
-        raise ValueError(
-            f"a series of {n} values is too short for seq_length={seq_length} and "
-            f"horizon={horizon}: at least {needed} values are required, {needed - n} more. "
-            "Give a longer series or a smaller seq_length or horizon."
+        raise ParameterError(
+            f"a series of {n} values is too short for {{0}} and {{1}}: at least {needed} values "
+            f"are required, {needed - n} more. Give a longer series or a smaller {{0:name}} or "
+            "{1:name}.",
+            Argument("seq_length", seq_length),
+            Argument("horizon", horizon),
         )
     return n - needed + 1
 
@@ -223,15 +227,19 @@ def time_split(values: ArrayLike, fraction: float = 0.8) -> tuple[NDArray[Any], 
     ([1.0, 2.0, 3.0, 4.0], [5.0])
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"fraction must lie between 0 and 1 (both excluded), got {fraction}.")
+        raise ParameterError(
+            "{0:name} must lie between 0 and 1 (both excluded), got {0:value}.",
+            Argument("fraction", fraction),
+        )
     array = np.asarray(values)
     if array.ndim == 0:
         raise ValueError("values must have a time axis, got a scalar.")
     cut = int(fraction * len(array))
     if cut in (0, len(array)):
-        raise ValueError(
-            f"fraction={fraction} of {len(array)} values leaves "
-            f"{cut} for training and {len(array) - cut} for testing: both parts need at least 1."
+        raise ParameterError(
+            f"{{0}} of {len(array)} values leaves {cut} for training and {len(array) - cut} for "
+            "testing: both parts need at least 1.",
+            Argument("fraction", fraction),
         )
     return array[:cut], array[cut:]
 
@@ -245,5 +253,7 @@ def _integer(name: str, value: int, at_least: int | None = None) -> int:
     if number is None or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__}).")
     if at_least is not None and number < at_least:
-        raise ValueError(f"{name} must be at least {at_least}, got {number}.")
+        raise ParameterError(
+            f"{{0:name}} must be at least {at_least}, got {{0:value}}.", Argument(name, number)
+        )
     return number

@@ -1,9 +1,10 @@
-"""Forecasting: `Forecaster` for whatever people have; one series split and judged.
+"""Forecasting: series in, judged forecasts out.
 
 - `forecaster`: the class people use; `panel` reads what they give, `design` and `targets` make
-  scaled windows of it, `training` and `predictor` are its two halves;
-- `intervals`: conformal prediction; `backtest` and `judging`: what forecasts are worth;
-- `split`: a series in two parts, as ``rnn-xp train`` takes it.
+  scaled windows of it, `prepared` and `training` train on them;
+- `fitted`: what a training leaves, which `predictor` forecasts with and `files` keeps;
+- `intervals`: conformal prediction; `backtest`, `judging`, `metrics` and `baselines`: what
+  forecasts are worth.
 """
 
 from rnn_xp.forecasting.backtest import Backtest
@@ -15,16 +16,13 @@ from rnn_xp.forecasting.judging import (
     score_table,
     verdict,
 )
-from rnn_xp.forecasting.split import SplitSeries, split_series
 
 __all__ = [
     "Backtest",
     "Forecaster",
     "Score",
-    "SplitSeries",
     "compare",
     "follows_last_value",
     "score_table",
-    "split_series",
     "verdict",
 ]

@@ -1,9 +1,8 @@
-"""Forecasts made one after the other, and what they were worth beside the baselines."""
+"""Forecasts from one origin after another, and their scores beside the baselines."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +23,7 @@ from rnn_xp.forecasting.judging import (
 )
 from rnn_xp.forecasting.panel import Panel
 from rnn_xp.forecasting.predictor import Predictor
+from rnn_xp.forecasting.prepared import Prepared, prepare
 from rnn_xp.forecasting.settings import Settings
 
 __all__ = [
@@ -50,7 +50,7 @@ class Judged:
     ----------
     name : str
     origins : ndarray (M,)
-        Row of the series that each forecast begins with; all before it was known.
+        Row of the series with which each forecast begins; all rows before it were known.
     truth, forecast : ndarray (M, steps)
         In original units.
     low, high : ndarray (M, steps) or None
@@ -75,19 +75,19 @@ class Judged:
 
 @dataclass(frozen=True)
 class Backtest:
-    """What forecasts were worth; ``print`` it.
+    """Judgement of forecasts; ``print`` it.
 
     Attributes
     ----------
     series : tuple of Judged
     scores : list of Score
-        Of the baselines, and of the network last. Of several series, pooled, each divided by the
-        standard deviation of its training part.
+        Scores of the baselines and, last, of the network. Several series are pooled, each divided
+        by the standard deviation of its training part.
     metrics : dict of str to float
-        Of the network: rmse, mae, mase, skill, r2, bias; smape where all is positive; with
-        intervals coverage, width, and the pinball loss, the mean of that of their two ends.
+        Metrics of the network: rmse, mae, mase, skill, r2, bias; smape if all values are positive;
+        with intervals also coverage, width, and the mean pinball loss of their two ends.
     per_step : dict of str to list of float
-        The same by step.
+        The same metrics for each step.
     verdict : str
     notes : list of str
         Plain words on what to beware of.
@@ -108,20 +108,28 @@ class Backtest:
         steps = self.series[0].truth.shape[1]
         what = f"{len(self.series[0].origins)} forecasts of {steps} step{'s' * (steps > 1)}"
         unit = "" if only else " (errors in standard deviations)"
-        lines = [f"{what}{'' if only else f', {len(self.series)} series'}{unit}"]
-        lines += score_table(self.scores)
+        title = f"{what}{'' if only else f', {len(self.series)} series'}{unit}"
+        return "\n".join([title, *self.table(), *(f"note     {n}" for n in self.notes)])
+
+    def table(self, unit: str = "") -> list[str]:
+        """Return lines of the scores, the intervals and the verdict.
+
+        Parameters
+        ----------
+        unit : str
+            Unit of the series.
+        """
+        lines = score_table(self.scores, unit)
         if self.level is not None:
             lines.append(
                 f"interval {100 * self.level:g} %: covers {100 * self.metrics['coverage']:.1f} %, "
                 f"mean width {self.metrics['width']:.4g}"
             )
-        return "\n".join(
-            [*lines, f"verdict  {self.verdict}", *(f"note     {n}" for n in self.notes)]
-        )
+        return [*lines, f"verdict  {self.verdict}"]
 
 
 def judge(parts: tuple[Judged, ...], name: str, level: float | None) -> Backtest:
-    """Score what was forecast, of one series or of several together."""
+    """Score the forecasts of one series, or of several together."""
     if not parts:
         raise ValueError("there are no values, or none without a gap, to judge forecasts by.")
     scales = [1.0] if len(parts) == 1 else [float(np.std(part.train)) or 1.0 for part in parts]
@@ -133,18 +141,18 @@ def judge(parts: tuple[Judged, ...], name: str, level: float | None) -> Backtest
     forecasts = {b: pooled([part.baselines[b] for part in parts]) for b in shared}
     forecasts[name] = pooled([part.forecast for part in parts])
     truth = pooled([part.truth for part in parts])
-    # Changes across the seam of two series would be none.
-    train = parts[0].train if len(parts) == 1 else pooled([part.train for part in parts])
-    scores = compare(truth, forecasts, train)
+    # Each series by itself: the step from the end of one to the start of the next is no change.
+    trains = [(len(part.truth), part.train / s) for part, s in zip(parts, scales, strict=True)]
+    scores = compare(truth, forecasts, trains)
     bounds: tuple[_Floats, ...] | None = None
     if level is not None:
         bounds = tuple(pooled([getattr(p, side) for p in parts]) for side in ("low", "high"))
-    own, reference = forecasts[name], forecasts["persistence"]
-    whole = measures(truth, own, reference, train, bounds, level)
+    judged, reference = forecasts[name], forecasts["persistence"]
+    whole = measures(truth, judged, reference, trains, bounds, level)
     columns = []
     for k in range(truth.shape[1]):
         ends = bounds and tuple(bound[:, k] for bound in bounds)
-        columns.append(measures(truth[:, k], own[:, k], reference[:, k], train, ends, level))
+        columns.append(measures(truth[:, k], judged[:, k], reference[:, k], trains, ends, level))
     shared_keys = [key for key in whole if all(key in column for column in columns)]
     per_step = {key: [column[key] for column in columns] for key in shared_keys}
     last = pooled([part.baselines["persistence"][:, 0] for part in parts])
@@ -180,7 +188,7 @@ def make_judged(
 
 
 def as_dict(result: Backtest) -> dict[str, Any]:
-    """What a file of JSON shall say."""
+    """Return a backtest as JSON can hold it."""
     scores: list[Mapping[str, Any]] = [vars(score) for score in result.scores]
     return {
         "scores": scores, "metrics": result.metrics, "per_step": result.per_step,
@@ -197,15 +205,25 @@ def judge_forecasts(
     stride: int = 1,
     most: int | None = None,
     errors: _Floats | None = None,
+    trains: Sequence[int] | None = None,
 ) -> tuple[Judged, ...]:
-    """Forecast from these rows on, where the training part ends, and put the truth beside it.
+    """Forecast from one row after another, and put the truth beside it.
 
-    ``most`` limits the forecasts of a series. Without ``errors`` of forecasts before there are no
-    intervals. A series with nothing to judge by is left out.
+    Parameters
+    ----------
+    settings, predictor, panel, designs : of what was trained, and the series to judge it on
+    starts, stride, most, trains : as for `rnn_xp.forecasting.fitted.Fitted.judge_rows`
+    errors : ndarray (n, horizon), optional
+        Errors of forecasts before; there are no intervals without.
+
+    Returns
+    -------
+    tuple of Judged
+        A series with nothing to judge by is left out.
     """
     parts = []
-    for name, column, design, start in zip(
-        panel.names, panel.columns, designs, starts, strict=True
+    for name, column, design, start, train in zip(
+        panel.names, panel.columns, designs, starts, trains or starts, strict=True
     ):
         origins = origins_of(column, start, settings.horizon, stride, most)
         if not len(origins):
@@ -217,7 +235,7 @@ def judge_forecasts(
             settings.intervals, settings.level, levels, truth, errors, design.unit, stride
         )
         parts.append(
-            make_judged(name, design.levels, start, origins, forecast, bounds, settings.seq_length)
+            make_judged(name, design.levels, train, origins, forecast, bounds, settings.seq_length)
         )
     return tuple(parts)
 
@@ -225,7 +243,7 @@ def judge_forecasts(
 def origins_of(
     column: _Floats, start: int, horizon: int, stride: int, most: int | None = None
 ) -> NDArray[np.intp]:
-    """Rows from ``start`` on, ``most`` strides far, from which ``horizon`` values are known."""
+    """Return at most ``most`` rows from ``start`` on whose next ``horizon`` values are known."""
     stop = len(column) - horizon + 1
     rows = np.arange(start, stop if most is None else min(stop, start + most * stride), stride)
     known = ~np.isnan(column[rows[:, None] + np.arange(horizon)]).any(axis=1)
@@ -234,7 +252,7 @@ def origins_of(
 
 
 def row_of(start: float | int, rows: int) -> int:
-    """Where the part to forecast begins."""
+    """Return the row with which the part to forecast begins."""
     if isinstance(start, bool) or not isinstance(start, int | float):
         raise TypeError(f"start must be a share or a row, got {start!r}.")
     row = int(start * rows) if isinstance(start, float) else start
@@ -244,7 +262,7 @@ def row_of(start: float | int, rows: int) -> int:
 
 
 def chained(parts: list[Judged]) -> Judged:
-    """Forecasts of one series by networks that were trained one after the other."""
+    """Join forecasts of one series by networks that were trained one after the other."""
     first = parts[0]
     names = [name for name in first.baselines if all(name in part.baselines for part in parts)]
 
@@ -261,38 +279,56 @@ def chained(parts: list[Judged]) -> Judged:
 
 
 def run(
-    forecaster: Any, panel: Panel, tables: Any, starts: list[int], stride: int,
-    every: int | None,
+    settings: Settings, fit: Callable[[Prepared], Any], panel: Panel, tables: Any,
+    starts: list[int], stride: int, every: int | None,
 ) -> Backtest:  # fmt: skip
-    """Train copies of a forecaster and judge them, see `Forecaster.backtest`."""
-    past, future = _given(panel, tables)
+    """Train and judge, see `rnn_xp.Forecaster.backtest`.
+
+    Parameters
+    ----------
+    settings : Settings
+    fit : callable
+        Trains on what was prepared, and returns a `rnn_xp.forecasting.fitted.Fitted`.
+    panel : Panel
+    tables : past and future features of each series
+    starts : list of int
+        Row of each series with which its rest begins.
+    stride : int
+        Steps between two origins.
+    every : int or None
+        Origins between two trainings; None to train once.
+
+    Returns
+    -------
+    Backtest
+    """
+    past, future = _features(panel, tables)
 
     def trained_before(ends: list[int]) -> Any:
-        fresh = copy.copy(forecaster).set_params(verbose=False)
-        cut = [
+        seen = [
             kind and {n: kind[n][:end] for n, end in zip(panel.names, ends, strict=True)}
             for kind in (past, future)
         ]
-        return fresh.fit_panel(panel.before(ends), *cut)
+        return fit(prepare(settings, panel.before(ends), *seen))
 
     if every is None:
         once: Backtest = trained_before(starts).evaluate_rows(panel, past, future, starts, stride)
         return once
     pieces: dict[str, list[Judged]] = {}
     rows = max(
-        len(column) - forecaster.horizon + 1 - at
+        len(column) - settings.horizon + 1 - at
         for at, column in zip(starts, panel.columns, strict=True)
     )
     for first in range(0, rows, every * stride):
         ends = [at + first for at in starts]
         for part in trained_before(ends).judge_rows(panel, past, future, ends, stride, every):
             pieces.setdefault(part.name, []).append(part)
-    level = None if forecaster.intervals is None else forecaster.level
-    return judge(tuple(map(chained, pieces.values())), forecaster.cell, level)
+    level = None if settings.intervals is None else settings.level
+    return judge(tuple(map(chained, pieces.values())), settings.cell, level)
 
 
-def _given(panel: Panel, tables: tuple[list[Any], list[Any]]) -> list[Mapping[str, Any] | None]:
-    """Features as `rnn_xp.Forecaster.fit` takes them."""
+def _features(panel: Panel, tables: tuple[list[Any], list[Any]]) -> list[Mapping[str, Any] | None]:
+    """Return features as `rnn_xp.Forecaster.fit` takes them."""
     return [
         dict(zip(panel.names, kind, strict=True)) if kind[0].shape[1] else None for kind in tables
     ]

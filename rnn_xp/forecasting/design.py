@@ -27,14 +27,14 @@ _Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Windows:
-    """What a network is given, and asked for.
+    """Windows as a network gets them.
 
     Attributes
     ----------
     x : ndarray (N, T, I)
         Scaled.
     mask : ndarray (N, T) of bool
-        Where a value was known.
+        True where a value is known.
     last : ndarray (N,)
         The last known level of each window.
     """
@@ -53,7 +53,7 @@ class Design:
     target : str
         See `rnn_xp.forecasting.targets`.
     scaler : Scaler
-        Of z and all features, fitted on the training part.
+        Scaler of z and all features, fitted on the training part.
     levels : ndarray (n,)
         The series in original units, gaps filled forward.
     z : ndarray (n',)
@@ -61,10 +61,10 @@ class Design:
     past, future : ndarray (n', k)
         Scaled features.
     known : ndarray (n',) of bool
-        Where z is not missing.
+        True where z is not missing.
     unit : float
-        What errors are measured in, so that those of several series can be put together: the
-        standard deviation of the training part.
+        Unit of errors, so that errors of several series can be pooled: the standard deviation of
+        the training part.
     """
 
     target: str
@@ -78,11 +78,11 @@ class Design:
 
     @property
     def offset(self) -> int:
-        """Rows that differencing has taken from the start."""
+        """Number of rows that differencing has taken from the start."""
         return len(self.levels) - len(self.z)
 
     def windows(self, ends: NDArray[np.intp], seq_length: int, reach: int, ahead: Any) -> Windows:
-        """Windows whose last row comes just before row ``end`` of the series.
+        """Return windows whose last row comes just before row ``end`` of the series.
 
         Parameters
         ----------
@@ -104,26 +104,26 @@ class Design:
         return Windows(x, mask, self.levels[ends - 1])
 
     def targets(self, ends: NDArray[np.intp], steps: int) -> tuple[_Floats, _Bools]:
-        """Scaled z (N, steps) from row ``end`` on, and which rows miss none of them."""
+        """Return scaled z (N, steps) from row ``end`` on, and True for rows without gaps."""
         at = (ends - self.offset)[:, None] + np.arange(steps)
         return self.z[at], self.known[at].all(axis=1)
 
     def scaled_future(self, rows: _Floats) -> _Floats:
-        """Future features (A, k) in original units, scaled."""
+        """Scale future features (A, k)."""
         first = 1 + self.past.shape[1]
         offset, scale = (np.asarray(v[first:]) for v in (self.scaler.offset, self.scaler.scale))
         scaled: _Floats = (rows - offset) / scale
         return scaled
 
     def tail(self, seq_length: int) -> Design:
-        """The last rows, which forecasts of what follows are made from."""
+        """Return the last rows, from which the next values are forecast."""
         rows = slice(-seq_length, None)
         parts = (self.z[rows], self.past[rows], self.future[rows], self.known[rows])
         levels = self.levels[-(seq_length + self.offset) :]
         return Design(self.target, self.scaler, levels, *parts, self.unit)
 
     def to_levels(self, z: _Floats, last: _Floats) -> _Floats:
-        """Scaled forecasts (N, steps) in original units."""
+        """Return scaled forecasts (N, steps) in original units."""
         return from_target(self.target, self.scaler.inverse_target(z), last)
 
 
@@ -149,7 +149,7 @@ def make_design(
         A kind to fit on the first ``train`` rows, or one that was fitted.
     train : int
     unit : float, optional
-        Of the series that the scaler was fitted on.
+        Unit of the series that the scaler was fitted on.
     """
     known = ~np.isnan(values)
     levels = fill_forward(values)
@@ -171,7 +171,7 @@ def make_design(
 
 
 def fill_forward(values: _Floats) -> _Floats:
-    """Put the last known value in the place of each missing one; the first known at the start."""
+    """Replace missing values by the last known one, and at the start by the first known one."""
     known = np.flatnonzero(~np.isnan(values))
     if len(known) == len(values):
         return values

@@ -1,43 +1,51 @@
-"""A fitted `Forecaster` in a file: settings, networks, scalers, errors, and the last windows."""
+"""A fitted `Forecaster` in a file: settings, networks, scalers, errors, and the last windows.
+
+The parameters of the first network have their own names, those of further ones (`n_seeds`) are
+``network1.layer0.w_xh``, ... Other kinds of files that hold a network and its scaler are read as
+forecasters that have no series yet: the checkpoints of a training, and the models of runs before
+the Forecaster trained them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rnn_xp import checkpoint
-from rnn_xp.backend import Backend, get_backend, to_numpy
+from rnn_xp._typing import Params
+from rnn_xp.backend import Backend, to_numpy
 from rnn_xp.checkpoint import CheckpointError
 from rnn_xp.data.scalers import Scaler
 from rnn_xp.forecasting.design import Design
+from rnn_xp.forecasting.fitted import Fitted, make_predictor
 from rnn_xp.forecasting.panel import Panel, frequency_of
-from rnn_xp.forecasting.predictor import Predictor
+from rnn_xp.forecasting.settings import Settings
 from rnn_xp.network import Network
 
-__all__ = ["load_into", "save_to"]
+__all__ = ["describe", "load_fitted", "of_network", "save_fitted"]
 
-_SCHEMA = 1
+_SCHEMA = 2
 _NOT_SAVED = ("optimizer", "backend")
 _PARTS = ("levels", "z", "past", "future", "known")
 
 
-def save_to(path: str | Path, forecaster: Any) -> None:
-    """Write what `load_into` needs; the file is whole or is not there."""
-    predictor, panel = forecaster.predictor_, forecaster._panel
-    arrays: dict[str, Any] = {"errors": forecaster._errors}
+def save_fitted(path: str | Path, fitted: Fitted) -> None:
+    """Write what `load_fitted` needs; the file is whole or is not there."""
+    settings, predictor, panel = fitted.settings, fitted.predictor, fitted.panel
+    arrays: dict[str, Any] = {"errors": fitted.errors}
     for k, params in enumerate(predictor.networks):
-        arrays |= {f"network{k}.{name}": to_numpy(p) for name, p in params.items()}
-    for k, design in enumerate(forecaster._designs):
-        tail = design.tail(forecaster.seq_length)
+        arrays |= {_prefix(k) + name: to_numpy(p) for name, p in params.items()}
+    for k, design in enumerate(fitted.designs):
+        tail = design.tail(settings.seq_length)
         arrays |= {f"series{k}.{part}": np.asarray(getattr(tail, part), float) for part in _PARTS}
-    settings = {n: v for n, v in forecaster.get_params().items() if n not in _NOT_SAVED}
     about = {
         "forecaster": _SCHEMA,
-        "settings": settings,
+        "settings": _plain(settings),
         "network": dataclasses.asdict(predictor.net),
         "series": [
             {
@@ -48,7 +56,7 @@ def save_to(path: str | Path, forecaster: Any) -> None:
                 "index": _describe(index),
             }
             for name, rows, design, index in zip(
-                panel.names, forecaster._rows, forecaster._designs, panel.indices, strict=True
+                panel.names, fitted.rows, fitted.designs, panel.indices, strict=True
             )
         ],
         "kind": panel.kind,
@@ -56,55 +64,147 @@ def save_to(path: str | Path, forecaster: Any) -> None:
     checkpoint.save(path, arrays, about)
 
 
-def load_into(forecaster: Any, path: str | Path, backend: Backend | None) -> None:
-    """Make a new forecaster the one of a file.
+def describe(settings: Settings, scaler: Scaler) -> dict[str, Any]:
+    """Return metadata with which a file of one network's parameters becomes a forecaster."""
+    return {
+        "scaler": dataclasses.asdict(scaler),
+        "seq_length": settings.seq_length,
+        "horizon": settings.horizon,
+        "settings": _plain(settings),
+    }
+
+
+def load_fitted(path: str | Path, backend: Backend) -> Fitted:
+    """Read a forecaster, or a network with its scaler.
+
+    Parameters
+    ----------
+    path : path
+        A file, or the folder of a run, whose model.safetensors is read.
+    backend : Backend
+
+    Returns
+    -------
+    Fitted
 
     Raises
     ------
     CheckpointError
         If the file is damaged, of another kind or of another version.
     """
+    path = Path(path)
+    path = path / "model.safetensors" if path.is_dir() else path
     arrays, about = checkpoint.load(path)
     schema = about.get("forecaster")
-    if schema is None:
+    if schema is None and not ("network" in about and "scaler" in about):
         raise CheckpointError(f"{path} holds no Forecaster.")
-    if schema != _SCHEMA:
+    if schema not in (None, _SCHEMA):
         raise CheckpointError(
             f"{path} is of schema {schema}, but this version of rnn_xp reads {_SCHEMA}."
         )
-    backend = get_backend() if backend is None else backend
     try:
-        forecaster.set_params(**about["settings"])
-        forecaster.check()
-        net = Network(**about["network"])
-        networks = tuple(
-            {name: backend.asarray(arrays[f"network{k}.{name}"]) for name in net.shapes}
-            for k in range(forecaster.n_seeds)
-        )
-        series = about["series"]
-        designs = []
-        for k, each in enumerate(series):
-            parts = {part: arrays[f"series{k}.{part}"] for part in _PARTS}
-            parts["known"] = parts["known"] > 0.0
-            unit = float(each["unit"])
-            designs.append(Design(forecaster.target, Scaler(**each["scaler"]), **parts, unit=unit))
-        names = tuple(each["name"] for each in series)
-        indices = tuple(_rebuild(each["index"]) for each in series)
-        columns = tuple(design.levels for design in designs)
-        forecaster._panel = Panel(about["kind"], names, columns, indices)
-        forecaster._rows = [int(each["rows"]) for each in series]
-        forecaster._errors = arrays["errors"]
+        if schema is None:
+            return _network_alone(arrays, about, backend)
+        return _forecaster(arrays, about, backend)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} does not fit its own description: {error}.") from error
-    forecaster._designs = designs
-    forecaster.predictor_ = Predictor(
-        net, networks, backend, forecaster.seq_length, forecaster.reach,
-        len(forecaster.levels_of_quantiles),
+        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{path} does not fit its own description: {what}.") from error
+
+
+def of_network(net: Network, params: Params, backend: Backend, about: Mapping[str, Any]) -> Fitted:
+    """Return the forecaster of a network that was trained elsewhere, which has no series yet.
+
+    Parameters
+    ----------
+    net : Network
+    params : Params
+    backend : Backend
+    about : mapping
+        Metadata of `describe`; of these, ``settings`` may be missing.
+
+    Returns
+    -------
+    Fitted
+    """
+    scaler = Scaler(**about["scaler"])
+    if "settings" in about:
+        settings = Settings(**about["settings"])
+    else:
+        shared = {field.name for field in dataclasses.fields(Settings)}
+        settings = Settings(
+            seq_length=int(about["seq_length"]), horizon=int(about["horizon"]),
+            linear=bool(net.linear_lags), scaler=scaler.kind, intervals=None, validation=None,
+            patience=None,
+            **{name: v for name, v in dataclasses.asdict(net).items() if name in shared},
+        )  # fmt: skip
+        if net.output_size != settings.horizon:
+            raise ValueError(
+                f"a horizon of {settings.horizon} does not fit {net.output_size} outputs"
+            )
+    settings.check()
+    columns, empty = len(scaler.offset), np.empty(0)
+    design = Design(
+        settings.target, scaler, empty, empty, np.empty((0, columns - 1)), np.empty((0, 0)),
+        np.empty(0, bool), unit=1.0,
     )  # fmt: skip
+    predictor = make_predictor(settings, net, (params,), backend)
+    panel = Panel("array", ("series",), (empty,), (None,))
+    return Fitted(settings, predictor, panel, (design,), (0,), np.empty((0, settings.horizon)))
+
+
+def _network_alone(arrays: dict[str, Any], about: dict[str, Any], backend: Backend) -> Fitted:
+    if about.get("schema") != 1:
+        raise ValueError(f"it has schema {about.get('schema')!r}, but this version reads 1")
+    net = Network(**about["network"])
+    if "training" in about:  # beside the parameters there is what the training needs
+        arrays = {name: array for name, array in arrays.items() if name in net.shapes}
+    return of_network(net, _params(net, arrays, backend), backend, about)
+
+
+def _forecaster(arrays: dict[str, Any], about: dict[str, Any], backend: Backend) -> Fitted:
+    settings, net = Settings(**about["settings"]), Network(**about["network"])
+    settings.check()
+    errors = arrays.pop("errors")
+    designs = []
+    for k, each in enumerate(about["series"]):
+        parts = {part: arrays.pop(f"series{k}.{part}") for part in _PARTS}
+        parts["known"] = parts["known"] > 0.0
+        scaler, unit = Scaler(**each["scaler"]), float(each["unit"])
+        designs.append(Design(settings.target, scaler, **parts, unit=unit))
+    networks = tuple(
+        _params(net, {name: arrays.pop(_prefix(k) + name) for name in net.shapes}, backend)
+        for k in range(settings.n_seeds)
+    )
+    if arrays:
+        raise ValueError(f"{min(arrays)!r} is not known")
+    series = about["series"]
+    panel = Panel(
+        about["kind"],
+        tuple(each["name"] for each in series),
+        tuple(design.levels for design in designs),
+        tuple(_rebuild(each["index"]) for each in series),
+    )
+    predictor = make_predictor(settings, net, networks, backend)
+    rows = tuple(int(each["rows"]) for each in series)
+    return Fitted(settings, predictor, panel, tuple(designs), rows, errors)
+
+
+def _params(net: Network, arrays: dict[str, Any], backend: Backend) -> Params:
+    if {name: array.shape for name, array in arrays.items()} != net.shapes:
+        raise ValueError("names or shapes do not match its network")
+    return {name: backend.asarray(arrays[name]) for name in net.shapes}
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    return {name: v for name, v in settings.get_params().items() if name not in _NOT_SAVED}
+
+
+def _prefix(number: int) -> str:
+    return f"network{number}." if number else ""
 
 
 def _describe(index: Any) -> dict[str, Any] | None:
-    """What of a pandas index says how it goes on."""
+    """Describe how a pandas index continues."""
     if index is None:
         return None
     if index.dtype.kind in "iu" and len(index) > 1:
@@ -116,7 +216,7 @@ def _describe(index: Any) -> dict[str, Any] | None:
 
 
 def _rebuild(about: dict[str, Any] | None) -> Any:
-    """An index that goes on as the one that was described."""
+    """Return an index that goes on as the one that was described."""
     if about is None:
         return None
     pandas = importlib.import_module("pandas")

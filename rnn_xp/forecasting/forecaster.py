@@ -6,30 +6,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.backend import Backend, get_backend
-from rnn_xp.forecasting.backtest import (
-    Backtest,
-    Judged,
-    judge,
-    judge_forecasts,
-    row_of,
-    run,
-)
-from rnn_xp.forecasting.design import make_design
-from rnn_xp.forecasting.files import load_into, save_to
-from rnn_xp.forecasting.intervals import check_level, conformal_radii
-from rnn_xp.forecasting.panel import Panel, as_panel
+from rnn_xp.forecasting.backtest import Backtest, row_of, run
+from rnn_xp.forecasting.files import load_fitted, save_fitted
+from rnn_xp.forecasting.fitted import Fitted, finish
+from rnn_xp.forecasting.panel import as_panel
 from rnn_xp.forecasting.predictor import Predictor
-from rnn_xp.forecasting.settings import Settings, check_ahead, check_data
-from rnn_xp.forecasting.training import cut, first_validated, joined, train
-from rnn_xp.network import Network
+from rnn_xp.forecasting.prepared import Prepared, prepare
+from rnn_xp.forecasting.settings import Settings, check_data
+from rnn_xp.forecasting.training import train
 
-__all__ = ["Forecaster"]
+__all__ = ["Forecaster", "NotFittedError"]
 
-_Floats = NDArray[np.float64]
+_TRAINING = {"workers", "memory_budget", "callbacks", "comm", "reduction", "resume"}
+
+
+class NotFittedError(ValueError, AttributeError):
+    """Raised by a `Forecaster` that was not fitted yet."""
 
 
 class Forecaster(Settings):
@@ -40,12 +34,14 @@ class Forecaster(Settings):
     what is learnt comes on top. The last part of the series is kept for validation: it chooses the
     epoch, and its errors make the intervals.
 
+    Settings take effect at the next `fit`; forecasts are those of the settings that were fitted.
+
     Parameters
     ----------
     seq_length : int
-        T, values that a forecast is made from.
+        T, number of values that a forecast is made from.
     horizon : int
-        Steps ahead that are trained and judged.
+        Number of steps ahead that are trained and judged.
     cell, hidden_size, num_layers : as for `rnn_xp.Network`
     strategy : {"direct", "recursive"}
         One output for each step of the horizon; or a network for one step that is fed with its own
@@ -54,7 +50,7 @@ class Forecaster(Settings):
         What the network forecasts, see `rnn_xp.forecasting.targets`. A series with a trend needs
         one of the latter two.
     linear : bool
-        Whether there is a linear path.
+        If True, a linear path from the window to the forecast runs beside the network.
     scaler : {"standard", "minmax", "none"}
         Fitted on the training part, for each series and feature.
     missing : {"error", "mask"}
@@ -65,27 +61,33 @@ class Forecaster(Settings):
     level : float
         Nominal coverage of the intervals.
     optimizer : Optimizer, optional
-        L-BFGS by default; Adam with a cosine schedule for quantiles.
+        By default L-BFGS; Adam with a cosine schedule for quantiles, minibatches and dropout.
     epochs, batch_size, patience : as for `rnn_xp.fit`
-    validation : float
-        Share of the windows to validate on, the last ones, after a gap.
+    validation : float or None
+        Share of the windows to validate on, the last ones, after a gap. With None all are trained
+        on, the last parameters are kept, and no errors are known to make intervals of.
     n_seeds : int
-        Networks from different seeds, whose mean is the forecast.
+        Number of networks, from different seeds, whose mean is the forecast.
     random_state : int
+        Seed of the first network; the others follow it.
     backend : Backend, optional
         `rnn_xp.get_backend` by default.
     verbose : bool
-        Whether `fit` prints how the forecasts of the validation part compare with the baselines.
+        If True, `fit` prints how the forecasts of the validation part compare with the baselines.
+    bidirectional, activation, read, dropout, recurrent_dropout, layer_norm, residual, reset_after
+        As for `rnn_xp.Network`.
 
     Attributes
     ----------
-    report_ : Backtest
-        Of the validation part. It has chosen the epoch, so this flatters a little; `backtest` does
-        not.
+    report_ : Backtest or None
+        Judgement of the validation part. It has chosen the epoch, so this flatters a little;
+        `backtest` does not. None without validation.
     predictor_ : rnn_xp.forecasting.predictor.Predictor
         The network, and its parameters by seed.
     history_ : list of dict
-        Of the trainings, see `rnn_xp.FitResult`.
+        History of each training, see `rnn_xp.FitResult`.
+    results_ : list of FitResult
+        The trainings, by seed.
 
     Notes
     -----
@@ -109,7 +111,9 @@ class Forecaster(Settings):
     ((3,), True)
     """
 
-    def fit(self, series: Any, *, past: Any = None, future: Any = None) -> Forecaster:
+    def fit(
+        self, series: Any, *, past: Any = None, future: Any = None, **training: Any
+    ) -> Forecaster:
         """Train.
 
         Parameters
@@ -120,6 +124,9 @@ class Forecaster(Settings):
             Features that are known up to now. One for all series, or one for each.
         future : array (n, k) or DataFrame, or mapping of names to those, optional
             Features that are known ahead, such as the calendar; `predict` needs those to come.
+        **training
+            Further arguments of `rnn_xp.fit` on how it computes: ``workers``, ``memory_budget``,
+            ``callbacks``, ``comm``, ``reduction``, and ``resume``, for one network only.
 
         Returns
         -------
@@ -132,58 +139,37 @@ class Forecaster(Settings):
             For settings that contradict each other, a series that is too short, constant, not in
             order or with gaps; before anything of an earlier fit is changed.
         """
-        self.check()
-        return self.fit_panel(as_panel(series), past, future)
+        return self.fit_prepared(prepare(self, as_panel(series), past, future), **training)
 
-    def fit_panel(self, panel: Panel, past: Any, future: Any) -> Forecaster:
-        """`fit` of series that have been read."""
-        tables = check_data(self, panel, past, future)
-        reach, quantiles = self.reach, self.levels_of_quantiles
-        first = [
-            first_validated(
-                len(column), self.seq_length, self.target != "level", self.horizon, self.validation
+    def fit_prepared(self, prepared: Prepared, **training: Any) -> Forecaster:
+        """Train on series that have been read, see `fit`."""
+        settings = prepared.settings
+        if unknown := training.keys() - _TRAINING:
+            raise TypeError(
+                f"Forecaster.fit has no argument {min(unknown)!r}; {', '.join(sorted(_TRAINING))} "
+                "are passed on to rnn_xp.fit."
             )
-            for column in panel.columns
-        ]
-        designs = [
-            make_design(column, p, f, target=self.target, scaler=self.scaler, train=at)
-            for column, p, f, at in zip(panel.columns, *tables, first, strict=True)
-        ]
-        cuts = [
-            cut(design, at, self.seq_length, self.horizon, reach)
-            for design, at in zip(designs, first, strict=True)
-        ]
-        trained, validated = (joined([each[k] for each in cuts]) for k in (0, 1))
-        net = Network(
-            cell=self.cell, input_size=trained.x.shape[2], hidden_size=self.hidden_size,
-            num_layers=self.num_layers, output_size=reach * len(quantiles),
-            linear_lags=self.seq_length if self.linear else 0,
-        )  # fmt: skip
-        backend = get_backend() if self.backend is None else self.backend
-        found = [
+        if settings.n_seeds > 1 and training.get("resume") is not None:
+            raise ParameterError(
+                "a training is resumed for one network, but {0} trains several: begin it anew.",
+                Argument("n_seeds", settings.n_seeds),
+            )
+        backend = get_backend() if settings.backend is None else settings.backend
+        results = [
             train(
-                net, trained, validated, quantiles, self.optimizer, backend, epochs=self.epochs,
-                batch_size=self.batch_size, patience=self.patience, seed=self.random_state + k,
+                settings, prepared.net, prepared.trained, prepared.validated, backend,
+                settings.random_state + k, **training,
             )
-            for k in range(self.n_seeds)
+            for k in range(settings.n_seeds)
         ]  # fmt: skip
-        networks, history = (list(each) for each in zip(*found, strict=True))
-        predictor = Predictor(net, networks, backend, self.seq_length, reach, len(quantiles))
-        parts = judge_forecasts(self, predictor, panel, designs, first)
-        report = judge(parts, self.cell, None)
+        networks = tuple(r.params if r.best_params is None else r.best_params for r in results)
+        fitted, report = finish(prepared, networks, backend)
         # From here on nothing can fail: an earlier fit is replaced as a whole.
-        self.predictor_, self.history_, self.report_ = predictor, history, report
-        self._panel, self._designs = panel, designs
-        self._rows = [len(column) for column in panel.columns]
-        self._errors = np.concatenate(
-            [
-                np.abs(part.truth - part.forecast) / design.unit
-                for part, design in zip(parts, designs, strict=True)
-            ]
-        )
-        if self.verbose:
-            part = f"validation part, the last {100 * self.validation:g} % of the windows"
-            sys.stdout.write(f"{part}:\n{self.report_}\n")
+        self._fitted, self.report_, self.results_ = fitted, report, results
+        self.history_ = [result.history for result in results]
+        if settings.verbose and settings.validation is not None:
+            part = f"validation part, the last {100 * settings.validation:g} % of the windows"
+            sys.stdout.write(f"{part}:\n{report}\n")
         return self
 
     def predict(self, steps: int | None = None, *, future: Any = None) -> Any:
@@ -202,13 +188,12 @@ class Forecaster(Settings):
         array (steps,), pandas Series, array (steps, S), DataFrame or dict
             In original units, as the series were given.
         """
-        found = self._ahead(steps, future)
-        return self._panel.restore([levels[0, :, levels.shape[2] // 2] for levels in found])
+        return self.fitted.predict(steps, future)
 
     def predict_interval(
         self, steps: int | None = None, *, level: float | None = None, future: Any = None
     ) -> tuple[Any, Any]:
-        """Lower and upper ends of prediction intervals.
+        """Return the lower and upper ends of prediction intervals.
 
         Split-conformal around the forecast: they assume that errors to come are like those of the
         validation part. `backtest` and `evaluate` measure whether they are.
@@ -225,41 +210,32 @@ class Forecaster(Settings):
         -------
         low, high : as `predict`
         """
-        level = self.level if level is None else level
-        check_level(level)
-        if self.intervals is None:
-            raise ValueError("there are no intervals: intervals=None.")
-        if self.intervals == "quantile" and level != self.level:
-            raise ValueError(f"quantiles were trained for level={self.level:g} alone.")
-        found = self._ahead(steps, future)
-        count = found[0].shape[1]
-        if count > self.horizon:
-            raise ValueError(
-                f"intervals reach {self.horizon} steps, the horizon that errors are known of; "
-                f"got steps={count}. Train with a longer horizon."
-            )
-        sides = []
-        for sign, side in ((-1.0, 0), (1.0, -1)):
-            ends = []
-            for levels, design in zip(found, self._designs, strict=True):
-                if self.intervals == "quantile":
-                    ends.append(levels[0, :, side])
-                    continue
-                radii = conformal_radii(self._errors, level)[:count] * design.unit
-                ends.append(levels[0, :, 0] + sign * radii)
-            sides.append(self._panel.restore(ends))
-        return sides[0], sides[1]
+        return self.fitted.predict_interval(steps, level, future)
 
-    def _ahead(self, steps: int | None, future: Any) -> list[_Floats]:
-        """Forecasts (1, steps, Q) of each series from its end."""
-        self._require_fit()
-        steps, tables = check_ahead(self, steps, future, self._designs[0], self._panel.names)
-        found = []
-        for design, table in zip(self._designs, tables, strict=True):
-            ahead, end = design.scaled_future(table), np.asarray([len(design.levels)])
-            windows = design.windows(end, self.seq_length, self.reach, ahead)
-            found.append(self.predictor_.forecast(design, windows, ahead[None], steps))
-        return found
+    def apply(self, series: Any, *, past: Any = None, future: Any = None) -> Forecaster:
+        """Return this forecaster at the end of other values, trained as it is.
+
+        Parameters
+        ----------
+        series : as for `fit`
+            Newer values of the series, or another one; scaled as those that were trained on.
+        past, future : as for `fit`
+
+        Returns
+        -------
+        Forecaster
+            A new one, whose `predict` goes on from these values.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rnn_xp as rx
+        >>> series = np.sin(np.arange(120) / 5.0)
+        >>> f = rx.Forecaster(hidden_size=4, epochs=5, verbose=False).fit(series[:100])
+        >>> bool(np.isclose(f.apply(series[:110]).predict()[0], series[110], atol=0.1))
+        True
+        """
+        return _with(self.fitted.apply(as_panel(series), past, future))
 
     def evaluate(
         self, series: Any, *, past: Any = None, future: Any = None, stride: int = 1
@@ -272,17 +248,17 @@ class Forecaster(Settings):
             Those that were trained on **and** what came after, whole.
         past, future : as for `fit`, for the whole
         stride : int
-            Steps between two forecasts.
+            Number of steps between two forecasts.
 
         Returns
         -------
         Backtest
         """
-        self._require_fit()
-        panel, ends = as_panel(series), self._rows
-        if panel.names != self._panel.names:
-            raise ValueError(f"the series must be those of fit, {', '.join(self._panel.names)}.")
-        return self.evaluate_rows(panel, past, future, ends, stride)
+        panel, fitted = as_panel(series), self.fitted
+        if panel.names != fitted.panel.names:
+            names = ", ".join(fitted.panel.names)
+            raise ValueError(f"the series must be those of fit, {names}.")
+        return fitted.evaluate_rows(panel, past, future, fitted.rows, stride)
 
     def backtest(
         self,
@@ -296,7 +272,8 @@ class Forecaster(Settings):
     ) -> Backtest:
         """Train on the first part of a series and forecast the rest, from one origin after another.
 
-        This forecaster is left as it is; copies of it are trained.
+        This forecaster is left as it is; others are trained, with the settings that it was fitted
+        with, or, before any fit, with its own.
 
         Parameters
         ----------
@@ -304,23 +281,30 @@ class Forecaster(Settings):
         start : float or int
             Where the rest begins: a share, or a row.
         stride : int
-            Steps between two origins.
+            Number of steps between two origins.
         retrain : bool or int
-            Never after the first training; or after every so many origins, True being one, on all
-            that is known by then.
+            If an integer, train again after that many origins on all that is known by then; True
+            is 1. If False, train once.
 
         Returns
         -------
         Backtest
         """
-        self.check()
+        settings = self._fitted.settings if hasattr(self, "_fitted") else self.frozen()
+        settings.check()
         panel = as_panel(series)
         if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
-            raise ValueError(f"stride must be an integer >= 1, got {stride!r}.")
-        tables = check_data(self, panel, past, future)
+            raise ParameterError(
+                "{0:name} must be an integer >= 1, got {0:value}.", Argument("stride", stride)
+            )
+        tables = check_data(settings, panel, past, future)
         starts = [row_of(start, len(column)) for column in panel.columns]
-        every = int(retrain) if retrain else None
-        return run(self, panel, tables, starts, stride, every)
+
+        def trained(prepared: Prepared) -> Fitted:
+            return Forecaster().set_params(verbose=False).fit_prepared(prepared).fitted
+
+        quiet = Settings(**{**settings.get_params(), "verbose": False})
+        return run(quiet, trained, panel, tables, starts, stride, int(retrain) or None)
 
     def save(self, path: str | Path) -> None:
         """Write what was fitted to a safetensors file; not the optimizer and the backend.
@@ -329,18 +313,18 @@ class Forecaster(Settings):
         ----------
         path : path
         """
-        self._require_fit()
-        save_to(path, self)
+        save_fitted(path, self.fitted)
 
     @classmethod
     def load(cls, path: str | Path, backend: Backend | None = None) -> Forecaster:
-        """Read what `save` wrote, on any backend.
+        """Read what `save` or ``rnn-xp train`` wrote, on any backend.
 
-        It has all but `report_` and `history_`.
+        The result has all but `report_`, `results_` and `history_`.
 
         Parameters
         ----------
         path : path
+            The file, or the folder of a run, whose model.safetensors is read.
         backend : Backend, optional
             `rnn_xp.get_backend` by default.
 
@@ -353,37 +337,23 @@ class Forecaster(Settings):
         CheckpointError
             If the file is damaged, of another kind or of another version.
         """
-        loaded = cls()
-        load_into(loaded, path, backend)
-        return loaded
+        return _with(load_fitted(path, get_backend() if backend is None else backend))
 
-    def evaluate_rows(
-        self, panel: Panel, past: Any, future: Any, starts: list[int], stride: int
-    ) -> Backtest:
-        """Judge forecasts of every series from these rows on."""
-        parts = self.judge_rows(panel, past, future, starts, stride)
-        if missing := set(panel.names) - {part.name for part in parts}:
-            raise ValueError(
-                f"{min(missing)!r} has nowhere {self.horizon} new values together, as judging a "
-                "forecast of so many steps needs."
-            )
-        level = None if self.intervals is None else self.level
-        return judge(parts, self.cell, level)
+    @property
+    def fitted(self) -> Fitted:
+        """The model that the last fit left, frozen."""
+        if not hasattr(self, "_fitted"):
+            raise NotFittedError("this Forecaster is not fitted yet: call fit first.")
+        return self._fitted
 
-    def judge_rows(
-        self, panel: Panel, past: Any, future: Any, starts: list[int], stride: int,
-        most: int | None = None,
-    ) -> tuple[Judged, ...]:  # fmt: skip
-        """Forecast from these rows on, ``most`` times, with the scalers that were fitted."""
-        tables = check_data(self, panel, past, future)
-        designs = [
-            make_design(c, p, f, target=self.target, scaler=own.scaler, unit=own.unit, train=0)
-            for c, p, f, own in zip(panel.columns, *tables, self._designs, strict=True)
-        ]
-        return judge_forecasts(
-            self, self.predictor_, panel, designs, starts, stride, most, self._errors
-        )
+    @property
+    def predictor_(self) -> Predictor:
+        """The network, and its parameters by seed."""
+        return self.fitted.predictor
 
-    def _require_fit(self) -> None:
-        if not hasattr(self, "predictor_"):
-            raise ValueError("this Forecaster is not fitted yet: call fit first.")
+
+def _with(fitted: Fitted) -> Forecaster:
+    """Return a forecaster of a fitted model."""
+    forecaster = Forecaster(**fitted.settings.get_params())
+    forecaster._fitted = fitted
+    return forecaster

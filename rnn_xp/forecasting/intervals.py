@@ -25,26 +25,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["adaptive_radii", "check_level", "conformal_radii", "interval_bounds"]
+from rnn_xp._checks import Argument, ParameterError
+
+__all__ = ["IntervalError", "adaptive_radii", "check_level", "conformal_radii", "interval_bounds"]
 
 _RATE, _MEMORY = 0.02, 500  # of the adaptive level; errors whose quantile is taken
 
 _Floats = NDArray[np.floating[Any]]
 
 
+class IntervalError(ValueError):
+    """Too few errors are known for an interval of this level."""
+
+
 def check_level(level: float) -> None:
-    """Check that the nominal coverage is a share."""
+    """Check that the nominal coverage lies between 0 and 1."""
     if isinstance(level, bool) or not 0.0 < level < 1.0:
-        raise ValueError(f"level must be a share in (0, 1), such as 0.9, got {level!r}.")
+        raise ParameterError(
+            "{0:name} must be a share in (0, 1), such as 0.9, got {0:value}.",
+            Argument("level", level),
+        )
 
 
 def _rank(count: int, level: float) -> int:
-    """Which of so many errors, by size, is the radius; 20 * 0.9 is 18 whatever floats say."""
+    """Return the rank, by size, of the error that is the radius; 20 * 0.9 must give 18."""
     return math.ceil((count + 1) * level - 1e-9)
 
 
 def conformal_radii(errors: _Floats, level: float) -> _Floats:
-    """Radius of a split-conformal interval for each step.
+    """Return the radius of a split-conformal interval for each step.
 
     Parameters
     ----------
@@ -61,7 +70,7 @@ def conformal_radii(errors: _Floats, level: float) -> _Floats:
     Raises
     ------
     ValueError
-        If so few errors say nothing about this level.
+        If the errors are too few for this level.
 
     Examples
     --------
@@ -73,7 +82,7 @@ def conformal_radii(errors: _Floats, level: float) -> _Floats:
     rank = _rank(count, level)
     if rank > count:
         needed = next(n for n in itertools.count(count) if _rank(n, level) <= n)
-        raise ValueError(
+        raise IntervalError(
             f"an interval of {level:g} needs the errors of {needed} "
             f"windows or more, but there are {count}. Give more data, a larger validation share or "
             "a lower level."
@@ -85,7 +94,7 @@ def conformal_radii(errors: _Floats, level: float) -> _Floats:
 def adaptive_radii(
     past: _Floats, errors: _Floats, level: float, *, stride: int = 1, rate: float = _RATE
 ) -> _Floats:
-    """Radii for forecasts made one after the other, each from what was known by then.
+    """Return radii for forecasts made one after the other, each from the errors known by then.
 
     The error of step j of a forecast is known j steps after it was made, and used from then on.
 
@@ -99,7 +108,7 @@ def adaptive_radii(
     stride : int
         Steps between two forecasts.
     rate : float
-        By how much a miss moves the level, gamma of Gibbs and Candes.
+        Step size of the level, gamma of Gibbs and Candes.
 
     Returns
     -------
@@ -133,7 +142,7 @@ def interval_bounds(
     unit: float,
     stride: int,
 ) -> tuple[_Floats, _Floats] | None:
-    """Ends of the intervals of forecasts made one after the other.
+    """Return the ends of the intervals of forecasts made one after the other.
 
     Parameters
     ----------
@@ -155,6 +164,8 @@ def interval_bounds(
         return None
     if kind == "quantile":
         return levels[:, :, 0], levels[:, :, -1]
+    if not len(past):  # such as those of a network that was trained elsewhere
+        return None
     forecast = levels[:, :, 0]
     if kind == "split":
         radii = np.broadcast_to(conformal_radii(past, level), forecast.shape)

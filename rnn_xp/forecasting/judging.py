@@ -1,9 +1,9 @@
-"""What a forecast is worth: scores beside the baselines, and plain words about them."""
+"""Scores of forecasts beside the baselines, and plain words about them."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,11 @@ class Score:
     rmse_per_step: tuple[float, ...]
 
 
-def compare(truth: _Floats, forecasts: Mapping[str, _Floats], train: _Floats) -> list[Score]:
+def compare(
+    truth: _Floats,
+    forecasts: Mapping[str, _Floats],
+    train: _Floats | Sequence[tuple[int, _Floats]],
+) -> list[Score]:
     """Score forecasts of the same targets.
 
     Parameters
@@ -55,8 +59,9 @@ def compare(truth: _Floats, forecasts: Mapping[str, _Floats], train: _Floats) ->
         In original units.
     forecasts : mapping of str to ndarray (N, horizon)
         In original units; must have ``"persistence"``, against which skill is measured.
-    train : ndarray (n,)
-        The training part, whose changes MASE is measured by.
+    train : ndarray (n,), or sequence of (int, ndarray (n,))
+        Training part, whose changes MASE is measured by. Of several series, whose rows follow each
+        other: the number of rows and the training part of each.
 
     Returns
     -------
@@ -64,8 +69,9 @@ def compare(truth: _Floats, forecasts: Mapping[str, _Floats], train: _Floats) ->
         In the order given.
     """
     reference, scores = forecasts["persistence"], []
+    trains = [(len(truth), train)] if isinstance(train, np.ndarray) else train
     for name, forecast in forecasts.items():
-        found = measures(truth, forecast, reference, train)
+        found = measures(truth, forecast, reference, trains)
         scores.append(
             Score(
                 name=name,
@@ -84,14 +90,14 @@ def compare(truth: _Floats, forecasts: Mapping[str, _Floats], train: _Floats) ->
 
 
 def measures(
-    truth: _Floats, forecast: _Floats, persistence: _Floats, train: _Floats,
+    truth: _Floats, forecast: _Floats, persistence: _Floats, trains: Sequence[tuple[int, _Floats]],
     bounds: tuple[_Floats, ...] | None = None, level: float | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """All metrics of `rnn_xp.forecasting.metrics` that are defined for these."""
+    """Return all metrics of `rnn_xp.forecasting.metrics` that are defined for these."""
     defined: dict[str, Callable[[], float]] = {
         "rmse": lambda: metrics.rmse(truth, forecast),
         "mae": lambda: metrics.mae(truth, forecast),
-        "mase": lambda: metrics.mase(truth, forecast, train),
+        "mase": lambda: _pooled_mase(truth, forecast, trains),
         "skill": lambda: metrics.skill(truth, forecast, persistence),
         "r2": lambda: metrics.r2(truth, forecast),
         "bias": lambda: metrics.bias(truth, forecast),
@@ -114,10 +120,20 @@ def measures(
     return found
 
 
+def _pooled_mase(truth: _Floats, forecast: _Floats, trains: Sequence[tuple[int, _Floats]]) -> float:
+    """Return the mean over all rows, each in the mean change of its own series."""
+    total, first = 0.0, 0
+    for rows, train in trains:
+        part = slice(first, first + rows)
+        total += rows * metrics.mase(truth[part], forecast[part], train)
+        first += rows
+    return total / first
+
+
 def baseline_forecasts(
     levels: _Floats, train: int, origins: NDArray[np.intp], seq_length: int, steps: int
 ) -> dict[str, _Floats]:
-    """Forecasts (M, steps) that any model must beat, from what is known at each origin.
+    """Return forecasts (M, steps) that any model must beat, from the values before each origin.
 
     Fitted on the first ``train`` rows. The seasonal one is there if they suggest a period.
     """
@@ -139,7 +155,7 @@ def baseline_forecasts(
 
 
 def verdict(scores: list[Score]) -> str:
-    """Say in plain words whether the last forecast beats the baselines before it.
+    """Return plain words on how the last forecast compares with the baselines before it.
 
     Within 2 % of RMSE counts as level.
     """
@@ -156,7 +172,7 @@ def verdict(scores: list[Score]) -> str:
 
 
 def score_table(scores: list[Score], unit: str = "") -> list[str]:
-    """Lines of a table: RMSE and MAE in the unit of the series, MASE, and skill."""
+    """Return lines of a table: RMSE and MAE in the unit of the series, MASE, and skill."""
     width = max(len(score.name) for score in scores)
     of_unit = f" {unit}" if unit else ""
     columns = [f"RMSE{of_unit}", f"MAE{of_unit}", "MASE", "skill"]
@@ -176,7 +192,7 @@ def score_table(scores: list[Score], unit: str = "") -> list[str]:
 
 
 def follows_last_value(name: str, forecast: _Floats, truth: _Floats, last: _Floats) -> str:
-    """Say so if a forecast is no more than the last value, one step late.
+    """Return a warning if a forecast is no more than the last value, one step late.
 
     It is if the forecast of the first step correlates more with the value that was known when it
     was made than with the value that came: drawn over time it looks right, and runs behind.
@@ -184,7 +200,7 @@ def follows_last_value(name: str, forecast: _Floats, truth: _Floats, last: _Floa
     Parameters
     ----------
     name : str
-        Of the model, for the sentence.
+        Name of the model, for the sentence.
     forecast, truth : ndarray (N, horizon)
         In original units.
     last : ndarray (N,)

@@ -1,4 +1,4 @@
-"""What people hand over as data: lists, arrays, pandas objects, one series or several.
+"""Reading of data: lists, arrays, pandas objects, one series or several.
 
 pandas is not imported unless something of it was given.
 """
@@ -29,7 +29,7 @@ class Panel:
     Attributes
     ----------
     kind : {"array", "series", "frame", "dict"}
-        What was given, and so what predictions are given back as.
+        Type of the data, in which predictions are returned.
     names : tuple of str or int
         As they were given.
     columns : tuple of ndarray (n,)
@@ -44,7 +44,7 @@ class Panel:
     indices: tuple[Any, ...]
 
     def before(self, ends: Sequence[int]) -> Panel:
-        """The first so many rows of each series."""
+        """Return the rows of each series before its end."""
         columns = tuple(c[:end] for c, end in zip(self.columns, ends, strict=True))
         indices = tuple(
             None if index is None else index[:end]
@@ -53,7 +53,7 @@ class Panel:
         return Panel(self.kind, self.names, columns, indices)
 
     def restore(self, values: Sequence[NDArray[Any]]) -> Any:
-        """Predictions (steps,) of each series as the kind that was given.
+        """Return predictions (steps,) of each series in the type of the data.
 
         pandas objects get the dates that follow, where the index has a frequency.
         """
@@ -74,7 +74,7 @@ class Panel:
 
 
 def as_panel(data: Any) -> Panel:
-    """Read what was given.
+    """Read series of any supported type.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def as_rows(what: str, given: Any, names: Sequence[str], lengths: Sequence[int])
     Parameters
     ----------
     what : str
-        Their name, for messages.
+        Name of the features, for messages.
     given : array (n, k) or (n,), or DataFrame, for all series; or mapping of names to those
     names, lengths : of the series
 
@@ -310,7 +310,7 @@ def _spacing(index: Any) -> Spacing | None:
 
 
 def _following(index: Any, steps: int) -> Any:
-    """The rows that follow an index; counted from 1 where it has no frequency."""
+    """Return the index that follows; counted from 1 where there is no frequency."""
     pandas = _pandas()
     if isinstance(index, pandas.PeriodIndex):
         return pandas.period_range(index[-1] + 1, periods=steps, freq=index.freq)
@@ -336,7 +336,7 @@ def _after(moment: Any, spacing: Spacing, day: int, steps: int) -> Iterator[Any]
 
 
 def frequency_of(index: Any) -> Any:
-    """How far apart the dates of a pandas index are; None if they are not evenly spaced."""
+    """Return the frequency of a pandas index; None if its dates are not evenly spaced."""
     if getattr(index, "freq", None) is not None:
         return index.freq
     with warnings.catch_warnings():  # pandas announces another type of the answer
@@ -345,5 +345,5 @@ def frequency_of(index: Any) -> Any:
 
 
 def _pandas() -> Any:
-    """pandas, which whoever gave an index has imported already."""
+    """Return pandas, which the owner of an index has imported already."""
     return importlib.import_module("pandas")

@@ -1,8 +1,9 @@
-"""What can be chosen of a `Forecaster`, and which choices contradict each other."""
+"""The settings of a `Forecaster`, and which of them contradict each other or the data."""
 
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -10,16 +11,26 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.backend import Backend
 from rnn_xp.forecasting.design import Design
 from rnn_xp.forecasting.intervals import check_level
 from rnn_xp.forecasting.panel import Panel, as_rows
 from rnn_xp.forecasting.targets import TARGETS
+from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
 
 __all__ = ["Settings", "check_ahead", "check_data"]
 
 _STRATEGIES, _INTERVALS = ("direct", "recursive"), ("adaptive", "split", "quantile", None)
+_SIZES = {
+    "seq_length": 1, "horizon": 1, "hidden_size": 1, "num_layers": 1, "n_seeds": 1, "epochs": 1,
+    "random_state": 0,
+}  # fmt: skip
+_OF_THE_NETWORK = (
+    "cell", "hidden_size", "num_layers", "bidirectional", "activation", "read", "dropout",
+    "recurrent_dropout", "layer_norm", "residual", "reset_after",
+)  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -41,58 +52,87 @@ class Settings:
     optimizer: Optimizer | None = None
     epochs: int = 200
     batch_size: int | None = None
-    validation: float = 0.15
+    validation: float | None = 0.15
     patience: int | None = 30
     n_seeds: int = 1
     random_state: int = 0
     backend: Backend | None = None
     verbose: bool = True
+    bidirectional: bool = False
+    activation: str = "tanh"
+    read: str = "last"
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    layer_norm: bool = False
+    residual: bool = False
+    reset_after: bool = True
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Arguments of the constructor, as scikit-learn asks for them."""
+        """Return the arguments of the constructor, as scikit-learn asks for them."""
         names = (field.name for field in dataclasses.fields(self))
         return {name: getattr(self, name) for name in names}
 
     def set_params(self, **params: Any) -> Self:
-        """Change arguments of the constructor."""
+        """Change arguments of the constructor; a fitted model changes with the next fit alone."""
         if unknown := params.keys() - self.get_params().keys():
             raise ValueError(f"Forecaster has no parameter {sorted(unknown)[0]!r}.")
         for name, value in params.items():
             setattr(self, name, value)
         return self
 
+    def frozen(self) -> Settings:
+        """Return a copy that later changes leave alone, NumPy's numbers as Python's."""
+        params = self.get_params().items()
+        return Settings(**{n: v.item() if isinstance(v, np.generic) else v for n, v in params})
+
     def check(self) -> None:
-        """Raise ValueError for what is not known or contradicts itself."""
-        for name in ("seq_length", "horizon", "n_seeds", "epochs"):
-            size = getattr(self, name)
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"Forecaster: {name} must be an integer >= 1, got {size!r}.")
+        """Check the settings by themselves.
+
+        Raises
+        ------
+        ParameterError
+            If a value is unknown or out of range, or two of them contradict each other.
+        """
+        for name, low in _SIZES.items():
+            _check_whole(name, getattr(self, name), low)
         for name, valid in (
             ("strategy", _STRATEGIES), ("target", TARGETS), ("missing", ("error", "mask")),
             ("intervals", _INTERVALS),
         ):  # fmt: skip
-            if getattr(self, name) not in valid:
+            value = getattr(self, name)
+            if value not in valid:
                 listed = ", ".join(map(repr, valid))
-                raise ValueError(
-                    f"Forecaster: {name}={getattr(self, name)!r} is not known. Valid: {listed}."
-                )
+                raise ParameterError(f"{{0}} is not known. Valid: {listed}.", Argument(name, value))
         check_level(self.level)
-        if not 0.0 < self.validation < 1.0:
-            raise ValueError(
-                f"Forecaster: validation must be a share in (0, 1), got {self.validation!r}."
+        if self.validation is not None and not 0.0 < self.validation < 1.0:
+            raise ParameterError(
+                "{0:name} must be a share in (0, 1), got {0:value}.",
+                Argument("validation", self.validation),
             )
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        intervals, level = Argument("intervals", self.intervals), Argument("target", "level")
         if self.missing == "mask" and self.target != "level":
-            raise ValueError("Forecaster: missing='mask' needs target='level'.")
+            raise ParameterError("{0} needs {1}.", Argument("missing", "mask"), level)
+        if self.validation is None and self.intervals in ("adaptive", "split"):
+            raise ParameterError(
+                "{0} needs {1:name}, whose errors make the intervals. Give a share to validate on, "
+                "or {2}.",
+                intervals, Argument("validation"), Argument("intervals", None),
+            )  # fmt: skip
+        one_step = Argument("horizon", 1)
         if self.intervals == "quantile" and self.reach > 1 and self.target != "level":
-            raise ValueError(
-                "Forecaster: intervals='quantile' needs target='level' or horizon=1: quantiles of "
-                "changes do not add up."
-            )
+            raise ParameterError(
+                "{0} needs {1} or {2}: quantiles of changes do not add up.",
+                intervals, level, one_step,
+            )  # fmt: skip
         if self.intervals == "quantile" and self.strategy == "recursive" and self.horizon > 1:
-            raise ValueError(
-                "Forecaster: intervals='quantile' needs strategy='direct' or horizon=1: what is "
-                "fed back is one number, whose uncertainty would be lost."
-            )
+            raise ParameterError(
+                "{0} needs {1} or {2}: what is fed back is one number, whose uncertainty would be "
+                "lost.",
+                intervals, Argument("strategy", "direct"), one_step,
+            )  # fmt: skip
 
     @property
     def reach(self) -> int:
@@ -105,11 +145,41 @@ class Settings:
         half = (1.0 - self.level) / 2.0
         return (half, 0.5, 1.0 - half) if self.intervals == "quantile" else (0.5,)
 
+    def network(self, inputs: int) -> Network:
+        """Return the network that the settings describe.
+
+        Parameters
+        ----------
+        inputs : int
+            I, number of values at each step: the series and its features.
+
+        Returns
+        -------
+        Network
+        """
+        return Network(
+            input_size=inputs,
+            output_size=self.reach * len(self.levels_of_quantiles),
+            linear_lags=self.seq_length if self.linear else 0,
+            **{name: getattr(self, name) for name in _OF_THE_NETWORK},
+        )
+
 
 def check_data(
     settings: Settings, panel: Panel, past: Any, future: Any
 ) -> tuple[list[Any], list[Any]]:
-    """Check the series and features that were given; past and future features (n, k) of each."""
+    """Check series and features against the settings.
+
+    Returns
+    -------
+    past, future : list of ndarray (n, k)
+        Features of each series; k is 0 without any.
+
+    Raises
+    ------
+    ValueError
+        If values are missing or all alike, or features do not suit the strategy.
+    """
     lengths = [len(column) for column in panel.columns]
     for name, column in zip(panel.names, panel.columns, strict=True):
         gaps = np.flatnonzero(np.isnan(column))
@@ -123,14 +193,17 @@ def check_data(
         if np.ptp(column[~np.isnan(column)]) == 0.0:
             raise ValueError(f"{name!r} is constant: there is nothing to forecast.")
     if past is not None and settings.strategy == "recursive" and settings.horizon > 1:
-        raise ValueError(
-            "past features need strategy='direct': a forecast that feeds on itself would need "
-            "their own forecasts."
+        raise ParameterError(
+            "past features need {0}: a forecast that feeds on itself would need their own "
+            "forecasts.",
+            Argument("strategy", "direct"),
         )
     if future is not None and settings.seq_length < settings.reach:
-        raise ValueError(
-            f"future features need seq_length >= horizon, so that a window has room for those "
-            f"of all steps; got {settings.seq_length} and {settings.reach}."
+        raise ParameterError(
+            "future features need {0:name} >= {1:name}, so that a window has room for those of "
+            f"all steps; got {settings.seq_length} and {settings.reach}.",
+            Argument("seq_length", settings.seq_length),
+            Argument("horizon", settings.horizon),
         )
     empty = [np.empty((n, 0)) for n in lengths]
     return (
@@ -142,10 +215,15 @@ def check_data(
 def check_ahead(
     settings: Settings, steps: int | None, future: Any, design: Design, names: Sequence[str]
 ) -> tuple[int, list[NDArray[np.float64]]]:
-    """Check how many steps to forecast, and the future features (A, k) of each series for them."""
-    steps = settings.horizon if steps is None else steps
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be an integer >= 1, got {steps!r}.")
+    """Check the number of steps to forecast, and the future features for them.
+
+    Returns
+    -------
+    steps : int
+    future : list of ndarray (A, k)
+        Features of each series for the A steps to come.
+    """
+    steps = settings.horizon if steps is None else _check_whole("steps", steps, 1)
     rows = max(steps, settings.reach)
     width = design.future.shape[1]
     if (future is not None) != bool(width):
@@ -162,3 +240,15 @@ def check_ahead(
     if tables[0].shape[1] != width:
         raise ValueError(f"future must have {width} columns, got {tables[0].shape[1]}.")
     return steps, tables
+
+
+def _check_whole(name: str, value: Any, low: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < low:
+        raise ParameterError(
+            f"{{0:name}} must be an integer >= {low}, got {{0:value}}.", Argument(name, value)
+        )
+    return number

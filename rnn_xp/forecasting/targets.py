@@ -1,4 +1,4 @@
-"""What a network is to forecast: the level of a series, its changes, or those of its logarithm.
+"""Targets of a network: the level of a series, its changes, or the changes of its logarithm.
 
 ::
 
@@ -15,6 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_xp._checks import Argument, ParameterError
+
 __all__ = ["TARGETS", "from_target", "to_target"]
 
 TARGETS = ("level", "diff", "logret")
@@ -23,7 +25,7 @@ _Floats = NDArray[np.float64]
 
 
 def to_target(kind: str, values: _Floats) -> _Floats:
-    """Series (n,) to what is forecast, (n,) of a level and otherwise (n - 1,).
+    """Turn a series (n,) into targets: (n,) for a level and otherwise (n - 1,).
 
     Raises
     ------
@@ -40,15 +42,17 @@ def to_target(kind: str, values: _Floats) -> _Floats:
     if kind == "diff":
         return np.diff(values)
     if not (values > 0.0).all():
-        raise ValueError(
-            "target='logret' needs positive values: a logarithmic return of a value that is zero "
-            "or negative has no meaning. Use target='diff'."
+        raise ParameterError(
+            "{0} needs positive values: a logarithmic return of a value that is zero or negative "
+            "has no meaning. Use {1}.",
+            Argument("target", "logret"),
+            Argument("target", "diff"),
         )
     return np.diff(np.log(values))
 
 
 def from_target(kind: str, z: _Floats, last: _Floats) -> _Floats:
-    """Forecasts (N, steps) of z to the levels, given the last known ones (N,).
+    """Turn forecasts (N, steps) of z into levels, given the last known levels (N,).
 
     >>> from_target("diff", np.asarray([[3.0, -2.0]]), np.asarray([1.0])).tolist()
     [[4.0, 2.0]]

@@ -9,17 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp import optim
+from rnn_xp._checks import Argument, ParameterError
 from rnn_xp._typing import Params
 from rnn_xp.backend import Backend, to_numpy
+from rnn_xp.data.windows import num_windows
+from rnn_xp.distributed import Comm
 from rnn_xp.forecasting.baselines import fit_linear_ar
 from rnn_xp.forecasting.design import Design
+from rnn_xp.forecasting.settings import Settings
 from rnn_xp.losses import Pinball
 from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
 from rnn_xp.training.inputs import split_rows
+from rnn_xp.training.result import FitResult
 from rnn_xp.training.trainer import fit
 
-__all__ = ["Cut", "cut", "first_validated", "joined", "train"]
+__all__ = ["Cut", "cut", "default_optimizer", "first_validated", "joined", "train"]
 
 _RATE = 0.01  # of Adam, at first
 
@@ -35,20 +40,34 @@ class Cut(NamedTuple):
 
 
 def first_validated(
-    rows: int, seq_length: int, offset: int, horizon: int, validation: float
+    rows: int, seq_length: int, offset: int, horizon: int, validation: float | None
 ) -> int:
-    """Give the row of a series that is the first target of the validation part.
+    """Return the row of a series that is the first target of the validation part.
+
+    Parameters
+    ----------
+    rows, seq_length, offset, horizon : int
+        Values of the series, T, rows that differencing takes away, and steps ahead.
+    validation : float or None
+        Share of the windows to validate on; None for none, which gives ``rows``.
+
+    Returns
+    -------
+    int
 
     Raises
     ------
-    ValueError
-        If the series is too short, saying how many values are missing.
+    ParameterError
+        If the series is too short, with the number of values that are missing.
 
     Examples
     --------
     >>> first_validated(100, seq_length=10, offset=0, horizon=1, validation=0.2)
     82
     """
+    if validation is None:
+        num_windows(rows - offset, seq_length, horizon)
+        return rows
 
     def find(n: int) -> int | None:
         windows = n - seq_length - offset - horizon + 1
@@ -63,103 +82,134 @@ def first_validated(
     needed = rows + 1
     while find(needed) is None:
         needed += 1
-    raise ValueError(
-        f"a series of {rows} values is too short for seq_length={seq_length}, horizon={horizon} "
-        f"and validation={validation:g}: at least {needed} are required, {needed - rows} more."
+    raise ParameterError(
+        f"a series of {rows} values is too short for {{0}}, {{1}} and {{2}}: at least {needed} are "
+        f"required, {needed - rows} more.",
+        Argument("seq_length", seq_length),
+        Argument("horizon", horizon),
+        Argument("validation", validation),
     )
 
 
-def cut(design: Design, first: int, seq_length: int, horizon: int, reach: int) -> tuple[Cut, Cut]:
-    """Cut windows to train on, and windows to validate on, whose targets begin at row ``first``.
-
-    Between the two lie seq_length + horizon - 1 that would share values with both.
-    """
-    found = []
-    for ends in (
-        np.arange(seq_length + design.offset, first - seq_length - horizon + 1),
-        np.arange(first, len(design.levels) - reach + 1),
-    ):
-        windows = design.windows(ends, seq_length, reach, design.future[:0])
-        y, complete = design.targets(ends, reach)
-        if not complete.any():
-            raise ValueError("a part of the series has no window whose targets are all known.")
-        found.append(Cut(windows.x[complete], windows.mask[complete], y[complete]))
-    return found[0], found[1]
-
-
-def joined(parts: Sequence[Cut]) -> Cut:
-    """Windows of all series as one."""
-    return Cut(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-
-
-def train(
-    net: Network,
-    trained: Cut,
-    validated: Cut,
-    quantiles: Sequence[float],
-    optimizer: Optimizer | None,
-    backend: Backend,
-    **options: Any,
-) -> tuple[Params, dict[str, list[float]]]:
-    """Train a network, and keep the parameters with the lowest validation loss.
+def cut(
+    design: Design, first: int, seq_length: int, horizon: int, reach: int, validate: bool = True
+) -> tuple[Cut, Cut | None]:
+    """Cut windows to train on, and windows to validate on.
 
     Parameters
     ----------
-    net : Network
-    trained, validated : Cut
-    quantiles : sequence of float
-        (0.5,) for the mean squared error, or several for the pinball loss.
-    optimizer : Optimizer, optional
-        L-BFGS by default; Adam for quantiles, whose loss has kinks.
-    backend : Backend
-    **options : for `rnn_xp.fit`
+    design : Design
+    first : int
+        Row at which the targets to validate on begin. Between the two parts lie
+        seq_length + horizon - 1 windows that would share values with both.
+    seq_length, horizon, reach : int
+        T, steps ahead, and the steps that the network forecasts at once.
+    validate : bool
+        If False, all windows are trained on.
 
     Returns
     -------
-    params : Params
-    history : dict
+    trained : Cut
+    validated : Cut or None
     """
-    several = len(quantiles) > 1
-    reach = trained.y.shape[1]
-    if optimizer is None:
-        rate = optim.Cosine(_RATE, options["epochs"])
-        optimizer = optim.adam(rate) if several else optim.lbfgs()
-    masked = not (trained.mask.all() and validated.mask.all())
+    last = len(design.levels) - reach + 1
+    begin = seq_length + design.offset
+    ends = [np.arange(begin, last)]
+    if validate:
+        ends = [np.arange(begin, first - seq_length - horizon + 1), np.arange(first, last)]
+    cuts = []
+    for rows in ends:
+        windows = design.windows(rows, seq_length, reach, design.future[:0])
+        y, complete = design.targets(rows, reach)
+        if not complete.any():
+            raise ValueError("a part of the series has no window whose targets are all known.")
+        cuts.append(Cut(windows.x[complete], windows.mask[complete], y[complete]))
+    return cuts[0], cuts[1] if validate else None
+
+
+def joined(parts: Sequence[Cut]) -> Cut:
+    """Return the windows of all series as one."""
+    return Cut(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def default_optimizer(settings: Settings, rows: int) -> Optimizer:
+    """Return the optimiser for a number of windows.
+
+    L-BFGS for the full batch; Adam with a cosine schedule over all updates where losses have kinks
+    (quantiles) or noise (minibatches, dropout).
+    """
+    batch = settings.batch_size or rows
+    exact = batch >= rows and not (settings.dropout or settings.recurrent_dropout)
+    if exact and settings.intervals != "quantile":
+        return optim.lbfgs()
+    return optim.adam(optim.Cosine(_RATE, settings.epochs * -(-rows // batch)))
+
+
+def train(
+    settings: Settings, net: Network, trained: Cut, validated: Cut | None, backend: Backend,
+    seed: int, *, resume: Any = None, comm: Comm | None = None, **arguments: Any,
+) -> FitResult:  # fmt: skip
+    """Train one network.
+
+    Parameters
+    ----------
+    settings : Settings
+    net : Network
+    trained : Cut
+    validated : Cut or None
+    backend : Backend
+    seed : int
+    resume, comm, **arguments : as for `rnn_xp.fit`
+
+    Returns
+    -------
+    FitResult
+    """
+    quantiles = settings.levels_of_quantiles
+    parts = [part for part in (trained, validated) if part is not None]
+    masked = not all(part.mask.all() for part in parts)
 
     def data(part: Cut) -> dict[str, Any]:
         y = np.repeat(part.y, len(quantiles), axis=1)
-        given = {
+        arrays: dict[str, Any] = {
             name: np.ascontiguousarray(array, dtype=backend.dtype_name)
             for name, array in (("x", part.x), ("y", y))
         }
-        return {**given, "mask": part.mask} if masked else given
+        return {**arrays, "mask": part.mask} if masked else arrays
 
-    result = fit(
-        net, **data(trained), optimizer=optimizer,
-        loss=Pinball(tuple(quantiles) * reach) if several else "mse",
-        validation=data(validated), backend=backend,
-        params=_linear_start(net, trained, quantiles, options["seed"], backend), **options,
+    start = None
+    if net.linear_lags and resume is None:
+        start = _linear_start(net, trained, quantiles, seed, backend, comm)
+    return fit(
+        net, **data(trained),
+        optimizer=settings.optimizer or default_optimizer(settings, len(trained.x)),
+        loss=Pinball(tuple(quantiles) * settings.reach) if len(quantiles) > 1 else "mse",
+        validation=None if validated is None else data(validated),
+        epochs=settings.epochs, batch_size=settings.batch_size, patience=settings.patience,
+        backend=backend, params=start, seed=seed, resume=resume, comm=comm, **arguments,
     )  # fmt: skip
-    params = result.params if result.best_params is None else result.best_params
-    return params, result.history
 
 
 def _linear_start(
-    net: Network, trained: Cut, quantiles: Sequence[float], seed: int, backend: Backend
-) -> Params | None:
-    """Parameters that make the network the linear autoregression of least squares.
+    net: Network, trained: Cut, quantiles: Sequence[float], seed: int, backend: Backend,
+    comm: Comm | None,
+) -> Params:  # fmt: skip
+    """Return parameters that make the network the linear autoregression of least squares.
 
     The readout of the cells starts at zero, so that they add nothing yet; their own weights are
-    drawn as always.
+    drawn as always. Ranks take the numbers of the first: a solver's last digits may differ between
+    machines.
     """
-    if not net.linear_lags:
-        return None
     params = {name: to_numpy(p) for name, p in net.init(seed, backend).items()}
     model = fit_linear_ar(trained.x, trained.y)
     weights = np.moveaxis(model.coef, -1, 0).reshape(trained.y.shape[1], -1)
-    params["readout.w_xy"] = np.repeat(weights, len(quantiles), axis=0)
-    params["readout.w_hy"] = np.zeros_like(params["readout.w_hy"])
     residuals = trained.y - model.predict(trained.x)
     shifts = np.quantile(residuals, quantiles, axis=0).T if len(quantiles) > 1 else 0.0
-    params["readout.b_y"] = np.ravel(model.intercept[:, None] + shifts)
+    start = {
+        "readout.w_xy": np.repeat(weights, len(quantiles), axis=0),
+        "readout.b_y": np.ravel(model.intercept[:, None] + shifts),
+    }
+    if comm is not None:
+        start = {name: comm.gather(p.ravel())[0].reshape(p.shape) for name, p in start.items()}
+    params |= {**start, "readout.w_hy": np.zeros_like(params["readout.w_hy"])}
     return {name: backend.asarray(p) for name, p in params.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import rnn_xp as rx
 from rnn_xp import checkpoint, cli
 from rnn_xp.cli import run_folder as runs
 from rnn_xp.data.scalers import Scaler
-from rnn_xp.forecasting.model import load_model
+from rnn_xp.forecasting.files import load_fitted, of_network, save_fitted
 from rnn_xp.interchange import torch
 
 FLOAT32, FLOAT64 = (rx.get_backend("numpy", dtype=name) for name in ("float32", "float64"))
@@ -32,7 +33,10 @@ def elsewhere(tmp_path, monkeypatch):
 def write_run(folder="run", net=NET, dtype="float32", seq_length=3):
     params = random_params(net, 0, dtype)
     with runs.RunFolder(folder) as run:
-        run.write_model(runs.Model(net, params, SCALER, seq_length, net.output_size))
+        about = {"scaler": dataclasses.asdict(SCALER), "seq_length": seq_length}
+        about["horizon"] = net.output_size
+        backend = rx.get_backend("numpy", dtype=dtype)
+        save_fitted(run.path / "model.safetensors", of_network(net, params, backend, about))
     return params
 
 
@@ -61,10 +65,11 @@ def test_a_foreign_file_becomes_a_run():
     safetensors.numpy.save_file(state, "theirs.safetensors")
     options = ["--foreign", "--seq-length", "7", "--activation", "relu", "--read", "mean"]
     assert cli.main(["import", "theirs.safetensors", "--out", "new/run", *options]) == 0
-    model = load_model("new/run", FLOAT32)
-    assert (model.net, model.seq_length, model.horizon) == (net, 7, 3)
-    assert model.scaler == Scaler("none", (0.0, 0.0), (1.0, 1.0))
-    assert same_bits(model.params, params)
+    model = load_fitted("new/run", FLOAT32)
+    settings, predictor = model.settings, model.predictor
+    assert (predictor.net, settings.seq_length, settings.horizon) == (net, 7, 3)
+    assert model.designs[0].scaler == Scaler("none", (0.0, 0.0), (1.0, 1.0))
+    assert same_bits(predictor.networks[0], params)
 
 
 def test_any_file_of_a_run_can_be_exported_and_to_any_place():
@@ -158,7 +163,9 @@ def test_a_graph_forecasts_in_the_units_of_the_data(dtype, capsys):
     x = np.random.default_rng(1).normal(20, 3, (5, 3, 1)).astype(np.float32)
     feed = {"x": x, "lengths": np.full(5, 3, np.int32)}
     (found,) = runtime.InferenceSession("run/model.onnx").run(None, feed)
-    expected = load_model("run", FLOAT32).predict(SCALER.transform(x), FLOAT32)
+    (params,) = load_fitted("run", FLOAT32).predictor.networks
+    pred, _ = NET.forward(params, SCALER.transform(x).astype(np.float32))
+    expected = SCALER.inverse_target(pred)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -176,6 +183,7 @@ def test_a_training_step_takes_the_weights_of_the_run(capsys):
     rng = np.random.default_rng(0)
     x, y = (rng.standard_normal(s).astype(np.float32) for s in ((4, 2, 1), (4, 1)))
     tensors = safetensors.numpy.load_file("run/model.safetensors")
+    tensors = {name: tensors[name] for name in net.shapes}
     rate, step = np.asarray(0.5, np.float32), np.asarray(0)
     loss, *_ = session.run(["loss"], {**tensors, "x": x, "y": y, "learning_rate": rate,
                                       "step": step})  # fmt: skip

@@ -21,7 +21,6 @@ import rnn_xp as rx
 from rnn_xp import cli
 from rnn_xp.cli import run_folder as runs
 from rnn_xp.forecasting import metrics
-from rnn_xp.forecasting.model import load_model
 
 
 class TestTrain:
@@ -74,13 +73,14 @@ class TestTrain:
 
     def test_the_saved_model_is_the_one_that_was_scored(self, capsys):
         assert train("--out", "run") == 0
-        backend = rx.get_backend("numpy", dtype="float32")
-        model = load_model("run", backend)
+        model = rx.Forecaster.load("run", rx.get_backend("numpy", dtype="float32"))
         series = rx.datasets.load("length_of_day").values
         x, y = rx.make_windows(series[8327:], model.seq_length)
-        pred = model.predict(model.scaler.transform(x), backend)
+        scaler = model.fitted.designs[0].scaler
+        scaled = scaler.transform(x).astype("float32")
+        pred, _ = model.predictor_.net.forward(model.predictor_.networks[0], scaled)
         rmse = json.loads(Path("run/metrics.json").read_text())["scores"][-1]["rmse"]
-        assert metrics.rmse(y, pred) == pytest.approx(rmse, rel=1e-5)
+        assert metrics.rmse(y, scaler.inverse_target(pred)) == pytest.approx(rmse, rel=1e-5)
 
     def test_pictures_are_pictures(self):
         assert train("--out", "run") == 0
@@ -135,7 +135,7 @@ class TestTrain:
         assert f"model    {words}\n" in out
         noisy = "Adam (gradients with dropout are noisy; L-BFGS needs exact ones)"
         assert (noisy if "--dropout" in options else "L-BFGS (a full-batch") in out
-        net = load_model("run", rx.get_backend()).net
+        net = rx.Forecaster.load("run").predictor_.net
         for option in options:
             if option == "--reset-before":
                 assert not net.reset_after
@@ -184,8 +184,8 @@ class TestTrain:
         assert "Traceback" not in err
         losses = Path("run/history.csv").read_text().splitlines()[1:]
         assert 1 <= len(losses) < 50
-        model = load_model("run", rx.get_backend())
-        assert all(np.isfinite(p).all() for p in model.params.values())
+        (params,) = rx.Forecaster.load("run").predictor_.networks
+        assert all(np.isfinite(p).all() for p in params.values())
         assert not Path("run/metrics.json").exists()
 
     def test_without_matplotlib_all_but_the_pictures(self, small_csv, capsys, monkeypatch):
@@ -198,21 +198,44 @@ class TestTrain:
         ("options", "message"),
         [
             (["--data", "nosuch"], "neither a bundled series (length_of_day, wti) nor a file"),
-            (["--seq-length", "0"], "error: --seq-length must be at least 1, got 0."),
+            (["--seq-length", "0"], "error: --seq-length must be an integer >= 1, got 0."),
             (
                 ["--seq-length", "9000"],
                 "a series of 8327 values is too short for --seq-length 9000 and --horizon 1: at "
                 "least 9001 values are required, 674 more. Give a longer series or a smaller "
                 "--seq-length or --horizon.",
             ),
-            (["--horizon", "0"], "error: --horizon must be at least 1, got 0."),
+            (["--horizon", "0"], "error: --horizon must be an integer >= 1, got 0."),
             (
                 ["--batch-size", "9000"],
                 "--batch-size must be an integer in 1..8317, the number of windows, got 9000.",
             ),
             (["--batch-size", "0"], "--batch-size must be an integer in 1..8317"),
             (["--batch-size", "8318"], "--batch-size must be an integer in 1..8317"),
-            (["--hidden-size", "0"], "hidden_size must be an integer >= 1, got 0"),
+            (["--hidden-size", "0"], "--hidden-size must be an integer >= 1, got 0"),
+            (["--layers", "0"], "--layers must be an integer >= 1, got 0"),
+            (["--level", "90"], "error: --level must be a share in (0, 1), such as 0.9, got 90"),
+            (
+                ["--intervals", "split"],
+                "--intervals split needs --validation, whose errors make the intervals. Give a "
+                "share to validate on, or --intervals none.",
+            ),
+            (["--seeds", "0"], "--seeds must be an integer >= 1, got 0"),
+            (["--seeds", "2", "--checkpoint-every", "1"], "which cannot be resumed. Leave out"),
+            (
+                [
+                    "--no-plain",
+                    "--data",
+                    "wti",
+                    "--target",
+                    "logret",
+                    "--intervals",
+                    "quantile",
+                    "--horizon",
+                    "2",
+                ],
+                "--intervals quantile needs --target level or --horizon 1: quantiles of changes",
+            ),
             (["--epochs", "0"], "--epochs must be an integer >= 1, got 0"),
             (["--train-fraction", "1.5"], "error: --train-fraction must lie between 0 and 1"),
             (
@@ -314,8 +337,8 @@ class TestTrain:
 
     def test_an_interrupted_training_leaves_what_to_go_on_from(self, small_csv):
         process = subprocess.Popen(
-            [sys.executable, "-m", "rnn_xp.cli", "train", "--data", small_csv, "--epochs", "999999",
-             "--optimizer", "adam"],
+            [sys.executable, "-m", "rnn_xp.cli", "train", "--plain", "--data", small_csv,
+             "--epochs", "999999", "--optimizer", "adam"],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

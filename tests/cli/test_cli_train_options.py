@@ -16,9 +16,8 @@ import pytest
 import rnn_xp as rx
 from rnn_xp import checkpoint, cli
 from rnn_xp.cli import run_folder as runs
-from rnn_xp.cli import train
 from rnn_xp.cli.interrupts import Interrupts
-from rnn_xp.forecasting.model import load_model
+from rnn_xp.forecasting import training
 from rnn_xp.optim.schedules import ReduceOnPlateau
 from rnn_xp.training import files
 
@@ -39,7 +38,7 @@ class TestCommand:
 
     @staticmethod
     def train(*options):
-        new = [] if "--resume" in options else ["--data", "wave.csv", "--out", "run"]
+        new = [] if "--resume" in options else ["--plain", "--data", "wave.csv", "--out", "run"]
         new += [] if "--epochs" in options or not new else ["--epochs", "3"]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # goes on elsewhere
@@ -57,7 +56,7 @@ class TestCommand:
         assert f"stopped after {found['epochs']} epochs: {found['stopped']}" in captured.out
         assert f"epoch {found['epochs']}/90  loss" in captured.err
         best, last, model = (
-            load_model(f"run/{name}.safetensors", FLOAT64).params
+            rx.Forecaster.load(f"run/{name}.safetensors", FLOAT64).predictor_.networks[0]
             for name in ("best", "last", "model")
         )
         for name, p in best.items():
@@ -110,7 +109,7 @@ class TestCommand:
         def fit(*args, **options):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(train, "fit", fit)
+        monkeypatch.setattr(training, "fit", fit)
         assert self.train() == 130
         assert capsys.readouterr().err == "rnn-xp: interrupted; nothing was written\n"
         assert not Path("run").exists()
@@ -200,7 +199,7 @@ class TestCommand:
             return rx.fit(*args, callbacks=[kill, *callbacks], **more)
 
         before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-        monkeypatch.setattr(train, "fit", fit)
+        monkeypatch.setattr(training, "fit", fit)
         assert self.train("--json") == (0 if at == 3 else 128 + number)
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
         assert checkpoint.load("run/last.safetensors")[1]["training"]["epoch"] == at

@@ -15,9 +15,9 @@ import pytest
 import rnn_xp as rx
 from rnn_xp import checkpoint, cli
 from rnn_xp.cli.interrupts import Interrupts
-from rnn_xp.forecasting.model import load_model
 
 SMALL = ["--hidden-size", "4", "--seq-length", "5"]
+KIND = ["--plain"]  # the network alone; without, a forecaster
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,8 @@ def tide(tmp_path, monkeypatch):
 
 
 def train(*options, epochs=4):
-    return cli.main(["train", "--data", "tide.csv", *SMALL, "--epochs", str(epochs), *options])
+    words = ["train", *KIND, "--data", "tide.csv", *SMALL, "--epochs", str(epochs), *options]
+    return cli.main(words)
 
 
 def resume(*options):
@@ -133,17 +134,27 @@ class TestValidation:
         assert len(rows) == metrics["epochs"] + 1
         model, best = arrays("model"), arrays("best")
         last = arrays()
-        assert all(np.array_equal(model[k], best[k]) for k in model)
-        assert any(not np.array_equal(model[k], last[k]) for k in model)
+        names = rx.Network(hidden_size=4).shapes
+        assert all(np.array_equal(model[k], best[k]) for k in names)
+        assert any(not np.array_equal(model[k], last[k]) for k in names)
         backend = rx.get_backend()
         for name in ("model", "best"):
-            loaded = load_model(f"run/{name}.safetensors", backend)
-            assert np.array_equal(loaded.params["layer0.b_h"], model["layer0.b_h"])
-        loaded = load_model("run/last.safetensors", backend)
-        assert np.array_equal(loaded.params["layer0.b_h"], last["layer0.b_h"])
+            loaded = rx.Forecaster.load(f"run/{name}.safetensors", backend)
+            (params,) = loaded.predictor_.networks
+            assert np.array_equal(params["layer0.b_h"], model["layer0.b_h"])
+        loaded = rx.Forecaster.load("run/last.safetensors", backend)
+        (params,) = loaded.predictor_.networks
+        assert np.array_equal(params["layer0.b_h"], last["layer0.b_h"])
         assert (loaded.seq_length, loaded.horizon) == (5, 1)
 
 
+@pytest.fixture(params=[["--plain"], []], ids=["plain", "forecaster"])
+def kind(request, monkeypatch):
+    """What is trained."""
+    monkeypatch.setattr(sys.modules[__name__], "KIND", request.param)
+
+
+@pytest.mark.usefixtures("kind")
 class TestResume:
     def test_more_epochs_are_the_same_as_all_at_once(self, capsys):
         options = ["--optimizer", "adam", "--batch-size", "30", "--recurrent-dropout", "0.1"]

@@ -23,7 +23,16 @@ def run(tmp_path_factory):
     rows = [f"{day},{value:.6f}" for day, value in zip(days, values, strict=True)]
     (folder / "wave.csv").write_text("\n".join(["date,level", *rows]) + "\n")
     out = folder / "run"
-    words = ["train", "--data", str(folder / "wave.csv"), "--epochs", "5", "--hidden-size", "4"]
+    words = [
+        "train",
+        "--plain",
+        "--data",
+        str(folder / "wave.csv"),
+        "--epochs",
+        "5",
+        "--hidden-size",
+        "4",
+    ]
     assert cli.main([*words, "--horizon", "2", "--out", str(out), "--json"]) == 0
     return out
 
@@ -69,8 +78,10 @@ class TestEvaluate:
             capsys, "evaluate", run, "--data", path, "--train-fraction", 0.5
         )
         words = ("evaluate", run, "--data", path, "--train-fraction")
-        assert "too short for windows of 10 and a horizon of 2" in refused(capsys, *words, 0.95)
-        assert "must lie between 0 and 1" in refused(capsys, *words, 1.5)
+        assert "too short for --seq-length 10 and --horizon 2" in refused(capsys, *words, 0.95)
+        for fraction in (1.5, 0, 1, -0.5):
+            message = "--train-fraction must lie between 0 and 1 (both excluded)"
+            assert message in refused(capsys, *words, fraction)
 
 
 class TestForecast:
@@ -87,13 +98,12 @@ class TestForecast:
         np.testing.assert_allclose(found, [float(row["forecast"]) for row in rows][:2], rtol=1e-6)
 
     def test_they_are_the_networks(self, run, capsys):
-        from rnn_xp.forecasting.model import load_model
-
-        backend = rx.get_backend("numpy")
-        model = load_model(run, backend)
+        model = rx.Forecaster.load(run, rx.get_backend("numpy"))
         series = rx.datasets.read_csv(run.parent / "wave.csv")
-        window = model.scaler.transform(series.values[-10:])[None, :, None].astype("float32")
-        expected = model.predict(window, backend)[0]
+        scaler, predictor = model.fitted.designs[0].scaler, model.predictor_
+        window = scaler.transform(series.values[-10:])[None, :, None].astype("float32")
+        pred, _ = predictor.net.forward(predictor.networks[0], window)
+        expected = scaler.inverse_target(pred)[0]
         found = json.loads(said(capsys, "forecast", run, "--json"))["forecast"]
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -125,6 +135,18 @@ class TestForecast:
         (("2024-01-04", "2024-01-05", "2024-01-08"), ["2024-01-09", "2024-01-10"]),
         (("2024-01-03", "2024-01-04", "2024-01-05"), ["2024-01-06", "2024-01-07"]),
         (("2024-01-01T00:00", "2024-01-01T06:00"), ["2024-01-01T12:00:00", "2024-01-01T18:00:00"]),
+        (
+            ("2024-01-01 23:00", "2024-01-02 00:00"),
+            ["2024-01-02 01:00:00", "2024-01-02 02:00:00"],
+        ),
+        (
+            ("2024-01-11 09:30:00", "2024-01-12 09:30:00", "2024-01-15 09:30:00"),
+            ["2024-01-16 09:30:00", "2024-01-17 09:30:00"],
+        ),
+        (
+            ("2024-01-01 00:00+01:00", "2024-01-01 12:00+01:00"),
+            ["2024-01-02 00:00:00+01:00", "2024-01-02 12:00:00+01:00"],
+        ),
         (("2024-01-01", "2024-01-02", "2024-01-20"), None),
         (("one", "two"), None),
         (None, None),
@@ -232,7 +254,7 @@ class TestConfig:
             ("layer_norm = 1", "layer_norm must be true or false, got 1"),
             ("cell = 'rnm'", "cell must be one of rnn, gru, lstm, got 'rnm'"),
             ("data = 3", "data must be a string"),
-            ("epochs = ", "is no TOML"),
+            ("epochs = ", "is not valid TOML"),
         ],
     )
     def test_what_is_wrong_in_it_is_named(self, text, words, tmp_path, capsys):

@@ -184,6 +184,7 @@ def test_ranks_killed_at_random(request, tmp_path):
 
 
 SMALL = ["--hidden-size", "4", "--optimizer", "adam", "--seed", "3", "--seq-length", "5"]
+PATIENT = ["--patience", "3000"]  # it is a signal that ends the training
 
 
 def rnn_xp_train(ranks, out, *options, epochs=6, **settings):
@@ -219,14 +220,16 @@ class TestCommandLine:
         assert done.status == one.status == 0
         assert 'reduction = "fast"' in (tmp_path / "two" / "config.toml").read_text()
         expected = params(tmp_path / "one")[0]
-        for name, array in params(tmp_path / "two")[0].items():
+        found = params(tmp_path / "two")[0]
+        for name in rnn_xp.Forecaster.load(tmp_path / "two").predictor_.net.shapes:
+            array = found[name]
             np.testing.assert_allclose(array, expected[name], rtol=1e-3, atol=1e-5)
         told = checkpoint.load(tmp_path / "two" / "last.safetensors")[1]["training"]["run"]
         assert told["where"]["reduction"] == "fast on 2 ranks"
 
     def test_sigterm_to_the_launcher_keeps_the_epoch(self, tmp_path):
         launch = rnn_xp_train(
-            2, tmp_path / "run", "--checkpoint-every", "1", epochs=3000, launcher=HYDRA
+            2, tmp_path / "run", "--checkpoint-every", "1", *PATIENT, epochs=3000, launcher=HYDRA
         )
         until(lambda: (tmp_path / "run" / "last.safetensors").exists())
         launch.process.send_signal(signal.SIGTERM)
@@ -243,7 +246,8 @@ class TestCommandLine:
             str(epoch + 4),
         ).wait()  # fmt: skip
         assert again.status == 0, again
-        assert rnn_xp_train(1, tmp_path / "whole", epochs=epoch + 4).wait().status == 0
+        done = rnn_xp_train(1, tmp_path / "whole", *PATIENT, epochs=epoch + 4).wait()
+        assert done.status == 0
         found, whole = (params(tmp_path / name)[0] for name in ("run", "whole"))
         assert all(np.array_equal(found[name], array) for name, array in whole.items())
 

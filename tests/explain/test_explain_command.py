@@ -14,7 +14,6 @@ from broken import broken_step_back
 import rnn_xp as rx
 from rnn_xp import cells, cli
 from rnn_xp.explain import measure_flow
-from rnn_xp.forecasting.model import load_model
 
 FILES = {"explain.txt", "gradient_flow.csv", "gradient_flow.png"}
 
@@ -82,19 +81,19 @@ class TestCommand:
         assert printed["loss"] == pytest.approx(flow.loss, rel=1e-5)
 
     def test_a_trained_run(self, capsys):
-        train = ["train", "--cell", "lstm", "--hidden-size", "5", "--seq-length", "6"]
+        train = ["train", "--plain", "--cell", "lstm", "--hidden-size", "5", "--seq-length", "6"]
         assert cli.main([*train, "--data", "wti", "--epochs", "2", "--out", "run"]) == 0
         assert cli.main(["explain", "--run", "run", "--rows", "9", "--check", "--json"]) == 0
         printed = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert printed["out"] == "runs/explain-wti-lstm-1"
         assert printed["network"]["hidden_size"] == 5
         assert len(printed["flow"]["layer0"]) == 6
-        model = load_model("run", rx.get_backend(dtype="float64"))
+        model = rx.Forecaster.load("run", rx.get_backend(dtype="float64"))
         series = rx.datasets.load("wti")
         train_part = series.values[: int(0.8 * len(series.values))]
-        x, y = rx.make_windows(model.scaler.transform(train_part), 6)
+        x, y = rx.make_windows(model.fitted.designs[0].scaler.transform(train_part), 6)
         index = np.round(np.linspace(0, len(x) - 1, 9)).astype(int)
-        flow = measure_flow(model.net, model.params, x[index], y[index])
+        flow = measure_flow(model.predictor_.net, model.predictor_.networks[0], x[index], y[index])
         found = [step["norm"] for step in printed["flow"]["layer0"]]
         np.testing.assert_allclose(found, flow.dh["layer0"], rtol=1e-3)
 

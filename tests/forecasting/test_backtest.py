@@ -130,6 +130,42 @@ class TestBacktest:
         assert result.metrics["rmse"] < 2.0
         assert "2 series (errors in standard deviations)" in str(result)
 
+    def test_pooled_mase_knows_no_seam(self):
+        """Each series is scaled by its own changes; the way from one to the next is none."""
+        rng = np.random.default_rng(0)
+        a, b = rng.standard_normal((2, 300)).cumsum(axis=1)
+        result = quick(epochs=2).backtest({"a": a, "b": b + 1000.0}, start=200)
+        mases = [
+            np.mean(np.abs(part.truth - part.baselines["persistence"]))
+            / np.mean(np.abs(np.diff(values[:200])))
+            for part, values in zip(result.series, (a, b), strict=True)
+        ]
+        (score,) = (s for s in result.scores if s.name == "persistence")
+        np.testing.assert_allclose(score.mase, np.mean(mases))
+        apart = quick(epochs=2).backtest({"a": a, "b": b}, start=200)
+        np.testing.assert_allclose(apart.scores[0].mase, score.mase)
+        own = [
+            np.mean(np.abs(part.truth - part.forecast)) / np.mean(np.abs(np.diff(values[:200])))
+            for part, values in zip(result.series, (a, b), strict=True)
+        ]
+        np.testing.assert_allclose(result.metrics["mase"], np.mean(own))
+
+    def test_a_series_with_nothing_to_judge_by_gives_no_errors(self):
+        """Its validation part has nowhere three values together; the other's errors are kept."""
+        holes = waves()
+        holes[205::3] = np.nan
+        f = quick(strategy="recursive", horizon=3, missing="mask")
+        f.fit({"holes": holes, "whole": waves(seed=1)})
+        (part,) = f.report_.series
+        assert part.name == "whole"
+        unit = f.fitted.designs[1].unit
+        np.testing.assert_allclose(f.fitted.errors, np.abs(part.truth - part.forecast) / unit)
+        low, high = f.predict_interval(level=0.5)
+        for name, design in zip(("holes", "whole"), f.fitted.designs, strict=True):
+            radii = (high[name] - low[name]) / 2
+            expected = np.sort(f.fitted.errors, axis=0)[-(-(len(f.fitted.errors) + 1) // 2) - 1]
+            np.testing.assert_allclose(radii, expected * design.unit, rtol=1e-6)
+
 
 class TestHonesty:
     def test_a_random_walk_is_called_what_it_is(self):

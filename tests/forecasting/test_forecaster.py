@@ -11,6 +11,8 @@ from forecasters import quick, waves
 import rnn_xp as rx
 from rnn_xp.forecasting import baselines
 from rnn_xp.forecasting.design import make_design
+from rnn_xp.forecasting.panel import as_panel
+from rnn_xp.forecasting.prepared import prepare
 from rnn_xp.forecasting.training import cut, first_validated
 
 
@@ -95,7 +97,7 @@ class TestForecasts:
         f = quick(epochs=3, horizon=2).fit(waves())
         values = waves()
         first = first_validated(len(values), 8, 0, 2, f.validation)
-        design = f._designs[0]
+        design = f.fitted.designs[0]
         trained, _ = cut(design, first, 8, 2, 2)
         model = baselines.fit_linear_ar(trained.x, trained.y)
         start = np.mean((model.predict(trained.x) - trained.y) ** 2)
@@ -132,7 +134,7 @@ class TestForecasts:
             known = np.concatenate([values, found[:at]])
             again = make_design(
                 known, np.empty((len(known), 0)), np.empty((len(known), 0)), target="level",
-                scaler=f._designs[0].scaler, train=0,
+                scaler=f.fitted.designs[0].scaler, train=0,
             )  # fmt: skip
             block = f.predictor_.from_rows(_longer(again, 3), np.asarray([len(known)]), 3)[0, :, 0]
             skip = {0: 0, 3: 0, 5: 1}[at]  # of the last block only the steps that are missing
@@ -216,6 +218,150 @@ def test_its_settings_are_those_of_scikit_learn():
     assert f.horizon == 3
     with pytest.raises(ValueError, match="no parameter 'width'"):
         f.set_params(width=3)
+
+
+class TestFrozenAtFit:
+    """What a forecaster was fitted with holds until it is fitted again."""
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("horizon", 5), ("seq_length", 3), ("target", "diff"), ("intervals", None),
+            ("strategy", "recursive"), ("n_seeds", 3), ("level", 0.5), ("validation", None),
+        ],
+    )  # fmt: skip
+    def test_a_setting_changed_since_changes_nothing(self, name, value, tmp_path):
+        longer = np.concatenate([waves(), waves(20, 1)])
+
+        def everything(f):
+            low, high = f.predict_interval()
+            f.save(tmp_path / "f")
+            again = rx.Forecaster.load(tmp_path / "f")
+            judged, tested = f.evaluate(longer), f.backtest(longer, 240)
+            return [
+                f.predict(), f.predict(7), high - low, again.predict(7), *again.predict_interval(),
+                *((r.series[0].forecast, r.series[0].low) for r in (judged, tested)),
+            ]  # fmt: skip
+
+        f = quick(horizon=3).fit(waves())
+        before = everything(f)
+        f.set_params(**{name: value})
+        assert f.get_params()[name] == value
+        for a, b in zip(everything(f), before, strict=True):
+            assert np.array_equal(a, b)
+
+    def test_the_next_fit_takes_it(self):
+        f = quick(horizon=3).fit(waves()).set_params(horizon=5)
+        assert f.predict().shape == (3,)
+        assert f.fit(waves()).predict().shape == (5,)
+        assert np.array_equal(f.predict(), quick(horizon=5).fit(waves()).predict())
+
+    def test_each_step_has_an_interval_of_its_own_width(self):
+        f = quick(horizon=3).fit(np.cumsum(np.random.default_rng(0).standard_normal(240)))
+        low, high = f.set_params(horizon=5).predict_interval()
+        assert len(set(high - low)) == 3
+
+
+class TestTraining:
+    def test_minibatches_and_quantiles_are_trained_to_the_last_update(self):
+        """The cosine counts updates: its rate falls over all epochs and not within the first."""
+        settings = {"batch_size": 16, "epochs": 12, "patience": None}
+        for more in ({"intervals": "quantile"}, {}):
+            f = quick(**settings, **more).fit(waves())
+            updates = 12 * -(-len(prepared_of(f).trained.x) // 16)
+            state = f.results_[0].state
+            assert state.optimizer.learning_rate == rx.optim.Cosine(0.01, updates)
+            losses = f.history_[0]["loss"]
+            assert len(losses) == 12
+            assert len(set(losses)) == 12, "the weights move until the end"
+
+    def test_without_validation_all_windows_are_trained_on(self):
+        values = waves()
+        f = quick(horizon=2, validation=None, intervals=None, patience=None).fit(values)
+        trained = prepared_of(f, horizon=2, validation=None, intervals=None).trained
+        assert len(trained.x) == 240 - 8 - 2 + 1
+        scaler = f.fitted.designs[0].scaler
+        np.testing.assert_allclose(scaler.offset, values.mean())
+        assert np.array_equal(trained.y[-1], scaler.transform(values[-2:]))
+        assert f.report_ is None
+        assert f.history_[0].keys() == {"loss"}
+        with pytest.raises(ValueError, match="there are no intervals"):
+            f.predict_interval()
+        with pytest.raises(ValueError, match="intervals='split' needs validation, whose errors"):
+            quick(validation=None, intervals="split").fit(values)
+
+    def test_the_plain_network_is_that_of_fit(self):
+        """Without linear path, validation and intervals: to the bit."""
+        values = waves()
+        f = quick(linear=False, validation=None, intervals=None, patience=None).fit(values)
+        scaled = (values - values.mean()) / values.std()
+        x, y = rx.make_windows(scaled.astype("float32"), seq_length=8)
+        net = rx.Network(hidden_size=4)
+        result = rx.fit(net, x, y, optimizer=rx.optim.lbfgs(), epochs=8, seed=0)
+        assert f.history_[0] == result.history
+        for name, p in result.params.items():
+            assert np.array_equal(f.predictor_.networks[0][name], p)
+
+    def test_resumed_to_the_bit(self, tmp_path):
+        from rnn_xp.callbacks import Checkpoint
+
+        values, settings = waves(), {"optimizer": rx.optim.adam(0.02), "batch_size": 40}
+        whole = quick(**settings).fit(values)
+        keep = Checkpoint(tmp_path)
+        quick(**settings, epochs=3).fit(values, callbacks=[keep])
+        again = quick(**settings).fit(values, resume=keep.last)
+        assert again.history_ == whole.history_
+        assert np.array_equal(again.predict(5), whole.predict(5))
+        with pytest.raises(ValueError, match="n_seeds=2 trains several: begin it anew"):
+            quick(**settings, n_seeds=2).fit(values, resume=keep.last)
+
+    def test_what_is_not_known_to_fit(self):
+        with pytest.raises(TypeError, match="Forecaster.fit has no argument 'pasts'; callbacks"):
+            quick().fit(waves(), pasts=None)
+
+    def test_numbers_of_numpy_are_numbers(self, tmp_path):
+        f = quick(seq_length=np.int64(8), level=np.float32(0.75), random_state=np.int64(3))
+        f.fit(waves()).save(tmp_path / "f")
+        found = rx.Forecaster.load(tmp_path / "f")
+        assert np.array_equal(found.predict(2), f.predict(2))
+        assert (type(found.seq_length), type(found.level)) == (int, float)
+
+    def test_every_option_of_the_network(self):
+        options = {
+            "cell": "gru", "num_layers": 2, "bidirectional": True, "read": "mean", "dropout": 0.1,
+            "recurrent_dropout": 0.1, "layer_norm": True, "residual": True, "reset_after": False,
+        }  # fmt: skip
+        f = quick(**options, epochs=2).fit(waves())
+        net = f.predictor_.net
+        assert all(getattr(net, name) == value for name, value in options.items())
+        assert np.isfinite(f.predict(3)).all()
+
+
+class TestApply:
+    def test_it_goes_on_from_other_values(self):
+        values = waves(260)
+        f = quick(horizon=2).fit(values[:240])
+        expected = f.evaluate(values).series[0].forecast[10]
+        again = f.apply(values[:250])
+        np.testing.assert_allclose(again.predict(), expected, rtol=1e-6)
+        assert not np.isclose(f.predict()[0], expected[0]), "and f stays where it was"
+        low, high = again.predict_interval()
+        radius = np.subtract(*f.predict_interval()[::-1])
+        np.testing.assert_allclose(high - low, radius)
+
+    def test_what_does_not_fit_is_refused(self):
+        f = quick().fit({"a": waves(), "b": waves(seed=1)})
+        with pytest.raises(ValueError, match="was fitted on 2 series, got 1"):
+            f.apply(waves())
+        one = quick().fit(waves(), future=waves(seed=1))
+        with pytest.raises(ValueError, match="fit was given 1 features, but there are 0"):
+            one.apply(waves())
+        with pytest.raises(ValueError, match="has 3 values, but a forecast needs the last 8: 5 mo"):
+            quick().fit(waves()).apply(waves(3)).predict()
+
+
+def prepared_of(f, **options):
+    return prepare(quick(**options), as_panel(waves()))
 
 
 def _longer(design, rows):

@@ -242,7 +242,7 @@ class TestFiles:
         quick().fit(waves()).save(path)
         arrays, about = checkpoint.load(path)
         checkpoint.save(path, arrays, {**about, "forecaster": 9})
-        with pytest.raises(CheckpointError, match="of schema 9, but this version .* reads 1"):
+        with pytest.raises(CheckpointError, match="of schema 9, but this version .* reads 2"):
             rx.Forecaster.load(path)
         checkpoint.save(path, arrays, {**about, "settings": {"width": 3}})
         with pytest.raises(CheckpointError, match="does not fit its own description"):

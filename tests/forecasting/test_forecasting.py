@@ -7,20 +7,32 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rnn_xp.data.datasets import Series
 from rnn_xp.data.scalers import fit_scaler
-from rnn_xp.forecasting import Score, compare, follows_last_value, split_series, verdict
+from rnn_xp.forecasting import Score, compare, follows_last_value, verdict
+from rnn_xp.forecasting.backtest import make_judged
+from rnn_xp.forecasting.panel import as_panel
+from rnn_xp.forecasting.prepared import prepare
+from rnn_xp.forecasting.settings import Settings
 
 VALUES = np.random.default_rng(0).standard_normal(50).cumsum()
 CUT = 40
 
 
-def series(values, dates=None):
-    return Series("made", np.asarray(values, dtype=float), dates, "", "v", "", "")
+def ready(values=VALUES, seq_length=4, horizon=2, scaler="standard"):
+    """The training part of a series, made ready; nothing is kept for validation."""
+    settings = Settings(
+        seq_length=seq_length, horizon=horizon, scaler=scaler, validation=None, intervals=None
+    )
+    return prepare(settings, as_panel(np.asarray(values)[:CUT]))
 
 
-def split(values=VALUES, seq_length=4, horizon=2, **options):
-    return split_series(series(values), seq_length=seq_length, horizon=horizon, **options)
+def judged(values=VALUES, seq_length=4, horizon=2, cut=None):
+    """The test part of a series, beside forecasts that are all zero."""
+    values = np.asarray(values, dtype=float)
+    cut = int(0.8 * len(values)) if cut is None else cut
+    origins = np.arange(cut + seq_length, len(values) - horizon + 1)
+    forecast = np.zeros((len(origins), horizon))
+    return make_judged("made", values, cut, origins, forecast, None, seq_length)
 
 
 class TestTestPartIsUnseen:
@@ -28,35 +40,26 @@ class TestTestPartIsUnseen:
     def test_what_comes_after_the_cut_changes_nothing(self, kind):
         changed = VALUES.copy()
         changed[CUT:] = 1e6
-        one, other = split(scaler=kind), split(changed, scaler=kind)
-        assert one.scaler == other.scaler == fit_scaler(kind, VALUES[:CUT])
-        assert np.array_equal(one.x, other.x)
-        assert np.array_equal(one.y, other.y)
+        one, other = ready(scaler=kind), ready(changed, scaler=kind)
+        found = [made.designs[0].scaler for made in (one, other)]
+        assert found == [fit_scaler(kind, VALUES[:CUT])] * 2
+        assert np.array_equal(one.trained.x, other.trained.x)
+        assert np.array_equal(one.trained.y, other.trained.y)
 
     def test_windows_of_each_part(self):
-        made = split(dtype="float64")
+        made, part = ready().trained, judged()
         scaled = fit_scaler("standard", VALUES[:CUT]).transform(VALUES)
-        for x, y, start, stop in (
-            (made.x, made.y, 0, CUT),
-            (made.x_test, made.y_test, CUT, len(VALUES)),
-        ):
-            ends = range(start + 4, stop - 1)  # of the first target
-            assert np.array_equal(x[..., 0], [scaled[end - 4 : end] for end in ends])
-            assert np.array_equal(y, [scaled[end : end + 2] for end in ends])
+        ends = range(4, CUT - 1)  # of the first target
+        assert np.array_equal(made.x[..., 0], [scaled[end - 4 : end] for end in ends])
+        assert np.array_equal(made.y, [scaled[end : end + 2] for end in ends])
         ends = range(CUT + 4, len(VALUES) - 1)
-        assert np.array_equal(made.truth(), [VALUES[end : end + 2] for end in ends])
-
-    @pytest.mark.parametrize("dtype", ["float32", "float64"])
-    def test_dtype(self, dtype):
-        made = split(dtype=dtype)
-        assert {a.dtype for a in (made.x, made.y, made.x_test, made.y_test)} == {np.dtype(dtype)}
-        assert made.truth().dtype == np.float64
+        assert np.array_equal(part.truth, [VALUES[end : end + 2] for end in ends])
 
     def test_baselines(self):
         """Persistence repeats the last value; the AR finds the rule of the training part."""
         rule = np.sin(np.arange(50) * np.pi / 4.0)  # v[t] = 2 cos(pi/4) v[t-1] - v[t-2]
         rule[CUT:] = VALUES[CUT:]  # which follows no such rule
-        forecasts = split(rule, seq_length=2).baselines()
+        forecasts = judged(rule, seq_length=2).baselines
         assert list(forecasts) == ["persistence", "drift", "mean", "seasonal(8)", "linear AR(2)"]
         last = rule[CUT + 1 : -2]
         assert np.array_equal(forecasts["persistence"], np.stack([last, last], axis=1))
@@ -73,7 +76,7 @@ class TestTestPartIsUnseen:
 
     def test_no_seasonal_forecast_without_a_season(self):
         walk = np.random.default_rng(3).standard_normal(60).cumsum()
-        assert list(split(walk).baselines()) == ["persistence", "drift", "mean", "linear AR(4)"]
+        assert list(judged(walk).baselines) == ["persistence", "drift", "mean", "linear AR(4)"]
 
     @pytest.mark.parametrize(
         ("train", "test", "words"),
@@ -83,29 +86,17 @@ class TestTestPartIsUnseen:
         ],
     )
     def test_warning(self, train, test, words):
-        warning = split(train * 20 + test * 5).warning
+        warning = judged(train * 20 + test * 5).warning
         assert words in warning
         assert bool(warning) == bool(words)
-
-    def test_a_test_part_too_short(self):
-        with pytest.raises(ValueError, match=r"^the test part of 10 values is too short: .*12"):
-            split(seq_length=10)
-
-    def test_target_dates(self):
-        dates = tuple(f"day {i}" for i in range(50))
-        dated = split_series(series(VALUES, dates), seq_length=4, horizon=2)
-        assert dated.target_dates() == list(dates[44:49])
-        assert split().target_dates() == ["44", "45", "46", "47", "48"]
-        # Values that are their own index say which is the target.
-        assert split(np.arange(50.0)).truth()[:, 0].tolist() == [44, 45, 46, 47, 48]
 
 
 class TestCompare:
     def test_every_score(self):
-        made = split()
-        truth = made.truth()
-        forecasts = {**made.baselines(), "model": truth + np.asarray([[0.3, -1.0]]) * truth + 0.2}
-        scores = compare(made.truth(), forecasts, made.train)
+        made = judged()
+        truth = made.truth
+        forecasts = {**made.baselines, "model": truth + np.asarray([[0.3, -1.0]]) * truth + 0.2}
+        scores = compare(truth, forecasts, made.train)
         assert [score.name for score in scores] == list(forecasts)
         reference = np.sqrt(np.mean((forecasts["persistence"] - truth) ** 2))
         for score, forecast in zip(scores, forecasts.values(), strict=True):
@@ -130,14 +121,14 @@ class TestCompare:
 
     def test_none_where_a_score_is_not_defined(self):
         """A test part that stands still: persistence is perfect and the truth has no variance."""
-        made = split(np.concatenate([VALUES[:CUT], np.full(10, 3.0)]))
-        score = compare(made.truth(), made.baselines(), made.train)[0]
+        made = judged(np.concatenate([VALUES[:CUT], np.full(10, 3.0)]))
+        score = compare(made.truth, made.baselines, made.train)[0]
         assert (score.skill, score.r2) == (None, None)
         assert (score.rmse, score.mae, score.mase, score.bias) == (0.0, 0.0, 0.0, 0.0)
-        still = split(np.concatenate([np.full(CUT, 3.0), VALUES[CUT:]]), scaler="none")
-        score = compare(
-            still.truth(), {"persistence": still.baselines()["persistence"]}, still.train
-        )[0]
+        values, last = np.concatenate([np.full(CUT, 3.0), VALUES[CUT:]]), np.arange(43, 48)
+        truth = values[last[:, None] + [1, 2]]
+        persistence = np.stack([values[last]] * 2, axis=1)
+        score = compare(truth, {"persistence": persistence}, values[:CUT])[0]
         assert score.mase is None
         assert (score.skill, score.r2 is None) == (0.0, False)
 
@@ -146,28 +137,33 @@ class TestFollowsLastValue:
     WALK = np.random.default_rng(0).standard_normal(300).cumsum()
 
     def test_it_is_said_of_a_copy_of_the_last_value(self):
-        made = split(self.WALK)
-        copy = made.baselines()["persistence"]
+        made = judged(self.WALK)
+        copy = made.baselines["persistence"]
         noise = 0.01 * np.random.default_rng(1).standard_normal(copy.shape)
         said = follows_last_value(
-            "model", 0.9 * copy + 3.0 + noise, made.truth(), made.last_values()
+            "model", 0.9 * copy + 3.0 + noise, made.truth, made.baselines["persistence"][:, 0]
         )
         assert said.startswith("model repeats the last value: its forecast correlates more with")
 
     def test_it_is_not_said_of_a_forecast(self):
-        made = split(self.WALK)
-        noise = 0.1 * np.random.default_rng(1).standard_normal(made.truth().shape)
+        made = judged(self.WALK)
+        noise = 0.1 * np.random.default_rng(1).standard_normal(made.truth.shape)
         assert (
-            follows_last_value("model", made.truth() + noise, made.truth(), made.last_values())
+            follows_last_value(
+                "model", made.truth + noise, made.truth, made.baselines["persistence"][:, 0]
+            )
             == ""
         )
 
     @pytest.mark.parametrize("forecast", [0.0, 5.0])
     def test_nor_where_nothing_moves(self, forecast):
-        made = split(self.WALK)
+        made = judged(self.WALK)
         assert (
             follows_last_value(
-                "model", np.full(made.truth().shape, forecast), made.truth(), made.last_values()
+                "model",
+                np.full(made.truth.shape, forecast),
+                made.truth,
+                made.baselines["persistence"][:, 0],
             )
             == ""
         )

@@ -22,7 +22,7 @@ from rnn_xp import checkpoint
 SETTINGS = [
     *("--cell", "gru", "--hidden-size", "8", "--layers", "2", "--dropout", "0.2"),
     *("--seq-length", "5", "--train-fraction", "0.1", "--batch-size", "100", "--seed", "5"),
-    *("--epochs", "60", "--validation", "0.2", "--workers", "1"),
+    *("--epochs", "60", "--validation", "0.2", "--patience", "1000000", "--workers", "1"),
 ]
 FILES = {"last.safetensors", "best.safetensors", "config.toml"}
 

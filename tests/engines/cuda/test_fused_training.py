@@ -227,7 +227,8 @@ def test_the_command_line_says_which_engine(cupy, monkeypatch, tmp_path, capsys)
         ]
     ):
         out = tmp_path / str(number)
-        command = ["train", "--epochs", "1", "--optimizer", "adam", "--hidden-size", "4", *option]
+        command = ["train", "--plain", "--epochs", "1", "--optimizer", "adam"]
+        command += ["--hidden-size", "4", *option]
         assert main([*command, "--out", str(out)]) == 0
         assert line in capsys.readouterr().out
         engine = json.loads((out / "metrics.json").read_text())["engine"]

@@ -1,0 +1,200 @@
+"""From options to a `Forecaster` and a series in two parts, for the commands that train."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from rnn_xp._checks import Argument, ParameterError
+from rnn_xp.backend import Backend
+from rnn_xp.cli import options
+from rnn_xp.cli.optimizers import add_optimizer_options, choose_optimizer
+from rnn_xp.data.datasets import Series
+from rnn_xp.data.scalers import range_warning
+from rnn_xp.data.windows import num_windows, time_split
+from rnn_xp.forecasting import Backtest, Forecaster
+from rnn_xp.forecasting.fitted import Fitted
+from rnn_xp.forecasting.panel import as_panel
+from rnn_xp.forecasting.prepared import Prepared, prepare
+
+__all__ = [
+    "Task",
+    "add_forecaster_options",
+    "add_training_options",
+    "check_test_part",
+    "first_judged",
+    "judge_test_part",
+    "make_task",
+    "resolve",
+]
+
+# What an option stands for where it was not given: of a forecaster, and of a plain network.
+_DEFAULTS: dict[str, tuple[Any, Any]] = {
+    "epochs": (200, 300),
+    "validation": (0.15, None),
+    "patience": (30, None),
+    "intervals": ("adaptive", "none"),
+}
+
+
+def add_forecaster_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of what is forecast, and how."""
+    add = command.add_argument_group("forecaster").add_argument
+    add(
+        "--plain",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="no linear path, no validation, no intervals",
+    )
+    add("--no-linear", action="store_true", help="no linear path beside the cells")
+    add("--target", default="level", choices=["level", "diff", "logret"])
+    add("--strategy", default="direct", choices=["direct", "recursive"])
+    kinds = ["adaptive", "split", "quantile", "none"]
+    add("--intervals", choices=kinds, metavar="KIND", help="adaptive, split, quantile or none")
+    add("--level", type=float, default=0.9, metavar="P", help="of the intervals (%(default)s)")
+    add("--seeds", type=int, default=1, metavar="S", help="networks to average (%(default)s)")
+
+
+def add_training_options(command: argparse.ArgumentParser) -> Any:
+    """Add the options of the training; returns the group, to which a command may add."""
+    group = command.add_argument_group(
+        "training, also --schedule {cosine,plateau} --warmup K --momentum M --weight-decay W "
+        "--clip-norm C"
+    )
+    add = group.add_argument
+    add("--epochs", type=int, metavar="E", help="at most (200; plain 300)")
+    add("--batch-size", type=int, metavar="B", help="1..N; the full batch by default")
+    add_optimizer_options(add)
+    add("--validation", type=float, metavar="F", help="share to validate on (0.15; plain none)")
+    add("--patience", type=int, metavar="K", help="epochs without a lower loss (30; plain all)")
+    return group
+
+
+def resolve(args: argparse.Namespace) -> argparse.Namespace:
+    """Return the arguments with defaults in the place of what was not given, all checked."""
+    args = argparse.Namespace(**vars(args))
+    for name, values in _DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, values[args.plain])
+    args.no_linear = args.no_linear or args.plain
+    for option, value, low in (
+        ("--epochs", args.epochs, 1),
+        ("--seed", args.seed, 0),
+        ("--warmup", args.warmup, 1),
+        ("--patience", args.patience, 1),
+        ("--seeds", args.seeds, 1),
+        ("--layers", args.layers, 1),
+        ("--hidden-size", args.hidden_size, 1),
+    ):
+        options.check_whole(option, value, low)
+    return args
+
+
+@dataclass(frozen=True)
+class Task:
+    """A series whose first part a forecaster is trained on.
+
+    Attributes
+    ----------
+    args : Namespace
+        See `resolve`.
+    backend : Backend
+    series : Series
+    cut : int
+        Row with which the test part begins.
+    forecaster : Forecaster
+    prepared : Prepared
+        The training part.
+    reason : str
+        The optimiser, and why it was chosen.
+    """
+
+    args: argparse.Namespace
+    backend: Backend
+    series: Series
+    cut: int
+    forecaster: Forecaster
+    prepared: Prepared
+    reason: str
+
+    @property
+    def first(self) -> int:
+        """Row with which the first forecast that is judged begins."""
+        return first_judged(self.cut, self.args.seq_length, plain=self.args.plain)
+
+    @property
+    def warning(self) -> str:
+        """Says if the test part leaves the range of the training part."""
+        values = self.series.values
+        return range_warning(values[: self.cut], values[self.cut :]) or ""
+
+
+def first_judged(cut: int, seq_length: int, *, plain: bool) -> int:
+    """Return the row with which judging begins.
+
+    A forecaster is judged from the first row of the test part on, as in a backtest; a plain network
+    from the first whose window lies in the test part too.
+    """
+    return cut + seq_length if plain else cut
+
+
+def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Task:
+    """Cut the series, and make the forecaster that the options describe.
+
+    Parameters
+    ----------
+    args : Namespace
+        See `resolve`.
+    backend : Backend
+    series : Series
+
+    Returns
+    -------
+    Task
+
+    Raises
+    ------
+    ValueError
+        If options contradict each other, or a part of the series is too short.
+    """
+    seen, test = time_split(series.values, args.train_fraction)
+    forecaster = Forecaster(
+        seq_length=args.seq_length, horizon=args.horizon, cell=args.cell,
+        hidden_size=args.hidden_size, num_layers=args.layers, bidirectional=args.bidirectional,
+        activation=args.activation, read=args.read, dropout=args.dropout,
+        recurrent_dropout=args.recurrent_dropout, layer_norm=args.layer_norm,
+        residual=args.residual, reset_after=not args.reset_before, strategy=args.strategy,
+        target=args.target, linear=not args.no_linear, scaler=args.scaler,
+        intervals=None if args.intervals == "none" else args.intervals, level=args.level,
+        epochs=args.epochs, batch_size=args.batch_size, validation=args.validation,
+        patience=args.patience, n_seeds=args.seeds, random_state=args.seed, backend=backend,
+        verbose=False,
+    )  # fmt: skip
+    prepared = prepare(forecaster, as_panel(seen))
+    check_test_part(len(test), args.seq_length, args.horizon, plain=args.plain)
+    rows = len(prepared.trained.x)
+    options.check_whole("--batch-size", args.batch_size, 1, rows)
+    optimizer, reason = choose_optimizer(args, rows)
+    forecaster.set_params(optimizer=optimizer)
+    prepared = dataclasses.replace(prepared, settings=forecaster.frozen())
+    return Task(args, backend, series, len(seen), forecaster, prepared, reason)
+
+
+def check_test_part(rows: int, seq_length: int, horizon: int, *, plain: bool) -> None:
+    """Check that the test part has something to judge forecasts by."""
+    try:
+        if plain:
+            num_windows(rows, seq_length, horizon)
+        elif rows < horizon:
+            raise ParameterError("{0} needs as many.", Argument("horizon", horizon))
+    except ParameterError as error:
+        raise error.within(f"the test part of {rows} values is too short: ") from error
+
+
+def judge_test_part(fitted: Fitted, series: Series, cut: int, *, plain: bool) -> Backtest:
+    """Judge a trained model on the rows of a series from ``cut`` on."""
+    first = first_judged(cut, fitted.settings.seq_length, plain=plain)
+    panel = as_panel(series)
+    return fitted.evaluate_rows(panel, None, None, [first], 1, trains=[cut])

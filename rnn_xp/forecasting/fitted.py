@@ -1,0 +1,230 @@
+"""A trained model: networks, scalers and errors, with the settings of the training.
+
+A `Fitted` is frozen. Whatever becomes of the `Forecaster` that holds it, its forecasts stay.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_xp._checks import Argument, ParameterError
+from rnn_xp._typing import Params
+from rnn_xp.backend import Backend
+from rnn_xp.forecasting.backtest import Backtest, Judged, judge, judge_forecasts
+from rnn_xp.forecasting.design import Design, make_design
+from rnn_xp.forecasting.intervals import check_level, conformal_radii
+from rnn_xp.forecasting.panel import Panel
+from rnn_xp.forecasting.predictor import Predictor
+from rnn_xp.forecasting.prepared import Prepared
+from rnn_xp.forecasting.settings import Settings, check_ahead, check_data
+from rnn_xp.network import Network
+
+__all__ = ["Fitted", "finish", "make_predictor", "unjudged"]
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model at the end of its series.
+
+    Attributes
+    ----------
+    settings : Settings
+        Settings of the training.
+    predictor : Predictor
+        The networks.
+    panel : Panel
+        The series that forecasts go on from.
+    designs : tuple of Design
+        Each series with its fitted scaler.
+    rows : tuple of int
+        Length of each series that was trained on.
+    errors : ndarray (n, horizon)
+        Absolute errors of the validation part, in the unit of each series.
+    """
+
+    settings: Settings
+    predictor: Predictor
+    panel: Panel
+    designs: tuple[Design, ...]
+    rows: tuple[int, ...]
+    errors: _Floats
+
+    def predict(self, steps: int | None, future: Any) -> Any:
+        """Forecast as `rnn_xp.Forecaster.predict`."""
+        ahead = self._ahead(steps, future)
+        return self.panel.restore([levels[0, :, levels.shape[2] // 2] for levels in ahead])
+
+    def predict_interval(
+        self, steps: int | None, level: float | None, future: Any
+    ) -> tuple[Any, Any]:
+        """Forecast intervals as `rnn_xp.Forecaster.predict_interval`."""
+        settings = self.settings
+        level = settings.level if level is None else level
+        check_level(level)
+        if settings.intervals is None:
+            raise ParameterError("there are no intervals: {0}.", Argument("intervals", None))
+        if settings.intervals == "quantile" and level != settings.level:
+            raise ParameterError(
+                "quantiles were trained for {0} alone.", Argument("level", settings.level)
+            )
+        ahead = self._ahead(steps, future)
+        count = ahead[0].shape[1]
+        if count > settings.horizon:
+            raise ParameterError(
+                f"intervals reach {settings.horizon} steps, the horizon that errors are known of; "
+                "got {0}. Train with a longer {1:name}.",
+                Argument("steps", count),
+                Argument("horizon", settings.horizon),
+            )
+        sides = []
+        for sign, side in ((-1.0, 0), (1.0, -1)):
+            ends = []
+            for levels, design in zip(ahead, self.designs, strict=True):
+                if settings.intervals == "quantile":
+                    ends.append(levels[0, :, side])
+                    continue
+                radii = conformal_radii(self.errors, level)[:count] * design.unit
+                ends.append(levels[0, :, 0] + sign * radii)
+            sides.append(self.panel.restore(ends))
+        return sides[0], sides[1]
+
+    def _ahead(self, steps: int | None, future: Any) -> list[_Floats]:
+        """Forecasts (1, steps, Q) of each series from its end."""
+        settings, names = self.settings, self.panel.names
+        steps, tables = check_ahead(settings, steps, future, self.designs[0], names)
+        forecasts = []
+        for name, design, table in zip(names, self.designs, tables, strict=True):
+            ahead, end = design.scaled_future(table), np.asarray([len(design.levels)])
+            needed = settings.seq_length + design.offset
+            if end < needed:
+                raise ValueError(
+                    f"{name} has {end[0]} values, but a forecast needs the last {needed}: "
+                    f"{needed - end[0]} more."
+                )
+            windows = design.windows(end, settings.seq_length, settings.reach, ahead)
+            forecasts.append(self.predictor.forecast(design, windows, ahead[None], steps))
+        return forecasts
+
+    def apply(self, panel: Panel, past: Any, future: Any) -> Fitted:
+        """Return this model at the end of other values of its series."""
+        designs = self.designs_of(panel, past, future)
+        return dataclasses.replace(self, panel=panel, designs=designs)
+
+    def designs_of(self, panel: Panel, past: Any, future: Any) -> tuple[Design, ...]:
+        """Transform and scale series as those that were trained on."""
+        if len(panel.names) != len(self.designs):
+            raise ValueError(
+                f"this forecaster was fitted on {len(self.designs)} series, got {len(panel.names)}."
+            )
+        tables = check_data(self.settings, panel, past, future)
+        designs = []
+        for column, p, f, fitted in zip(panel.columns, *tables, self.designs, strict=True):
+            width = len(fitted.scaler.offset)
+            if 1 + p.shape[1] + f.shape[1] != width:
+                raise ValueError(
+                    f"fit was given {width - 1} features, but there are {p.shape[1] + f.shape[1]}."
+                )
+            designs.append(
+                make_design(
+                    column, p, f, target=fitted.target, scaler=fitted.scaler, unit=fitted.unit,
+                    train=0,
+                )
+            )  # fmt: skip
+        return tuple(designs)
+
+    def evaluate_rows(
+        self, panel: Panel, past: Any, future: Any, starts: Sequence[int], stride: int,
+        trains: Sequence[int] | None = None,
+    ) -> Backtest:  # fmt: skip
+        """Judge forecasts of every series, see `judge_rows`."""
+        settings = self.settings
+        parts = self.judge_rows(panel, past, future, starts, stride, trains=trains)
+        if missing := set(panel.names) - {part.name for part in parts}:
+            raise ValueError(
+                f"{min(missing)!r} has nowhere {settings.horizon} new values together, as judging "
+                "a forecast of that many steps needs."
+            )
+        level = None if parts[0].low is None else settings.level
+        return judge(parts, settings.cell, level)
+
+    def judge_rows(
+        self, panel: Panel, past: Any, future: Any, starts: Sequence[int], stride: int,
+        most: int | None = None, trains: Sequence[int] | None = None,
+    ) -> tuple[Judged, ...]:  # fmt: skip
+        """Forecast from one row after another, with the scalers that were fitted.
+
+        Parameters
+        ----------
+        panel, past, future : as for `apply`
+        starts : sequence of int
+            Row of each series with which its first forecast begins.
+        stride : int
+            Steps between two forecasts.
+        most : int, optional
+            Number of forecasts of each series; all that can be judged by default.
+        trains : sequence of int, optional
+            Length of each series' training part, which baselines are fitted on; up to its first
+            forecast by default.
+
+        Returns
+        -------
+        tuple of Judged
+        """
+        designs = self.designs_of(panel, past, future)
+        return judge_forecasts(
+            self.settings, self.predictor, panel, designs, starts, stride, most, self.errors, trains
+        )
+
+
+def make_predictor(
+    settings: Settings, net: Network, networks: Sequence[Params], backend: Backend
+) -> Predictor:
+    """Return a predictor of trained parameters."""
+    quantiles = len(settings.levels_of_quantiles)
+    return Predictor(net, networks, backend, settings.seq_length, settings.reach, quantiles)
+
+
+def finish(
+    prepared: Prepared, networks: Sequence[Params], backend: Backend
+) -> tuple[Fitted, Backtest | None]:
+    """Judge trained networks on the validation part, and keep their errors.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The data that they were trained on.
+    networks : sequence of Params
+    backend : Backend
+
+    Returns
+    -------
+    fitted : Fitted
+    report : Backtest or None
+        None without validation.
+    """
+    fitted = unjudged(prepared, networks, backend)
+    if prepared.validated is None:
+        return fitted, None
+    settings, panel, designs = fitted.settings, prepared.panel, prepared.designs
+    parts = judge_forecasts(settings, fitted.predictor, panel, designs, prepared.starts)
+    units = {name: design.unit for name, design in zip(panel.names, designs, strict=True)}
+    errors = [np.abs(part.truth - part.forecast) / units[part.name] for part in parts]
+    report = judge(parts, settings.cell, None)
+    return dataclasses.replace(fitted, errors=np.concatenate(errors)), report
+
+
+def unjudged(prepared: Prepared, networks: Sequence[Params], backend: Backend) -> Fitted:
+    """Return trained networks without their errors, such as those of a diverged training."""
+    settings = dataclasses.replace(prepared.settings, n_seeds=len(networks))
+    predictor = make_predictor(settings, prepared.net, networks, backend)
+    rows = tuple(len(column) for column in prepared.panel.columns)
+    no_errors = np.empty((0, settings.horizon))
+    return Fitted(settings, predictor, prepared.panel, prepared.designs, rows, no_errors)
