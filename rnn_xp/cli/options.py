@@ -124,7 +124,7 @@ def add_network_options(command: argparse.ArgumentParser) -> Any:
 def add_backend_options(add: Any) -> None:
     """Add the options of where the computation happens."""
     names = "|".join((*ADAPTERS, "auto"))
-    add("--backend", metavar="NAME", help=f"over RNN_XP_BACKEND: {names}")
+    add("--backend", metavar="NAME", help=f"RNN_XP_BACKEND: {names}")
     add("--device", help="over RNN_XP_DEVICE: cpu, cuda:0, ...")
     add("--dtype", help="over RNN_XP_DTYPE: float32 or float64")
 
