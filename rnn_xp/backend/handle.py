@@ -147,7 +147,7 @@ class Backend:
         """
         values = np.asarray(host)
         dtype = self._host_dtype(values)
-        return self.adapter.asarray(values, dtype, self.device, copy)
+        return self.adapter.asarray(values, dtype, self.device, copy, xp=self.xp)
 
     def to_numpy(self, array: Array) -> np.ndarray:
         """Bring an array back to the host; see the function `rnn_xp.backend.to_numpy`.

@@ -254,6 +254,7 @@ def test_a_curve_is_measured():
     assert all(len(point["times"]) >= 5 for point in points)
 
 
+@pytest.mark.full
 def test_a_run_writes_everything(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "QUICK_SIZES", (TINY,))
     monkeypatch.setattr(sections, "LIBRARIES", ())

@@ -26,6 +26,7 @@ def test_the_series_solves_its_equation():
     assert 1.2 < x.max() < 1.4
 
 
+@pytest.mark.full
 def test_it_runs(tmp_path):
     out = tmp_path / "page.md"
     command = [sys.executable, "-m", "benchmarks.reproduce", "xor", "forecasts", "--quick"]

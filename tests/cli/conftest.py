@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pictures import dots as dots
 
 
 @pytest.fixture(autouse=True)

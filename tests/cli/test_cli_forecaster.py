@@ -203,6 +203,7 @@ class TestForecast:
         assert found["level"] is None
         assert found["metrics"]["rmse"] > 0.0
 
+    @pytest.mark.pictures
     def test_a_picture_with_its_interval(self, monkeypatch, capsys):
         pytest.importorskip("matplotlib")
         train("--horizon", 3)

@@ -82,6 +82,7 @@ class TestTrain:
         rmse = json.loads(Path("run/metrics.json").read_text())["scores"][-1]["rmse"]
         assert metrics.rmse(y, scaler.inverse_target(pred)) == pytest.approx(rmse, rel=1e-5)
 
+    @pytest.mark.pictures
     def test_pictures_are_pictures(self):
         assert train("--out", "run") == 0
         for name in ("loss.png", "forecast.png"):

@@ -107,6 +107,7 @@ class TestForecast:
         found = json.loads(said(capsys, "forecast", run, "--json"))["forecast"]
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
+    @pytest.mark.pictures
     def test_a_picture(self, run, tmp_path, capsys):
         pytest.importorskip("matplotlib")
         path = tmp_path / "out.png"

@@ -138,6 +138,7 @@ class TestFiles:
         for found in simulate(size, lambda comm: fit(comm, data=files, **options)):
             assert_same(found, fit(**options))
 
+    @pytest.mark.full("jax")
     @pytest.mark.cover("values")
     @pytest.mark.parametrize("name", ["array_api_strict", "jax", "numpy"])
     @pytest.mark.parametrize("dtype", ["float32", "float64"])

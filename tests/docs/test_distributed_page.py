@@ -50,6 +50,7 @@ def run(tmp_path):
     return work
 
 
+@pytest.mark.full
 def test_an_array_of_jobs_and_what_came_out_of_it(run, tmp_path, monkeypatch):
     script = block("bash", "SLURM_ARRAY_TASK_ID")
     assert script.count("--epochs 100") == 1

@@ -58,6 +58,7 @@ def run(text, name, globs):
     return results.attempted
 
 
+@pytest.mark.full("multi_step", "characters")
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "backends"])
 def test_a_page_prints_what_it_says(page):
     if page == "multi_step":

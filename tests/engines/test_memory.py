@@ -87,7 +87,7 @@ def measured(net, steps, rows, dtype="float64", schedule=False, loss=mse):
 
 
 class TestBlockBytes:
-    @pytest.mark.cover("pairs")
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("stack", STACKS)
     @pytest.mark.parametrize("topology", TOPOLOGIES)
     @pytest.mark.parametrize("cell", [name for name in CELLS if name != "rnn-relu"])

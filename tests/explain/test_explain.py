@@ -195,6 +195,7 @@ class TestShapes:
 
 
 class TestFlow:
+    @pytest.mark.full("jax")
     @pytest.mark.cover("values")
     @pytest.mark.parametrize("cell", [cell for cell in CELLS if cell != "mingru"])  # it has no w_hh
     def test_numbers(self, case, cell):

@@ -23,6 +23,7 @@ class TestCommand:
     def elsewhere(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
 
+    @pytest.mark.pictures
     def test_the_reference_series(self, capsys):
         assert cli.main(["explain"]) == 0
         folder = Path("runs/explain-length_of_day-rnn-1")

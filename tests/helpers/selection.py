@@ -1,6 +1,7 @@
 """Which tests run: all with `--full`, else those that show every kind of thing; and what is absent.
 
     @pytest.mark.full             only with --full
+    @pytest.mark.full("jax")      the same, of those whose parameters say so
     @pytest.mark.cover("pairs")   else enough for every pair of parameters to occur somewhere
     @pytest.mark.cover("values")  else enough for every value of each parameter to occur somewhere
     @pytest.mark.cover("values", "cell", "task")  the same, of these parameters alone
@@ -81,12 +82,18 @@ def cost(item: Any) -> float:
     return 4.0 if "jax" in item.nodeid else 1.0
 
 
+def left_to_full(item: Any, words: tuple[str, ...]) -> bool:
+    """Return True if a mark `full` means this test: without words, or with one of its name."""
+    _, _, params = item.nodeid.partition("[")
+    return not words or any(word in params for word in words)
+
+
 def chosen(items: Iterable[Any], cases: Cases) -> set[Any]:
     """What runs without `--full`."""
     kept: set[Any] = set()
     groups: dict[Any, list[Any]] = {}
     for item in items:
-        if item.get_closest_marker("full"):
+        if any(left_to_full(item, mark.args) for mark in item.iter_markers("full")):
             continue
         node, mark = next(item.iter_markers_with_node("cover"), (None, None))
         if mark is None:

@@ -54,6 +54,7 @@ def used(monkeypatch):
 
 
 class TestEqualsForward:
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("topology", TOPOLOGIES)
     def test_every_cell_and_option(self, topology, case):
         options = [option for option in CALLS if not excluded(topology, option)]

@@ -134,6 +134,7 @@ def test_killed_at_random_moments(tmp_path, uninterrupted, pytestconfig):
     print(f"{kills} kills in {run} runs, at epochs {sorted(at)}")
 
 
+@pytest.mark.full("15")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_epoch_and_says_how_to_go_on(tmp_path, uninterrupted, number):
     folder = tmp_path / "run"

@@ -28,6 +28,9 @@ class TestGolden:
     def losses():
         return runpy.run_path(str(ROOT / "scripts" / "make_golden.py"))["losses"]
 
+    @pytest.mark.full(
+        "jax"
+    )  # on JAX the reference workload is trained by tests/cli/test_cli_data.py
     @pytest.mark.cover("values")
     @pytest.mark.parametrize("name", GOLDEN["losses"])
     def test_losses(self, name, case):
@@ -109,6 +112,7 @@ class TestFit:
         shorter = rx.fit(NET, x[:25], y[:25], **options)
         np.testing.assert_allclose(weighted.history["loss"], shorter.history["loss"], rtol=1e-12)
 
+    @pytest.mark.full("jax")
     @pytest.mark.cover("values")
     def test_arrays_of_another_library_stay_there(self, case):
         x, y = windows(20)
@@ -137,6 +141,7 @@ class TestFit:
         for name, p in before.items():
             assert np.array_equal(start[name], p)
 
+    @pytest.mark.full("jax")
     @pytest.mark.cover("values")
     def test_no_host_read_within_an_epoch(self, case):
         """Of first-order training: losses are read by the trainer, never by the engine."""

@@ -171,6 +171,7 @@ class TestAnotherRun:
 
 
 class TestAcrossBackends:
+    @pytest.mark.full("jax")
     @pytest.mark.cover("values")
     def test_a_file_goes_on_elsewhere(self, case, tmp_path):
         """Written by one library, read by another: the same training but for rounding."""

@@ -147,7 +147,7 @@ class TestLoss:
         found = rx.fit(net, starts, np.repeat(starts, 5, axis=1), **options)
         assert np.isfinite(found.history["validation_loss"]).all()
 
-    @pytest.mark.cover("values")
+    @pytest.mark.full("jax")
     def test_on_every_backend(self, case):
         x, y = windows(40)
         found = rx.fit(

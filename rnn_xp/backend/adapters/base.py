@@ -94,7 +94,9 @@ class Adapter:
     def use(self, device: Any) -> None:
         """Make a device the current one, where the library needs that."""
 
-    def asarray(self, values: np.ndarray, dtype: np.dtype[Any], device: Any, copy: bool) -> Array:
+    def asarray(
+        self, values: np.ndarray, dtype: np.dtype[Any], device: Any, copy: bool, *, xp: Namespace
+    ) -> Array:
         """Bring host values to a device; the result shares no memory with them.
 
         Parameters
@@ -106,10 +108,12 @@ class Adapter:
         copy : bool
             If False, a library whose arrays live on the host may return `values` themselves,
             provided that they stay read-only where they are.
+        xp : Namespace
+            The library's.
         """
         # Some libraries adopt host memory, even read-only memory: give them their own.
         private = np.array(values, dtype=dtype, order="C", copy=True)
-        return self.namespace().asarray(private, device=device)
+        return xp.asarray(private, device=device)
 
     def to_numpy(self, array: Array) -> np.ndarray:
         """Bring an array to the host: a copy, or a view if it lies there already."""

@@ -24,7 +24,9 @@ class NumpyAdapter(Adapter):
         """Return NumPy's namespace in array_api_compat."""
         return importlib.import_module("array_api_compat.numpy")
 
-    def asarray(self, values: np.ndarray, dtype: np.dtype[Any], device: Any, copy: bool) -> Array:
+    def asarray(
+        self, values: np.ndarray, dtype: np.dtype[Any], device: Any, copy: bool, *, xp: Namespace
+    ) -> Array:
         """Cast `values`, and copy them unless `copy` is False and nothing need be cast."""
         if not copy:
             return np.asarray(values, dtype=dtype)

@@ -91,6 +91,7 @@ def test_loss_gradient_and_update(case):
 
 
 @pytest.mark.cover("values", "case.cell")
+@pytest.mark.full("-4290-")
 @pytest.mark.parametrize(
     ("case", "different_places"),
     [

@@ -91,7 +91,9 @@ class TestChoice:
     def test_another_cell_under_a_known_name_is_not_computed_as_that_one(self, cupy, monkeypatch):
         monkeypatch.setitem(CELLS, "gru", MinGRUCell)
         engine = portable(cupy, {"cell": "gru"})
-        assert fastest(engine) is engine
+        fitting = fastest(engine)
+        assert (fitting.name, fitting.net) == ("portable", engine.net)
+        assert fitting.reason == "the fused kernels need the cell rnn, gru or lstm"
 
     @pytest.mark.parametrize(
         ("optimizer", "update"),

@@ -1,0 +1,23 @@
+"""Pictures that nobody looks at."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from rnn_xp import plotting
+
+DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture(autouse=True)
+def dots(request, monkeypatch):
+    """Write a dot for each picture: drawing takes most of the time of a short training.
+
+    With `--full`, and for tests with the mark `pictures`, pictures are drawn.
+    """
+    if not (request.config.option.full or request.node.get_closest_marker("pictures")):
+        monkeypatch.setattr(plotting, "to_png", lambda ax: DOT if ax.figure else b"")
