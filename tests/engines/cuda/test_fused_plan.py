@@ -93,7 +93,7 @@ class TestChoice:
         engine = portable(cupy, {"cell": "gru"})
         fitting = fastest(engine)
         assert (fitting.name, fitting.net) == ("portable", engine.net)
-        assert fitting.reason == "the fused kernels need the cell rnn, gru or lstm"
+        assert fitting.reason.startswith("the fused kernels need ")
 
     @pytest.mark.parametrize(
         ("optimizer", "update"),
