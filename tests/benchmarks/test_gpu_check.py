@@ -73,6 +73,7 @@ def test_bad_arguments(words):
         command.main(words)
 
 
+@pytest.mark.full
 def test_some_cases_and_libraries_alone(tmp_path):
     words = ("--sections", "benchmark", "--cases", "GRU, N = 16,", "--libraries", "rnn_xp")
     process = run("--cpu-dry-run", "--out", str(tmp_path), *words)

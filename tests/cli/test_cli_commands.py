@@ -58,6 +58,7 @@ class TestOtherCommands:
             "torch, jax, dpnp, array_api_strict, auto."
         )
 
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("unbuffered", ["", "1"])
     @pytest.mark.parametrize("command", ["datasets", "train --help", "train --data tide.csv"])
     def test_a_reader_that_is_gone(self, small_csv, command, unbuffered):

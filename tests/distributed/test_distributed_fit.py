@@ -47,6 +47,7 @@ class TestBits:
         for found in simulate(3, lambda comm: runs.fit(name, 5, comm=comm, **options)):
             assert_same(found, expected)
 
+    @pytest.mark.full("jax")
     @pytest.mark.parametrize("name", ["array_api_strict", "jax"])
     def test_on_other_backends(self, name):
         backend = rx.get_backend(name, dtype="float32")

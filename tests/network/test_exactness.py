@@ -152,6 +152,7 @@ class TestBlocks:
 class TestMemoryBudget:
     """How many blocks are alive is no part of the result."""
 
+    @pytest.mark.full  # tests/engines/test_engine.py does it on fewer rows
     def test_parameters_are_the_same_to_the_bit(self):
         """On the reference workload, over 20 epochs; the blocks of a budget are its threads."""
         series = rx.datasets.load("length_of_day").values[:8327]

@@ -215,6 +215,7 @@ def test_interrupted_before_there_is_anything_to_go_on_from(tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.full
 def test_a_run_whose_results_were_not_written_is_finished(tmp_path, uninterrupted):
     """All epochs are done, but the process died before the table and the plots."""
     folder = tmp_path / "run"

@@ -35,7 +35,7 @@ class TestEpochs:
     # Adam divides each gradient by its size, rounding errors of tiny ones too: hence not BOUND.
     TOLERANCE = 2e-5
 
-    @pytest.mark.cover("pairs")
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("task", ["one-mse", "many-cross_entropy"])
     @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
     @pytest.mark.parametrize("cell", ["tanh", "relu", "gru", "lstm"])
