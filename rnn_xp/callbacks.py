@@ -1,4 +1,4 @@
-"""Callbacks of `rnn_xp.fit`: `Checkpoint`, `Progress`, and what they are given, an `Epoch`."""
+"""Another address of what may watch a training: `Checkpoint`, `Progress`, `Epoch`."""
 
 from rnn_xp.training.callbacks import Callback, Checkpoint, Epoch, Progress
 

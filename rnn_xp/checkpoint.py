@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, safetensors with a manifest, no pickle.
+"""Files that are whole or absent: atomic writes, safetensors with a digest, no pickle.
 
 A file holds named arrays and JSON metadata. safetensors has no checksum of its own, so the one
 metadata entry is ``"FORMAT SHA256 TEXT"``. The text, digested by the sha256, is JSON: the metadata,

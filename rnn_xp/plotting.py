@@ -1,4 +1,4 @@
-"""Pictures of a run (extra ``plot``). Each function draws on a matplotlib Axes and returns it."""
+"""Pictures: each function draws on a matplotlib Axes and returns it (extra ``plot``)."""
 
 from __future__ import annotations
 

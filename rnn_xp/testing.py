@@ -1,4 +1,4 @@
-"""Check a gradient against the definition of a derivative.
+"""The public checker: a gradient held against the definition of the derivative.
 
 There are two oracles, neither of which knows anything about backpropagation:
 

@@ -16,23 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from levels import LEVELS
 
 import rnn_xp
 
 ROOT = Path(rnn_xp.__file__).parent
 
-ROWS = (  # level 0 first; a package imports from lower levels only
-    "_typing _checks",
-    "backend data checkpoint plotting",
-    "kernels distributed",
-    "cells losses optim",
-    "network",
-    "engines interchange testing",
-    "training explain",
-    "forecasting estimators callbacks",
-    "cli",
-)
-LEVELS = {name: level for level, row in enumerate(ROWS) for name in row.split()}
 LIBRARIES = {"cupy", "torch", "jax", "dpnp", "array_api_strict"}
 MAY_NAME_LIBRARIES = {
     *("backend.adapters", "kernels", "engines", "distributed", "interchange", "cli"),
@@ -49,6 +38,7 @@ MAY_IMPORT_NUMPY = {
 }
 FACADES = {"callbacks"}  # another address of what lives in a package
 MAX_LINES = 400
+MAX_FUNCTION_LINES = 70  # of its body, without the docstring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +191,19 @@ def check_size(module: Module) -> list[str]:
     return [f"{module.name} has {lines} lines, over {MAX_LINES}"] if lines > MAX_LINES else []
 
 
+def check_functions(module: Module) -> list[str]:
+    found = []
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            if lines > MAX_FUNCTION_LINES:
+                found.append(
+                    f"{module.name}.{node.name} has {lines} lines, over {MAX_FUNCTION_LINES}"
+                )
+    return found
+
+
 def check_no_assert(module: Module) -> list[str]:
     """``python -O`` removes them, so that no check of a user's input may be one."""
     return [
@@ -246,7 +249,7 @@ def slices(index: ast.expr) -> bool:
 
 CHECKS = [
     *(check_levels, check_libraries, check_numpy, check_exports),
-    *(check_size, check_no_assert, check_portable),
+    *(check_size, check_functions, check_no_assert, check_portable),
 ]
 
 
@@ -307,6 +310,7 @@ def test_imports_form_no_cycle():
         (check_exports, "losses", "__all__ = ['mse', 'mse']\ndef mse(): pass"),
         (check_exports, "losses", "if 1:\n    LIMIT = 3"),
         (check_size, "losses", "\n" * 401),
+        (check_functions, "losses", "def f():\n" + "    x = 1\n" * 71),
         (check_no_assert, "runs", "def f(x):\n    assert x"),
         (check_portable, "cells.rnn", "z = x @ w"),
         (check_portable, "kernels.portable", "x @= w"),
@@ -325,6 +329,7 @@ def test_a_violation_is_noticed(check, name, source):
     ("check", "name", "source"),
     [
         (check_levels, "cells.gru", "from rnn_xp.cells.rnn import RNN\nfrom . import lstm"),
+        (check_functions, "losses", "def f():\n    'Text.'\n" + "    x = 1\n" * 70),
         (check_levels, "forecasting.metrics", "from rnn_xp.data.windows import as_series"),
         (check_levels, "cli", "from rnn_xp import __version__, training"),
         (check_levels, "backend.handle", "from rnn_xp.backend.libraries import load"),

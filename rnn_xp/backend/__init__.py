@@ -1,4 +1,4 @@
-"""The one door between host and device: which library computes, where, and how precisely.
+"""The one door between host and device: which library, which device, which precision.
 
 Computation follows the arrays it is given; this package decides only where *new* arrays are born.
 Three choices, each taken from the argument, else the environment variable, else the default::

@@ -1,4 +1,4 @@
-"""The command line, ``rnn-xp COMMAND``: from training over forecasts to export.
+"""The command line, ``rnn-xp COMMAND``, and the folder that a run leaves.
 
 Each command is in a module with ``add_command(commands)``, which adds its parser; the parser's
 ``run`` is the command itself, a function of the parsed arguments that returns the exit status. A

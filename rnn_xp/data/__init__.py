@@ -1,1 +1,1 @@
-"""Data on the host: series, windows, files of windows, scalers, tables and bundled series."""
+"""Data on the host: series, dates, windows, files of windows, scalers and bundled series."""

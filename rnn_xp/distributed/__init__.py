@@ -1,4 +1,4 @@
-"""Ranks that train together, and the tree of sums that gives them the result of a single rank.
+"""Ranks that train together, and the tree of sums that gives them the bits of a single one.
 
 `rnn_xp.fit` takes a `Comm`; under ``mpiexec`` the command line makes one itself::
 

@@ -1,3 +1,3 @@
-"""Engines compute whole epochs; the portable engine defines the right result."""
+"""Engines: whole epochs at once; the portable engine defines the right result."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""scikit-learn estimators: recurrent networks over windows.
+"""Estimators for scikit-learn: recurrent networks over windows (extra ``sklearn``).
 
 Rows of X are windows, (n, T) of one series or (n, T, I) with I features at each step, in order of
 time. Parameters have scikit-learn's names where it has one, and otherwise those of

@@ -1,4 +1,4 @@
-"""Backpropagation through time made visible, for a given network.
+"""Backpropagation through time made visible: shapes, gradient flow, a check.
 
 - `shapes`: the products of forward and backward, and which of them sum over the batch;
 - `flow`: the change of the gradient on its way back through time;

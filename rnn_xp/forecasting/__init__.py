@@ -1,4 +1,4 @@
-"""Forecasting: series in, judged forecasts out.
+"""Forecasting: series in, judged forecasts out; metrics and baselines.
 
 - `forecaster`: the class people use; `panel` reads what they give, `design` and `targets` make
   scaled windows of it, `prepared` and `training` train on them;

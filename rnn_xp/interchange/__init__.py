@@ -1,4 +1,4 @@
-"""Weights to and from PyTorch and Keras, and networks as ONNX graphs.
+"""Models of others: weights of PyTorch and Keras, networks as ONNX graphs.
 
 - `torch`: the ``state_dict`` of ``nn.RNN``, ``nn.GRU`` or ``nn.LSTM`` and an ``nn.Linear``;
 - `keras`: the ``get_weights()`` of ``SimpleRNN``, ``GRU`` or ``LSTM`` layers and a ``Dense``;

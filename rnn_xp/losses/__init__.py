@@ -1,4 +1,4 @@
-"""Losses: the value and, in the same function, its gradient with respect to the prediction.
+"""Losses: a value and, in the same function, its gradient with respect to the prediction.
 
 Every loss has the signature ``(pred, target, weight=None, total=None) -> (value, dpred)`` with::
 

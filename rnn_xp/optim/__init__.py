@@ -1,4 +1,4 @@
-"""Optimisers: pure functions over flat dicts of parameters.
+"""Optimisers: pure functions over flat dicts of parameters; schedules and clipping.
 
 An optimiser is a subclass of `Optimizer`, a frozen dataclass whose fields are its hyperparameters::
 
