@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -170,7 +171,7 @@ class Checkpoint:
     Parameters
     ----------
     folder : path
-        An existing folder.
+        The folder of the files; it is made if it does not exist.
     every : int, optional
         Number of epochs between two writes. By default ``seconds`` decides.
     seconds : float, optional
@@ -206,6 +207,15 @@ class Checkpoint:
             raise ValueError(f"Checkpoint: every must be >= 1, got {every!r}.")
         if not seconds >= 0.0:
             raise ValueError(f"Checkpoint: seconds must be >= 0, got {seconds!r}.")
+        # Now and not at the first write: a folder that cannot be used should cost no training.
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise type(error)(
+                f"Checkpoint: cannot write into the folder {folder}: {error.strerror}."
+            ) from error
         self.last = Path(folder) / "last.safetensors"
         self.best = Path(folder) / "best.safetensors"
         self.every, self.seconds, self.about = every, seconds, about
@@ -215,8 +225,10 @@ class Checkpoint:
 
     def __call__(self, epoch: Epoch) -> None:
         """Write the files that are due."""
-        if self._written_epoch is None:
-            self._written_epoch = epoch.number - 1  # where this training began
+        if self._written_epoch is None or epoch.number <= self._written_epoch:
+            # A training begins: the first that this object sees, or another one.
+            self._written, self._best = time.monotonic(), None
+            self._written_epoch = epoch.number - 1
         if epoch.state is None or not (epoch.final or self._due(epoch)):
             return
         state = epoch.state()

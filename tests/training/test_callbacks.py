@@ -144,6 +144,31 @@ class TestCheckpoint:
         arrays, about = checkpoint.load(folder / "last.safetensors")
         return about["training"]["epoch"], len(arrays["history.loss"])
 
+    def test_the_folder_is_made(self, tmp_path):
+        fit(epochs=2, callbacks=[Checkpoint(tmp_path / "runs" / "first")])
+        assert self.epochs_in(tmp_path / "runs" / "first") == (2, 2)
+
+    def test_a_folder_that_cannot_be_used_costs_no_training(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(
+            FileExistsError, match=r"Checkpoint: cannot write into the folder .*file"
+        ):
+            Checkpoint(tmp_path / "file")
+
+    @pytest.mark.parametrize("every", [2, None])
+    def test_a_second_training_is_written_like_the_first(self, tmp_path, every):
+        keep, seen = Checkpoint(tmp_path, every=every, seconds=0.0), []
+        fit(epochs=9, callbacks=[keep])
+        fit(
+            epochs=4,
+            seed=1,
+            validation=0.2,
+            callbacks=[keep, lambda epoch: seen.append(self.epochs_in(tmp_path)[0])],
+        )
+        assert seen == ([9, 2, 2, 4] if every else [1, 2, 3, 4])
+        _, about = checkpoint.load(tmp_path / "best.safetensors")
+        assert 1 <= about["best"]["epoch"] <= 4
+
     def test_every_so_many_epochs_and_at_the_end(self, tmp_path):
         keep, found = Checkpoint(tmp_path, every=3), []
 
