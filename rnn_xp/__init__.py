@@ -56,7 +56,10 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_MODULES = {"baselines", "callbacks", "datasets", "interchange", "metrics", "testing"}
+_MODULES = {
+    *("baselines", "callbacks", "datasets", "explain", "interchange", "metrics", "plotting"),
+    "testing",
+}
 # Imported on first use: whoever only computes needs neither training nor files.
 _LATER = {
     "CheckpointError": "checkpoint",
@@ -70,7 +73,7 @@ _LATER = {
     "fit": "training",
     "metrics": "forecasting",
     "open_shards": "data.shards",
-    **dict.fromkeys(("callbacks", "interchange", "testing"), ""),
+    **dict.fromkeys(("callbacks", "explain", "interchange", "plotting", "testing"), ""),
 }
 
 
@@ -87,4 +90,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *_LATER, "__doc__", "__file__", "__name__", "__path__"})

@@ -48,7 +48,7 @@ class Dataset:
     sha256: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Series:
     """One column of a file, in time order.
 
@@ -77,6 +77,12 @@ class Series:
     column: str
     sha256: str
     source: str
+
+    def __repr__(self) -> str:
+        """Say in a line what the series is, without its values."""
+        span = f", {self.dates[0]} .. {self.dates[-1]}" if self.dates else ""
+        unit = f" in {self.unit}" if self.unit else ""
+        return f"<Series {self.name}: {len(self.values)} values{unit}{span}>"
 
 
 CATALOGUE: Mapping[str, Dataset] = MappingProxyType(

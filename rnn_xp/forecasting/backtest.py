@@ -73,7 +73,7 @@ class Judged:
     warning: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Backtest:
     """Judgement of forecasts; ``print`` it.
 
@@ -102,6 +102,10 @@ class Backtest:
     verdict: str
     notes: list[str] = field(default_factory=list)
     level: float | None = None
+
+    def __repr__(self) -> str:
+        """Say the verdict in a line; ``print`` shows the table."""
+        return f"<Backtest of {len(self.series)} series: {self.verdict}>"
 
     def __str__(self) -> str:
         only = self.series[0] if len(self.series) == 1 else None

@@ -11,7 +11,7 @@ from rnn_xp.training.state import TrainingState
 __all__ = ["FitResult"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FitResult:
     """The result of `rnn_xp.fit`.
 
@@ -63,3 +63,10 @@ class FitResult:
     workers: int
     ranks: int
     state: TrainingState
+
+    def __repr__(self) -> str:
+        """Say in a line what came out; ``history`` and ``params`` have the rest."""
+        epochs = len(self.history["loss"])
+        losses = [f"{name} {column[-1]:.4g}" for name, column in self.history.items() if column]
+        ended = f", stopped: {self.stopped}" if self.stopped else ""
+        return f"<FitResult after {epochs} epochs: {', '.join(losses)}{ended}>"
