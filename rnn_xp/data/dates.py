@@ -8,6 +8,7 @@ where both readings go forward the column is refused as ambiguous.
 from __future__ import annotations
 
 import calendar
+import contextlib
 import itertools
 import re
 from collections import Counter
@@ -123,6 +124,9 @@ def is_date(cell: str) -> bool:
     >>> is_date("2024-01-31"), is_date("1 Jan"), is_date("store 7"), is_date("Total")
     (True, True, False, False)
     """
+    if cell[4:5] == "-":  # ISO 8601, which most files have, is read in no time
+        with contextlib.suppress(ValueError):
+            return len(cell) >= 10 and bool(datetime.fromisoformat(cell))
     return bool(_DAY_AND_MONTH.fullmatch(cell)) or next(_readings([cell]), None) is not None
 
 

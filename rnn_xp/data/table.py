@@ -235,8 +235,8 @@ def _is_dates(cells: Sequence[str]) -> bool:
     if _is_numeric(cells):
         return False
     given = [cell for cell in cells if cell.lower() not in _MISSING]
-    good = sum(map(is_date, dict.fromkeys(given)))
-    return 2 * good >= len(dict.fromkeys(given)) > 0
+    different = dict.fromkeys(given)
+    return 2 * sum(map(is_date, different)) >= len(different) > 0
 
 
 def _only_numeric(table: _Table, date_column: int | None) -> int:
@@ -287,21 +287,23 @@ def _dates(table: _Table, column: int | None) -> tuple[tuple[str, ...] | None, S
     if column is None:
         return None, None
     cells = tuple(table.cells(column))
-    known = _is_dates(cells)
     for k, cell in enumerate(cells):
         if cell.lower() in _MISSING:
             raise ValueError(f"{table.where(k, column)}: the date is missing ({cell!r}).")
-        if known and not is_date(cell):
-            raise ValueError(
-                f"{table.where(k, column)}: {cell!r} is not a date, but most cells of this column "
-                "are. Remove rows that do not belong to the series, such as totals."
-            )
     try:
         dates = read_dates(cells)
     except ValueError as error:
         raise ValueError(f"{table.where(-1, column)}: {error}") from None
-    if dates is None:  # labels, such as days without a year
-        return cells, None
+    if dates is None:
+        if not _is_dates(cells):
+            return cells, None
+        for k, cell in enumerate(cells):
+            if not is_date(cell):
+                raise ValueError(
+                    f"{table.where(k, column)}: {cell!r} is not a date, but most cells of this "
+                    "column are. Remove rows that do not belong to the series, such as totals."
+                )
+        return cells, None  # labels, such as days without a year
     for k in range(1, len(cells)):
         early, late = dates.moments[k - 1], dates.moments[k]
         if late < early:

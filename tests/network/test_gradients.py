@@ -227,6 +227,7 @@ class TestStructure:
             alone, _ = there.net.forward(there.params, there.x[n : n + 1, ...])
             case.assert_close(together[n : n + 1, ...], alone)
 
+    @pytest.mark.full("jax")
     @pytest.mark.parametrize("cut", range(1, T))
     def test_split_in_time_equals_whole(self, problem, case, cut):
         there = problem.on(case)

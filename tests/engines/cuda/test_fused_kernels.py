@@ -58,6 +58,7 @@ def test_every_pair_of_choices_occurs():
     assert {frozenset(pair) for pair in IMPOSSIBLE} == wanted
 
 
+@pytest.mark.full("-8317-", "-4290-")
 @pytest.mark.cover("values")
 @pytest.mark.parametrize("case", [*CASES, *SEVERAL_TILES], ids=str)
 def test_loss_gradient_and_update(case):
@@ -91,7 +92,7 @@ def test_loss_gradient_and_update(case):
 
 
 @pytest.mark.cover("values", "case.cell")
-@pytest.mark.full("-4290-")
+@pytest.mark.full("-4290-", "-266-")
 @pytest.mark.parametrize(
     ("case", "different_places"),
     [
