@@ -40,6 +40,7 @@ class TestLearns:
         assert 0.23 < found["numbers"]["first"] < 0.29
         assert 0.23 < found["numbers"]["second"] < 0.29
 
+    @pytest.mark.full
     def test_delayed_recall(self, capsys):
         found = outcome("recall", capsys)
         assert found["reached"]

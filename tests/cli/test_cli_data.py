@@ -183,6 +183,7 @@ class TestTheSameScriptAnotherVariable:
         with open(Path(out) / "history.csv", newline="") as file:
             return [float(row["loss"]) for row in csv.DictReader(file)]
 
+    @pytest.mark.full("jax")
     @pytest.mark.cover("values", "backend")
     @pytest.mark.parametrize(("backend", "device", "dtype"), CASES)
     def test_losses(self, backend, device, dtype):

@@ -150,6 +150,7 @@ class TestOneModel:
             capsys, "forecast", "run", "--level", 0.5
         )
 
+    @pytest.mark.full
     def test_the_script_of_the_reference_workload_is_plain(self, capsys):
         script = str(Path(cli.__file__).parents[2] / "scripts" / "train.py")
         words = ["--data", "wave.csv", *map(str, SMALL), "--json", "--out"]

@@ -21,6 +21,7 @@ from rnn_xp.training.callbacks import Checkpoint, History
 
 
 class TestBits:
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("size", [1, 2, 3, 4, 11])
     def test_after_thirty_epochs(self, size, kind):
@@ -65,6 +66,7 @@ class TestBits:
         for found in simulate(4, lambda comm: fit("adam", comm, block_rows=50)):
             assert_same(found, fit("adam", block_rows=50))
 
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 3), (1, 4), (3, 1)])
     def test_going_on_with_another_number_of_ranks(self, before, after, kind, tmp_path):

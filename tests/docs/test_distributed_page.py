@@ -64,6 +64,7 @@ def test_an_array_of_jobs_and_what_came_out_of_it(run, tmp_path, monkeypatch):
     assert all(re.fullmatch(r"test RMSE 0\.\d{4} ms", words) for words in found.values())
 
 
+@pytest.mark.full
 def test_a_job_that_goes_on_where_it_was(run, tmp_path):
     script = block("bash", "--nodes=2").replace("--epochs 2000", "--epochs 2")
     data = "\n".join(["price", *(f"{10 + 0.1 * (day * day % 17)}" for day in range(120))])

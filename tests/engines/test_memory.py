@@ -117,6 +117,7 @@ class TestBlockBytes:
             ("many_to_many", 2, 2, 8, 20, 50, mse, 3.0),
         ],
     )
+    @pytest.mark.cover("values")
     def test_other_sizes(self, cell, topology, inputs, outputs, hidden, rows, steps, loss, factor):
         sizes = {"input_size": inputs, "output_size": outputs, "hidden_size": hidden}
         for layers, (dtype, itemsize), schedule in itertools.product(

@@ -29,6 +29,7 @@ from rnn_xp.estimators import RecurrentClassifier, RecurrentRegressor  # noqa: E
 from rnn_xp.network import pipeline  # noqa: E402
 
 
+@pytest.mark.full("readonly_memmap")
 @pytest.mark.cover("values")  # each check, of one of the two
 @parametrize_with_checks(
     [RecurrentRegressor(random_state=0), RecurrentClassifier(random_state=0)],

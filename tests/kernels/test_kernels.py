@@ -193,7 +193,7 @@ class TestWorkspace:
         assert np.shares_memory(large, workspace.take("a", 2, 3))
         assert not np.shares_memory(large, workspace.take("b", 10, 10))
 
-    @pytest.mark.cover("pairs")
+    @pytest.mark.cover("values")
     @pytest.mark.parametrize("topology", ["many_to_one", "many_to_many"])
     @pytest.mark.parametrize("cell", CELLS)
     @pytest.mark.parametrize("workers", [1, 2])

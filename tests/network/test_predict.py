@@ -54,6 +54,7 @@ def used(monkeypatch):
 
 
 class TestEqualsForward:
+    @pytest.mark.full("jax")
     @pytest.mark.cover("values")
     @pytest.mark.parametrize("topology", TOPOLOGIES)
     def test_every_cell_and_option(self, topology, case):

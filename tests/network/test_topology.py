@@ -24,6 +24,7 @@ STEPS = np.asarray([[1.0, 5.0], [np.nan, -2.0], [0.25, 7.0], [np.nan, 6.0]])  # 
     ],
 )
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.cover("values")
 def test_max_keeps_the_first_nan_of_an_unmasked_step(mask, best, at, reverse, case):
     hs = [case.array(row[None, :]) for row in STEPS]
     steps = None if mask is None else case.array(np.asarray(mask)[:, None, None])

@@ -187,6 +187,7 @@ class TestWeightDecay:
         assert new["w"].item() == 2.0 - (0.25 + 0.5 * 2.0)
 
 
+@pytest.mark.full("jax")
 class TestClipping:
     @staticmethod
     def clipped(grads, **options):
