@@ -28,9 +28,7 @@ class TestGolden:
     def losses():
         return runpy.run_path(str(ROOT / "scripts" / "make_golden.py"))["losses"]
 
-    @pytest.mark.full(
-        "jax"
-    )  # on JAX the reference workload is trained by tests/cli/test_cli_data.py
+    @pytest.mark.full("jax")
     @pytest.mark.cover("values")
     @pytest.mark.parametrize("name", GOLDEN["losses"])
     def test_losses(self, name, case):
