@@ -6,9 +6,7 @@ import argparse
 import csv
 import dataclasses
 import io
-import itertools
 import json
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,13 @@ from rnn_xp.cli import options
 from rnn_xp.cli.run_folder import column_label
 from rnn_xp.cli.task import check_test_part, judge_test_part
 from rnn_xp.data.datasets import Series
+from rnn_xp.data.dates import following_dates
 from rnn_xp.data.windows import time_split
 from rnn_xp.forecasting import Forecaster
 from rnn_xp.forecasting.backtest import as_dict
 from rnn_xp.forecasting.intervals import IntervalError
 
-__all__ = ["add_command", "following_dates"]
+__all__ = ["add_command"]
 
 _SHOWN = 60  # past values in a picture
 
@@ -267,35 +266,3 @@ class _Outlook:
             return summary
         low, high = (end.tolist() for end in self.bounds)
         return {**summary, "level": self.level, "low": low, "high": high}
-
-
-def following_dates(dates: tuple[str, ...] | None, steps: int) -> list[str] | None:
-    """Return the dates of the steps to come, where those before are evenly spaced, or weekdays.
-
-    They have a time of day if the last one has one.
-
-    Examples
-    --------
-    >>> following_dates(("2024-01-04", "2024-01-05", "2024-01-08"), 2)
-    ['2024-01-09', '2024-01-10']
-    >>> following_dates(("2024-01-13 11:00", "2024-01-13 12:00"), 2)
-    ['2024-01-13 13:00:00', '2024-01-13 14:00:00']
-    """
-    try:
-        moments = [datetime.fromisoformat(date) for date in (dates or ())[-30:]]
-        gaps = {b - a for a, b in itertools.pairwise(moments)}
-    except (ValueError, TypeError):
-        return None
-    day = timedelta(days=1)
-    weekdays = bool(gaps) and all(m.weekday() < 5 for m in moments) and max(gaps) <= 5 * day
-    if len(gaps) != 1 and not (weekdays and min(gaps) == day):
-        return None
-    gap, now = min(gaps), moments[-1]
-    last = (dates or ("",))[-1]
-    clock = next((mark for mark in " T" if mark in last), "")  # between a date and a time of day
-    following: list[str] = []
-    while len(following) < steps:
-        now += gap
-        if len(gaps) == 1 or now.weekday() < 5:
-            following.append(now.isoformat(clock) if clock else str(now)[:10])
-    return following

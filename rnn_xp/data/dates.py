@@ -191,14 +191,14 @@ def find_spacing(moments: Sequence[datetime]) -> Spacing | None:
     weekdays = step == _DAY and all(m.weekday() < 5 for m in moments) and _spans_weekend(moments)
     if weekdays:
         missing = [_weekdays_between(a, b) for a, b in itertools.pairwise(moments)]
-        if 2 * missing.count(0) < len(steps):
+        if 2 * missing.count(0) <= len(steps):
             return None
         silent = (k for k, s in enumerate(steps) if s > _LONGEST_HOLIDAYS)
         return Spacing(step, weekdays=True, gaps=tuple(Gap(k, missing[k]) for k in silent))
     if step >= 28 * _DAY:
         return _monthly(moments)
     # Most of the rows must be there: otherwise any dates are days with gaps between them.
-    if any(s % step for s in steps) or 2 * steps.count(step) < len(steps):
+    if any(s % step for s in steps) or 2 * steps.count(step) <= len(steps):
         return None
     gaps = tuple(Gap(k, s // step - 1) for k, s in enumerate(steps) if s != step)
     return Spacing(step, gaps=gaps)
@@ -312,7 +312,7 @@ def _monthly(moments: Sequence[datetime]) -> Spacing | None:
     numbers = [12 * m.year + m.month for m in moments]
     steps = [b - a for a, b in itertools.pairwise(numbers)]
     months = min(steps)
-    if any(s % months for s in steps) or 2 * steps.count(months) < len(steps):
+    if any(s % months for s in steps) or 2 * steps.count(months) <= len(steps):
         return None
     gaps = tuple(Gap(k, s // months - 1) for k, s in enumerate(steps) if s != months)
     return Spacing(timedelta(0), months, ends and months > 0, gaps=gaps)
