@@ -209,6 +209,12 @@ def load(path: str | Path, *, limit: int = 4 << 30) -> _Content:
         return _decode(read(path, limit))
     except CheckpointError as error:
         raise type(error)(f"{path} {error}") from None
+    except FileNotFoundError as error:
+        folder = Path(path).parent
+        reason = f"there is no file or folder {path}"
+        if Path(path).name == "model.safetensors" and folder.is_dir():
+            reason = f"{folder} is no run: it has no model.safetensors"
+        raise FileNotFoundError(f"{reason}.") from error
     except OSError:
         raise
     except Exception as error:  # such as RecursionError and MemoryError: content decides

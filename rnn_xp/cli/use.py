@@ -48,7 +48,7 @@ def add_command(commands: Any) -> None:
     command = commands.add_parser(
         "forecast",
         description="Forecast what follows the last value. Beyond the horizon that was trained, "
-        "the forecast goes on from itself.",
+        "forecasts are fed back in as inputs.",
         epilog="example: rnn-xp forecast runs/length_of_day-rnn-1 --steps 30 --csv out.csv",
     )
     _add_run(command)
@@ -162,7 +162,7 @@ def _forecast(args: argparse.Namespace) -> int:
         )
     steps = args.steps or forecaster.horizon
     notes = [] if steps <= forecaster.horizon else [
-        f"beyond step {forecaster.horizon} the forecast goes on from itself"
+        f"from step {forecaster.horizon + 1} on, forecasts are fed back in as inputs"
     ]  # fmt: skip
     ahead = forecaster.apply(series)
     values = ahead.predict(steps)

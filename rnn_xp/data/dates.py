@@ -124,9 +124,9 @@ def is_date(cell: str) -> bool:
     >>> is_date("2024-01-31"), is_date("1 Jan"), is_date("store 7"), is_date("Total")
     (True, True, False, False)
     """
-    if cell[4:5] == "-":  # ISO 8601, which most files have, is read in no time
+    if len(cell) >= 10 and cell[4] == "-":  # ISO 8601, which most files have, is read in no time
         with contextlib.suppress(ValueError):
-            return len(cell) >= 10 and bool(datetime.fromisoformat(cell))
+            return bool(datetime.fromisoformat(cell))
     return bool(_DAY_AND_MONTH.fullmatch(cell)) or next(_readings([cell]), None) is not None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ class TestForecast:
         path = tmp_path / "out.csv"
         out = said(capsys, "forecast", run, "--steps", 5, "--csv", path)
         assert "2024-10-27" in out
-        assert "beyond step 2 the forecast goes on from itself" in out
+        assert "from step 3 on, forecasts are fed back in as inputs" in out
         with open(path) as file:
             rows = list(csv.DictReader(file))
         assert [row["date"] for row in rows][:2] == ["2024-10-27", "2024-10-28"]
@@ -127,6 +128,15 @@ class TestForecast:
         assert "give --data" in refused(capsys, "forecast", copy)
         said(capsys, "forecast", copy, "--data", run.parent / "wave.csv")
         assert "no metrics.json" in said(capsys, "info", copy)
+
+
+@pytest.mark.parametrize("command", ["info", "evaluate", "forecast", "export --to torch"])
+def test_a_run_that_is_not_there(command, capsys):
+    name, *options = command.split()
+    assert "there is no file or folder nope." in refused(capsys, name, "nope", *options)
+    Path("empty").mkdir()
+    said_of = refused(capsys, name, "empty", *options)
+    assert "empty is no run: it has no model.safetensors." in said_of
 
 
 @pytest.mark.parametrize(

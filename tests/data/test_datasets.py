@@ -339,6 +339,16 @@ class TestDates:
         with pytest.raises(ValueError, match="row 3, column 'date': the date 2024-01-01 is there"):
             read("\n".join(["date,store,sales", *rows]))
 
+    def test_months_quarters_and_days_of_any_country(self, read):
+        for dates in (
+            ("2023-12", "2024-01"),
+            ("2023Q4", "2024Q1"),
+            ("31.12.2023", "01.01.2024"),
+            ("12/31/2023", "01/01/2024"),
+        ):
+            rows = [f"{date},{k}" for k, date in enumerate(dates)]
+            assert read("\n".join(["when,level", *rows])).dates == dates
+
     def test_hours_in_a_column_of_their_own_are_refused(self, read):
         with pytest.raises(ValueError, match="join dates and times of day in one column"):
             read("day,hour,level\n2024-01-01,00:00,1\n2024-01-01,01:00,2\n", column="level")
