@@ -33,6 +33,7 @@ smartquotes = False  # quotes in docstrings are those of code
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
+napoleon_use_ivar = True  # a NamedTuple documents its fields once
 
 
 def link_to_no_source(app, docname, source):

@@ -58,7 +58,7 @@ class Network(Gradients):
         Dropout rate in [0, 1) between layers. Dropout is active only where an ``rng`` is given.
     recurrent_dropout : float
         Dropout rate in [0, 1) of the state before the recurrent product, with the same mask at
-        every step [1]_.
+        every step (Gal and Ghahramani 2016).
     layer_norm : bool
         If True, the cell normalises its projections, see `rnn_xp.cells.gates`.
     residual : bool
@@ -68,8 +68,8 @@ class Network(Gradients):
         `rnn_xp.cells.gru`.
     linear_lags : int
         Number of last steps of x that also enter the prediction of a many_to_one network
-        linearly, beside the cells, as in the autoregressive part of LSTNet [2]_; 0 for none.
-        Masked steps enter as 0. ``lengths`` and ``reset`` are not supported with it.
+        linearly, beside the cells, as in the autoregressive part of LSTNet (Lai et al. 2018); 0
+        for none. Masked steps enter as 0. ``lengths`` and ``reset`` are not supported with it.
 
     Attributes
     ----------
