@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 
 # Before any import of the libraries that read them. Empty is the same as not set.
 os.environ["JAX_ENABLE_X64"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MPLBACKEND"] = "Agg"
+# JAX compiles every operation for every shape; what it compiled is kept, for each worker apart.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    f"{tempfile.gettempdir()}/rnn_xp-jax-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}",
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["RNN_XP_BACKEND"] = os.environ["RNN_XP_DEVICE"] = os.environ["RNN_XP_DTYPE"] = ""
 os.environ["RNN_XP_KERNELS"] = ""
