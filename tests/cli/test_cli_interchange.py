@@ -97,15 +97,15 @@ def test_nothing_is_replaced_unless_asked_for(capsys):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("export nothing --to torch", "No such file or directory: 'nothing'"),
-        ("export . --to torch", "No such file or directory: 'model.safetensors'"),
+        ("export nothing --to torch", "there is no file or folder nothing."),
+        ("export . --to torch", ". is no run: it has no model.safetensors."),
         ("export run --to torch --scaler", "--scaler is for --to onnx, not torch"),
         ("export run --to onnx --rows 3", "--rows is for --to onnx-train, not onnx"),
         ("export run --to onnx-train", "--to onnx-train needs --rows N"),
         ("export run --to onnx-train --rows 0", "--rows must be an integer >= 1, got 0"),
         ("export before --to torch", "PyTorch cannot express reset_after=False"),
         ("export run --to keras --out no/f", "No such file or directory"),
-        ("import nothing --out new", "No such file or directory: 'nothing'"),
+        ("import nothing --out new", "there is no file or folder nothing."),
         ("import run/model.safetensors --out new", "is of rnn_xp's own kind"),
         ("import theirs --out new", "has no digest. Give --foreign to take it as it is"),
         ("import theirs --foreign --out new", "give --seq-length T"),
