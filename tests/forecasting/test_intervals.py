@@ -42,6 +42,12 @@ def test_split_intervals_cover_as_promised_where_errors_stay_alike():
     assert 0.9 - 0.015 < np.mean(covered) < 0.9 + 1 / 30 + 0.015
 
 
+def test_more_than_was_ever_seen_is_an_error_larger_than_all():
+    """Of three errors the level 0.9 asks for the fourth: a third of the largest is added to it."""
+    past, errors = np.asarray([[1.0], [3.0], [2.0]]), np.asarray([[0.5]])
+    assert adaptive_radii(past, errors, 0.9).tolist() == [[4.0]]
+
+
 def test_adaptive_intervals_follow_errors_that_grow():
     rng = np.random.default_rng(0)
     past = np.abs(rng.standard_normal((300, 2)))
