@@ -121,7 +121,7 @@ class Engine(Protocol):
     reason : str
         Why a faster engine is not used, or not to the full; empty if there is nothing to explain.
     backend : Backend
-        Where the engine computes.
+        The library and device that the engine computes on.
     optimizer : Optimizer
         The optimiser that updates the parameters.
     ranks : Ranks or None

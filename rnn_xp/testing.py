@@ -226,8 +226,8 @@ def compare_gradients(
         analytic and take complex arrays: ``e * e`` instead of ``abs(e)**2``, and no comparison of
         complex values.
     arguments : mapping of str to ndarray
-        Where to differentiate. The function receives all of them in float64 or, for the complex
-        step, in complex128.
+        The point at which to differentiate. The function receives all of them in float64 or, for
+        the complex step, in complex128.
     gradients : mapping of str to ndarray
         Gradients to check: for each argument an array of its shape.
     method, every_entry, tolerance, seed : as for `check_gradients`

@@ -24,7 +24,7 @@ _FIRST_ORDER_ONLY = ("learning_rate", "weight_decay", "clip_norm", "schedule", "
 def add_optimizer_options(add: Any) -> None:
     """Add the options to a group of a parser, given its ``add_argument``.
 
-    Those without a help of their own stand in the title of the group.
+    Options without a help text of their own are named in the title of the group.
     """
     rates = ", ".join(f"{name} {rate:g}" for name, rate in _RATES.items())
     others = ", ".join(list(_OPTIMIZERS)[2:])

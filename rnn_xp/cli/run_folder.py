@@ -168,7 +168,7 @@ class RunFolder:
         Parameters
         ----------
         histories : sequence of mappings
-            That of each network; with several, a first column numbers them from 0.
+            The history of each network; with several, a first column numbers them from 0.
         """
         several = len(histories) > 1
         rows = [
@@ -214,7 +214,7 @@ class RunFolder:
         Parameters
         ----------
         history : mapping
-            That of the first network.
+            The history of the first network.
         series : Series
         judged : Backtest
 

@@ -55,7 +55,7 @@ class PortableEngine:
     loss : callable
     optimizer : Optimizer
     backend : Backend
-        Where the data are.
+        The library and device that hold the data.
     data : Batch
         The rows to train on.
     block_rows : int

@@ -47,8 +47,8 @@ class Forecaster(Settings):
         One output for each step of the horizon; or a network for one step that is fed with its own
         forecasts.
     target : {"level", "diff", "logret"}
-        What the network forecasts, see `rnn_xp.forecasting.targets`. A series with a trend needs
-        one of the latter two.
+        The form of the values that the network forecasts, see `rnn_xp.forecasting.targets`. A
+        series with a trend needs one of the latter two.
     linear : bool
         If True, a linear path from the window to the forecast runs beside the network.
     scaler : {"standard", "minmax", "none"}
@@ -245,7 +245,7 @@ class Forecaster(Settings):
         Parameters
         ----------
         series : as for `fit`
-            Those that were trained on **and** what came after, whole.
+            The values trained on **and** those that came after, in one piece.
         past, future : as for `fit`, for the whole
         stride : int
             Number of steps between two forecasts.
@@ -279,7 +279,7 @@ class Forecaster(Settings):
         ----------
         series, past, future : as for `fit`
         start : float or int
-            Where the rest begins: a share, or a row.
+            The beginning of the rest: a share of the rows in (0, 1), or the number of a row.
         stride : int
             Number of steps between two origins.
         retrain : bool or int

@@ -1,6 +1,6 @@
 """safetensors files of weights in the layout of PyTorch or Keras.
 
-Those written here are ordinary safetensors files, for any reader::
+The files written here are ordinary safetensors files, which any reader opens::
 
     module.load_state_dict(safetensors.torch.load_file("torch.safetensors"))      # rnn, readout
     tensors = safetensors.numpy.load_file("keras.safetensors")

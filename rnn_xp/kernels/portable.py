@@ -156,7 +156,7 @@ def normalise_back(dn: Array, n: Array, inv: Array, *, xp: Namespace) -> Array:
     ----------
     dn : Array (M, K)
     n, inv : Array
-        What `normalise` returned.
+        The normalised values and the inverse deviations that `normalise` returned.
     xp : Namespace
 
     Returns

@@ -1,4 +1,4 @@
-"""How many rows are worth computing at once on a device."""
+"""Sizes of the blocks of rows that are computed at once on a device."""
 
 from __future__ import annotations
 

@@ -102,11 +102,11 @@ class Network(Gradients):
     lengths : Array (N,) of int, optional
         Number of steps of each row, in any order; later steps are padding. 0 is allowed.
     mask : Array (N, T) of bool, optional
-        Where False, the step is skipped, the state is carried on and the loss does not count.
+        A step with False is skipped, the state is carried on and the loss does not count.
     rng : numpy.random.Generator, optional
         Source of the dropout masks; there is no dropout by default.
     reset : Array (N, T) of bool, optional
-        Where True, the row's state becomes zero before the step, as at the start of a sequence.
+        A True sets the row's state to zero before the step, as at the start of a sequence.
     steps : int
         Number of predictions, T, of a one_to_many network; not accepted otherwise.
     workspace : Workspace, optional

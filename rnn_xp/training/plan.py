@@ -41,7 +41,7 @@ class Plan:
     loss : callable
     optimizer : Optimizer
     backend : Backend
-        Where training runs.
+        The library and device of the training.
     seed : int
     trained : range
         The rows of the given data that this rank brings in to train on.

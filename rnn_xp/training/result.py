@@ -33,7 +33,7 @@ class FitResult:
     seconds : float
         Wall time of the epochs.
     backend : Backend
-        Where training ran.
+        The library and device of the training.
     engine : str
         The engine that computed the epochs: "portable" or "cuda_fused", see
         `rnn_xp.engines.cuda_fused`.

@@ -26,11 +26,12 @@ class Adapter:
     install : str
         Command that installs it.
     device_word : str
-        What the library needs in order to compute, as error messages call it.
+        The hardware that the library needs, as error messages call it.
     gpu_hint : str
-        What a user should do who asked for a GPU that is not there.
+        Advice for a user who asked for a GPU that is not there.
     dtype_hint : str
-        How to get a dtype that the device lacks; empty if only another device has it.
+        Advice for a user who asked for a dtype that the device lacks; empty if only another device
+        has it.
     auto_device : str
         The device that makes ``RNN_XP_BACKEND=auto`` choose this library; empty if nothing does.
     device_buffers : bool

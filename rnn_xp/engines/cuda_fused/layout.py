@@ -5,7 +5,7 @@
     M = [ w_hh | w_xh | b_h ]   gates: rnn 1, lstm 4; gru r and z, then  n: [ 0    | w_xn | b_n  ]
         [ w_hy | 0    | b_y ]                                            q: [ w_hn | 0    | b_hn ]
 
-What the optimiser remembers of each parameter has the same shapes and goes the same way.
+The optimiser's arrays have the shapes of the parameters and are packed in the same way.
 """
 
 from __future__ import annotations
