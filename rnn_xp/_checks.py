@@ -130,7 +130,7 @@ def choice(name: str, given: Any, valid: Mapping[str, Any]) -> Any:
         raise ValueError(f"{name}={given!r} is not known. Valid: {names}.") from None
 
 
-def whole(name: str, given: Any, least: int = 1) -> int:
+def whole(name: str, given: Any, least: int = 1, *, owner: str = "") -> int:
     """Return an integer argument as a Python int.
 
     Parameters
@@ -141,10 +141,12 @@ def whole(name: str, given: Any, least: int = 1) -> int:
         Any integer, such as NumPy's. Booleans and floats such as 5.0 are refused.
     least : int
         Smallest valid value.
+    owner : str
+        Words before the message that say whose argument it is, such as ``"Network: "``.
 
     Raises
     ------
-    ValueError
+    ParameterError
         If the argument is not an integer or is too small.
 
     Examples
@@ -155,14 +157,17 @@ def whole(name: str, given: Any, least: int = 1) -> int:
     >>> whole("hidden_size", 5.0)
     Traceback (most recent call last):
         ...
-    ValueError: hidden_size must be an integer >= 1, got 5.0.
+    rnn_xp._checks.ParameterError: hidden_size must be an integer >= 1, got 5.0.
     """
     try:
         value = None if isinstance(given, bool) else operator.index(given)
     except TypeError:
         value = None
     if value is None or value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {given!r}.")
+        raise ParameterError(
+            f"{owner}{{0:name}} must be an integer >= {least}, got {{0:value}}.",
+            Argument(name, given),
+        )
     return value
 
 

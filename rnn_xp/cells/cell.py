@@ -8,6 +8,7 @@ its compiled kernels. ``docs/guide/extending.md`` builds a new cell from start t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -80,7 +81,7 @@ class Walk(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(ABC):
     """Base class of all cells: the declaration, and the parts that do not depend on h.
 
     A subclass sets the class attributes and defines `step` and `step_back`. The input enters as
@@ -159,6 +160,7 @@ class Cell:
         """Compute p, the part that does not depend on h: xs (M, I) to p (M, G*H), M any number."""
         return gates.project(params, xs, xp=xp)
 
+    @abstractmethod
     def step(
         self,
         params: Params,
@@ -189,8 +191,8 @@ class Cell:
         cache : tuple
             Whatever `step_back` needs.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def step_back(
         self, params: Params, dstate: Any, cache: Any, *, xp: Namespace
     ) -> tuple[Any, Any]:
@@ -213,7 +215,6 @@ class Cell:
         dstate : state_type
             Gradient with respect to the state before the step.
         """
-        raise NotImplementedError
 
     def input_back(self, params: Params, xs: Array, share: Any, *, xp: Namespace) -> Array:
         """Adjoint of `project`: return dx (M, I), given the same xs (M, I) and the rows' share."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_xp._checks import Argument, ParameterError
+from rnn_xp._checks import Argument, ParameterError, whole
 from rnn_xp.backend import Backend
 from rnn_xp.forecasting.design import Design
 from rnn_xp.forecasting.intervals import check_level
@@ -94,7 +93,7 @@ class Settings:
             If a value is unknown or out of range, or two of them contradict each other.
         """
         for name, low in _SIZES.items():
-            _check_whole(name, getattr(self, name), low)
+            whole(name, getattr(self, name), low)
         for name, valid in (
             ("strategy", _STRATEGIES), ("target", TARGETS), ("missing", ("error", "mask")),
             ("intervals", _INTERVALS),
@@ -223,7 +222,7 @@ def check_ahead(
     future : list of ndarray (A, k)
         Features of each series for the A steps to come.
     """
-    steps = settings.horizon if steps is None else _check_whole("steps", steps, 1)
+    steps = settings.horizon if steps is None else whole("steps", steps, 1)
     rows = max(steps, settings.reach)
     width = design.future.shape[1]
     if (future is not None) != bool(width):
@@ -240,15 +239,3 @@ def check_ahead(
     if tables[0].shape[1] != width:
         raise ValueError(f"future must have {width} columns, got {tables[0].shape[1]}.")
     return steps, tables
-
-
-def _check_whole(name: str, value: Any, low: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or number < low:
-        raise ParameterError(
-            f"{{0:name}} must be an integer >= {low}, got {{0:value}}.", Argument(name, value)
-        )
-    return number

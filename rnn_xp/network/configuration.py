@@ -48,8 +48,8 @@ class Configuration:
 
     def __post_init__(self) -> None:
         for name in ("input_size", "hidden_size", "output_size", "num_layers"):
-            self._set(name, whole(f"Network: {name}", getattr(self, name)))
-        self._set("linear_lags", whole("Network: linear_lags", self.linear_lags, least=0))
+            self._set(name, whole(name, getattr(self, name), owner="Network: "))
+        self._set("linear_lags", whole("linear_lags", self.linear_lags, least=0, owner="Network: "))
         for name in ("dropout", "recurrent_dropout"):
             rate = number(f"Network: {name}", getattr(self, name), "a number in [0, 1)")
             if not 0.0 <= rate < 1.0:

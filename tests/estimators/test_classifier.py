@@ -1,0 +1,89 @@
+"""The classifier, and estimators on arrays of any library."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from estimating import labelled, quick, windows
+
+import rnn_xp as rx
+
+pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+
+from rnn_xp.estimators import RecurrentClassifier, RecurrentRegressor
+
+
+class TestClassifier:
+    def test_probabilities(self):
+        x, y = labelled()
+        model = RecurrentClassifier(hidden_size=8, solver="lbfgs", random_state=0, max_iter=40)
+        model.fit(x, y)
+        assert list(model.classes_) == ["down", "flat", "up"]
+        probabilities = model.predict_proba(x)
+        assert probabilities.shape == (len(x), 3)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+        assert np.array_equal(model.classes_[probabilities.argmax(axis=1)], model.predict(x))
+        assert model.score(x, y) > 0.95
+        share = probabilities[np.arange(len(x)), np.searchsorted(model.classes_, y)]
+        loss, _ = model.net_.value_and_grad(
+            model.params_, x[:, :, None], np.searchsorted(model.classes_, y), "cross_entropy"
+        )
+        assert -np.log(share).mean() == pytest.approx(float(loss))
+
+    def test_batches_that_lack_a_class(self):
+        x, y = labelled()
+        model = RecurrentClassifier(hidden_size=4, random_state=0)
+        model.partial_fit(x[y != "up"], y[y != "up"], classes=["up", "down", "flat"])
+        model.partial_fit(x, y)
+        assert model.predict_proba(x).shape == (len(x), 3)
+        with pytest.raises(ValueError, match="labels other than the classes"):
+            model.partial_fit(x, np.where(y == "up", "sideways", y))
+
+    def test_one_class_is_none(self):
+        with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+            RecurrentClassifier().fit(np.ones((5, 3)), np.zeros(5))
+
+    def test_weights_of_samples(self):
+        x, y = labelled()
+        certain = RecurrentClassifier(hidden_size=4, solver="lbfgs", random_state=0, max_iter=30)
+        only = certain.fit(x, y, sample_weight=np.where(y == "flat", 0.0, 1.0))
+        assert "flat" not in only.predict(x)
+
+
+class TestArrays:
+    """Everything follows X."""
+
+    @pytest.mark.parametrize(
+        "library", ["array_api_strict", pytest.param("torch", marks=pytest.mark.torch)]
+    )
+    @pytest.mark.parametrize("kind", [RecurrentRegressor, RecurrentClassifier])
+    def test_of_another_library(self, library, kind):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+        device = {"array_api_strict": "device1", "torch": "cpu"}[library]
+        backend = rx.get_backend(library, device=device, dtype="float32")
+        x, y = windows(100, "float32")
+        y = (y > 0).astype(np.int64) if kind is RecurrentClassifier else y
+        model = kind(hidden_size=4, random_state=0, max_iter=3)
+        here = model.fit(x, y).predict(x)
+        there_x = backend.asarray(x)
+        for there_y in (y, backend.xp.asarray(y, device=backend.device)):
+            found = model.fit(there_x, there_y).predict(there_x)
+            assert rx.backend.array_namespace(found) is backend.xp
+            assert rx.backend.device_of(found) == backend.device
+            np.testing.assert_allclose(rx.backend.to_numpy(found), here, rtol=1e-4, atol=1e-5)
+        with pytest.raises(ValueError, match=r"predict\(\) must use the same namespace"):
+            model.predict(x)
+        with pytest.raises(ValueError, match="X has 7 features, but .* is expecting 8"):
+            model.predict(there_x[:, :7])
+
+    def test_numpy_data_computed_elsewhere(self):
+        x, y = windows(100, "float32")
+        here = quick().fit(x, y).predict(x)
+        for backend in ("array_api_strict", rx.get_backend("array_api_strict", dtype="float32")):
+            there = quick(backend=backend).fit(x, y)
+            assert rx.backend.array_namespace(there.params_["readout.b_y"]).__name__ == (
+                "array_api_strict"
+            )
+            found = there.predict(x)
+            assert isinstance(found, np.ndarray)
+            np.testing.assert_allclose(found, here, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,40 @@
+"""Data for the estimators, and a regressor that is quickly trained."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+
+import rnn_xp as rx
+
+
+def series(n=300):
+    t = np.arange(n)
+    return np.sin(t / 4.0) + 0.1 * np.cos(1.7 * t)
+
+
+def windows(n=300, dtype="float64"):
+    x, y = rx.make_windows(series(n).astype(dtype), seq_length=8)
+    return x[:, :, 0].copy(), y[:, 0].copy()
+
+
+def labelled(n=150):
+    x = np.random.default_rng(0).standard_normal((n, 6))
+    return x, np.where(x.sum(axis=1) > 0.5, "up", np.where(x.sum(axis=1) < -0.5, "down", "flat"))
+
+
+def watch_fit(patch):
+    """Arguments of the latest call of `fit` that an estimator makes."""
+    named, original = {}, importlib.import_module("rnn_xp.estimators.recurrent").fit
+
+    def watched(*args, **given):
+        named.update(given)
+        return original(*args, **given)
+
+    patch.setattr("rnn_xp.estimators.recurrent.fit", watched)
+    return named
+
+
+def quick(**settings):
+    return rx.RecurrentRegressor(hidden_size=6, random_state=0, **{"max_iter": 5, **settings})
