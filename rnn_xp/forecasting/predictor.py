@@ -51,7 +51,7 @@ class Predictor:
     def forecast(
         self, design: Design, windows: Windows, ahead: _Floats, steps: int
     ) -> NDArray[np.float64]:
-        """Forecast the steps after each window; beyond ``reach``, from earlier forecasts.
+        """Forecast the steps after each window; beyond ``reach``, forecasts are fed back in.
 
         Parameters
         ----------
@@ -89,13 +89,13 @@ class Predictor:
         return np.stack(levels, axis=2)
 
     def from_rows(self, design: Design, origins: NDArray[np.intp], steps: int) -> _Floats:
-        """Forecast (M, steps, Q) from each of these rows, as if the series ended before it."""
+        """Return forecasts (M, steps, Q) from each row, as if the series ended just before it."""
         windows = design.windows(origins, self.seq_length, self.reach, design.future[:0])
         at = (origins - design.offset)[:, None] + np.arange(steps)
         return self.forecast(design, windows, design.future[at], steps)
 
     def _networks(self, x: _Floats, mask: NDArray[np.bool_]) -> _Floats:
-        """Return scaled forecasts (M, reach, Q), the mean over the networks."""
+        """Return scaled forecasts (M, reach, Q), averaged over the networks."""
         backend, found = self.backend, []
         for start in range(0, len(x), _ROWS):
             rows = slice(start, start + _ROWS)
