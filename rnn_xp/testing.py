@@ -1,4 +1,4 @@
-"""The public checker: a gradient held against the definition of the derivative.
+"""The public gradient checker, which compares a gradient with the derivative of its function.
 
 There are two oracles, neither of which knows anything about backpropagation:
 
@@ -6,8 +6,8 @@ complex step (default)
     ``imag(f(p + 1e-30j * u)) / 1e-30``. There is no subtraction, so no digits cancel, and the
     result is exact to rounding, 1e-16 relative. f must be analytic.
 central difference
-    ``(f(p + h * u) - f(p - h * u)) / (2 * h)``, exact to about 1e-10 relative in float64. For
-    functions with kinks, away from them.
+    ``(f(p + h * u) - f(p - h * u)) / (2 * h)``, exact to about 1e-10 relative in float64. It suits
+    functions with kinks, away from the kinks.
 
 The oracle always runs on the host in double precision; the gradient under test may come from any
 library, device and dtype, and is held to the tolerance of its own dtype.
@@ -65,9 +65,10 @@ class WorstEntry(NamedTuple):
     Attributes
     ----------
     error : float
-        Relative to the largest gradient or derivative of the array.
+        Error, relative to the largest gradient or derivative of the array.
     at : tuple of int
-        Its index.
+        Index of the entry.
+
     gradient, derivative : float
     entries : int
         Number of entries that were compared.
@@ -135,7 +136,8 @@ def check_gradients(
     Raises
     ------
     GradientError
-        Its message names the worst entry, its gradient and the derivative.
+        If an error exceeds the tolerance; the message names the worst entry, its gradient and the
+        derivative.
 
     Examples
     --------
@@ -226,7 +228,7 @@ def compare_gradients(
         analytic and take complex arrays: ``e * e`` instead of ``abs(e)**2``, and no comparison of
         complex values.
     arguments : mapping of str to ndarray
-        The point at which to differentiate. The function receives all of them in float64 or, for
+        The point at which to differentiate. The function receives all arguments in float64 or, for
         the complex step, in complex128.
     gradients : mapping of str to ndarray
         Gradients to check: for each argument an array of its shape.
@@ -340,9 +342,10 @@ def worst_entry(
     name : str
         Argument with respect to which the function is differentiated.
     gradient : ndarray
-        Its gradient.
+        Gradient with respect to this argument.
+
     most : int, optional
-        Number of entries to compare at most, evenly spaced; all by default.
+        Maximum number of entries to compare, evenly spaced; all by default.
     least : float
         Smallest size to which an error is relative.
 

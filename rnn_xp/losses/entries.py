@@ -44,7 +44,7 @@ def declare(
 
 
 def total_weight(target: Array, weight: Array | None = None) -> Any:
-    """Return the weight of all counted entries, by which a mean over them divides.
+    """Return the total weight of all counted entries, the divisor of a mean over them.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def enter(
 ) -> tuple[Namespace, Array, Array, Callable[[Array], Array]]:
     """Check the arguments of a loss, and hide the entries that have weight 0.
 
-    Every loss begins with this call, a loss of your own included.
+    Every loss starts with this call; a loss of your own should, too.
 
     Parameters
     ----------
