@@ -68,7 +68,6 @@ class WorstEntry(NamedTuple):
         Error, relative to the largest gradient or derivative of the array.
     at : tuple of int
         Index of the entry.
-
     gradient, derivative : float
     entries : int
         Number of entries that were compared.
@@ -343,7 +342,6 @@ def worst_entry(
         Argument with respect to which the function is differentiated.
     gradient : ndarray
         Gradient with respect to this argument.
-
     most : int, optional
         Maximum number of entries to compare, evenly spaced; all by default.
     least : float

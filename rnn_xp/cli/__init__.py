@@ -2,8 +2,8 @@
 
 Each command is in a module with ``add_command(commands)``, which adds its parser; the parser's
 ``run`` is the command itself, a function of the parsed arguments that returns the exit status. A
-module is imported when one of its commands is called: the help of all of them needs no more than
-their names.
+module is imported when one of its commands is called, because the list of commands needs only their
+names.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        Arguments without the program's name; those of the process by default.
+        Arguments without the program's name; by default the arguments of the process.
 
     Returns
     -------
     int
-        Exit status: 0 done, 1 training diverged or a gradient is wrong, 2 bad input or backend,
-        130 interrupted, 141 nobody reads the output.
+        Exit status: 0 for success, 1 if training diverged or a gradient is wrong, 2 for bad input
+        or a bad backend, 130 if interrupted, 141 if nobody reads the output.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -70,7 +70,7 @@ def _run(given: list[str]) -> int:
 
 
 def _drop_unread() -> None:
-    """Let the interpreter flush what nobody reads to nowhere, without a complaint."""
+    """Redirect output that nobody reads to nowhere, so that flushing it raises no error."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -80,7 +80,7 @@ def _drop_unread() -> None:
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
-    """Make the parser, in full for one command and its neighbours, and of the others the names."""
+    """Make the parser: complete for one command's module, and the names of all others."""
     parser = argparse.ArgumentParser(
         prog="rnn-xp",
         description="Recurrent networks with explicit backpropagation through time.",
@@ -98,7 +98,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 
 class _Commands:
-    """The parsers of the commands, each with the line of help that stands above."""
+    """The parsers of the commands, each with its line of help from the table above."""
 
     def __init__(self, parsers: Any) -> None:
         self.parsers, self.added = parsers, set[str]()

@@ -122,7 +122,7 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 
 def _plain_windows(args: argparse.Namespace, seen: Any) -> tuple[Any, Any]:
-    """Return scaled windows and targets of a training part, whole and in float64."""
+    """Return all scaled windows and targets of a training part, in float64."""
     settings = Settings(
         seq_length=args.seq_length, horizon=args.horizon, scaler=args.scaler, validation=None,
         intervals=None,
@@ -132,7 +132,7 @@ def _plain_windows(args: argparse.Namespace, seen: Any) -> tuple[Any, Any]:
 
 
 def _windows_of(model: Fitted, seen: Any) -> tuple[Any, Any]:
-    """Return windows and targets as a trained network gets them, quantiles side by side."""
+    """Return windows and targets in the form that the network takes, one target per quantile."""
     settings = model.settings
     (design,) = model.designs_of(as_panel(seen), None, None)
     windows, _ = cut(
@@ -144,7 +144,7 @@ def _windows_of(model: Fitted, seen: Any) -> tuple[Any, Any]:
 def _take_settings(
     command: argparse.ArgumentParser, args: argparse.Namespace, model: Fitted
 ) -> argparse.Namespace:
-    """Parse again with the run's settings as defaults, and refuse what contradicts them."""
+    """Parse again with the run's settings as defaults, and refuse contradicting options."""
     net, path = model.predictor.net, args.trained / "config.toml"
     config = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     fixed = {
@@ -193,7 +193,7 @@ def _targets(net: Network, x: Any, y: Any) -> tuple[Any, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class _Page:
-    """A network and its gradients in all forms: text, table, picture and JSON."""
+    """A network and its gradients as text, table, plot and JSON."""
 
     net: Network
     series: Series
@@ -280,5 +280,5 @@ class _Page:
 
 
 def _number(value: float) -> float | None:
-    """Return None, for JSON, in place of a number that is not finite."""
+    """Replace a number that is not finite by None, for JSON."""
     return value if math.isfinite(value) else None

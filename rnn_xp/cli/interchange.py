@@ -1,4 +1,4 @@
-"""``rnn-xp export | import``: networks to other systems, and weights from them."""
+"""``rnn-xp export | import``: write networks for other systems, and read their weights."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _network_of(args: argparse.Namespace, model: Fitted) -> tuple[Network, Params]:
-    """Return the one network of a model."""
+    """Return the network of a model, which must be the only one."""
     networks = model.predictor.networks
     if len(networks) > 1:
         raise ValueError(
@@ -163,7 +163,7 @@ def _signature(graph: Any) -> str:
 
 
 def _load(source: Path, *, float32: bool) -> tuple[Fitted, bool]:
-    """Load a model in its own precision, or in float32; also return True if its own is float64."""
+    """Load a model in its own precision or in float32; return True if its own is float64."""
     arrays, _ = checkpoint.load(source / "model.safetensors" if source.is_dir() else source)
     precise = any(
         array.dtype == np.float64 for name, array in arrays.items() if name.startswith("layer0.")

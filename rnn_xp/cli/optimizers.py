@@ -24,7 +24,7 @@ _FIRST_ORDER_ONLY = ("learning_rate", "weight_decay", "clip_norm", "schedule", "
 def add_optimizer_options(add: Any) -> None:
     """Add the options to a group of a parser, given its ``add_argument``.
 
-    Options without a help text of their own are named in the title of the group.
+    Options without a help text are listed in the title of the group.
     """
     rates = ", ".join(f"{name} {rate:g}" for name, rate in _RATES.items())
     others = ", ".join(list(_OPTIMIZERS)[2:])
@@ -50,7 +50,7 @@ def choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
     -------
     optimizer : Optimizer
     reason : str
-        A sentence that says which optimiser it is, and why.
+        A description of the optimiser and of the reason for the choice.
     """
     full_batch = args.batch_size in (None, rows)
     noisy = bool(args.dropout or args.recurrent_dropout)

@@ -49,7 +49,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class _Option:
-    """An argument of the library as an option of the command line."""
+    """An argument of the library, formatted as an option of the command line."""
 
     argument: Argument
 
@@ -63,7 +63,7 @@ class _Option:
 
 
 def told(error: Exception) -> str:
-    """Return the text of an error, its arguments written as options.
+    """Return the text of an error, with its arguments written as options.
 
     >>> told(ParameterError("Pass {0} to drop them.", Argument("missing", "drop")))
     'Pass --missing drop to drop them.'
@@ -74,7 +74,7 @@ def told(error: Exception) -> str:
 def add_parser(
     commands: Any, name: str, *, description: str, example: str
 ) -> argparse.ArgumentParser:
-    """Add the parser of a command with many options, whose help fits a screen."""
+    """Add the parser of a command with many options, with a help that fits a screen."""
     command: argparse.ArgumentParser = commands.add_parser(
         name,
         usage=f"rnn-xp {name} [options]",
@@ -87,7 +87,7 @@ def add_parser(
 
 
 def add_data_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of the series, and of how it becomes windows."""
+    """Add the options that select the series and cut it into windows."""
     add = command.add_argument_group("data").add_argument
     add(
         "--data",
@@ -103,7 +103,7 @@ def add_data_options(command: argparse.ArgumentParser) -> None:
 
 
 def add_network_options(command: argparse.ArgumentParser) -> Any:
-    """Add the options of the network; returns the group, to which a command may add."""
+    """Add the options of the network; return the group, which a command may extend."""
     group = command.add_argument_group(
         "network, also --bidirectional --layer-norm --residual --reset-before (the original gru)"
     )
@@ -122,7 +122,7 @@ def add_network_options(command: argparse.ArgumentParser) -> Any:
 
 
 def add_backend_options(add: Any) -> None:
-    """Add the options of where the computation happens."""
+    """Add the options of the backend."""
     names = "|".join((*ADAPTERS, "auto"))
     add("--backend", metavar="NAME", help=f"RNN_XP_BACKEND: {names}")
     add("--device", help="over RNN_XP_DEVICE: cpu, cuda:0, ...")
@@ -130,7 +130,7 @@ def add_backend_options(add: Any) -> None:
 
 
 def add_common_options(command: argparse.ArgumentParser, folder: str) -> None:
-    """Add the options of where the computation happens and where the results go."""
+    """Add the options of the backend and of the output."""
     add = command.add_argument_group("backend and output").add_argument
     add_backend_options(add)
     add("--config", type=Path, metavar="FILE", help="options from a TOML file")
@@ -177,7 +177,7 @@ def with_config(command: argparse.ArgumentParser, args: argparse.Namespace) -> a
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a file of options."""
+    """Read options from a TOML file."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -257,7 +257,7 @@ def make_network(args: argparse.Namespace, **more: Any) -> Network:
 
 
 def describe_network(net: Network) -> str:
-    """Return a line that describes the network, without the options it does not use."""
+    """Return a line that describes the network, without unused options."""
     size = f"{net.cell.upper()} {net.num_layers}x{net.hidden_size}"
     parts = [f"{size} ({net.activation})" if net.cell == "rnn" else size]
     if net.topology != "many_to_one":
@@ -282,7 +282,7 @@ def describe_network(net: Network) -> str:
 
 
 def describe_data(args: argparse.Namespace, series: datasets.Series) -> str:
-    """Return a line that describes the data, and what was done to them or not checked."""
+    """Return a line that describes the data, and names changes and omitted checks."""
     span = f" {series.dates[0]}..{series.dates[-1]}" if series.dates else ""
     parts = [
         f"{series.name} ({column_label(series)}): {len(series.values)} rows{span}",

@@ -1,4 +1,4 @@
-"""``rnn-xp train``: train a forecaster on the first part of a series and judge on the rest."""
+"""``rnn-xp train``: train a forecaster on the first part of a series, judge it on the rest."""
 
 from __future__ import annotations
 
@@ -98,15 +98,15 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 @dataclasses.dataclass
 class _Run:
-    """A training on the rank that speaks and writes.
+    """A training, on the rank that prints and writes files.
 
     Attributes
     ----------
     task : Task
     begun : dict
-        Arguments of the command line, for those who resume.
+        Arguments of the command line, which a resumed run takes over.
     say : callable
-        Prints a line, or does not.
+        ``say(line)`` prints a line or, with --json, does nothing.
     """
 
     task: Task
@@ -114,7 +114,7 @@ class _Run:
     say: Callable[[str], None]
 
     def train(self, computing: dict[str, Any], of_ranks: list[str]) -> int:
-        """Train, judge and write; return the exit status."""
+        """Train, judge and write the results; return the exit status."""
         args, task = self.task.args, self.task
         out = args.resume or args.out
         out = out or new_folder_name(Path("runs"), f"{task.series.name}-{args.cell}")
@@ -159,7 +159,7 @@ class _Run:
         return Checkpoint(folder.path, every=task.args.checkpoint_every, about=about)
 
     def _interrupted(self, folder: RunFolder, stop: Interrupts) -> int:
-        """Say how to go on after a signal, and return the exit status; 0 without a signal."""
+        """Print how to resume after a signal, and return the exit status; 0 without a signal."""
         args, results = self.task.args, self.task.forecaster.results_
         epochs = len(results[-1].history["loss"])
         signal = stop.signal or signal_in(results[-1].stopped)  # or another rank's
@@ -175,7 +175,7 @@ class _Run:
         return 128 + signal
 
     def _finish(self, folder: RunFolder) -> dict[str, Any]:
-        """Judge what was trained, write the files, and return the content of metrics.json."""
+        """Judge the trained model, write the files, and return the content of metrics.json."""
         task, args, forecaster = self.task, self.task.args, self.task.forecaster
         for line in _what_happened(forecaster):
             self.say(line)
@@ -204,7 +204,7 @@ class _Run:
 
 
 def _resumed(command: argparse.ArgumentParser, args: argparse.Namespace) -> argparse.Namespace:
-    """Parse again with the run's settings as defaults, and refuse what contradicts them."""
+    """Parse again with the run's settings as defaults, and refuse contradicting options."""
     if args.out is not None or args.force:
         raise ValueError("--resume goes on in the run's own folder: leave out --out and --force.")
     if args.resume.is_file():
@@ -237,7 +237,7 @@ def _arguments(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Begin:
-    """Put a new run in the place of an old one, once its first epoch shows that it can be run."""
+    """Replace an old run by a new one, after the first epoch has shown that it can run."""
 
     def __init__(self, folder: RunFolder, config: dict[str, Any] | None) -> None:
         self.folder, self.config = folder, config
@@ -250,7 +250,7 @@ class _Begin:
 
 
 def _how_to_go_on(folder: RunFolder, checkpoint: Checkpoint) -> str:
-    """Return words on what a training that was ended at once has left."""
+    """Return a remark on how to resume a training that was ended at once."""
     if checkpoint.last.exists():
         return f"go on with: rnn-xp train --resume {folder.path}"
     return "nothing was written"
@@ -301,7 +301,7 @@ def _epochs(count: int) -> str:
 
 
 def _config(task: Task, begun: dict[str, Any]) -> dict[str, Any]:
-    """Return everything that defines the run, defaults resolved."""
+    """Return everything that defines the run, with defaults resolved."""
     config = {key: getattr(task.args, key) for key in begun}
     del config["learning_rate"]
     optimizer: Any = task.prepared.settings.optimizer

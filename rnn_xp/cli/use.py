@@ -193,7 +193,7 @@ def _forecast(args: argparse.Namespace) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Outlook:
-    """A forecast in all its forms.
+    """A forecast as text, CSV, plot and JSON.
 
     Attributes
     ----------

@@ -50,8 +50,9 @@ _LONGEST_HOLIDAYS = 7 * _DAY
 class Dates(NamedTuple):
     """A column of dates: the moments, and the format in which they were written.
 
-    ``format`` is a strptime format; "iso", followed by the separator of date and time and the
-    precision; or "quarter", followed by the text between the year and the Q.
+    ``format`` is a strptime format; "iso", followed by the separator of date and time, the
+    precision and, if the dates end in it, "Z"; or "quarter", followed by the text between the year
+    and the Q.
     """
 
     moments: tuple[datetime, ...]

@@ -8,9 +8,10 @@
     3  y_t = h_t @ w_hy.T + b_y                   dh_t = dy_t @ w_hy
     4  pred_t = g(y_t)                            dy_t = dpred_t * g'(y_t)
 
-dpred_t has two parts, the loss's own and the one that comes back through step 1 of the next time
-step. So it is with h in any recurrent network; therefore layers and readout together are a cell
-whose state is (pred, states of the layers), and `rnn_xp.network.sequence` runs it like any other.
+dpred_t has two parts: the loss's own, and the part that comes back through step 1 of the next time
+step. The same is true of h in any recurrent network. Layers and readout together are therefore a
+cell whose state is (pred, states of the layers), and `rnn_xp.network.sequence` runs it like any
+other cell.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class FeedbackCache(NamedTuple):
 
 
 class FeedbackShare(NamedTuple):
-    """One step's share in the weight gradients: inputs and shares of the layers, and readout."""
+    """One step's share in the weight gradients: inputs and shares of the layers and the readout."""
 
     xs: tuple[Array, ...]
     layers: tuple[Any, ...]
@@ -115,7 +116,7 @@ class FeedbackCell:
     ) -> tuple[FeedbackShare, FeedbackState]:
         """Back-propagate one step.
 
-        From the gradient of (pred_t, states_t) to the step's share and the gradient of
+        Given the gradient of (pred_t, states_t), return the step's share and the gradient of
         (pred_{t-1}, states_{t-1}).
         """
         dy = self.activation.backward(dstate.pred, cache.pred, xp=xp)  # 4

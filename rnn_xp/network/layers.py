@@ -24,7 +24,7 @@ __all__ = ["Layers", "Noise", "StackBackward", "StackPass", "as_one", "layer_par
 
 
 class Noise(NamedTuple):
-    """Masks of dropout, entries 0 or 1 / (1 - rate); None where there is none.
+    """Masks of dropout, whose entries are 0 or 1 / (1 - rate); None means no dropout.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class Layers:
     Parameters
     ----------
     cells : tuple of L cells
-        One for each layer, used by both directions.
+        One cell for each layer, used in both directions.
     directions : {1, 2}
     hidden_size : int
     residual : bool
@@ -144,8 +144,8 @@ class Layers:
         schedule : Schedule
         noise : Noise
         workspace : Workspace, optional
-            Only if the states are zeros and the schedule is straight. Layers with a kernel use it;
-            results then live in the workspace and are overwritten by the next pass.
+            Allowed only if the states are zeros and the schedule is straight. Layers with a kernel
+            use it; their results then live in the workspace and are overwritten by the next pass.
         tape : bool
             If False, nothing is kept for a backward pass.
         xp : Namespace

@@ -195,9 +195,9 @@ def join_states(net: Configuration, states: Any, *, xp: Namespace) -> State:
 def loss_weight(
     net: Configuration, x: Array, y: Array, sample_weight: Array | None, options: Options
 ) -> Array | None:
-    """Return the weight of each entry of the loss: `sample_weight`, and 0 at masked steps.
+    """Return the weight of each entry of the loss: `sample_weight`, or 0 at masked steps.
 
-    If a sequence is read once, its steps are not entries of the loss, so that no mask applies.
+    If a sequence is read once, its steps are not entries of the loss, so no mask applies.
     """
     if net.topology == "many_to_one":
         return sample_weight
@@ -268,7 +268,7 @@ def _feedback_back(
 
 
 def _readout_grads(done: LayersPass, dy: Array, *, per_step: bool) -> Params:
-    """Return the gradients of the readout; per step, a single read counts as the last step's."""
+    """Return the readout's gradients; per step, a single read belongs to the last step."""
     xp, steps = done.xp, done.steps
 
     def product(dy: Array, h: Array) -> Params:
@@ -303,7 +303,7 @@ def _by_time(mask: Array | None, *, xp: Namespace) -> Array | None:
 def _initial_states(
     net: Configuration, x: Array, state: State | None, *, xp: Namespace
 ) -> Callable[[int], State]:
-    """Return a function of layer and direction to the initial state; zeros are made on demand."""
+    """Return a function from layer and direction to the initial state, by default zeros."""
     if state is not None:
         return lambda i: net.state_type(*(field[i, ...] for field in state))
 
@@ -316,7 +316,7 @@ def _initial_states(
 
 
 def _split_state(net: Configuration, done: Pass, dstate: State | None) -> Callable[[int], State]:
-    """Return a function of layer and direction to the gradient of the final state, 0 by default."""
+    """Return a function from layer and direction to the gradient of the final state, or zeros."""
     if dstate is not None:
         return lambda i: net.state_type(*(field[i, ...] for field in dstate))
     finals = done.tape.initial.layers if isinstance(done, FeedbackPass) else done.stack.finals

@@ -110,7 +110,6 @@ class Adapter:
             provided that they stay read-only where they are.
         xp : Namespace
             The namespace of the library.
-
         """
         # Some libraries adopt host memory, even read-only memory: give them their own.
         private = np.array(values, dtype=dtype, order="C", copy=True)
