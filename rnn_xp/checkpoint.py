@@ -216,7 +216,7 @@ def load(path: str | Path, *, limit: int = 4 << 30) -> _Content:
         folder = Path(path).parent
         reason = f"there is no file or folder {path}"
         if Path(path).name == "model.safetensors" and folder.is_dir():
-            reason = f"{folder} is no run: it has no model.safetensors"
+            reason = f"{folder} is not a run: it has no model.safetensors"
         raise FileNotFoundError(f"{reason}.") from error
     except OSError:
         raise

@@ -323,7 +323,7 @@ def gradient_flow(
             ax.plot(steps, y, style, color=colors[name], markersize=4, label=f"{name}: {what}")
     ax.set_yscale("log")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel="time step t", ylabel="norm, relative to where the way back begins", title=title)
+    ax.set(xlabel="time step t", ylabel="gradient norm, relative to its start", title=title)
     ax.grid(alpha=0.3, which="both")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax

@@ -21,16 +21,16 @@ from rnn_xp import __version__
 __all__ = ["main"]
 
 _COMMANDS = {  # name: the module it is in, and what it does
-    "train": ("train", "train a network on a series and judge it beside the baselines"),
-    "info": ("use", "what a run is: network, data, scores"),
+    "train": ("train", "train a network on a series and compare it with the baselines"),
+    "info": ("use", "show the network, the data and the scores of a run"),
     "evaluate": ("use", "judge a run again, or on other data"),
     "forecast": ("use", "forecast what follows a series, with a run's network"),
-    "backtest": ("backtest", "forecast a series from one origin after another, with intervals"),
+    "backtest": ("backtest", "forecast a series from successive origins, with intervals"),
     "explain": ("explain", "show the shapes and the gradient flow, and check the gradients"),
     "export": ("interchange", "write a trained network for PyTorch, Keras or ONNX"),
-    "import": ("interchange", "make a run of a file of weights"),
-    "backends": ("show", "what is installed and usable, and why not"),
-    "datasets": ("show", "the series that come with the package"),
+    "import": ("interchange", "make a run from a file of weights"),
+    "backends": ("show", "list the backends, and why one is not usable"),
+    "datasets": ("show", "list the series that come with the package"),
     "bench": ("bench", "time an epoch of training on this machine and backend"),
 }
 

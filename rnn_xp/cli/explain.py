@@ -58,7 +58,7 @@ def add_command(commands: Any) -> None:
     add = options.add_network_options(command).add_argument
     topologies = ["many_to_one", "many_to_many", "one_to_many"]
     add("--topology", default="many_to_one", choices=topologies)
-    add("--feed", default="zeros", choices=["zeros", "repeat", "feedback"], help="of one_to_many")
+    add("--feed", default="zeros", choices=["zeros", "repeat", "feedback"], help="for one_to_many")
     add = command.add_argument_group("explain").add_argument
     add("--run", dest="trained", type=Path, metavar="DIR", help="a trained run's network and data")
     add("--rows", type=int, metavar="N", help="training windows to use (256, or all if fewer)")
@@ -75,7 +75,7 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     model = None
     if args.trained is not None:
         if not (args.trained / "model.safetensors").exists():
-            raise ValueError(f"--run {args.trained} is no run: it has no model.safetensors.")
+            raise ValueError(f"--run {args.trained} is not a run: it has no model.safetensors.")
         model = load_fitted(args.trained, backend)
         args = _take_settings(command, args, model)
     series = options.load_series(args)

@@ -28,9 +28,9 @@ def add_optimizer_options(add: Any) -> None:
     """
     rates = ", ".join(f"{name} {rate:g}" for name, rate in _RATES.items())
     others = ", ".join(list(_OPTIMIZERS)[2:])
-    words = f"lbfgs if full batch, else adam; {others}"
+    words = f"default lbfgs or adam; also {others}"
     add("--optimizer", choices=list(_OPTIMIZERS), metavar="NAME", help=words)
-    add("--learning-rate", type=float, metavar="R", help=rates)
+    add("--learning-rate", type=float, metavar="R", help=f"({rates})")
     add("--schedule", choices=["cosine", "plateau"], help=argparse.SUPPRESS)
     add("--warmup", type=int, help=argparse.SUPPRESS)
     for option in ("--momentum", "--weight-decay", "--clip-norm"):
@@ -63,7 +63,7 @@ def choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
         given = "dropout" if full_batch else f"--batch-size {args.batch_size}"
         raise ValueError(
             f"--optimizer lbfgs needs the full batch of {rows} without dropout: its line search "
-            f"compares losses, which must be those of one function. Leave out {given}, or take "
+            f"compares losses, which must belong to one function. Leave out {given}, or take "
             "--optimizer adam."
         )
     batch = f"full batch of {rows}" if full_batch else f"batches of {args.batch_size} from {rows}"

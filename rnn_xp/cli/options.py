@@ -94,11 +94,11 @@ def add_data_options(command: argparse.ArgumentParser) -> None:
         default="length_of_day",
         help="bundled series or CSV file; ./wti means a file (%(default)s)",
     )
-    add("--column", help="of the CSV file, by name or index from 0")
+    add("--column", help="column of the CSV file, by name or index from 0")
     add("--missing", default="error", choices=["error", "drop", "interpolate"])
     add("--seq-length", type=int, default=10, metavar="T", help="values per window (%(default)s)")
     add("--horizon", type=int, default=1, metavar="K", help="steps ahead to forecast (%(default)s)")
-    add("--train-fraction", type=float, default=0.8, metavar="F", help="(%(default)s)")
+    add("--train-fraction", type=float, default=0.8, metavar="F", help="to train on (%(default)s)")
     add("--scaler", default="standard", choices=["standard", "minmax", "none"])
 
 
@@ -109,15 +109,15 @@ def add_network_options(command: argparse.ArgumentParser) -> Any:
     )
     add = group.add_argument
     add("--cell", default="rnn", choices=[*CELLS])
-    add("--hidden-size", type=int, default=50, metavar="H", help="(%(default)s)")
+    add("--hidden-size", type=int, default=50, metavar="H", help="hidden units (%(default)s)")
     add("--layers", type=int, default=1, metavar="L", help="stacked layers (%(default)s)")
     for flag in ("--bidirectional", "--layer-norm", "--residual", "--reset-before"):
         add(flag, action="store_true", help=argparse.SUPPRESS)
-    add("--activation", default="tanh", choices=["tanh", "relu"], help="of the cell rnn")
-    add("--read", default="last", choices=["last", "mean", "max"], help="which states are read")
-    add("--dropout", type=float, default=0.0, metavar="P", help="rate between layers")
-    add("--recurrent-dropout", type=float, default=0.0, metavar="P", help="rate within the cell")
-    add("--seed", type=int, default=0, help="(%(default)s)")
+    add("--activation", default="tanh", choices=["tanh", "relu"], help="activation of the cell rnn")
+    add("--read", default="last", choices=["last", "mean", "max"], help="states to read out")
+    add("--dropout", type=float, default=0.0, metavar="P", help="dropout rate between layers")
+    add("--recurrent-dropout", type=float, default=0.0, metavar="P", help="dropout rate in a cell")
+    add("--seed", type=int, default=0, help="random seed (%(default)s)")
     return group
 
 
@@ -125,8 +125,8 @@ def add_backend_options(add: Any) -> None:
     """Add the options of the backend."""
     names = "|".join((*ADAPTERS, "auto"))
     add("--backend", metavar="NAME", help=f"RNN_XP_BACKEND: {names}")
-    add("--device", help="over RNN_XP_DEVICE: cpu, cuda:0, ...")
-    add("--dtype", help="over RNN_XP_DTYPE: float32 or float64")
+    add("--device", help="overrides RNN_XP_DEVICE: cpu, cuda:0, ...")
+    add("--dtype", help="overrides RNN_XP_DTYPE: float32 or float64")
 
 
 def add_common_options(command: argparse.ArgumentParser, folder: str) -> None:
@@ -134,7 +134,7 @@ def add_common_options(command: argparse.ArgumentParser, folder: str) -> None:
     add = command.add_argument_group("backend and output").add_argument
     add_backend_options(add)
     add("--config", type=Path, metavar="FILE", help="options from a TOML file")
-    add("--out", type=Path, metavar="DIR", help=f"folder ({folder}-1, -2, ...)")
+    add("--out", type=Path, metavar="DIR", help=f"output folder ({folder}-1, -2, ...)")
     add("--force", action="store_true", help="replace the files in an existing folder")
     add("--json", action="store_true", help="print one line of JSON and nothing else")
     add("-h", "--help", action="help", help="show this page")

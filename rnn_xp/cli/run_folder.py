@@ -91,7 +91,7 @@ def load_arguments(folder: str | Path) -> tuple[dict[str, Any], str]:
     path = Path(folder) / "last.safetensors"
     if not path.exists():
         raise FileNotFoundError(
-            f"{folder} has no last.safetensors: there is no training to go on with."
+            f"{folder} has no last.safetensors: there is no training to resume."
         )
     _, about = checkpoint.load(path)
     check_schema(path, about)
@@ -120,7 +120,7 @@ class RunFolder:
         self.path = Path(path)
         if self.path.exists() and (not force or not self.path.is_dir()):
             raise FileExistsError(
-                f"{self.path} exists already. Give another folder with --out, or --force to "
+                f"{self.path} already exists. Give another folder with --out, or --force to "
                 "replace the files of the run in it."
             )
 

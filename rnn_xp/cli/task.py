@@ -53,7 +53,7 @@ def add_forecaster_options(command: argparse.ArgumentParser) -> None:
     add("--strategy", default="direct", choices=["direct", "recursive"])
     kinds = ["adaptive", "split", "quantile", "none"]
     add("--intervals", choices=kinds, metavar="KIND", help="adaptive, split, quantile or none")
-    add("--level", type=float, default=0.9, metavar="P", help="of the intervals (%(default)s)")
+    add("--level", type=float, default=0.9, metavar="P", help="interval coverage (%(default)s)")
     add("--seeds", type=int, default=1, metavar="S", help="networks to average (%(default)s)")
 
 
@@ -64,11 +64,11 @@ def add_training_options(command: argparse.ArgumentParser) -> Any:
         "--clip-norm C"
     )
     add = group.add_argument
-    add("--epochs", type=int, metavar="E", help="at most (200; plain 300)")
-    add("--batch-size", type=int, metavar="B", help="1..N; the full batch by default")
+    add("--epochs", type=int, metavar="E", help="maximum number of epochs (200; plain 300)")
+    add("--batch-size", type=int, metavar="B", help="windows per update; all by default")
     add_optimizer_options(add)
-    add("--validation", type=float, metavar="F", help="share to validate on (0.15; plain none)")
-    add("--patience", type=int, metavar="K", help="epochs without a lower loss (30; plain all)")
+    add("--validation", type=float, metavar="F", help="fraction to validate on (0.15; plain none)")
+    add("--patience", type=int, metavar="K", help="stop after K epochs without a lower loss (30)")
     return group
 
 

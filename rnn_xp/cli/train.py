@@ -55,9 +55,9 @@ def add_command(commands: Any) -> None:
     add_forecaster_options(command)
     add = add_training_options(command).add_argument
     add("--workers", type=int, metavar="W", help="threads on NumPy; all cores by default")
-    add("--checkpoint-every", type=int, metavar="K", help="epochs; every 20 s by default")
-    add("--reduction", default="exact", choices=["exact", "fast"], help="of ranks under mpiexec")
-    add("--resume", type=Path, metavar="DIR", help="go on with an interrupted run")
+    add("--checkpoint-every", type=int, metavar="K", help="write every K epochs (every 20 s)")
+    add("--reduction", default="exact", choices=["exact", "fast"], help="sum over MPI ranks")
+    add("--resume", type=Path, metavar="DIR", help="resume an interrupted run")
     options.add_common_options(command, "runs/DATA-CELL")
     command.set_defaults(run=functools.partial(_train, command))
 
@@ -85,8 +85,8 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     series = options.load_series(args)
     if args.resume is not None and series.sha256 != args.data_sha256:
         raise ValueError(
-            f"{args.data} has changed since the run in {args.resume} was begun. Give the file it "
-            "was begun with as --data, or begin another run."
+            f"{args.data} has changed since the run in {args.resume} was started. Give the file it "
+            "was started with as --data, or start another run."
         )
     task = make_task(args, backend, series)
     computing = {"workers": args.workers, "comm": comm, "reduction": args.reduction}
@@ -169,7 +169,7 @@ class _Run:
             folder.remove(RUN_FILES)
             how = "several networks cannot be resumed: nothing was written"
         else:
-            how = f"go on with: rnn-xp train --resume {folder.path}"
+            how = f"resume with: rnn-xp train --resume {folder.path}"
         stopped = f"{results[-1].stopped} after epoch {epochs} of {args.epochs}"
         print(f"rnn-xp: {stopped}; {how}", file=sys.stderr)
         return 128 + signal
@@ -206,7 +206,7 @@ class _Run:
 def _resumed(command: argparse.ArgumentParser, args: argparse.Namespace) -> argparse.Namespace:
     """Parse again with the run's settings as defaults, and refuse contradicting options."""
     if args.out is not None or args.force:
-        raise ValueError("--resume goes on in the run's own folder: leave out --out and --force.")
+        raise ValueError("--resume continues in the run's own folder: leave out --out and --force.")
     if args.resume.is_file():
         args.resume = args.resume.parent
     settings, args.data_sha256 = load_arguments(args.resume)
@@ -227,7 +227,8 @@ def _resumed(command: argparse.ArgumentParser, args: argparse.Namespace) -> argp
                 option = f"--{name} {now}"
             was = "without" if value is None or value is False else f"with {value}"
             raise ValueError(
-                f"{option} contradicts --resume {args.resume}, which was begun {was}. Leave it out."
+                f"{option} contradicts --resume {args.resume}, which was started {was}. "
+                "Leave it out."
             )
     return args
 
@@ -252,7 +253,7 @@ class _Begin:
 def _how_to_go_on(folder: RunFolder, checkpoint: Checkpoint) -> str:
     """Return a remark on how to resume a training that was ended at once."""
     if checkpoint.last.exists():
-        return f"go on with: rnn-xp train --resume {folder.path}"
+        return f"resume with: rnn-xp train --resume {folder.path}"
     return "nothing was written"
 
 
@@ -291,8 +292,8 @@ def _preamble(task: Task) -> list[str]:
         f"training {task.reason}, {_epochs(args.epochs)}, seed {args.seed}",
     ]
     if held_out:
-        share = f"{args.validation:g} of the windows, the last of them, after a gap"
-        lines.insert(3, f"         validation on {share}: {rows} are trained on")
+        share = f"the last {100 * args.validation:g} % of the windows, after a gap"
+        lines.insert(3, f"         validation: {share}; {rows} are trained on")
     return [*lines, f"warning  {task.warning}"] if task.warning else lines
 
 

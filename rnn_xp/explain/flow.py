@@ -76,7 +76,7 @@ class GradientFlow:
         if steps == 0:
             return f"{name}: a single step; nothing flows back through time."
         if np.isnan(over_all):
-            return f"{name}: no gradient arrives where the way back begins."
+            return f"{name}: no gradient arrives where backpropagation starts."
         kind = "stay within a factor of ten"
         if over_all <= 1.0 / _FACTOR:
             kind = "vanish"

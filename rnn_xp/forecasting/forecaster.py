@@ -265,7 +265,7 @@ class Forecaster(Settings):
         panel, fitted = as_panel(series), self.fitted
         if panel.names != fitted.panel.names:
             names = ", ".join(fitted.panel.names)
-            raise ValueError(f"the series must be those of fit, {names}.")
+            raise ValueError(f"the series must have the names that fit was given, {names}.")
         return fitted.evaluate_rows(panel, past, future, fitted.rows, stride)
 
     def backtest(

@@ -147,7 +147,7 @@ def _labels(labels: Iterable[Any]) -> tuple[Any, ...]:
     text = [str(name) for name in labels]
     for name in text:
         if text.count(name) > 1:
-            raise ValueError(f"the name {name!r} is there twice; each series needs one of its own.")
+            raise ValueError(f"the name {name!r} is there twice; each series needs its own name.")
     return labels
 
 

@@ -200,8 +200,8 @@ def check_data(
         )
     if future is not None and settings.seq_length < settings.reach:
         raise ParameterError(
-            "future features need {0:name} >= {1:name}, so that a window has room for those of "
-            f"all steps; got {settings.seq_length} and {settings.reach}.",
+            "future features need {0:name} >= {1:name}, so that a window has room for the "
+            f"features of all steps; got {settings.seq_length} and {settings.reach}.",
             Argument("seq_length", settings.seq_length),
             Argument("horizon", settings.horizon),
         )
@@ -227,7 +227,7 @@ def check_ahead(
     rows = max(steps, settings.reach)
     width = design.future.shape[1]
     if (future is not None) != bool(width):
-        have = "was given future features: give those of the steps to come, future="
+        have = "was given future features: pass their values for the steps to forecast, future="
         raise ValueError(f"fit {have}." if width else "fit was given no future features.")
     if design.past.shape[1] and steps > settings.horizon:
         raise ValueError(

@@ -76,7 +76,7 @@ def check_full_batch(
     if optimizer.full_batch_only and (batch_size or truncate or noisy):
         raise ValueError(
             f"{type(optimizer).__name__} needs the full batch, without truncation or dropout: its "
-            "line search compares losses, which must be those of one function. Leave these out, "
+            "line search compares losses, which must belong to one function. Leave these out, "
             "or use rnn_xp.optim.adam()."
         )
 

@@ -155,9 +155,7 @@ class SavedState:
         arrays, about = checkpoint.load(path)
         check_schema(path, about)
         if not isinstance(about.get("training"), dict):
-            raise CheckpointError(
-                f"{path} holds a model, but no state of a training to go on from."
-            )
+            raise CheckpointError(f"{path} holds a model, but no state of a training to resume.")
         if about.get("network") != dataclasses.asdict(net):
             raise CheckpointError(f"{path} is of another network: {about.get('network')}.")
         self._training: dict[str, Any] = about["training"]

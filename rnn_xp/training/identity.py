@@ -132,8 +132,8 @@ def check_same(state: TrainingState, run: Mapping[str, Any]) -> TrainingState:
     was, now = state.run.get("where"), run["where"]
     if was != now:
         warnings.warn(
-            f"the run was trained with {was} and goes on with {now}: its bits may differ from "
-            "those of an uninterrupted run.",
+            f"the run was trained with {was} and continues with {now}: its bits may differ from "
+            "the bits of an uninterrupted run.",
             stacklevel=4,
         )
     return dataclasses.replace(state, run={**state.run, **run})

@@ -21,8 +21,8 @@ def check_sharded(x: Any, batch_size: int | None, validation: Any) -> None:
     """Refuse settings that need rows which only another rank can read."""
     if batch_size is not None:
         raise ValueError(
-            "fit: sharded=True needs the full batch: a minibatch has rows of all ranks, and none "
-            "of them could read those of another."
+            "fit: sharded=True needs the full batch: a minibatch has rows of all ranks, and no "
+            "rank can read the rows of another."
         )
     if isinstance(validation, float | np.floating):
         raise ValueError(
