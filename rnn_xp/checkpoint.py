@@ -296,9 +296,9 @@ def _decode(data: bytes) -> _Content:
             raise CheckpointError(f"is damaged: {name!r} does not fit its sha256.")
         if code == "BOOL" and values.tobytes().strip(b"\0\1"):
             raise CheckpointError(f"is damaged: {name!r} has bools that are neither 0 nor 1.")
-        found = np.ndarray(shape, _DTYPES[code], values)
-        arrays[name] = np.array(found, dtype=found.dtype.newbyteorder("="))  # aligned, writable
-        if not np.isfinite(found).all():
+        array = np.ndarray(shape, _DTYPES[code], values)
+        arrays[name] = np.array(array, dtype=array.dtype.newbyteorder("="))  # aligned, writable
+        if not np.isfinite(array).all():
             raise CheckpointError(f"has values that are not finite in {name!r}.")
     return arrays, metadata
 
@@ -333,11 +333,11 @@ def _compare(
     for name, written in manifest.items():
         match written:
             case [str(code), [*shape], str()] if code in _DTYPES and _is_shape(shape):
-                found = [header[name]["dtype"], header[name]["shape"]]
+                described = [header[name]["dtype"], header[name]["shape"]]
             case _:
                 raise CheckpointError(f"is damaged: its manifest does not describe {name!r}.")
-        if found != [code, shape]:
-            raise CheckpointError(f"has {name!r} as {found}, but {[code, shape]} was written.")
+        if described != [code, shape]:
+            raise CheckpointError(f"has {name!r} as {described}, but {[code, shape]} was written.")
     arrays, begin = [], 0
     for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
         code, shape, digest = manifest[name]
@@ -361,9 +361,9 @@ def _parse(text: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
+    if len(unique := dict(pairs)) < len(pairs):
         raise ValueError("a key is there twice")
-    return found
+    return unique
 
 
 def _finite(text: str) -> float:

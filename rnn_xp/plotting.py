@@ -274,12 +274,14 @@ def residuals(
     errors = errors - errors.mean()
     count = min(lags, len(errors) - 1)
     whole = float(errors @ errors) or 1.0
-    found = [float(errors[k:] @ errors[:-k]) / whole for k in range(1, count + 1)]
+    correlations = [float(errors[k:] @ errors[:-k]) / whole for k in range(1, count + 1)]
     band = 1.96 / np.sqrt(len(errors))
     ax.axhspan(-band, band, color="0.9", label="95 % band of white noise")
     ax.axhline(0.0, color="0.5")
-    ax.vlines(range(1, count + 1), 0.0, found, color="C0")
-    ax.plot(range(1, count + 1), found, "o", color="C0", markersize=4, label="autocorrelation")
+    ax.vlines(range(1, count + 1), 0.0, correlations, color="C0")
+    ax.plot(
+        range(1, count + 1), correlations, "o", color="C0", markersize=4, label="autocorrelation"
+    )
     spread = f", standard deviation {np.std(errors):.4g}{f' {unit}' if unit else ''}"
     ax.set(
         xlabel="lag", ylabel="autocorrelation of the errors", title=f"{title}{spread}".lstrip(", ")

@@ -275,15 +275,15 @@ complex step 12, relative error 0.5 (tolerance 1e-12).
             raise GradientError(
                 f"the gradient of {name} has shape {gradient.shape}, its argument {value.shape}."
             )
-        given = np.asarray(arguments[name]).dtype
-        if gradient.dtype != given or given.name not in ("float32", "float64"):
+        argument_dtype = np.asarray(arguments[name]).dtype
+        if gradient.dtype != argument_dtype or argument_dtype.name not in ("float32", "float64"):
             raise GradientError(
-                f"the gradient of {name} is {gradient.dtype}, its argument {given}; both must be "
-                "float32 or both float64."
+                f"the gradient of {name} is {gradient.dtype}, its argument {argument_dtype}; both "
+                "must be float32 or both float64."
             )
-        usual = TOLERANCE[method, given.name]
+        usual = TOLERANCE[method, argument_dtype.name]
         allowed = usual if tolerance is None else tolerance
-        least = rounding_units * float(np.finfo(given).eps) * largest / usual
+        least = rounding_units * float(np.finfo(argument_dtype).eps) * largest / usual
         if every_entry:
             errors[name] = worst_entry(function, at, name, gradient, method, least=least).error
         else:

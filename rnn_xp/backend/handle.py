@@ -296,8 +296,8 @@ def backend_of(array: Array) -> Backend:
     device = device_of(array)
     name = library_name(xp)
     if name not in ADAPTERS or device is None:
-        given = "one that is being traced" if device is None else f"an array of {name}"
-        raise TypeError(f"a concrete array of {', '.join(ADAPTERS)} is required; given {given}")
+        kind = "one that is being traced" if device is None else f"an array of {name}"
+        raise TypeError(f"a concrete array of {', '.join(ADAPTERS)} is required; given {kind}")
     dtype = float_dtype(array=array)
     if dtype_name(dtype) not in DTYPES:
         raise TypeError(f"float32 or float64 is required; array is {dtype_name(dtype)}")

@@ -49,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 for success, 1 if training diverged or a gradient is wrong, 2 for bad input
         or a bad backend, 130 if interrupted, 141 if nobody reads the output.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
         try:
-            return _run(given)
+            return _run(words)
         finally:
             sys.stdout.flush()  # here, where a reader that is gone can be told from an error
     except BrokenPipeError:
@@ -61,12 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _run(given: list[str]) -> int:
-    command = next((word for word in given if not word.startswith("-")), "")
+def _run(words: list[str]) -> int:
+    command = next((word for word in words if not word.startswith("-")), "")
     parser = _parser(command)
     if command not in _COMMANDS:
-        parser.parse_args(given)  # help, the version or an error, each of which ends here
-    return int(importlib.import_module("rnn_xp.cli.running").run(parser, given))
+        parser.parse_args(words)  # help, the version or an error, each of which ends here
+    return int(importlib.import_module("rnn_xp.cli.running").run(parser, words))
 
 
 def _drop_unread() -> None:
@@ -105,7 +105,7 @@ class _Commands:
 
     def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
         self.added.add(name)
-        found: argparse.ArgumentParser = self.parsers.add_parser(
+        parser: argparse.ArgumentParser = self.parsers.add_parser(
             name, help=_COMMANDS[name][1], **options
         )
-        return found
+        return parser

@@ -66,13 +66,13 @@ def _bench(args: argparse.Namespace) -> int:
     seconds = (moments[-1] - moments[_WARM_UP - 1]) / args.epochs
     each = [b - a for a, b in zip(moments[_WARM_UP - 1 :], moments[_WARM_UP:], strict=False)]
     median = statistics.median(each) or seconds
-    found = {
+    measured = {
         "backend": backend.name, "device": backend.device_name, "dtype": backend.dtype_name,
         "engine": result.engine, "epochs": args.epochs, "mean_ms": 1e3 * seconds,
         "median_ms": 1e3 * median, "windows_per_second": args.rows / seconds,
     }  # fmt: skip
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(measured))
         return 0
     print(f"backend  {backend}, engine {result.engine}")
     print(f"model    {options.describe_network(net)}")

@@ -153,10 +153,10 @@ def with_config(command: argparse.ArgumentParser, args: argparse.Namespace) -> a
     """
     if args.config is None:
         return args
-    found = read_toml(args.config)
+    values = read_toml(args.config)
     known = {action.dest: action for action in command._actions if action.option_strings}
     settings = {}
-    for key, value in found.items():
+    for key, value in values.items():
         if key.startswith("optimizer_"):  # a run's own file has them in full, for its record
             if key == "optimizer_learning_rate" and isinstance(value, float):
                 settings["learning_rate"] = value
@@ -210,11 +210,11 @@ def check_whole(option: str, value: int | None, low: int, high: int | None = Non
 def load_series(args: argparse.Namespace) -> datasets.Series:
     """Load the series that the options name."""
     if args.data in datasets.names():
-        for option, given in (
+        for option, is_set in (
             (f"--column {args.column}", args.column is not None),
             (f"--missing {args.missing}", args.missing != "error"),
         ):
-            if given:
+            if is_set:
                 raise ValueError(
                     f"{option} is for a CSV file, but {args.data} is a bundled series, which has "
                     f"one column and no gaps. Leave it out, or give --data ./{args.data} if you "
@@ -297,7 +297,7 @@ def _describe_missing(args: argparse.Namespace, series: datasets.Series) -> str:
     """Return the number of rows that were dropped or filled, in words."""
     if args.missing == "error":
         return ""
-    other, done = {
+    other, action = {
         "drop": ("interpolate", "dropped"),
         "interpolate": ("drop", "filled"),
     }[args.missing]
@@ -305,7 +305,7 @@ def _describe_missing(args: argparse.Namespace, series: datasets.Series) -> str:
         count = str(abs(len(_read_csv(args, other).values) - len(series.values)))
     except ValueError:  # a gap at an end can be dropped, but not filled
         count = "some"
-    return f"{count} missing {done}"
+    return f"{count} missing {action}"
 
 
 def _describe_order(dates: tuple[str, ...]) -> str:

@@ -117,8 +117,8 @@ def git_revision(package: Path) -> str | None:
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(package), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-        return done.stdout.strip()
+        process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return process.stdout.strip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != package.resolve().parent:

@@ -231,11 +231,11 @@ def following_dates(cells: Sequence[str] | None, steps: int) -> list[str] | None
     spacing = None if dates is None else find_spacing(dates.moments)
     if dates is None or spacing is None:
         return None
-    moment, day, found = dates.moments[-1], max(m.day for m in dates.moments[-12:]), []
+    moment, day, following = dates.moments[-1], max(m.day for m in dates.moments[-12:]), []
     for _ in range(steps):
         moment = spacing.after(moment, day)
-        found.append(dates.write(moment))
-    return found
+        following.append(dates.write(moment))
+    return following
 
 
 def describe_gaps(cells: Sequence[str], spacing: Spacing | None) -> str:

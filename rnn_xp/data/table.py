@@ -103,8 +103,8 @@ def read_column(
             stacklevel=3,
         )
     if missing == "drop":
-        given = ~np.isnan(values)
-        values, dates = values[given], dates and tuple(itertools.compress(dates, given))
+        known = ~np.isnan(values)
+        values, dates = values[known], dates and tuple(itertools.compress(dates, known))
     values.flags.writeable = False
     return Column(table.title(j), values, dates)
 
@@ -234,8 +234,8 @@ def _is_dates(cells: Sequence[str]) -> bool:
     """Return True if at least half of the cells that are not missing are dates, and not numbers."""
     if _is_numeric(cells):
         return False
-    given = [cell for cell in cells if cell.lower() not in _MISSING]
-    different = dict.fromkeys(given)
+    present = [cell for cell in cells if cell.lower() not in _MISSING]
+    different = dict.fromkeys(present)
     return 2 * sum(map(is_date, different)) >= len(different) > 0
 
 
@@ -339,8 +339,8 @@ def _interpolate(
         for gap in spacing.gaps:
             rows[gap.before + 1 :] += gap.missing
         dates = tuple(_filled(dates, spacing))
-    given = ~np.isnan(values)
-    return np.interp(np.arange(rows[-1] + 1), rows[given], values[given]), dates
+    known = ~np.isnan(values)
+    return np.interp(np.arange(rows[-1] + 1), rows[known], values[known]), dates
 
 
 def _filled(dates: tuple[str, ...], spacing: Spacing) -> Iterator[str]:

@@ -314,8 +314,8 @@ class PortableEngine:
         """The blocks of the rows to train on."""
         if self.ranks is None or self.shares is None:
             return self.cut(self.data)
-        own = self.shares(self.ranks.comm.rank)
-        return Blocks(self.data, self.block_rows, own, own, self.shares, scattered=True)
+        numbers = self.shares(self.ranks.comm.rank)
+        return Blocks(self.data, self.block_rows, numbers, numbers, self.shares, scattered=True)
 
     def _rng(self, step: int, number: int) -> Any:
         return None if self.noise is None else self.noise(step, number)

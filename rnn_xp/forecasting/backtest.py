@@ -253,8 +253,8 @@ def origins_of(
     stop = len(column) - horizon + 1
     rows = np.arange(start, stop if most is None else min(stop, start + most * stride), stride)
     known = ~np.isnan(column[rows[:, None] + np.arange(horizon)]).any(axis=1)
-    found: NDArray[np.intp] = rows[known]
-    return found
+    origins: NDArray[np.intp] = rows[known]
+    return origins
 
 
 def row_of(start: float | int, rows: int) -> int:

@@ -97,9 +97,9 @@ def drift(x: ArrayLike, train: ArrayLike, horizon: int = 1) -> NDArray[np.floati
     """
     past = _vector(train, 2)
     change = (past[-1] - past[0]) / (len(past) - 1)
-    found: NDArray[np.floating[Any]]
-    found = persistence(x, horizon) + change * np.arange(1, horizon + 1)
-    return found
+    forecasts: NDArray[np.floating[Any]]
+    forecasts = persistence(x, horizon) + change * np.arange(1, horizon + 1)
+    return forecasts
 
 
 def mean(train: ArrayLike, rows: int, horizon: int = 1) -> NDArray[np.float64]:
@@ -152,8 +152,8 @@ def seasonal(series: ArrayLike, first: int, period: int, horizon: int = 1) -> ND
     rows = num_windows(len(values) - first + 1, 1, horizon)
     steps = np.arange(horizon)
     back = period * (steps // period + 1)
-    found: NDArray[np.float64] = values[first + np.arange(rows)[:, None] + steps - back]
-    return found
+    forecasts: NDArray[np.float64] = values[first + np.arange(rows)[:, None] + steps - back]
+    return forecasts
 
 
 def suggest_period(train: ArrayLike) -> int | None:

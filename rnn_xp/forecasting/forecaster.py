@@ -201,9 +201,9 @@ class Forecaster(Settings):
     ) -> tuple[Any, Any]:
         """Return the lower and upper ends of prediction intervals.
 
-        They are split-conformal intervals around the forecast, which assume that future errors are
-        distributed like the errors on the validation part. `backtest` and `evaluate` measure the
-        actual coverage.
+        With ``intervals="quantile"`` the ends are quantiles that the network forecasts. Otherwise
+        the intervals are split-conformal, which assumes that future errors are distributed like the
+        errors on the validation part. `backtest` and `evaluate` measure the actual coverage.
 
         Parameters
         ----------

@@ -88,8 +88,8 @@ def conformal_radii(errors: _Floats, level: float) -> _Floats:
             f"windows or more, but there are {count}. Give more data, a larger validation share or "
             "a lower level."
         )
-    found: _Floats = np.sort(errors, axis=0)[rank - 1]
-    return found
+    radii: _Floats = np.sort(errors, axis=0)[rank - 1]
+    return radii
 
 
 def adaptive_radii(

@@ -73,16 +73,16 @@ def compare(
     reference, scores = forecasts["persistence"], []
     trains = [(len(truth), train)] if isinstance(train, np.ndarray) else train
     for name, forecast in forecasts.items():
-        found = measures(truth, forecast, reference, trains)
+        values = measures(truth, forecast, reference, trains)
         scores.append(
             Score(
                 name=name,
-                rmse=found["rmse"],
-                mae=found["mae"],
-                mase=found.get("mase"),
-                skill=found.get("skill"),
-                r2=found.get("r2"),
-                bias=found["bias"],
+                rmse=values["rmse"],
+                mae=values["mae"],
+                mase=values.get("mase"),
+                skill=values.get("skill"),
+                r2=values.get("r2"),
+                bias=values["bias"],
                 rmse_per_step=tuple(
                     metrics.rmse(truth[:, k], forecast[:, k]) for k in range(truth.shape[1])
                 ),
@@ -115,11 +115,11 @@ def measures(
                 0.5 * (metrics.pinball(truth, low, half) + metrics.pinball(truth, high, 1.0 - half))
             ),
         }
-    found = {}
+    values = {}
     for name, metric in defined.items():
         with contextlib.suppress(ValueError):  # such as smape of values that are not positive
-            found[name] = metric()
-    return found
+            values[name] = metric()
+    return values
 
 
 def _pooled_mase(truth: _Floats, forecast: _Floats, trains: Sequence[tuple[int, _Floats]]) -> float:
@@ -142,7 +142,7 @@ def baseline_forecasts(
     """
     windows = sliding_window_view(levels, seq_length)[origins - seq_length][:, :, None]
     seen = levels[:train]
-    found = {
+    forecasts = {
         "persistence": baselines.persistence(windows, steps),
         "drift": baselines.drift(windows, seen, steps),
         "mean": baselines.mean(seen, len(origins), steps),
@@ -150,11 +150,11 @@ def baseline_forecasts(
     if (period := baselines.suggest_period(seen)) is not None and period <= origins[0]:
         known = levels[: origins[-1] + steps]
         every = baselines.seasonal(known, int(origins[0]), period, steps)
-        found[f"seasonal({period})"] = every[origins - origins[0]]
+        forecasts[f"seasonal({period})"] = every[origins - origins[0]]
     if train >= seq_length + steps:
         x, y = make_windows(seen, seq_length, steps)
-        found[f"linear AR({seq_length})"] = baselines.fit_linear_ar(x, y).predict(windows)
-    return found
+        forecasts[f"linear AR({seq_length})"] = baselines.fit_linear_ar(x, y).predict(windows)
+    return forecasts
 
 
 def verdict(scores: list[Score]) -> str:

@@ -70,13 +70,13 @@ class Predictor:
         """
         x, mask, reach = windows.x, windows.mask, self.reach
         z = np.empty((len(x), steps, self.quantiles))
-        done = at = 0
+        filled = at = 0
         while True:
             pred = self._networks(x, mask)
             until = min(at + reach, steps)
-            z[:, done:until] = pred[:, done - at : until - at]
-            done = until
-            if done == steps:
+            z[:, filled:until] = pred[:, filled - at : until - at]
+            filled = until
+            if filled == steps:
                 break
             to = min(at + reach, steps - reach)  # the last forecast ends with the last step
             new = z[:, at:to, self.quantiles // 2, None]
@@ -96,16 +96,16 @@ class Predictor:
 
     def _networks(self, x: _Floats, mask: NDArray[np.bool_]) -> _Floats:
         """Return scaled forecasts (M, reach, Q), averaged over the networks."""
-        backend, found = self.backend, []
+        backend, means = self.backend, []
         for start in range(0, len(x), _ROWS):
             rows = slice(start, start + _ROWS)
             inputs = backend.asarray(x[rows])
-            given: dict[str, Any] = {}
+            keywords: dict[str, Any] = {}
             if not mask[rows].all():
-                given["mask"] = backend.asarray(mask[rows])
+                keywords["mask"] = backend.asarray(mask[rows])
             preds = [
-                to_numpy(self.net.predict(params, inputs, **given)).astype(np.float64)
+                to_numpy(self.net.predict(params, inputs, **keywords)).astype(np.float64)
                 for params in self.networks
             ]
-            found.append(np.mean(preds, axis=0))
-        return np.concatenate(found).reshape(len(x), self.reach, self.quantiles)
+            means.append(np.mean(preds, axis=0))
+        return np.concatenate(means).reshape(len(x), self.reach, self.quantiles)

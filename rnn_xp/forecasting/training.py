@@ -79,8 +79,8 @@ def first_validated(
             return None
         return windows - held_out + seq_length + offset if trained >= 2 else None
 
-    if (found := find(rows)) is not None:
-        return found
+    if (first := find(rows)) is not None:
+        return first
     needed = rows + 1
     while find(needed) is None:
         needed += 1

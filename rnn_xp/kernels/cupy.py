@@ -194,9 +194,9 @@ class _Cell(abc.ABC):
         size, last = h.shape[2], steps - 1
         dh, beside = (workspace.take(what, rows, size) for what in ("dh", "beside"))
         for s in range(last, -1, -1):
-            own = dhs[last - s if reverse else s]
-            read = own is not None
-            shares = _Shares(own if read else dh, int(read), dh, beside, int(s < last))
+            loss_dh = dhs[last - s if reverse else s]
+            read = loss_dh is not None
+            shares = _Shares(loss_dh if read else dh, int(read), dh, beside, int(s < last))
             da = self.step_back(s, tape, shares)
             if s:
                 cupy.matmul(da, params["w_hh"], out=dh)
@@ -238,8 +238,8 @@ class RNN(_Cell):
     def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
         """Write dz = dh * f'(z)."""
         h, dz = tape.h[s + 1], tape.z[s]
-        own, read, dh, _, through = shares
-        self._backward(h, own, dh, read, through, h.shape[1], dz, size=h.size)
+        loss_dh, read, dh, _, through = shares
+        self._backward(h, loss_dh, dh, read, through, h.shape[1], dz, size=h.size)
         return dz
 
 
@@ -281,9 +281,9 @@ class GRU(_Cell):
     def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
         """Compute the adjoint, in which dh u bypasses the product."""
         before, da = tape.h[s], tape.a[s]
-        own, read, dh, beside, through = shares
+        loss_dh, read, dh, beside, through = shares
         self._backward(
-            before, own, dh, read, through, before.shape[1], da, tape.z[s], beside,
+            before, loss_dh, dh, read, through, before.shape[1], da, tape.z[s], beside,
             size=before.size,
         )  # fmt: skip
         return da
@@ -335,10 +335,10 @@ class LSTM(_Cell):
     def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
         """Compute the adjoint, in which dc f bypasses the product."""
         c, dz = tape.c, tape.z[s]
-        own, read, dh, beside, through = shares
+        loss_dh, read, dh, beside, through = shares
         before, after = c[s], c[s + 1]
         self._backward(
-            before, after, own, dh, read, through, after.shape[1], dz, beside, size=after.size
+            before, after, loss_dh, dh, read, through, after.shape[1], dz, beside, size=after.size
         )
         return dz
 

@@ -306,11 +306,11 @@ class _Back:
         """Yield the steps in reverse order; before each, the loss's gradient is added to dh."""
         last = len(self.dhs) - 1
         for s in range(last, -1, -1):
-            own = self.dhs[last - s if self.reverse else s]
+            loss_dh = self.dhs[last - s if self.reverse else s]
             if s == last:
-                self.dh[...] = 0.0 if own is None else own.T
-            elif own is not None:
-                self.dh += own.T
+                self.dh[...] = 0.0 if loss_dh is None else loss_dh.T
+            elif loss_dh is not None:
+                self.dh += loss_dh.T
             yield s
 
     def finish(self, s: int, d: _Floats, d_x: _Floats | None = None) -> None:

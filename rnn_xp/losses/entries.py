@@ -129,15 +129,15 @@ def enter(
 def _check_shapes(
     name: str, pred: Array, target: Array, weight: Array | None, classes: bool
 ) -> None:
-    shape, given = tuple(pred.shape), tuple(target.shape)
+    shape, target_shape = tuple(pred.shape), tuple(target.shape)
     lead = shape[:-1]
-    if given != (lead if classes else shape):
+    if target_shape != (lead if classes else shape):
         rule, hint = "have the same shape", "one output give y[..., None]"
         if classes:
             rule = f"be logits and their classes, of shape {lead}"
             hint = "one-hot y give argmax(y, -1), for (N, 1) y[:, 0]"
         raise ValueError(
-            f"{name}: pred {shape} and target {given} must {rule}. Nothing is squeezed or "
+            f"{name}: pred {shape} and target {target_shape} must {rule}. Nothing is squeezed or "
             f"broadcast; for {hint}."
         )
     if classes and shape[-1] < 2:

@@ -97,11 +97,11 @@ class FeedbackCell:
         x, xs, states, caches = state.pred, [], [], []  # 1
         keeps = (None,) * len(self.layers.cells) if keep is None else keep
         for layer, cell in enumerate(self.layers.cells):  # 2
-            own, below, between = self._own(params, layer), x, projected[layer]
+            weights, below, between = self._own(params, layer), x, projected[layer]
             x = x if between is None else x * between
             xs.append(x)
             new, cache = cell.step(
-                own, cell.project(own, x, xp=xp), state.layers[layer], keeps[layer], xp=xp
+                weights, cell.project(weights, x, xp=xp), state.layers[layer], keeps[layer], xp=xp
             )
             states.append(new)
             caches.append(cache)
@@ -124,11 +124,11 @@ class FeedbackCell:
         shares: list[Any] = []
         dstates: list[State] = []
         for layer in range(len(self.layers.cells) - 1, -1, -1):  # 2
-            cell, own = self.layers.cells[layer], self._own(params, layer)
+            cell, weights = self.layers.cells[layer], self._own(params, layer)
             dnew = dstate.layers[layer]
             dnew = dnew._replace(h=dnew.h + dout)
-            share, dold = cell.step_back(own, dnew, cache.caches[layer], xp=xp)
-            dx = cell.input_back(own, cache.xs[layer], share, xp=xp)
+            share, dold = cell.step_back(weights, dnew, cache.caches[layer], xp=xp)
+            dx = cell.input_back(weights, cache.xs[layer], share, xp=xp)
             between = cache.between[layer]
             dx = dx if between is None else dx * between
             dout = dx + dout if self.layers.residual and layer else dx
@@ -144,11 +144,11 @@ class FeedbackCell:
             "readout.b_y": sum_rows(share.dy, xp=xp),
         }
         for layer, cell in enumerate(self.layers.cells):
-            own = cell.collect(
+            layer_grads = cell.collect(
                 self._own(params, layer), share.xs[layer], share.layers[layer], xp=xp
             )
             prefix = self.layers.prefix(layer, 0)
-            grads |= {prefix + name: grad for name, grad in own.items()}
+            grads |= {prefix + name: grad for name, grad in layer_grads.items()}
         return grads
 
     def _own(self, params: Params, layer: int) -> Params:

@@ -275,9 +275,9 @@ def backprop(
     shares: list[Any] = [None] * steps
     totals: list[Array] = [None] * steps if flow else []
     for t in reversed(schedule.order(steps)):
-        own = dhs[t]
-        if own is not None:
-            dstate = type(dstate)(dstate[0] + own, *dstate[1:])
+        dh = dhs[t]
+        if dh is not None:
+            dstate = type(dstate)(dstate[0] + dh, *dstate[1:])
         if flow:
             totals[t] = dstate[0]
         if schedule.mask is None:

@@ -226,10 +226,10 @@ def _separate(net: Network, classes: bool, validation: Any) -> Batch:
         validation = {"x": validation[0], "y": validation[1]}
     known = Batch._fields
     if not (isinstance(validation, Mapping) and {"x", "y"} <= validation.keys() <= set(known)):
-        given = list(validation) if isinstance(validation, Mapping) else type(validation).__name__
+        got = list(validation) if isinstance(validation, Mapping) else type(validation).__name__
         raise TypeError(
             "fit: validation must be a share such as 0.2, a pair (x, y), or a mapping with x, y "
-            f"and any of {', '.join(known[2:])}; got {given}."
+            f"and any of {', '.join(known[2:])}; got {got}."
         )
     data = Batch(**{name: validation.get(name) for name in known})
     with of_validation():

@@ -107,10 +107,10 @@ class Back:
         self.inputs = params["w_xh"].shape[1]
         inputs = self.inputs if wanted else 0
         take = tape.workspace.take
-        given = {id(dh): dh for dh in dhs if dh is not None}
-        places = {key: place for place, key in enumerate(given)}
-        self.own = take("own", len(given), rows, size)
-        for place, dh in enumerate(given.values()):
+        distinct = {id(dh): dh for dh in dhs if dh is not None}
+        places = {key: place for place, key in enumerate(distinct)}
+        self.own = take("own", len(distinct), rows, size)
+        for place, dh in enumerate(distinct.values()):
             self.own[place] = dh
         ordered = dhs[::-1] if tape.reverse else dhs
         self.which = np.asarray([-1 if dh is None else places[id(dh)] for dh in ordered])
