@@ -1,6 +1,6 @@
-"""Checks of single arguments, with the same words everywhere.
+"""Checks of single arguments, which use the same words everywhere.
 
-NumPy's numbers and booleans are accepted wherever Python's are, and become Python's.
+NumPy numbers and booleans are accepted wherever Python's are, and are converted.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ __all__ = ["Argument", "ParameterError", "choice", "flag", "number", "whole"]
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument that an error speaks of.
+    """An argument that an error message names.
 
-    In a format ``{:name}`` is its name alone and ``{:value}`` its value alone.
+    In a format string, ``{:name}`` stands for the name only and ``{:value}`` for the value only.
 
     Attributes
     ----------
     name : str
     value : object
-        Its value; an ellipsis if the error is about the argument without one.
+        The value; an ellipsis if the message should name the argument only.
 
     Examples
     --------
@@ -46,13 +46,13 @@ class Argument:
 class ParameterError(ValueError):
     """An argument that cannot be used, with the reason.
 
-    The text names the arguments as Python does. Another door, such as the command line, names them
-    in its own way with `told`.
+    The text names arguments as Python does. Another interface, such as the command line, can name
+    them in its own way with `told`.
 
     Parameters
     ----------
     reason : str
-        Format of the text, in which ``{0}`` is the first of the arguments, see `Argument`.
+        Format string of the text, in which ``{0}`` is the first argument, see `Argument`.
     *arguments : Argument
 
     Attributes
@@ -78,7 +78,7 @@ class ParameterError(ValueError):
 
     @property
     def name(self) -> str:
-        """Name of the argument that the error is about first."""
+        """Name of the first argument of the error."""
         return self.arguments[0].name
 
     def told(self, tell: Callable[[Argument], Any]) -> str:
@@ -87,7 +87,7 @@ class ParameterError(ValueError):
         Parameters
         ----------
         tell : callable
-            Turns an `Argument` into an object that is formatted in its place.
+            ``tell(argument)`` returns the object to format in place of an `Argument`.
 
         Returns
         -------
@@ -96,7 +96,7 @@ class ParameterError(ValueError):
         return self.reason.format(*map(tell, self.arguments))
 
     def within(self, part: str) -> ParameterError:
-        """Return the same error with words before it that say where it arose.
+        """Return the same error with a prefix that says where it arose.
 
         Parameters
         ----------
@@ -138,7 +138,7 @@ def whole(name: str, given: Any, least: int = 1, *, owner: str = "") -> int:
     name : str
         Name of the argument, as the message shows it.
     given : int
-        Any integer, such as NumPy's. Booleans and floats such as 5.0 are refused.
+        A Python or NumPy integer. Booleans and floats such as 5.0 are refused.
     least : int
         Smallest valid value.
     owner : str
@@ -179,9 +179,9 @@ def number(name: str, given: Any, valid: str = "a number") -> int | float:
     name : str
         Name of the argument, as the message shows it.
     given : int or float
-        Any real number, such as NumPy's. Booleans are refused.
+        A Python or NumPy real number. Booleans are refused.
     valid : str
-        Requirement, as the message shows it; the caller checks the range.
+        The requirement, as the message states it; the caller checks the range.
 
     Raises
     ------
@@ -225,5 +225,5 @@ def flag(name: str, given: Any) -> bool:
 
 
 def _scalar(given: Any) -> Any:
-    """Make a NumPy scalar a Python one; anything else is returned as it is."""
+    """Convert a NumPy scalar to a Python one; return anything else unchanged."""
     return given.item() if getattr(given, "shape", None) == () else given

@@ -7,8 +7,8 @@ Dimension letters, the same everywhere in code, docstrings and error messages::
     O  outputs per prediction                G  gates of a cell (RNN 1, GRU 3, LSTM 4)
     L  layers                                D  directions (2 if bidirectional)
 
-Gradients are named after what they belong to: the gradient of the loss with respect to ``h`` is
-``dh``, that of ``w_hh`` is ``dw_hh``.
+The gradient of the loss with respect to ``h`` is called ``dh``, the gradient with respect to
+``w_hh`` is called ``dw_hh``, and so on.
 """
 
 from __future__ import annotations
@@ -56,21 +56,21 @@ class Loss(Protocol):
 
 
 class Stepper(Protocol):
-    """Anything with one step forward and one back, which is all that the time loop needs."""
+    """An object with one step forward and one step back, which is all that the time loop needs."""
 
     def step(
         self, params: Params, projected: Any, state: State, keep: Any = None, *, xp: Namespace
     ) -> tuple[State, Any]:
-        """One step forward: the new state, and a cache for `step_back`."""
+        """Compute one step; return the new state and a cache for `step_back`."""
 
     def step_back(
         self, params: Params, dstate: State, cache: Any, *, xp: Namespace
     ) -> tuple[Any, State]:
-        """One step back: the step's share in the weight gradients, and the state's gradient."""
+        """Back-propagate one step; return its share in the weight gradients, and dstate."""
 
 
 class Kernel(Protocol):
-    """A layer in one direction over a whole sequence, computed in a library's own way."""
+    """A layer in one direction over a whole sequence, in a library-specific implementation."""
 
     def forward(
         self, params: Params, xs: Array, reverse: bool, workspace: Any, name: str
@@ -80,11 +80,11 @@ class Kernel(Protocol):
         Returns
         -------
         hs : Array (T, N, H)
-            By time.
+            The hidden states, ordered by time.
         final : tuple of Array (N, H)
-            Fields of the state after the last step done.
+            Fields of the state after the last computed step.
         tape : object
-            For one `backward`. All lie in the workspace, under a name of this layer's.
+            The tape, for one call of `backward`. All results are in the workspace, under ``name``.
         """
 
     def backward(
@@ -95,37 +95,37 @@ class Kernel(Protocol):
         *,
         wrt_input: bool,
     ) -> tuple[Params, Array | None]:
-        """Weight gradients, and dL/dxs (T, N, I), given dL/dh_t as far as step t is read."""
+        """Return weight gradients and dL/dxs (T, N, I), given dL/dh_t of all read steps."""
 
 
 class Workspace(Protocol):
-    """Memory of one thread that is used again and again, and the kernels that compute in it."""
+    """Reused memory of one thread, and the kernels that compute in it."""
 
     def kernel(self, name: str | None) -> Kernel | None:
-        """Give the kernel of a cell, by ``cell.kernel``; None if there is none."""
+        """Return the kernel with the name ``cell.kernel``; None if there is none."""
 
     def matmul(self, name: str, a: Array, b: Array) -> Array:
-        """Multiply two matrices into memory of this name."""
+        """Multiply two matrices into the named memory."""
 
     def rows(self, name: str, hs: Array) -> Array:
-        """Copy (T, N, H) to T*N rows, into memory of this name."""
+        """Copy (T, N, H) to T*N rows in the named memory."""
 
 
 class Engine(Protocol):
-    """The computation of whole epochs: what training asks of every engine.
+    """The computation of whole epochs, as training requires it of every engine.
 
     Attributes
     ----------
     name : str
-        Such as "portable".
+        Name of the engine, such as "portable".
     reason : str
-        Why a faster engine is not used, or not to the full; empty if there is nothing to explain.
+        The reason why a faster engine is not used, or only in part; otherwise empty.
     backend : Backend
         The library and device that the engine computes on.
     optimizer : Optimizer
         The optimiser that updates the parameters.
     ranks : Ranks or None
-        The other ranks that compute a part; None for a single rank.
+        The ranks that share the work; None for a single rank.
     block_rows : int
         Number of rows of a block.
     workers : int
@@ -140,7 +140,7 @@ class Engine(Protocol):
 
     @property
     def reason(self) -> str:
-        """Why a faster engine is not used; empty if there is nothing to explain."""
+        """The reason why a faster engine is not used; otherwise empty."""
 
     @property
     def backend(self) -> Any:

@@ -1,4 +1,4 @@
-"""Another address of what may watch a training: `Checkpoint`, `Progress`, `Epoch`."""
+"""Callbacks of `rnn_xp.fit`, from `rnn_xp.training.callbacks`."""
 
 from rnn_xp.training.callbacks import Callback, Checkpoint, Epoch, Progress
 

@@ -1,11 +1,12 @@
-"""Files that are whole or absent: atomic writes, safetensors with a digest, no pickle.
+"""Files that are complete or absent: atomic writes, safetensors with a digest, no pickle.
 
-A file holds named arrays and JSON metadata. safetensors has no checksum of its own, so the one
-metadata entry is ``"FORMAT SHA256 TEXT"``. The text, digested by the sha256, is JSON: the metadata,
-and a manifest with the dtype, shape and sha256 of every array.
+A file holds named arrays and JSON metadata. The safetensors format has no checksum, so its only
+metadata entry is ``"FORMAT SHA256 TEXT"``. The text, of which the sha256 is taken, is JSON: the
+metadata, and a manifest with the dtype, shape and sha256 of every array.
 
-safetensors writes the files; they are read here. Its reader is native code whose panics are no
-Exceptions, and opens the file by itself: what is checked could differ from what is used.
+The package safetensors writes the files, but this module reads them. The package's reader is native
+code whose panics are not Exceptions, and it opens the file itself, so the content that is checked
+could differ from the content that is used.
 """
 
 from __future__ import annotations
@@ -58,10 +59,10 @@ class ForeignFileError(CheckpointError):
 def atomic_write(path: str | Path, data: bytes) -> None:
     """Write a file so that any reader, at any moment, finds the old content or the new one.
 
-    The data go to a temporary file in the same folder, reach the disk, and only then take the
-    name. An error before that leaves the old file as it was, and no temporary file; a process that
-    is killed leaves one, which `sweep` removes. Permissions are those of any new file. A symbolic
-    link stays one: what it points to is replaced.
+    The data are written to a temporary file in the same folder and flushed to the disk; only then
+    is the file renamed. An earlier error leaves the old file unchanged, and no temporary file; a
+    killed process leaves a temporary file, which `sweep` removes. The file has the permissions of
+    any new file. If the path is a symbolic link, the file that it points to is replaced.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def atomic_write(path: str | Path, data: bytes) -> None:
     Raises
     ------
     OSError
-        Such as a full disk, a missing folder, or a target that is not a regular file.
+        If the disk is full, the folder is missing, or the target is not a regular file.
     """
     target = os.path.realpath(path)
     with contextlib.suppress(FileNotFoundError):
@@ -106,10 +107,11 @@ def atomic_write(path: str | Path, data: bytes) -> None:
 def sweep(folder: str | Path) -> None:
     """Remove the temporary files that killed writers left in a folder.
 
-    Removed are regular files named ``NAME.tmp.PID.TOKEN``, with a token of 16 hexadecimal digits,
-    whose writer no longer lives: it would hold a lock (flock) on the file, which the system ends
-    with the process. Process ids could mislead, as they are used again, and differ between
-    containers. Where the file system has no locks, and on Windows, nothing is removed.
+    This removes regular files named ``NAME.tmp.PID.TOKEN``, with a token of 16 hexadecimal digits,
+    whose writer is no longer alive: a live writer holds a lock (flock) on the file, which the
+    system releases when the process ends. Process ids would not be reliable, because they are
+    reused and differ between containers. If the file system has no locks, and on Windows, nothing
+    is removed.
 
     Parameters
     ----------
@@ -118,7 +120,7 @@ def sweep(folder: str | Path) -> None:
     Raises
     ------
     OSError
-        If the folder cannot be listed. Files that cannot be removed are left.
+        If the folder cannot be listed. Files that cannot be removed are ignored.
     """
     if sys.platform == "win32":
         return
@@ -149,8 +151,8 @@ def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping
     TypeError
         If an array has a dtype that the file cannot hold, such as complex or object.
     ValueError
-        If a value is not finite: such a state is not worth keeping. If a name is not UTF-8 text,
-        or names and metadata are over 4 MiB.
+        If a value is not finite, because such a state is not worth keeping; if a name is not UTF-8
+        text; or if names and metadata exceed 4 MiB.
 
     Examples
     --------
@@ -180,28 +182,29 @@ def save(path: str | Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping
 
 
 def load(path: str | Path, *, limit: int = 4 << 30) -> _Content:
-    """Read what `save` wrote, and check that it is what was written.
+    """Read a file that `save` wrote, and verify that it is undamaged.
 
-    Memory is bounded whatever the file holds: by about three times its size, and sixty times that
-    of its header, which is 4 MiB at most.
+    Whatever the file contains, memory is bounded by about three times its size plus sixty times the
+    size of its header, which is at most 4 MiB.
 
     Parameters
     ----------
     path : path
     limit : int
-        Size in bytes, 4 GiB by default, over which a file is refused before it is read.
+        Largest size in bytes, 4 GiB by default; a larger file is refused before it is read.
 
     Returns
     -------
     arrays : dict of str to ndarray
-        Writable.
+        The arrays, which are writable.
     metadata : dict
 
     Raises
     ------
     CheckpointError
-        Whatever is wrong with the file, be it no regular file, too large or of another format; an
-        array missing, unknown, of another shape or dtype, damaged or not finite is named.
+        If anything is wrong with the file: it is not a regular file, too large or of another
+        format, or an array, which is named, is missing, unknown, of another shape or dtype, damaged
+        or not finite.
     OSError
         If it cannot be opened or read.
     """
@@ -213,7 +216,7 @@ def load(path: str | Path, *, limit: int = 4 << 30) -> _Content:
         folder = Path(path).parent
         reason = f"there is no file or folder {path}"
         if Path(path).name == "model.safetensors" and folder.is_dir():
-            reason = f"{folder} is no run: it has no model.safetensors"
+            reason = f"{folder} is not a run: it has no model.safetensors"
         raise FileNotFoundError(f"{reason}.") from error
     except OSError:
         raise
@@ -222,12 +225,12 @@ def load(path: str | Path, *, limit: int = 4 << 30) -> _Content:
 
 
 def read(path: str | Path, limit: int = 4 << 30) -> bytes:
-    """Read a regular file, once: from here on nobody can change what is checked.
+    """Read a regular file, once, so that nobody can change the content after it is checked.
 
     Raises
     ------
     CheckpointError
-        If it is no regular file, or larger than the limit. The message lacks the path.
+        If it is not a regular file, or larger than the limit. The message lacks the path.
     OSError
         If it cannot be opened or read.
     """
@@ -245,7 +248,7 @@ def read(path: str | Path, limit: int = 4 << 30) -> bytes:
 
 
 def _create_beside(target: str) -> tuple[int, str]:
-    """Open a new temporary file, locked for as long as it is open, and name it."""
+    """Create a temporary file, locked while it is open; return its descriptor and path."""
     while True:
         temporary = f"{target}.tmp.{os.getpid()}.{secrets.token_hex(8)}"
         file = os.open(temporary, _CREATE, 0o666)
@@ -258,7 +261,7 @@ def _create_beside(target: str) -> tuple[int, str]:
 
 
 def _plain(name: Any, array: Any, path: str | Path) -> NDArray[Any]:
-    """Copy where needed to what the writer takes any array for: contiguous, little-endian."""
+    """Return an array that is contiguous and little-endian, as the writer assumes."""
     if not isinstance(name, str) or name == "__metadata__" or re.search("[\ud800-\udfff]", name):
         raise ValueError(f"{name!r} cannot name an array; {path} was not written.")
     # order="C" does what ascontiguousarray does, but keeps shape () as it is.
@@ -293,15 +296,15 @@ def _decode(data: bytes) -> _Content:
             raise CheckpointError(f"is damaged: {name!r} does not fit its sha256.")
         if code == "BOOL" and values.tobytes().strip(b"\0\1"):
             raise CheckpointError(f"is damaged: {name!r} has bools that are neither 0 nor 1.")
-        found = np.ndarray(shape, _DTYPES[code], values)
-        arrays[name] = np.array(found, dtype=found.dtype.newbyteorder("="))  # aligned, writable
-        if not np.isfinite(found).all():
+        array = np.ndarray(shape, _DTYPES[code], values)
+        arrays[name] = np.array(array, dtype=array.dtype.newbyteorder("="))  # aligned, writable
+        if not np.isfinite(array).all():
             raise CheckpointError(f"has values that are not finite in {name!r}.")
     return arrays, metadata
 
 
 def _open_entry(entry: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split the entry, once it is checked, into the manifest and the metadata."""
+    """Check the metadata entry, and split it into the manifest and the metadata."""
     number, _, rest = entry.partition(" ")
     if number != _FORMAT:
         raise CheckpointError(f"is of format {number[:9]!r}, but this version reads {_FORMAT!r}.")
@@ -318,9 +321,10 @@ def _open_entry(entry: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def _compare(
     header: dict[str, Any], manifest: dict[str, Any], size: int
 ) -> list[tuple[str, str, list[int], str, int]]:
-    """List name, code, shape, digest and length of the arrays, as the manifest has them.
+    """Return name, dtype code, shape, digest and length of each array in the manifest.
 
-    They must follow each other: if bytes could be read twice, small files could fill the memory.
+    The arrays must follow each other without overlap: if bytes could be read twice, a small file
+    could fill the memory.
     """
     if lost := sorted(manifest.keys() - header.keys()):
         raise CheckpointError(f"lacks the array {lost[0]!r}, which was written.")
@@ -329,11 +333,11 @@ def _compare(
     for name, written in manifest.items():
         match written:
             case [str(code), [*shape], str()] if code in _DTYPES and _is_shape(shape):
-                found = [header[name]["dtype"], header[name]["shape"]]
+                described = [header[name]["dtype"], header[name]["shape"]]
             case _:
                 raise CheckpointError(f"is damaged: its manifest does not describe {name!r}.")
-        if found != [code, shape]:
-            raise CheckpointError(f"has {name!r} as {found}, but {[code, shape]} was written.")
+        if described != [code, shape]:
+            raise CheckpointError(f"has {name!r} as {described}, but {[code, shape]} was written.")
     arrays, begin = [], 0
     for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
         code, shape, digest = manifest[name]
@@ -357,9 +361,9 @@ def _parse(text: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
+    if len(unique := dict(pairs)) < len(pairs):
         raise ValueError("a key is there twice")
-    return found
+    return unique
 
 
 def _finite(text: str) -> float:

@@ -1,4 +1,4 @@
-"""Pictures: each function draws on a matplotlib Axes and returns it (extra ``plot``)."""
+"""Plots: each function draws on a matplotlib Axes and returns it (extra ``plot``)."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def forecast(
 ) -> Any:
     """Draw the latest forecasts against the truth and against persistence.
 
-    A forecast that is merely the last value runs one step behind the truth, like persistence;
-    only beside it can that be seen.
+    A forecast that merely repeats the last value lags one step behind the truth, like persistence,
+    which is drawn so that this can be seen.
 
     Parameters
     ----------
     dates : sequence of N str
-        ISO 8601 dates or times; row numbers; or anything else to count the steps from 1.
+        ISO 8601 dates or times, or row numbers; for any other text the steps are counted from 1.
     truth : ndarray (N,)
     forecasts : mapping of str to ndarray (N,)
     label : str
@@ -102,7 +102,7 @@ def forecast(
     last : int
         Number of steps to show.
     interval : (ndarray (N,), ndarray (N,)), optional
-        Lower and upper ends of a prediction interval, and what the legend calls it.
+        Lower and upper ends of a prediction interval; ``interval_label`` is its name in the legend.
     ax : matplotlib Axes, optional
 
     Returns
@@ -151,9 +151,10 @@ def outlook(
     past : ndarray (n,)
     ahead : ndarray (steps,)
     dates : sequence of n + steps str, optional
-        As for `forecast`; steps are counted from the last value without them.
+        As for `forecast`; without dates, steps are counted from the last value.
     interval : (ndarray (k,), ndarray (k,)), optional
-        Lower and upper ends of an interval of the first k steps, and what the legend calls it.
+        Lower and upper ends of an interval of the first k steps; ``interval_label`` is its name in
+        the legend.
     label, title : str
     ax : matplotlib Axes, optional
 
@@ -219,12 +220,12 @@ def backtest(
 
 
 def step_errors(scores: Sequence[Any], *, unit: str = "", title: str = "", ax: Any = None) -> Any:
-    """Draw the RMSE of each step ahead, of a network and of the baselines.
+    """Draw the RMSE of a network and of the baselines for each step ahead.
 
     Parameters
     ----------
     scores : sequence of rnn_xp.forecasting.Score
-        The network last.
+        Scores of the baselines and, last, of the network.
     unit, title : str
     ax : matplotlib Axes, optional
 
@@ -259,7 +260,7 @@ def residuals(
     Parameters
     ----------
     truth, forecast : ndarray (N,)
-        In order of time.
+        Values in time order.
     unit, title : str
     lags : int
     ax : matplotlib Axes, optional
@@ -273,12 +274,14 @@ def residuals(
     errors = errors - errors.mean()
     count = min(lags, len(errors) - 1)
     whole = float(errors @ errors) or 1.0
-    found = [float(errors[k:] @ errors[:-k]) / whole for k in range(1, count + 1)]
+    correlations = [float(errors[k:] @ errors[:-k]) / whole for k in range(1, count + 1)]
     band = 1.96 / np.sqrt(len(errors))
     ax.axhspan(-band, band, color="0.9", label="95 % band of white noise")
     ax.axhline(0.0, color="0.5")
-    ax.vlines(range(1, count + 1), 0.0, found, color="C0")
-    ax.plot(range(1, count + 1), found, "o", color="C0", markersize=4, label="autocorrelation")
+    ax.vlines(range(1, count + 1), 0.0, correlations, color="C0")
+    ax.plot(
+        range(1, count + 1), correlations, "o", color="C0", markersize=4, label="autocorrelation"
+    )
     spread = f", standard deviation {np.std(errors):.4g}{f' {unit}' if unit else ''}"
     ax.set(
         xlabel="lag", ylabel="autocorrelation of the errors", title=f"{title}{spread}".lstrip(", ")
@@ -301,9 +304,9 @@ def gradient_flow(
     Parameters
     ----------
     norms : mapping of str to ndarray (T,)
-        ``|dL/dh_t|`` by layer, relative to the step where the way back begins.
+        ``|dL/dh_t|`` by layer, relative to the step at which backpropagation starts.
     terms : mapping of str to ndarray (T,)
-        By layer, the norm of each step's term of dL/dw_hh, relative to the same step.
+        Norm of each step's term of dL/dw_hh, by layer, relative to the same step.
     title : str
     ax : matplotlib Axes, optional
 
@@ -322,7 +325,7 @@ def gradient_flow(
             ax.plot(steps, y, style, color=colors[name], markersize=4, label=f"{name}: {what}")
     ax.set_yscale("log")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel="time step t", ylabel="norm, relative to where the way back begins", title=title)
+    ax.set(xlabel="time step t", ylabel="gradient norm, relative to its start", title=title)
     ax.grid(alpha=0.3, which="both")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
@@ -356,7 +359,7 @@ def _time_axis(dates: list[str]) -> tuple[list[Any], str]:
 
 
 def _show_dates(ax: Any, when: list[Any]) -> None:
-    """Label the dates shortly, and say once from when to when, with the year."""
+    """Use short date labels, and write the full range, with the year, once."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     ax.xaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=9))
@@ -371,5 +374,5 @@ def _show_dates(ax: Any, when: list[Any]) -> None:
 
 
 def _plain(moment: datetime) -> str:
-    """Write a moment without the midnight that a mere date is read as."""
+    """Write a moment, omitting a time of midnight, which a mere date has."""
     return str(moment).removesuffix(" 00:00:00")

@@ -1,4 +1,4 @@
-"""The public checker: a gradient held against the definition of the derivative.
+"""The public gradient checker, which compares a gradient with the derivative of its function.
 
 There are two oracles, neither of which knows anything about backpropagation:
 
@@ -6,8 +6,8 @@ complex step (default)
     ``imag(f(p + 1e-30j * u)) / 1e-30``. There is no subtraction, so no digits cancel, and the
     result is exact to rounding, 1e-16 relative. f must be analytic.
 central difference
-    ``(f(p + h * u) - f(p - h * u)) / (2 * h)``, exact to about 1e-10 relative in float64. For
-    functions with kinks, away from them.
+    ``(f(p + h * u) - f(p - h * u)) / (2 * h)``, exact to about 1e-10 relative in float64. It suits
+    functions with kinks, away from the kinks.
 
 The oracle always runs on the host in double precision; the gradient under test may come from any
 library, device and dtype, and is held to the tolerance of its own dtype.
@@ -65,9 +65,9 @@ class WorstEntry(NamedTuple):
     Attributes
     ----------
     error : float
-        Relative to the largest gradient or derivative of the array.
+        Error, relative to the largest gradient or derivative of the array.
     at : tuple of int
-        Its index.
+        Index of the entry.
     gradient, derivative : float
     entries : int
         Number of entries that were compared.
@@ -135,7 +135,8 @@ def check_gradients(
     Raises
     ------
     GradientError
-        Its message names the worst entry, its gradient and the derivative.
+        If an error exceeds the tolerance; the message names the worst entry, its gradient and the
+        derivative.
 
     Examples
     --------
@@ -226,7 +227,7 @@ def compare_gradients(
         analytic and take complex arrays: ``e * e`` instead of ``abs(e)**2``, and no comparison of
         complex values.
     arguments : mapping of str to ndarray
-        The point at which to differentiate. The function receives all of them in float64 or, for
+        The point at which to differentiate. The function receives all arguments in float64 or, for
         the complex step, in complex128.
     gradients : mapping of str to ndarray
         Gradients to check: for each argument an array of its shape.
@@ -274,15 +275,15 @@ complex step 12, relative error 0.5 (tolerance 1e-12).
             raise GradientError(
                 f"the gradient of {name} has shape {gradient.shape}, its argument {value.shape}."
             )
-        given = np.asarray(arguments[name]).dtype
-        if gradient.dtype != given or given.name not in ("float32", "float64"):
+        argument_dtype = np.asarray(arguments[name]).dtype
+        if gradient.dtype != argument_dtype or argument_dtype.name not in ("float32", "float64"):
             raise GradientError(
-                f"the gradient of {name} is {gradient.dtype}, its argument {given}; both must be "
-                "float32 or both float64."
+                f"the gradient of {name} is {gradient.dtype}, its argument {argument_dtype}; both "
+                "must be float32 or both float64."
             )
-        usual = TOLERANCE[method, given.name]
+        usual = TOLERANCE[method, argument_dtype.name]
         allowed = usual if tolerance is None else tolerance
-        least = rounding_units * float(np.finfo(given).eps) * largest / usual
+        least = rounding_units * float(np.finfo(argument_dtype).eps) * largest / usual
         if every_entry:
             errors[name] = worst_entry(function, at, name, gradient, method, least=least).error
         else:
@@ -340,9 +341,9 @@ def worst_entry(
     name : str
         Argument with respect to which the function is differentiated.
     gradient : ndarray
-        Its gradient.
+        Gradient with respect to this argument.
     most : int, optional
-        Number of entries to compare at most, evenly spaced; all by default.
+        Maximum number of entries to compare, evenly spaced; all by default.
     least : float
         Smallest size to which an error is relative.
 

@@ -1,4 +1,4 @@
-"""Ask arrays what they are: their library, their device, their dtype; and bring them to the host.
+"""Find the library, device and dtype of arrays, and bring arrays to the host.
 
 Nothing here is configured: the arrays alone decide. ``array_api_compat`` is imported on first use.
 """
@@ -74,7 +74,7 @@ def device_of(array: Array) -> Any:
     Returns
     -------
     object
-        The library's own device; None for an array that JAX is tracing, which has none yet.
+        The library's own device object; None for an array that JAX is tracing.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def device_of(array: Array) -> Any:
 
 
 def float_dtype(**arrays: Array) -> Any:
-    """Return the one floating dtype that all arrays share, or say which two differ.
+    """Return the floating dtype that all arrays share; the error names two that differ.
 
     The dtype is float32 or float64; complex64 and complex128 are accepted as well, because the
     complex-step test runs the same code on complex arrays.
@@ -148,7 +148,7 @@ def to_numpy(array: Array) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        A copy, or a view where the values already lie on the host.
+        A copy, or a view if the values are already on the host.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""`Backend`, and how one is opened: from a library, a device and a precision, or from an array.
+"""`Backend`, which is opened from a library, a device and a precision, or from an array.
 
-An error names what was asked for, where (argument or environment variable), and the repair.
+An error names the request, its origin (argument or environment variable), and the repair.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class BackendError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Backend:
-    """A library, one of its devices and a floating dtype: where new arrays are born.
+    """A library, one of its devices and a floating dtype, with which new arrays are created.
 
     `rnn_xp.get_backend` makes one. It can be copied and pickled: a copy is opened again by name.
 
@@ -86,7 +86,7 @@ class Backend:
 
     @property
     def adapter(self) -> Adapter:
-        """Everything that is peculiar to the library; see `rnn_xp.backend.adapters`."""
+        """The adapter of the library, see `rnn_xp.backend.adapters`."""
         return ADAPTERS[self.name]
 
     @property
@@ -160,7 +160,7 @@ class Backend:
         Returns
         -------
         numpy.ndarray
-            A copy, or a view where the values already lie on the host.
+            A copy, or a view if the values are already on the host.
 
         Raises
         ------
@@ -177,7 +177,7 @@ class Backend:
         return to_numpy(array)
 
     def synchronize(self) -> None:
-        """Wait until the device has finished; with JAX, until every living array is computed.
+        """Wait until the device has finished; with JAX, until every live array is computed.
 
         Examples
         --------
@@ -208,9 +208,9 @@ class Setting(NamedTuple):
     Attributes
     ----------
     value : object
-        Name that was chosen; None for the default.
+        The chosen name; None for the default.
     origin : str
-        Argument or environment variable with its value, as error messages show it.
+        The argument or environment variable with its value, as error messages show it.
 
     Examples
     --------
@@ -223,7 +223,7 @@ class Setting(NamedTuple):
 
 
 def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
-    """Open the backend that three settings describe, or say how to repair them.
+    """Open the backend that three settings describe; an error says how to repair them.
 
     Parameters
     ----------
@@ -296,8 +296,8 @@ def backend_of(array: Array) -> Backend:
     device = device_of(array)
     name = library_name(xp)
     if name not in ADAPTERS or device is None:
-        given = "one that is being traced" if device is None else f"an array of {name}"
-        raise TypeError(f"a concrete array of {', '.join(ADAPTERS)} is required; given {given}")
+        kind = "one that is being traced" if device is None else f"an array of {name}"
+        raise TypeError(f"a concrete array of {', '.join(ADAPTERS)} is required; given {kind}")
     dtype = float_dtype(array=array)
     if dtype_name(dtype) not in DTYPES:
         raise TypeError(f"float32 or float64 is required; array is {dtype_name(dtype)}")
@@ -305,7 +305,7 @@ def backend_of(array: Array) -> Backend:
 
 
 def _find_device(name: str, library: Library, asked: Setting) -> str:
-    """Find the device asked for, or the default one, among the names of those present."""
+    """Return the name of the requested device, or of the default device, if it is present."""
     wanted = library.default_device if asked.value is None else str(asked.value)
     adapter = ADAPTERS[name]
     for spelling in adapter.spellings(wanted):
@@ -318,7 +318,7 @@ def _find_device(name: str, library: Library, asked: Setting) -> str:
 
 
 def _unusable(name: Setting, error: UnusableError) -> BackendError:
-    """Say that the library itself is not usable, and how to repair that."""
+    """Return the error that the library is not usable, with the repair."""
     adapter = ADAPTERS[name.value]
     repair = adapter.repair() if error.version else f"Install it with: {adapter.install}"
     others = ", ".join(other for other in ADAPTERS if other != name.value)
@@ -329,7 +329,7 @@ def _unusable(name: Setting, error: UnusableError) -> BackendError:
 
 
 def _no_such_dtype(name: str, library: Library, device: str, dtype: Setting) -> BackendError:
-    """Say that the device cannot compute in this precision, and what to do about it."""
+    """Return the error that the device lacks this precision, with the repair."""
     others = [other for other in library.devices if other != device]
     repairs = [ADAPTERS[name].dtype_hint] if ADAPTERS[name].dtype_hint else []
     if others and not repairs:

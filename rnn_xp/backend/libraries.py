@@ -1,4 +1,4 @@
-"""Try the array libraries, list their devices, and say what is missing where one fails.
+"""Try the array libraries, list their devices, and report why a library is not usable.
 
 A library may be absent, broken, or installed on a machine without the device that it needs.
 `load` raises `UnusableError` with the reason, `probe` reports it, and `backends` reports it for
@@ -237,7 +237,7 @@ def load(name: str) -> Library:
 
 
 def _explain(name: str, version: str, error: Exception) -> UnusableError:
-    """Tell a missing package from a broken one, and both from one without a device."""
+    """Return an error that says if the package is missing, broken, or without a usable device."""
     if isinstance(error, ModuleNotFoundError) and error.name == name:
         return UnusableError(f"the package {name} is not installed")
     cause = _first_line(error)

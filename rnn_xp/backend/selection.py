@@ -32,8 +32,8 @@ def get_backend(
         NumPy; stderr then names the choice.
     device : str, optional
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"gpu"`` (dpnp), ``"mps"``, ``"tpu"``, ``"device1"``,
-        ...; by default the library's own. CuPy's becomes current in the calling thread: one GPU per
-        process.
+        ...; by default the library's own default. With CuPy, the device becomes current in the
+        calling thread, and each process can use one GPU.
     dtype : str, optional
         ``"float32"`` (default) or ``"float64"``.
 
@@ -72,7 +72,7 @@ def get_backend(
 
 
 def _read_setting(label: str, given: Any, variable: str | None, *, default: Any) -> Setting:
-    """Read a choice from the argument, else from the environment, else take the default."""
+    """Read a choice from the argument or the environment, or take the default."""
     if given is not None:
         return Setting(given, f"{label}={given!r}")
     value = os.environ.get(variable, "").strip() if variable else ""
@@ -93,7 +93,7 @@ def _is_another_backend(name: str | None) -> bool:
 
 
 def _open_auto(where: Setting, precision: Setting) -> Backend:
-    """Choose the first library with the device it names for this, else NumPy, and say which."""
+    """Open the first library whose ``auto_device`` is available, else NumPy, and report it."""
     name = "numpy"
     reasons = ""
     candidates = [adapter for adapter in ADAPTERS.values() if adapter.auto_device]

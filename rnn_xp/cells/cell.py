@@ -1,9 +1,9 @@
-"""The base class of recurrent cells: their declaration, and the parts that all of them share.
+"""The base class of recurrent cells: their declaration, and the parts that they share.
 
-A cell computes one time step and its adjoint. Everything else about it is declared here, and
-read from here: the names, shapes and initial values of its parameters, its state, the options it
-takes, the memory that a step needs, the operations that `rnn_xp.explain` lists, and the name of
-its compiled kernels. ``docs/guide/extending.md`` builds a new cell from start to finish.
+A cell computes one time step and its adjoint. Everything else about a cell is declared, and read,
+here: the names, shapes and initial values of its parameters, its state, the options it takes, the
+memory that a step needs, the operations that `rnn_xp.explain` lists, and the name of its compiled
+kernels. ``docs/guide/extending.md`` builds a new cell from start to finish.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Footprint(NamedTuple):
     Attributes
     ----------
     tape : int
-        Arrays of the cache and the new state, each counted once. An array that is also part of
-        the previous step's state, such as h_{t-1}, is not counted.
+        Arrays of the cache and the new state, each counted once. Arrays that also belong to the
+        previous step's state, such as h_{t-1}, are not counted.
     apart : int
-        Additional arrays if mask or reset choose between states: what enters a step is then no
-        longer the array that left the previous one.
+        Additional arrays if mask or reset select between states: the state that enters a step is
+        then not the array that left the previous step.
     share : int
         Arrays that `Cell.step_back` creates for the step's share in the weight gradients.
     rows : int
-        All arrays of that share, which are copied when the shares of all steps are joined.
+        All arrays of the share, which are copied when the shares of all steps are joined.
     norm : int
         Arrays that layer normalisation adds to the share.
     norm_tape : int
@@ -61,11 +61,11 @@ class Walk(NamedTuple):
         each t norm | a_t = g_hh * norm(a_t) |                  | N,K
         each t      | a_t = h_{t-1} @ w_hh.T | a_t = w_hh @ h_{t-1} | N,H @ H,K
 
-    how often (``each t`` or ``once``) and under which condition (``norm``: with layer
-    normalisation, ``plain``: without); the equation with samples in rows; the equation with
-    samples in columns, if it differs; the shapes. Axes are N rows of a step, S rows of all steps,
-    X inputs, H hidden units, E twice H, K all gates (G*H), 1. ``$da`` stands for ``da`` with layer
-    normalisation and for the name of ``dp`` without.
+    the frequency (``each t`` or ``once``) and the condition (``norm``: with layer normalisation,
+    ``plain``: without); the equation with samples in rows; the equation with samples in columns, if
+    it differs; the shapes. Axes are N rows of a step, S rows of all steps, X inputs, H hidden
+    units, E twice H, K all gates (G*H), 1. ``$da`` stands for ``da`` with layer normalisation and
+    for the name of ``dp`` without.
 
     Attributes
     ----------
@@ -101,11 +101,11 @@ class Cell(ABC):
     gates : int
         Number of gates, G.
     state_type : type
-        NamedTuple of the arrays that a step hands to the next, each (N, H); the first is ``h``.
+        NamedTuple of the arrays that a step passes on to the next, each (N, H); the first is ``h``.
     footprint : Footprint
         Memory that a step needs.
     options : tuple of str
-        Which of the network's options ``activation`` and ``reset_after`` the cell takes.
+        Those of the network's options ``activation`` and ``reset_after`` that the cell takes.
     """
 
     input_size: int
@@ -153,7 +153,7 @@ class Cell(ABC):
         return {name: parameter.shape for name, parameter in self.parameters().items()}
 
     def initial_state(self, zeros: Array) -> State:
-        """Return the state of zeros, given zeros (N, H)."""
+        """Return the state that consists of the given zeros (N, H)."""
         return self.state_type(*(zeros for _ in self.state_type._fields))
 
     def project(self, params: Params, xs: Array, *, xp: Namespace) -> Array:
@@ -189,7 +189,7 @@ class Cell(ABC):
         state : state_type
             State after the step.
         cache : tuple
-            Whatever `step_back` needs.
+            The values that `step_back` needs.
         """
 
     @abstractmethod
@@ -221,5 +221,5 @@ class Cell(ABC):
         return gates.input_back(params, xs, share, xp=xp)
 
     def collect(self, params: Params, xs: Array, share: Any, *, xp: Namespace) -> Params:
-        """Return the weight gradients, summed over M rows: those of one step, or all T*N."""
+        """Return the weight gradients, summed over the M rows of one step or of all steps."""
         return gates.collect(params, xs, share, xp=xp)

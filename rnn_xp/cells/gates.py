@@ -43,8 +43,8 @@ class Parameter(NamedTuple):
     ----------
     shape : tuple of int
     initial : str or tuple of float
-        "glorot" or "orthogonal": drawn by `rnn_xp.network.initializers`, gate by gate. Numbers:
-        one constant for each gate.
+        "glorot" or "orthogonal" values are drawn by `rnn_xp.network.initializers`, gate by gate.
+        Numbers are constants, one for each gate.
     gates : int
         Number of blocks of rows that are drawn separately.
     """
@@ -138,7 +138,7 @@ def project(params: Params, xs: Array, *, xp: Namespace) -> Array:
     ----------
     params : Params
     xs : Array (M, I)
-        Any number of rows; for a whole sequence, all T*N rows.
+        The inputs; M is T*N for a whole sequence.
     xp : Namespace
 
     Returns
@@ -189,7 +189,7 @@ def input_back(params: Params, xs: Array, share: Share, *, xp: Namespace) -> Arr
 
 
 def collect(params: Params, xs: Array, share: Share, *, xp: Namespace) -> Params:
-    """Return the weight gradients, summed over M rows: those of one step, or all T*N.
+    """Return the weight gradients, summed over the M rows of one step or of all steps.
 
     Each product contracts the rows, so it is the sum over samples and, for the rows of several
     steps, over time as well.
@@ -225,7 +225,7 @@ def collect(params: Params, xs: Array, share: Share, *, xp: Namespace) -> Params
 def _projected_back(
     params: Params, xs: Array, share: Share, *, xp: Namespace
 ) -> tuple[Array, Array | None]:
-    """Apply `linear_back` to the input product, whose normalisation is recomputed, not kept."""
+    """Apply `linear_back` to the input product, whose normalisation is recomputed."""
     gain = params.get("g_xh")
     norm = None if gain is None else linear(xs, params["w_xh"], gain, xp=xp)[1]
     return linear_back(share.dz, gain, norm, xp=xp)

@@ -72,7 +72,7 @@ class GRUCache(NamedTuple):
 
 
 class GRUShare(NamedTuple):
-    """One step's share in the weight gradients: that of the gates, and dq (N, H) for b_hn."""
+    """One step's share in the weight gradients: the gates' share, and dq (N, H) for b_hn."""
 
     gates: Share
     dq: Array
@@ -195,7 +195,7 @@ class GRUCell(Cell):
         return gates.input_back(params, xs, share.gates, xp=xp)  # 1
 
     def collect(self, params: Params, xs: Array, share: GRUShare, *, xp: Namespace) -> Params:
-        """Return the weight gradients, summed over M rows: those of one step, or all T*N."""
+        """Return the weight gradients, summed over the M rows of one step or of all steps."""
         grads = gates.collect(params, xs, share.gates, xp=xp)
         return grads | {"b_hn": sum_rows(share.dq, xp=xp)}
 
@@ -342,7 +342,7 @@ class GRUResetBeforeCell(Cell):
     def collect(
         self, params: Params, xs: Array, share: GRUResetBeforeShare, *, xp: Namespace
     ) -> Params:
-        """Return the weight gradients, summed over M rows: those of one step, or all T*N."""
+        """Return the weight gradients, summed over the M rows of one step or of all steps."""
         grads = gates.collect(params, xs, share.gates, xp=xp)
         dw_n = xp.matmul(xp.matrix_transpose(share.da_n), share.s)
         grads |= {"w_hh": xp.concat([grads["w_hh"], dw_n])}

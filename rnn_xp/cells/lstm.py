@@ -12,8 +12,8 @@ Gates in PyTorch's order i, f, g, o (input, forget, candidate, output), stacked 
     5  h = o * tanh(c)                             do = dh * tanh(c)
                                                    dc = dc + dh * o * (1 - tanh(c)**2)
 
-The way back through c (step 4) multiplies by f alone, by no matrix and no slope: that is why an
-LSTM with f near 1 remembers, and why the bias of the forget gate starts at 1.
+On the way back through c (step 4) the gradient is multiplied by f alone, not by a matrix or a
+slope. This is why an LSTM with f near 1 remembers, and why the bias of the forget gate starts at 1.
 
 References
 ----------

@@ -106,7 +106,7 @@ class RNNCell(Cell):
 
     @property
     def kernel(self) -> str | None:
-        """Name of the compiled kernels; None with layer normalisation or an f of one's own."""
+        """Name of the compiled kernels; None with layer normalisation or another f."""
         name = _NAMES.get(self.activation)
         return None if self.layer_norm or name is None else f"rnn-{name}"
 

@@ -2,8 +2,8 @@
 
 Each command is in a module with ``add_command(commands)``, which adds its parser; the parser's
 ``run`` is the command itself, a function of the parsed arguments that returns the exit status. A
-module is imported when one of its commands is called: the help of all of them needs no more than
-their names.
+module is imported when one of its commands is called, because the list of commands needs only their
+names.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from rnn_xp import __version__
 __all__ = ["main"]
 
 _COMMANDS = {  # name: the module it is in, and what it does
-    "train": ("train", "train a network on a series and judge it beside the baselines"),
-    "info": ("use", "what a run is: network, data, scores"),
+    "train": ("train", "train a network on a series and compare it with the baselines"),
+    "info": ("use", "show the network, the data and the scores of a run"),
     "evaluate": ("use", "judge a run again, or on other data"),
     "forecast": ("use", "forecast what follows a series, with a run's network"),
-    "backtest": ("backtest", "forecast a series from one origin after another, with intervals"),
+    "backtest": ("backtest", "forecast a series from successive origins, with intervals"),
     "explain": ("explain", "show the shapes and the gradient flow, and check the gradients"),
     "export": ("interchange", "write a trained network for PyTorch, Keras or ONNX"),
-    "import": ("interchange", "make a run of a file of weights"),
-    "backends": ("show", "what is installed and usable, and why not"),
-    "datasets": ("show", "the series that come with the package"),
+    "import": ("interchange", "make a run from a file of weights"),
+    "backends": ("show", "list the backends, and why one is not usable"),
+    "datasets": ("show", "list the series that come with the package"),
     "bench": ("bench", "time an epoch of training on this machine and backend"),
 }
 
@@ -41,18 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        Arguments without the program's name; those of the process by default.
+        Arguments without the program's name; by default the arguments of the process.
 
     Returns
     -------
     int
-        Exit status: 0 done, 1 training diverged or a gradient is wrong, 2 bad input or backend,
-        130 interrupted, 141 nobody reads the output.
+        Exit status: 0 for success, 1 if training diverged or a gradient is wrong, 2 for bad input
+        or a bad backend, 130 if interrupted, 141 if nobody reads the output.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
         try:
-            return _run(given)
+            return _run(words)
         finally:
             sys.stdout.flush()  # here, where a reader that is gone can be told from an error
     except BrokenPipeError:
@@ -61,16 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _run(given: list[str]) -> int:
-    command = next((word for word in given if not word.startswith("-")), "")
+def _run(words: list[str]) -> int:
+    command = next((word for word in words if not word.startswith("-")), "")
     parser = _parser(command)
     if command not in _COMMANDS:
-        parser.parse_args(given)  # help, the version or an error, each of which ends here
-    return int(importlib.import_module("rnn_xp.cli.running").run(parser, given))
+        parser.parse_args(words)  # help, the version or an error, each of which ends here
+    return int(importlib.import_module("rnn_xp.cli.running").run(parser, words))
 
 
 def _drop_unread() -> None:
-    """Let the interpreter flush what nobody reads to nowhere, without a complaint."""
+    """Redirect output that nobody reads to nowhere, so that flushing it raises no error."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -80,7 +80,7 @@ def _drop_unread() -> None:
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
-    """Make the parser, in full for one command and its neighbours, and of the others the names."""
+    """Make the parser: complete for one command's module, and the names of all others."""
     parser = argparse.ArgumentParser(
         prog="rnn-xp",
         description="Recurrent networks with explicit backpropagation through time.",
@@ -98,14 +98,14 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 
 class _Commands:
-    """The parsers of the commands, each with the line of help that stands above."""
+    """The parsers of the commands, each with its line of help from the table above."""
 
     def __init__(self, parsers: Any) -> None:
         self.parsers, self.added = parsers, set[str]()
 
     def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
         self.added.add(name)
-        found: argparse.ArgumentParser = self.parsers.add_parser(
+        parser: argparse.ArgumentParser = self.parsers.add_parser(
             name, help=_COMMANDS[name][1], **options
         )
-        return found
+        return parser

@@ -27,8 +27,8 @@ def add_command(commands: Any) -> None:
     command = options.add_parser(
         commands,
         "backtest",
-        description="Train on the first part of a series, a network beside a linear path, and "
-        "forecast the rest from one origin after another.",
+        description="Train a network beside a linear path on the first part of a series, and "
+        "forecast the rest from successive origins.",
         example="rnn-xp backtest --data wti --horizon 5 --target logret --csv out.csv",
     )
     options.add_data_options(command)
@@ -36,11 +36,11 @@ def add_command(commands: Any) -> None:
     add_forecaster_options(command)
     add = add_training_options(command).add_argument
     add("--stride", type=int, default=1, metavar="K", help="steps between origins (%(default)s)")
-    add("--retrain", type=int, metavar="K", help="again after K origins; never by default")
+    add("--retrain", type=int, metavar="K", help="train again after K origins; never by default")
     add = command.add_argument_group("backend and output").add_argument
     add("--config", type=Path, metavar="FILE", help="options from a TOML file")
     options.add_backend_options(add)
-    add("--csv", type=Path, metavar="FILE", help="write every forecast there")
+    add("--csv", type=Path, metavar="FILE", help="write every forecast to this file")
     add("--plots", type=Path, metavar="DIR", help="draw forecasts, errors by step and residuals")
     add("--json", action="store_true", help="print one line of JSON and nothing else")
     add("-h", "--help", action="help", help="show this page")

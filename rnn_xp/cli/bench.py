@@ -34,9 +34,9 @@ def add_command(commands: Any) -> None:
     add("--cell", default="rnn", choices=[*CELLS])
     add("--rows", type=int, default=8317, metavar="N", help="windows (%(default)s)")
     add("--seq-length", type=int, default=10, metavar="T", help="steps (%(default)s)")
-    add("--inputs", type=int, default=1, metavar="I", help="values a step (%(default)s)")
-    add("--hidden-size", type=int, default=50, metavar="H", help="(%(default)s)")
-    add("--epochs", type=int, default=20, help="to time (%(default)s)")
+    add("--inputs", type=int, default=1, metavar="I", help="values per step (%(default)s)")
+    add("--hidden-size", type=int, default=50, metavar="H", help="hidden units (%(default)s)")
+    add("--epochs", type=int, default=20, help="epochs to time (%(default)s)")
     add("--workers", type=int, help="threads on NumPy; all cores by default")
     options.add_backend_options(add)
     add("--json", action="store_true", help="print one line of JSON")
@@ -66,17 +66,17 @@ def _bench(args: argparse.Namespace) -> int:
     seconds = (moments[-1] - moments[_WARM_UP - 1]) / args.epochs
     each = [b - a for a, b in zip(moments[_WARM_UP - 1 :], moments[_WARM_UP:], strict=False)]
     median = statistics.median(each) or seconds
-    found = {
+    measured = {
         "backend": backend.name, "device": backend.device_name, "dtype": backend.dtype_name,
         "engine": result.engine, "epochs": args.epochs, "mean_ms": 1e3 * seconds,
         "median_ms": 1e3 * median, "windows_per_second": args.rows / seconds,
     }  # fmt: skip
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(measured))
         return 0
     print(f"backend  {backend}, engine {result.engine}")
     print(f"model    {options.describe_network(net)}")
     print(f"data     {args.rows} windows of {args.seq_length} steps of {args.inputs}, random")
-    print(f"epoch    {1e3 * seconds:.3g} ms in the mean of {args.epochs}, median "
+    print(f"epoch    {1e3 * seconds:.3g} ms, the mean of {args.epochs}, median "
           f"{1e3 * median:.3g} ms: {args.rows / seconds:,.0f} windows/s")  # fmt: skip
     return 0

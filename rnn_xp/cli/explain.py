@@ -58,7 +58,7 @@ def add_command(commands: Any) -> None:
     add = options.add_network_options(command).add_argument
     topologies = ["many_to_one", "many_to_many", "one_to_many"]
     add("--topology", default="many_to_one", choices=topologies)
-    add("--feed", default="zeros", choices=["zeros", "repeat", "feedback"], help="of one_to_many")
+    add("--feed", default="zeros", choices=["zeros", "repeat", "feedback"], help="for one_to_many")
     add = command.add_argument_group("explain").add_argument
     add("--run", dest="trained", type=Path, metavar="DIR", help="a trained run's network and data")
     add("--rows", type=int, metavar="N", help="training windows to use (256, or all if fewer)")
@@ -75,7 +75,7 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     model = None
     if args.trained is not None:
         if not (args.trained / "model.safetensors").exists():
-            raise ValueError(f"--run {args.trained} is no run: it has no model.safetensors.")
+            raise ValueError(f"--run {args.trained} is not a run: it has no model.safetensors.")
         model = load_fitted(args.trained, backend)
         args = _take_settings(command, args, model)
     series = options.load_series(args)
@@ -122,7 +122,7 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 
 def _plain_windows(args: argparse.Namespace, seen: Any) -> tuple[Any, Any]:
-    """Return scaled windows and targets of a training part, whole and in float64."""
+    """Return all scaled windows and targets of a training part, in float64."""
     settings = Settings(
         seq_length=args.seq_length, horizon=args.horizon, scaler=args.scaler, validation=None,
         intervals=None,
@@ -132,7 +132,7 @@ def _plain_windows(args: argparse.Namespace, seen: Any) -> tuple[Any, Any]:
 
 
 def _windows_of(model: Fitted, seen: Any) -> tuple[Any, Any]:
-    """Return windows and targets as a trained network gets them, quantiles side by side."""
+    """Return windows and targets in the form that the network takes, one target per quantile."""
     settings = model.settings
     (design,) = model.designs_of(as_panel(seen), None, None)
     windows, _ = cut(
@@ -144,7 +144,7 @@ def _windows_of(model: Fitted, seen: Any) -> tuple[Any, Any]:
 def _take_settings(
     command: argparse.ArgumentParser, args: argparse.Namespace, model: Fitted
 ) -> argparse.Namespace:
-    """Parse again with the run's settings as defaults, and refuse what contradicts them."""
+    """Parse again with the run's settings as defaults, and refuse contradicting options."""
     net, path = model.predictor.net, args.trained / "config.toml"
     config = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     fixed = {
@@ -193,7 +193,7 @@ def _targets(net: Network, x: Any, y: Any) -> tuple[Any, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class _Page:
-    """A network and its gradients in all forms: text, table, picture and JSON."""
+    """A network and its gradients as text, table, plot and JSON."""
 
     net: Network
     series: Series
@@ -280,5 +280,5 @@ class _Page:
 
 
 def _number(value: float) -> float | None:
-    """Return None, for JSON, in place of a number that is not finite."""
+    """Replace a number that is not finite by None, for JSON."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""``rnn-xp export | import``: networks to other systems, and weights from them."""
+"""``rnn-xp export | import``: write networks for other systems, and read their weights."""
 
 from __future__ import annotations
 
@@ -48,28 +48,28 @@ def add_command(commands: Any) -> None:
     )
     add = command.add_argument
     add("source", type=Path, metavar="RUN", help="a run's folder, or one of its safetensors files")
-    add("--to", required=True, choices=list(_FILES), help="which system; onnx-train: a step of it")
+    add("--to", required=True, choices=list(_FILES), help="target; onnx-train is a training step")
     add("--out", type=Path, metavar="FILE", help=f"RUN/{' | '.join(_FILES.values())}")
     add("--force", action="store_true", help="replace the file if it exists")
-    add("--scaler", action="store_true", help="onnx: in and out in the units of the data")
-    add("--lengths", action="store_true", help="onnx: a second input, the steps of each row")
-    add("--rows", type=int, metavar="N", help="onnx-train: size of the batch, which is fixed")
-    add("--optimizer", choices=list(_OPTIMIZERS), help="onnx-train: adam by default")
+    add("--scaler", action="store_true", help="onnx: input and output in the units of the data")
+    add("--lengths", action="store_true", help="onnx: a second input, the lengths of the rows")
+    add("--rows", type=int, metavar="N", help="onnx-train: batch size, which is fixed")
+    add("--optimizer", choices=list(_OPTIMIZERS), help="onnx-train: optimiser; adam by default")
     command.set_defaults(run=_export)
 
     command = commands.add_parser(
         "import",
-        description="Make a run of weights that were exported, or that are PyTorch's own.",
+        description="Make a run from exported weights, or from a state_dict of PyTorch.",
         epilog="example: rnn-xp import gru.safetensors --foreign --seq-length 10 --out gru",
     )
     add = command.add_argument
     add("source", type=Path, metavar="FILE", help="torch.safetensors or keras.safetensors")
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     add("--force", action="store_true", help="replace the files in an existing folder")
-    add("--foreign", action="store_true", help="PyTorch's own state_dict: it has no digest")
-    add("--seq-length", type=int, metavar="T", help="values per window, unless the file says it")
-    add("--activation", choices=["tanh", "relu"], help="of a foreign RNN (tanh)")
-    add("--read", choices=["last", "mean", "max"], help="which states are read (last)")
+    add("--foreign", action="store_true", help="a state_dict of PyTorch, which has no digest")
+    add("--seq-length", type=int, metavar="T", help="values per window, if the file does not say")
+    add("--activation", choices=["tanh", "relu"], help="activation of a foreign RNN (tanh)")
+    add("--read", choices=["last", "mean", "max"], help="states that the readout sees (last)")
     command.set_defaults(run=_import)
 
 
@@ -83,7 +83,7 @@ def _export(args: argparse.Namespace) -> int:
     folder = args.source if args.source.is_dir() else args.source.parent
     path = args.out or folder / _FILES[args.to]
     if path.exists() and not args.force:
-        raise FileExistsError(f"{path} exists already. Give another with --out, or --force.")
+        raise FileExistsError(f"{path} already exists. Give another with --out, or --force.")
     model, precise = _load(args.source, float32=args.to.startswith("onnx"))
     net, params = _network_of(args, model)
     about = {**describe(model.settings, model.designs[0].scaler), "rnn_xp": __version__}
@@ -109,7 +109,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _network_of(args: argparse.Namespace, model: Fitted) -> tuple[Network, Params]:
-    """Return the one network of a model."""
+    """Return the network of a model, which must be the only one."""
     networks = model.predictor.networks
     if len(networks) > 1:
         raise ValueError(
@@ -150,7 +150,7 @@ def _graph(args: argparse.Namespace, model: Fitted, about: dict[str, Any]) -> tu
         raise ValueError(str(error)) from error
     lines = [f"one update by {type(optimizer).__name__}, loss mse, x and y scaled"]
     lines += ["without dropout"] if calm != net else []
-    return graph, [*lines, "weights are inputs: give those of model.safetensors, by name"]
+    return graph, [*lines, "the weights are inputs: pass the arrays of model.safetensors by name"]
 
 
 def _signature(graph: Any) -> str:
@@ -163,7 +163,7 @@ def _signature(graph: Any) -> str:
 
 
 def _load(source: Path, *, float32: bool) -> tuple[Fitted, bool]:
-    """Load a model in its own precision, or in float32; also return True if its own is float64."""
+    """Load a model in its own precision or in float32; return True if its own is float64."""
     arrays, _ = checkpoint.load(source / "model.safetensors" if source.is_dir() else source)
     precise = any(
         array.dtype == np.float64 for name, array in arrays.items() if name.startswith("layer0.")
@@ -186,7 +186,7 @@ def _import(args: argparse.Namespace) -> int:
 def _own(args: argparse.Namespace) -> Fitted:
     for option in ("activation", "read"):
         if getattr(args, option) is not None:
-            raise ValueError(f"--{option} is for --foreign files; others say it themselves.")
+            raise ValueError(f"--{option} is for --foreign files; other files contain it.")
     try:
         net, params, _, about = files.load(args.source)
     except ForeignFileError as error:
@@ -201,7 +201,7 @@ def _own(args: argparse.Namespace) -> Fitted:
     try:
         return of_network(net, params, _host(), about)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{args.source} describes no model: {error}.") from error
+        raise CheckpointError(f"{args.source} does not describe a model: {error}.") from error
 
 
 def _foreign(args: argparse.Namespace) -> Fitted:

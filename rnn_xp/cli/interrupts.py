@@ -17,7 +17,7 @@ _REASON = "interrupted by "
 
 
 class Interrupts:
-    """A callback that ends training after the epoch in which a first signal came.
+    """A callback that ends training after the epoch in which a first signal arrives.
 
     A second signal acts at once, as it would without this callback. Use it in a ``with`` block.
     Outside the main thread, where signals cannot be caught, it does nothing.
@@ -25,12 +25,12 @@ class Interrupts:
     Parameters
     ----------
     silent : bool
-        If True, nothing is printed when a signal comes.
+        If True, nothing is printed when a signal arrives.
 
     Attributes
     ----------
     signal : int
-        Number of the signal that came; 0 if none did.
+        Number of the signal that arrived; 0 if none did.
     """
 
     def __init__(self, *, silent: bool = False) -> None:
@@ -51,12 +51,12 @@ class Interrupts:
         self._restore()
 
     def __call__(self, epoch: Epoch) -> str | None:
-        """End training if a signal has come."""
+        """End training if a signal has arrived."""
         return f"{_REASON}{self.name}" if self.signal else None
 
     @property
     def name(self) -> str:
-        """Name of the signal that came."""
+        """Name of the signal that arrived."""
         return signal.Signals(self.signal).name
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

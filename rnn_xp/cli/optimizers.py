@@ -24,13 +24,13 @@ _FIRST_ORDER_ONLY = ("learning_rate", "weight_decay", "clip_norm", "schedule", "
 def add_optimizer_options(add: Any) -> None:
     """Add the options to a group of a parser, given its ``add_argument``.
 
-    Options without a help text of their own are named in the title of the group.
+    Options without a help text are listed in the title of the group.
     """
     rates = ", ".join(f"{name} {rate:g}" for name, rate in _RATES.items())
     others = ", ".join(list(_OPTIMIZERS)[2:])
-    words = f"lbfgs if full batch, else adam; {others}"
+    words = f"default lbfgs or adam; also {others}"
     add("--optimizer", choices=list(_OPTIMIZERS), metavar="NAME", help=words)
-    add("--learning-rate", type=float, metavar="R", help=rates)
+    add("--learning-rate", type=float, metavar="R", help=f"({rates})")
     add("--schedule", choices=["cosine", "plateau"], help=argparse.SUPPRESS)
     add("--warmup", type=int, help=argparse.SUPPRESS)
     for option in ("--momentum", "--weight-decay", "--clip-norm"):
@@ -50,7 +50,7 @@ def choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
     -------
     optimizer : Optimizer
     reason : str
-        A sentence that says which optimiser it is, and why.
+        A description of the optimiser and of the reason for the choice.
     """
     full_batch = args.batch_size in (None, rows)
     noisy = bool(args.dropout or args.recurrent_dropout)
@@ -63,7 +63,7 @@ def choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
         given = "dropout" if full_batch else f"--batch-size {args.batch_size}"
         raise ValueError(
             f"--optimizer lbfgs needs the full batch of {rows} without dropout: its line search "
-            f"compares losses, which must be those of one function. Leave out {given}, or take "
+            f"compares losses, which must belong to one function. Leave out {given}, or take "
             "--optimizer adam."
         )
     batch = f"full batch of {rows}" if full_batch else f"batches of {args.batch_size} from {rows}"

@@ -49,7 +49,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class _Option:
-    """An argument of the library as an option of the command line."""
+    """An argument of the library, formatted as an option of the command line."""
 
     argument: Argument
 
@@ -63,7 +63,7 @@ class _Option:
 
 
 def told(error: Exception) -> str:
-    """Return the text of an error, its arguments written as options.
+    """Return the text of an error, with its arguments written as options.
 
     >>> told(ParameterError("Pass {0} to drop them.", Argument("missing", "drop")))
     'Pass --missing drop to drop them.'
@@ -74,7 +74,7 @@ def told(error: Exception) -> str:
 def add_parser(
     commands: Any, name: str, *, description: str, example: str
 ) -> argparse.ArgumentParser:
-    """Add the parser of a command with many options, whose help fits a screen."""
+    """Add the parser of a command with many options, with a help that fits a screen."""
     command: argparse.ArgumentParser = commands.add_parser(
         name,
         usage=f"rnn-xp {name} [options]",
@@ -87,54 +87,54 @@ def add_parser(
 
 
 def add_data_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of the series, and of how it becomes windows."""
+    """Add the options that select the series and cut it into windows."""
     add = command.add_argument_group("data").add_argument
     add(
         "--data",
         default="length_of_day",
         help="bundled series or CSV file; ./wti means a file (%(default)s)",
     )
-    add("--column", help="of the CSV file, by name or index from 0")
+    add("--column", help="column of the CSV file, by name or index from 0")
     add("--missing", default="error", choices=["error", "drop", "interpolate"])
     add("--seq-length", type=int, default=10, metavar="T", help="values per window (%(default)s)")
     add("--horizon", type=int, default=1, metavar="K", help="steps ahead to forecast (%(default)s)")
-    add("--train-fraction", type=float, default=0.8, metavar="F", help="(%(default)s)")
+    add("--train-fraction", type=float, default=0.8, metavar="F", help="to train on (%(default)s)")
     add("--scaler", default="standard", choices=["standard", "minmax", "none"])
 
 
 def add_network_options(command: argparse.ArgumentParser) -> Any:
-    """Add the options of the network; returns the group, to which a command may add."""
+    """Add the options of the network; return the group, which a command may extend."""
     group = command.add_argument_group(
         "network, also --bidirectional --layer-norm --residual --reset-before (the original gru)"
     )
     add = group.add_argument
     add("--cell", default="rnn", choices=[*CELLS])
-    add("--hidden-size", type=int, default=50, metavar="H", help="(%(default)s)")
+    add("--hidden-size", type=int, default=50, metavar="H", help="hidden units (%(default)s)")
     add("--layers", type=int, default=1, metavar="L", help="stacked layers (%(default)s)")
     for flag in ("--bidirectional", "--layer-norm", "--residual", "--reset-before"):
         add(flag, action="store_true", help=argparse.SUPPRESS)
-    add("--activation", default="tanh", choices=["tanh", "relu"], help="of the cell rnn")
-    add("--read", default="last", choices=["last", "mean", "max"], help="which states are read")
-    add("--dropout", type=float, default=0.0, metavar="P", help="rate between layers")
-    add("--recurrent-dropout", type=float, default=0.0, metavar="P", help="rate within the cell")
-    add("--seed", type=int, default=0, help="(%(default)s)")
+    add("--activation", default="tanh", choices=["tanh", "relu"], help="activation of the cell rnn")
+    add("--read", default="last", choices=["last", "mean", "max"], help="states to read out")
+    add("--dropout", type=float, default=0.0, metavar="P", help="dropout rate between layers")
+    add("--recurrent-dropout", type=float, default=0.0, metavar="P", help="dropout rate in a cell")
+    add("--seed", type=int, default=0, help="random seed (%(default)s)")
     return group
 
 
 def add_backend_options(add: Any) -> None:
-    """Add the options of where the computation happens."""
+    """Add the options of the backend."""
     names = "|".join((*ADAPTERS, "auto"))
     add("--backend", metavar="NAME", help=f"RNN_XP_BACKEND: {names}")
-    add("--device", help="over RNN_XP_DEVICE: cpu, cuda:0, ...")
-    add("--dtype", help="over RNN_XP_DTYPE: float32 or float64")
+    add("--device", help="overrides RNN_XP_DEVICE: cpu, cuda:0, ...")
+    add("--dtype", help="overrides RNN_XP_DTYPE: float32 or float64")
 
 
 def add_common_options(command: argparse.ArgumentParser, folder: str) -> None:
-    """Add the options of where the computation happens and where the results go."""
+    """Add the options of the backend and of the output."""
     add = command.add_argument_group("backend and output").add_argument
     add_backend_options(add)
     add("--config", type=Path, metavar="FILE", help="options from a TOML file")
-    add("--out", type=Path, metavar="DIR", help=f"folder ({folder}-1, -2, ...)")
+    add("--out", type=Path, metavar="DIR", help=f"output folder ({folder}-1, -2, ...)")
     add("--force", action="store_true", help="replace the files in an existing folder")
     add("--json", action="store_true", help="print one line of JSON and nothing else")
     add("-h", "--help", action="help", help="show this page")
@@ -153,10 +153,10 @@ def with_config(command: argparse.ArgumentParser, args: argparse.Namespace) -> a
     """
     if args.config is None:
         return args
-    found = read_toml(args.config)
+    values = read_toml(args.config)
     known = {action.dest: action for action in command._actions if action.option_strings}
     settings = {}
-    for key, value in found.items():
+    for key, value in values.items():
         if key.startswith("optimizer_"):  # a run's own file has them in full, for its record
             if key == "optimizer_learning_rate" and isinstance(value, float):
                 settings["learning_rate"] = value
@@ -177,7 +177,7 @@ def with_config(command: argparse.ArgumentParser, args: argparse.Namespace) -> a
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a file of options."""
+    """Read options from a TOML file."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -210,11 +210,11 @@ def check_whole(option: str, value: int | None, low: int, high: int | None = Non
 def load_series(args: argparse.Namespace) -> datasets.Series:
     """Load the series that the options name."""
     if args.data in datasets.names():
-        for option, given in (
+        for option, is_set in (
             (f"--column {args.column}", args.column is not None),
             (f"--missing {args.missing}", args.missing != "error"),
         ):
-            if given:
+            if is_set:
                 raise ValueError(
                     f"{option} is for a CSV file, but {args.data} is a bundled series, which has "
                     f"one column and no gaps. Leave it out, or give --data ./{args.data} if you "
@@ -257,7 +257,7 @@ def make_network(args: argparse.Namespace, **more: Any) -> Network:
 
 
 def describe_network(net: Network) -> str:
-    """Return a line that describes the network, without the options it does not use."""
+    """Return a line that describes the network, without unused options."""
     size = f"{net.cell.upper()} {net.num_layers}x{net.hidden_size}"
     parts = [f"{size} ({net.activation})" if net.cell == "rnn" else size]
     if net.topology != "many_to_one":
@@ -282,7 +282,7 @@ def describe_network(net: Network) -> str:
 
 
 def describe_data(args: argparse.Namespace, series: datasets.Series) -> str:
-    """Return a line that describes the data, and what was done to them or not checked."""
+    """Return a line that describes the data, and names changes and omitted checks."""
     span = f" {series.dates[0]}..{series.dates[-1]}" if series.dates else ""
     parts = [
         f"{series.name} ({column_label(series)}): {len(series.values)} rows{span}",
@@ -297,7 +297,7 @@ def _describe_missing(args: argparse.Namespace, series: datasets.Series) -> str:
     """Return the number of rows that were dropped or filled, in words."""
     if args.missing == "error":
         return ""
-    other, done = {
+    other, action = {
         "drop": ("interpolate", "dropped"),
         "interpolate": ("drop", "filled"),
     }[args.missing]
@@ -305,7 +305,7 @@ def _describe_missing(args: argparse.Namespace, series: datasets.Series) -> str:
         count = str(abs(len(_read_csv(args, other).values) - len(series.values)))
     except ValueError:  # a gap at an end can be dropped, but not filled
         count = "some"
-    return f"{count} missing {done}"
+    return f"{count} missing {action}"
 
 
 def _describe_order(dates: tuple[str, ...]) -> str:

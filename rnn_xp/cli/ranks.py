@@ -32,29 +32,29 @@ def join() -> MPI | None:
 
 
 def describe(comm: MPI | None) -> list[str]:
-    """Return a line with the number of ranks; no line for a single one."""
+    """Return a line with the number of ranks, or no line for a single rank."""
     return [] if comm is None else [f"ranks    {comm.size}, {comm.sharing} of them on these cores"]
 
 
 def follow(
     forecaster: Forecaster, prepared: Prepared, computing: dict[str, Any], resume: Path | None
 ) -> int:
-    """Train with the first rank, which does everything else.
+    """Take part in the training of the first rank, which does everything else.
 
     Parameters
     ----------
     forecaster : Forecaster
     prepared : Prepared
     computing : dict
-        Further arguments of its fit, the ranks among them.
+        Further arguments of `Forecaster.fit`, including the ranks.
     resume : path, optional
-        Folder of the run to go on with.
+        Folder of the run to resume.
 
     Returns
     -------
     int
-        Exit status: 0 for everything that happens to all ranks together. The first rank reports
-        it; a launcher may end the others as soon as one rank has another status.
+        Exit status: 0 for every outcome that all ranks share. The first rank reports such an
+        outcome; a launcher may end the other ranks as soon as one returns another status.
     """
     with Interrupts(silent=True) as interrupts, contextlib.suppress(DivergenceError):
         forecaster.fit_prepared(
@@ -67,12 +67,12 @@ def follow(
 
 
 def let_the_first_speak() -> None:
-    """Wait, on other ranks, for the first to tell an error that all of them have met."""
+    """Wait, on all other ranks, until the first rank has reported an error common to all."""
     if _joined and _joined[0].rank:
         time.sleep(_FIRST)
 
 
 def end_all(status: int) -> None:
-    """End all ranks because of an error on this one; the others would wait for it."""
+    """End all ranks because of an error on this rank, for which the others would wait."""
     if _joined:
         _joined[0].abort(status)

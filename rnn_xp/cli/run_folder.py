@@ -1,4 +1,4 @@
-"""The run folder: the files of a training, each of them whole or absent.
+"""The run folder: the files of a training, each of which is complete or absent.
 
 ::
 
@@ -59,7 +59,7 @@ _SHOWN = 60  # steps in forecast.png
 
 
 def new_folder_name(parent: Path, name: str) -> Path:
-    """Return the first of ``name-1``, ``name-2``, ... that the parent folder does not have."""
+    """Return the first of ``name-1``, ``name-2``, ... that does not exist in the parent folder."""
     number = 1
     while (folder := parent / f"{name}-{number}").exists():
         number += 1
@@ -72,7 +72,7 @@ def column_label(series: Series) -> str:
 
 
 def load_arguments(folder: str | Path) -> tuple[dict[str, Any], str]:
-    """Read the arguments that a run was begun with from last.safetensors.
+    """Read the arguments with which a run was started from last.safetensors.
 
     Returns
     -------
@@ -86,12 +86,12 @@ def load_arguments(folder: str | Path) -> tuple[dict[str, Any], str]:
     FileNotFoundError
         If the folder has no such file.
     CheckpointError
-        If the file is damaged, or of a training that was not begun on the command line.
+        If the file is damaged, or its training was not started on the command line.
     """
     path = Path(folder) / "last.safetensors"
     if not path.exists():
         raise FileNotFoundError(
-            f"{folder} has no last.safetensors: there is no training to go on with."
+            f"{folder} has no last.safetensors: there is no training to resume."
         )
     _, about = checkpoint.load(path)
     check_schema(path, about)
@@ -120,7 +120,7 @@ class RunFolder:
         self.path = Path(path)
         if self.path.exists() and (not force or not self.path.is_dir()):
             raise FileExistsError(
-                f"{self.path} exists already. Give another folder with --out, or --force to "
+                f"{self.path} already exists. Give another folder with --out, or --force to "
                 "replace the files of the run in it."
             )
 
@@ -144,18 +144,18 @@ class RunFolder:
         self._remove_empty()
 
     def _remove_empty(self) -> None:
-        """Remove the folders made for this run that have nothing in them."""
+        """Remove empty folders that were made for this run."""
         for folder in self._made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files of an earlier run, so that none is mistaken for one of this run."""
+        """Remove files of an earlier run, so that none is mistaken for a file of this run."""
         for name in names:
             (self.path / name).unlink(missing_ok=True)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write config.toml: flat, without the entries that are None."""
+        """Write config.toml, flat and without entries that are None."""
         entries = {key: value for key, value in config.items() if value is not None}
         for value in entries.values():
             if isinstance(value, float) and not math.isfinite(value):
@@ -163,12 +163,13 @@ class RunFolder:
         self._write("config.toml", tomli_w.dumps(entries))
 
     def write_history(self, histories: Sequence[Mapping[str, Sequence[float]]]) -> None:
-        """Write history.csv: a row for each epoch, a column for each kind of loss.
+        """Write history.csv, with a row for each epoch and a column for each kind of loss.
 
         Parameters
         ----------
         histories : sequence of mappings
-            The history of each network; with several, a first column numbers them from 0.
+            The history of each network; with several networks, the first column numbers them from
+            0.
         """
         several = len(histories) > 1
         rows = [
@@ -185,13 +186,13 @@ class RunFolder:
         self._write("metrics.json", text + "\n")
 
     def write_predictions(self, series: Series, judged: Backtest) -> None:
-        """Write predictions.csv: a row for each forecast and step ahead.
+        """Write predictions.csv, with a row for each forecast and step ahead.
 
         Parameters
         ----------
         series : Series
         judged : Backtest
-            Its forecasts.
+            The forecasts to write.
         """
         (part,), name = judged.series, judged.scores[-1].name
         columns = {"truth": part.truth, **part.baselines, name: part.forecast}
@@ -221,7 +222,7 @@ class RunFolder:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         """
         (part,), name, label = judged.series, judged.scores[-1].name, column_label(series)
         shown = min(_SHOWN, len(part.origins))

@@ -18,10 +18,10 @@ __all__ = ["run"]
 _USER_ERRORS = (BackendError, CommError, ValueError, TypeError, OSError)
 
 
-def run(parser: argparse.ArgumentParser, given: list[str]) -> int:
+def run(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Parse the arguments and run the command; return the exit status, see `rnn_xp.cli.main`."""
     try:
-        arguments = parser.parse_args(given, argparse.Namespace(argv=given))
+        arguments = parser.parse_args(words, argparse.Namespace(argv=words))
         return int(arguments.run(arguments))
     except BrokenPipeError:
         raise

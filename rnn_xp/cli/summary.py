@@ -17,7 +17,7 @@ __all__ = ["git_revision", "summarize", "where"]
 
 
 def where(backend: Backend) -> dict[str, str]:
-    """Return where a run computes: backend, device and precision."""
+    """Return the backend, device and precision of a run."""
     return {
         "backend": backend.name,
         "device": backend.device_name,
@@ -35,7 +35,7 @@ def summarize(task: Task, config: dict[str, Any], judged: Backtest) -> dict[str,
     config : dict
         Content of config.toml.
     judged : Backtest
-        Judgement of the test part.
+        The scores on the test part.
 
     Returns
     -------
@@ -101,10 +101,10 @@ def summarize(task: Task, config: dict[str, Any], judged: Backtest) -> dict[str,
 
 
 def git_revision(package: Path) -> str | None:
-    """Return the revision of the checkout that a package lies at the top of.
+    """Return the git revision of the checkout whose top folder contains a package.
 
-    None without git, and where the repository is another one that merely encloses it, such as that
-    of a project whose virtual environment it is installed in.
+    The result is None without git, or if the package merely lies within another repository, such as
+    a project in whose virtual environment it is installed.
 
     Parameters
     ----------
@@ -117,8 +117,8 @@ def git_revision(package: Path) -> str | None:
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(package), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-        return done.stdout.strip()
+        process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return process.stdout.strip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != package.resolve().parent:

@@ -1,4 +1,4 @@
-"""From options to a `Forecaster` and a series in two parts, for the commands that train."""
+"""Make a `Forecaster` and a series in two parts from options, for commands that train."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _DEFAULTS: dict[str, tuple[Any, Any]] = {
 
 
 def add_forecaster_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of what is forecast, and how."""
+    """Add the options of the forecaster."""
     add = command.add_argument_group("forecaster").add_argument
     add(
         "--plain",
@@ -53,27 +53,27 @@ def add_forecaster_options(command: argparse.ArgumentParser) -> None:
     add("--strategy", default="direct", choices=["direct", "recursive"])
     kinds = ["adaptive", "split", "quantile", "none"]
     add("--intervals", choices=kinds, metavar="KIND", help="adaptive, split, quantile or none")
-    add("--level", type=float, default=0.9, metavar="P", help="of the intervals (%(default)s)")
+    add("--level", type=float, default=0.9, metavar="P", help="interval coverage (%(default)s)")
     add("--seeds", type=int, default=1, metavar="S", help="networks to average (%(default)s)")
 
 
 def add_training_options(command: argparse.ArgumentParser) -> Any:
-    """Add the options of the training; returns the group, to which a command may add."""
+    """Add the options of the training; return the group, which a command may extend."""
     group = command.add_argument_group(
         "training, also --schedule {cosine,plateau} --warmup K --momentum M --weight-decay W "
         "--clip-norm C"
     )
     add = group.add_argument
-    add("--epochs", type=int, metavar="E", help="at most (200; plain 300)")
-    add("--batch-size", type=int, metavar="B", help="1..N; the full batch by default")
+    add("--epochs", type=int, metavar="E", help="maximum number of epochs (200; plain 300)")
+    add("--batch-size", type=int, metavar="B", help="windows per update; all by default")
     add_optimizer_options(add)
-    add("--validation", type=float, metavar="F", help="share to validate on (0.15; plain none)")
-    add("--patience", type=int, metavar="K", help="epochs without a lower loss (30; plain all)")
+    add("--validation", type=float, metavar="F", help="fraction to validate on (0.15; plain none)")
+    add("--patience", type=int, metavar="K", help="stop after K epochs without a lower loss (30)")
     return group
 
 
 def resolve(args: argparse.Namespace) -> argparse.Namespace:
-    """Return the arguments with defaults in the place of what was not given, all checked."""
+    """Return the arguments, checked and with defaults for omitted ones."""
     args = argparse.Namespace(**vars(args))
     for name, values in _DEFAULTS.items():
         if getattr(args, name) is None:
@@ -94,7 +94,7 @@ def resolve(args: argparse.Namespace) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Task:
-    """A series whose first part a forecaster is trained on.
+    """A forecaster, and a series on whose first part it is trained.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class Task:
     backend : Backend
     series : Series
     cut : int
-        Row with which the test part begins.
+        First row of the test part.
     forecaster : Forecaster
     prepared : Prepared
         The training part.
@@ -121,21 +121,21 @@ class Task:
 
     @property
     def first(self) -> int:
-        """Row with which the first forecast that is judged begins."""
+        """First row that is judged."""
         return first_judged(self.cut, self.args.seq_length, plain=self.args.plain)
 
     @property
     def warning(self) -> str:
-        """Says if the test part leaves the range of the training part."""
+        """A sentence if the test part leaves the range of the training part, else empty."""
         values = self.series.values
         return range_warning(values[: self.cut], values[self.cut :]) or ""
 
 
 def first_judged(cut: int, seq_length: int, *, plain: bool) -> int:
-    """Return the row with which judging begins.
+    """Return the first row to judge.
 
     A forecaster is judged from the first row of the test part on, as in a backtest; a plain network
-    from the first whose window lies in the test part too.
+    from the first row whose window also lies in the test part.
     """
     return cut + seq_length if plain else cut
 
@@ -183,7 +183,7 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
 
 
 def check_test_part(rows: int, seq_length: int, horizon: int, *, plain: bool) -> None:
-    """Check that the test part has something to judge forecasts by."""
+    """Check that the test part is long enough to judge forecasts."""
     try:
         if plain:
             num_windows(rows, seq_length, horizon)

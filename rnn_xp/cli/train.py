@@ -1,4 +1,4 @@
-"""``rnn-xp train``: train a forecaster on the first part of a series and judge on the rest."""
+"""``rnn-xp train``: train a forecaster on the first part of a series, judge it on the rest."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def add_command(commands: Any) -> None:
     add_forecaster_options(command)
     add = add_training_options(command).add_argument
     add("--workers", type=int, metavar="W", help="threads on NumPy; all cores by default")
-    add("--checkpoint-every", type=int, metavar="K", help="epochs; every 20 s by default")
-    add("--reduction", default="exact", choices=["exact", "fast"], help="of ranks under mpiexec")
-    add("--resume", type=Path, metavar="DIR", help="go on with an interrupted run")
+    add("--checkpoint-every", type=int, metavar="K", help="write every K epochs (every 20 s)")
+    add("--reduction", default="exact", choices=["exact", "fast"], help="sum over MPI ranks")
+    add("--resume", type=Path, metavar="DIR", help="resume an interrupted run")
     options.add_common_options(command, "runs/DATA-CELL")
     command.set_defaults(run=functools.partial(_train, command))
 
@@ -85,8 +85,8 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     series = options.load_series(args)
     if args.resume is not None and series.sha256 != args.data_sha256:
         raise ValueError(
-            f"{args.data} has changed since the run in {args.resume} was begun. Give the file it "
-            "was begun with as --data, or begin another run."
+            f"{args.data} has changed since the run in {args.resume} was started. Give the file it "
+            "was started with as --data, or start another run."
         )
     task = make_task(args, backend, series)
     computing = {"workers": args.workers, "comm": comm, "reduction": args.reduction}
@@ -98,15 +98,15 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 @dataclasses.dataclass
 class _Run:
-    """A training on the rank that speaks and writes.
+    """A training, on the rank that prints and writes files.
 
     Attributes
     ----------
     task : Task
     begun : dict
-        Arguments of the command line, for those who resume.
+        Arguments of the command line, which a resumed run takes over.
     say : callable
-        Prints a line, or does not.
+        ``say(line)`` prints a line or, with --json, does nothing.
     """
 
     task: Task
@@ -114,7 +114,7 @@ class _Run:
     say: Callable[[str], None]
 
     def train(self, computing: dict[str, Any], of_ranks: list[str]) -> int:
-        """Train, judge and write; return the exit status."""
+        """Train, judge and write the results; return the exit status."""
         args, task = self.task.args, self.task
         out = args.resume or args.out
         out = out or new_folder_name(Path("runs"), f"{task.series.name}-{args.cell}")
@@ -159,7 +159,7 @@ class _Run:
         return Checkpoint(folder.path, every=task.args.checkpoint_every, about=about)
 
     def _interrupted(self, folder: RunFolder, stop: Interrupts) -> int:
-        """Say how to go on after a signal, and return the exit status; 0 without a signal."""
+        """Print how to resume after a signal, and return the exit status; 0 without a signal."""
         args, results = self.task.args, self.task.forecaster.results_
         epochs = len(results[-1].history["loss"])
         signal = stop.signal or signal_in(results[-1].stopped)  # or another rank's
@@ -169,13 +169,13 @@ class _Run:
             folder.remove(RUN_FILES)
             how = "several networks cannot be resumed: nothing was written"
         else:
-            how = f"go on with: rnn-xp train --resume {folder.path}"
+            how = f"resume with: rnn-xp train --resume {folder.path}"
         stopped = f"{results[-1].stopped} after epoch {epochs} of {args.epochs}"
         print(f"rnn-xp: {stopped}; {how}", file=sys.stderr)
         return 128 + signal
 
     def _finish(self, folder: RunFolder) -> dict[str, Any]:
-        """Judge what was trained, write the files, and return the content of metrics.json."""
+        """Judge the trained model, write the files, and return the content of metrics.json."""
         task, args, forecaster = self.task, self.task.args, self.task.forecaster
         for line in _what_happened(forecaster):
             self.say(line)
@@ -204,9 +204,9 @@ class _Run:
 
 
 def _resumed(command: argparse.ArgumentParser, args: argparse.Namespace) -> argparse.Namespace:
-    """Parse again with the run's settings as defaults, and refuse what contradicts them."""
+    """Parse again with the run's settings as defaults, and refuse contradicting options."""
     if args.out is not None or args.force:
-        raise ValueError("--resume goes on in the run's own folder: leave out --out and --force.")
+        raise ValueError("--resume continues in the run's own folder: leave out --out and --force.")
     if args.resume.is_file():
         args.resume = args.resume.parent
     settings, args.data_sha256 = load_arguments(args.resume)
@@ -227,7 +227,8 @@ def _resumed(command: argparse.ArgumentParser, args: argparse.Namespace) -> argp
                 option = f"--{name} {now}"
             was = "without" if value is None or value is False else f"with {value}"
             raise ValueError(
-                f"{option} contradicts --resume {args.resume}, which was begun {was}. Leave it out."
+                f"{option} contradicts --resume {args.resume}, which was started {was}. "
+                "Leave it out."
             )
     return args
 
@@ -237,7 +238,7 @@ def _arguments(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Begin:
-    """Put a new run in the place of an old one, once its first epoch shows that it can be run."""
+    """Replace an old run by a new one, after the first epoch has shown that it can run."""
 
     def __init__(self, folder: RunFolder, config: dict[str, Any] | None) -> None:
         self.folder, self.config = folder, config
@@ -250,9 +251,9 @@ class _Begin:
 
 
 def _how_to_go_on(folder: RunFolder, checkpoint: Checkpoint) -> str:
-    """Return words on what a training that was ended at once has left."""
+    """Return a remark on how to resume a training that was ended at once."""
     if checkpoint.last.exists():
-        return f"go on with: rnn-xp train --resume {folder.path}"
+        return f"resume with: rnn-xp train --resume {folder.path}"
     return "nothing was written"
 
 
@@ -291,8 +292,8 @@ def _preamble(task: Task) -> list[str]:
         f"training {task.reason}, {_epochs(args.epochs)}, seed {args.seed}",
     ]
     if held_out:
-        share = f"{args.validation:g} of the windows, the last of them, after a gap"
-        lines.insert(3, f"         validation on {share}: {rows} are trained on")
+        share = f"the last {100 * args.validation:g} % of the windows, after a gap"
+        lines.insert(3, f"         validation: {share}; {rows} are trained on")
     return [*lines, f"warning  {task.warning}"] if task.warning else lines
 
 
@@ -301,7 +302,7 @@ def _epochs(count: int) -> str:
 
 
 def _config(task: Task, begun: dict[str, Any]) -> dict[str, Any]:
-    """Return everything that defines the run, defaults resolved."""
+    """Return everything that defines the run, with defaults resolved."""
     config = {key: getattr(task.args, key) for key in begun}
     del config["learning_rate"]
     optimizer: Any = task.prepared.settings.optimizer

@@ -38,12 +38,14 @@ def add_command(commands: Any) -> None:
     command.set_defaults(run=_info)
     command = commands.add_parser(
         "evaluate",
-        description="Judge a trained network beside the baselines, on the last part of a series.",
+        description="Compare a trained network with the baselines on the last part of a series.",
         epilog="example: rnn-xp evaluate runs/length_of_day-rnn-1 --data newer.csv",
     )
     _add_run(command)
     _add_data(command)
-    command.add_argument("--train-fraction", type=float, metavar="F", help="of the run by default")
+    command.add_argument(
+        "--train-fraction", type=float, metavar="F", help="part before it; the run's by default"
+    )
     command.set_defaults(run=_evaluate)
     command = commands.add_parser(
         "forecast",
@@ -54,10 +56,10 @@ def add_command(commands: Any) -> None:
     _add_run(command)
     _add_data(command)
     add = command.add_argument
-    add("--steps", type=int, metavar="K", help="how many; the run's horizon by default")
-    add("--level", type=float, metavar="P", help="of the intervals; the run's by default")
-    add("--csv", type=Path, metavar="FILE", help="write them there")
-    add("--png", type=Path, metavar="FILE", help="draw them there")
+    add("--steps", type=int, metavar="K", help="number of steps; the run's horizon by default")
+    add("--level", type=float, metavar="P", help="coverage of the intervals; the run's by default")
+    add("--csv", type=Path, metavar="FILE", help="write the forecasts to this file")
+    add("--png", type=Path, metavar="FILE", help="draw the forecasts in this file")
     command.set_defaults(run=_forecast)
 
 
@@ -81,14 +83,14 @@ def _load(args: argparse.Namespace) -> tuple[Forecaster, Series, dict[str, Any]]
     net = forecaster.predictor_.net
     if net.topology != "many_to_one" or net.input_size != 1:
         raise ValueError(
-            f"{args.source} is not of a forecast of a series: its network is {net.topology} "
+            f"{args.source} is not a model that forecasts a series: its network is {net.topology} "
             f"with {net.input_size} inputs."
         )
     path = args.source / "config.toml"  # which a run that was imported has not
     config = options.read_toml(path) if path.exists() else {}
     if args.data is None:
         if "data" not in config:
-            raise ValueError(f"{args.source} does not say what it was trained on: give --data.")
+            raise ValueError(f"{args.source} does not name its training data: give --data.")
         chosen = {key: config.get(key) for key in ("data", "column", "missing")}
     else:
         chosen = {"data": args.data, "column": args.column, "missing": args.missing}
@@ -193,7 +195,7 @@ def _forecast(args: argparse.Namespace) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Outlook:
-    """A forecast in all its forms.
+    """A forecast as text, CSV, plot and JSON.
 
     Attributes
     ----------

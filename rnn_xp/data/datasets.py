@@ -79,7 +79,7 @@ class Series:
     source: str
 
     def __repr__(self) -> str:
-        """Say in a line what the series is, without its values."""
+        """Describe the series in one line, without its values."""
         span = f", {self.dates[0]} .. {self.dates[-1]}" if self.dates else ""
         unit = f" in {self.unit}" if self.unit else ""
         return f"<Series {self.name}: {len(self.values)} values{unit}{span}>"
@@ -174,26 +174,26 @@ def read_csv(
 ) -> Series:
     r"""Read one series from a CSV file of your own.
 
-    The file is UTF-8 text, plain or gzipped, with cells separated by commas, semicolons or tabs
-    and decimals written with a point. It may start with a header: a first row with words where
-    the rows below have numbers or dates. A file holds one series: its dates must go forward from
-    row to row, and none may be there twice. They may be written in ISO 8601 or in any other common
-    way, such as 31.12.2024, 12/31/2024, 2024-12, 2024Q4 or 31 Dec 2024.
+    The file is UTF-8 text, plain or gzipped, with cells separated by commas, semicolons or tabs and
+    decimals written with a point. It may start with a header: a first row with words where the rows
+    below have numbers or dates. A file holds one series: its dates must go forward from row to row,
+    and none may occur twice. Dates may be written in ISO 8601 or in any other common form, such as
+    31.12.2024, 12/31/2024, 2024-12, 2024Q4 or 31 Dec 2024.
 
     Parameters
     ----------
     path : str or Path
         The file.
     column : str or int, optional
-        The column of values: its header, or its index from 0. It may be omitted if only one column
-        holds numbers.
+        The column of values, as its header or its index from 0. It may be omitted if only one
+        column holds numbers.
     date_column : str or int, optional
-        The column of dates, likewise. By default the first column of which at least half of the
-        cells are dates; a file needs none.
+        The column of dates, as its header or its index. By default it is the first column of which
+        at least half of the cells are dates, if there is one.
     missing : {"error", "drop", "interpolate"}
-        What to do about cells that are empty, NA, NaN, null or a single point: refuse them, leave
-        out their rows, or fill them linearly between the rows before and after. "interpolate" also
-        adds rows that are missing between evenly spaced dates.
+        Treatment of cells that are empty, NA, NaN, null or a single point: they are refused, their
+        rows are dropped, or they are interpolated linearly between the rows before and after.
+        "interpolate" also adds rows that are missing between evenly spaced dates.
 
     Returns
     -------
@@ -214,8 +214,8 @@ def read_csv(
     Warns
     -----
     UserWarning
-        If rows are missing between evenly spaced dates, and ``missing`` does not fill them. Of
-        business days, weekends and holidays of up to a week are none.
+        If rows are missing between evenly spaced dates, and ``missing`` does not fill them.
+        Weekends, and holidays of up to a week, are not missing in a series of business days.
 
     Examples
     --------
@@ -244,7 +244,7 @@ def read_csv(
 
 
 def _unzip(data: bytes, file: str) -> bytes:
-    """Uncompress what starts like a gzip file; anything else is returned as it is."""
+    """Uncompress data that start like a gzip file; return other data unchanged."""
     if not data.startswith(b"\x1f\x8b"):
         return data
     try:

@@ -1,8 +1,8 @@
-"""Dates written as text: what they mean, how far apart they are, and which come next.
+"""Dates written as text: parsing, spacing and continuation.
 
-A column of dates is read as a whole. Every format in which all cells can be read is tried; where
-the order of day and month is open, the reading in which time goes forward is the right one, and
-where both readings go forward the column is refused as ambiguous.
+A column of dates is read as a whole. Every format in which all cells can be read is tried; if the
+order of day and month is ambiguous, the reading in which time goes forward is chosen, and if time
+goes forward in both readings, the column is refused.
 """
 
 from __future__ import annotations
@@ -48,17 +48,18 @@ _LONGEST_HOLIDAYS = 7 * _DAY
 
 
 class Dates(NamedTuple):
-    """A column of dates: the moments, and the format that writes them as they were read.
+    """A column of dates: the moments, and the format in which they were written.
 
-    ``format`` is strptime's, "iso" with the separator of date and time behind it, or "quarter" with
-    what stands before the Q.
+    ``format`` is a strptime format; "iso", followed by the separator of date and time, the
+    precision and, if the dates end in it, "Z"; or "quarter", followed by the text between the year
+    and the Q.
     """
 
     moments: tuple[datetime, ...]
     format: str
 
     def write(self, moment: datetime) -> str:
-        """Write a moment as the column does."""
+        """Write a moment in the format of the column."""
         if self.format.startswith("quarter"):
             return f"{moment.year}{self.format[7:]}Q{(moment.month + 2) // 3}"
         if not self.format.startswith("iso"):
@@ -69,7 +70,7 @@ class Dates(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Two dates that follow each other with others missing between them."""
+    """Two successive dates between which others are missing."""
 
     before: int
     """Index of the date before the gap."""
@@ -84,7 +85,7 @@ class Spacing:
     Attributes
     ----------
     step : timedelta
-        Time between two dates; of no meaning where ``months`` is not 0.
+        Time between two dates; without meaning unless ``months`` is 0.
     months : int
         Number of months between two dates, or 0.
     month_ends : bool
@@ -92,7 +93,7 @@ class Spacing:
     weekdays : bool
         True if Saturdays and Sundays are left out.
     gaps : tuple of Gap
-        Places at which steps are missing.
+        The places where steps are missing.
     """
 
     step: timedelta
@@ -103,7 +104,7 @@ class Spacing:
 
     @property
     def missing(self) -> int:
-        """Number of steps that are missing in all gaps together."""
+        """Total number of steps that are missing in all gaps."""
         return sum(gap.missing for gap in self.gaps)
 
     def after(self, moment: datetime, day: int | None = None) -> datetime:
@@ -117,7 +118,7 @@ class Spacing:
 
 
 def is_date(cell: str) -> bool:
-    """Return True if a cell reads like a date, on its own.
+    """Return True if a single cell, by itself, reads like a date.
 
     Examples
     --------
@@ -141,7 +142,7 @@ def read_dates(cells: Sequence[str]) -> Dates | None:
     Returns
     -------
     Dates or None
-        None if there is no format in which all of them can be read.
+        None if no format fits all of them.
 
     Raises
     ------
@@ -165,7 +166,7 @@ def read_dates(cells: Sequence[str]) -> Dates | None:
 
 
 def find_spacing(moments: Sequence[datetime]) -> Spacing | None:
-    """Find out how far apart dates are.
+    """Determine the spacing of dates.
 
     Parameters
     ----------
@@ -175,7 +176,7 @@ def find_spacing(moments: Sequence[datetime]) -> Spacing | None:
     Returns
     -------
     Spacing or None
-        None for fewer than two dates, or if they are not evenly spaced but for missing ones.
+        None for fewer than two dates, or if they are not evenly spaced apart from gaps.
 
     Examples
     --------
@@ -217,7 +218,7 @@ def following_dates(cells: Sequence[str] | None, steps: int) -> list[str] | None
     Returns
     -------
     list of str or None
-        None if there are no dates, or none that are evenly spaced.
+        None if there are no dates, or if they are not evenly spaced.
 
     Examples
     --------
@@ -230,15 +231,15 @@ def following_dates(cells: Sequence[str] | None, steps: int) -> list[str] | None
     spacing = None if dates is None else find_spacing(dates.moments)
     if dates is None or spacing is None:
         return None
-    moment, day, found = dates.moments[-1], max(m.day for m in dates.moments[-12:]), []
+    moment, day, following = dates.moments[-1], max(m.day for m in dates.moments[-12:]), []
     for _ in range(steps):
         moment = spacing.after(moment, day)
-        found.append(dates.write(moment))
-    return found
+        following.append(dates.write(moment))
+    return following
 
 
 def describe_gaps(cells: Sequence[str], spacing: Spacing | None) -> str:
-    """Say which steps are missing between the dates; empty if none are.
+    """Describe which steps are missing between the dates; empty if none are.
 
     Examples
     --------
@@ -257,7 +258,7 @@ def describe_gaps(cells: Sequence[str], spacing: Spacing | None) -> str:
 
 
 def _readings(cells: Sequence[str]) -> Iterator[Dates]:
-    """Every way in which all cells can be read."""
+    """Yield every reading that fits all cells."""
     try:
         if all(len(cell) >= 10 and cell[4:5] == "-" for cell in cells):
             moments = tuple(map(datetime.fromisoformat, cells))
@@ -280,7 +281,7 @@ def _readings(cells: Sequence[str]) -> Iterator[Dates]:
 
 
 def _unit(cell: str) -> str:
-    """The precision that `datetime.isoformat` is to write."""
+    """Return the precision of a cell, as `datetime.isoformat` takes it."""
     clock = re.split(r"[+Z-]", cell[11:])[0]
     if "." in clock:
         return "microseconds"
@@ -301,7 +302,7 @@ def _weekdays_between(first: datetime, last: datetime) -> int:
 
 
 def _monthly(moments: Sequence[datetime]) -> Spacing | None:
-    """Spacing by months: on the same day, or on the last day of each."""
+    """Return a spacing by months, on the same day or on the last day of each month."""
     ends = all(m.day == calendar.monthrange(m.year, m.month)[1] for m in moments)
     day = max(m.day for m in moments)
     clock = {(m.hour, m.minute, m.second) for m in moments}

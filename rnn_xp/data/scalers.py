@@ -1,7 +1,8 @@
 """Scale the columns of a series to a range that suits a network, and back.
 
-A scaler is fitted on the **training part only**: whatever it knew of the test part would leak into
-training. It is two numbers per column, so it fits into a JSON or TOML file beside the weights::
+A scaler is fitted on the **training part only**: any knowledge of the test part would leak into
+training. It consists of two numbers per column, so it fits into a JSON or TOML file beside the
+weights::
 
     scaled = (value - offset) / scale          value = scaled * scale + offset
 
@@ -116,8 +117,8 @@ class Scaler:
         Parameters
         ----------
         values : (..., I), or (n,) if the scaler has one column
-            Scaled values, the last axis being the columns. Predictions are all of column 0:
-            use `inverse_target` for them.
+            Scaled values, whose last axis is the columns. Predictions all belong to column 0: use
+            `inverse_target` for them.
 
         Returns
         -------

@@ -61,7 +61,7 @@ class Shards:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Read rows given by a slice or an array of indices 0..n-1; further axes may be indexed."""
+        """Read the rows of a slice or of an index array 0..n-1; further axes may be indexed."""
         rows, *rest = key if isinstance(key, tuple) else (key,)
         if isinstance(rows, slice) and rows.step in (None, 1):
             read = self.rows(*rows.indices(len(self))[:2])._parts

@@ -103,15 +103,15 @@ def read_column(
             stacklevel=3,
         )
     if missing == "drop":
-        given = ~np.isnan(values)
-        values, dates = values[given], dates and tuple(itertools.compress(dates, given))
+        known = ~np.isnan(values)
+        values, dates = values[known], dates and tuple(itertools.compress(dates, known))
     values.flags.writeable = False
     return Column(table.title(j), values, dates)
 
 
 @dataclass(frozen=True)
 class _Table:
-    """The cells of a file: every row of one width, with the number of the line it ends on."""
+    """The cells of a file: rows of equal width, each with the number of its last line."""
 
     file: str
     header: list[str] | None
@@ -132,7 +132,7 @@ class _Table:
         return ", ".join(str(j) if self.header is None else repr(self.header[j]) for j in columns)
 
     def index(self, column: str | int) -> int:
-        """Turn a name or an index into an index."""
+        """Return the index of a column that is given by name or index."""
         if isinstance(column, bool) or not isinstance(column, (str, int)):
             raise TypeError(f"a column is given by its name or index, got {column!r}.")
         header = self.header or []
@@ -231,11 +231,11 @@ def _is_numeric(cells: Sequence[str]) -> bool:
 
 
 def _is_dates(cells: Sequence[str]) -> bool:
-    """Tell whether half or more of the cells that are not missing are dates, and no numbers."""
+    """Return True if at least half of the cells that are not missing are dates, and not numbers."""
     if _is_numeric(cells):
         return False
-    given = [cell for cell in cells if cell.lower() not in _MISSING]
-    different = dict.fromkeys(given)
+    present = [cell for cell in cells if cell.lower() not in _MISSING]
+    different = dict.fromkeys(present)
     return 2 * sum(map(is_date, different)) >= len(different) > 0
 
 
@@ -283,7 +283,7 @@ def _first_dates(table: _Table, value_column: int) -> int | None:
 
 
 def _dates(table: _Table, column: int | None) -> tuple[tuple[str, ...] | None, Spacing | None]:
-    """Return the cells of the column of dates, which must be in time order, and their spacing."""
+    """Return the cells of the date column, checked to be in time order, and their spacing."""
     if column is None:
         return None, None
     cells = tuple(table.cells(column))
@@ -326,7 +326,7 @@ def _interpolate(
     dates: tuple[str, ...] | None,
     spacing: Spacing | None,
 ) -> tuple[NDArray[np.float64], tuple[str, ...] | None]:
-    """Fill missing cells linearly, and missing rows where the dates say how many there are."""
+    """Fill missing cells linearly, and missing rows if the dates show how many there are."""
     for k in (0, -1):
         if np.isnan(values[k]):
             raise ParameterError(
@@ -339,12 +339,12 @@ def _interpolate(
         for gap in spacing.gaps:
             rows[gap.before + 1 :] += gap.missing
         dates = tuple(_filled(dates, spacing))
-    given = ~np.isnan(values)
-    return np.interp(np.arange(rows[-1] + 1), rows[given], values[given]), dates
+    known = ~np.isnan(values)
+    return np.interp(np.arange(rows[-1] + 1), rows[known], values[known]), dates
 
 
 def _filled(dates: tuple[str, ...], spacing: Spacing) -> Iterator[str]:
-    """Yield the dates with those that are missing in between."""
+    """Yield all dates, including those that are missing in between."""
     missing, column = dict(spacing.gaps), read_dates(dates)
     for k, date in enumerate(dates):
         yield date

@@ -1,4 +1,4 @@
-"""The check that all ranks were started with the same settings and data, before any begins."""
+"""Check that all ranks were started with the same settings and data."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def agree(comm: Comm, what: Mapping[str, Any]) -> None:
     ----------
     comm : Comm
     what : mapping
-        The values to compare, which JSON must be able to hold. The texts are exchanged only if the
+        The values to compare, in a form that JSON can hold. The texts are exchanged only if the
         hashes differ.
 
     Raises
     ------
     CommError
-        If a rank differs from rank 0. All ranks raise it, and it names what differs on the first
+        If a rank differs from rank 0. All ranks raise it, and it names the differences on the first
         such rank.
     """
     texts = {key: json.dumps(value, sort_keys=True, default=str) for key, value in what.items()}

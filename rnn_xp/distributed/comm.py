@@ -12,7 +12,7 @@ __all__ = ["Comm", "CommError", "Serial"]
 
 
 class CommError(RuntimeError):
-    """The ranks cannot continue together: one is gone, or they do different things."""
+    """The ranks cannot continue together: one has gone, or they do different things."""
 
 
 class Comm(Protocol):

@@ -1,7 +1,7 @@
-"""One sum over all ranks in each update: gradients, loss, and a request to stop.
+"""The sum over all ranks in each update, of gradients, loss and a request to stop.
 
-``exact``: each rank sends the sums of its aligned subtrees (at most two of each height, and mostly
-one in all) to a partner that holds the neighbouring subtrees. Both join them, and continue with
+``exact``: each rank sends the sums of its aligned subtrees (at most two of each height, usually one
+in total) to a partner that holds the neighbouring subtrees. Both join the sums, and continue with
 partners twice as far away. After log2(size) exchanges all ranks hold the sum over the whole tree,
 with the bits of a single rank. The messages do not grow with the data.
 
@@ -32,7 +32,7 @@ _REASON = 256  # bytes
 
 
 class _Part(NamedTuple):
-    """The part of a sum that a rank, and the ranks it has exchanged with, know."""
+    """The part of a sum that a rank and its previous partners know."""
 
     leaves: range
     sums: list[Subtree[_Row]]
@@ -42,8 +42,8 @@ class _Part(NamedTuple):
 class Ranks:
     """The ranks of a training, seen from one of them.
 
-    A NaN needs no flag: it survives any sum, so every rank receives it and draws the same
-    conclusion as a single rank.
+    A NaN needs no flag: it survives any sum, so every rank receives it and reacts as a single rank
+    would.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Ranks:
     Attributes
     ----------
     stopped : str
-        Why all ranks stop after this epoch; empty if they do not. It is the same on all ranks.
+        The reason why all ranks stop after this epoch, the same on all ranks; empty if they do not.
     """
 
     def __init__(self, comm: Comm, reduction: str = "exact") -> None:
@@ -66,12 +66,12 @@ class Ranks:
         self._number = 0
 
     def shares(self, leaves: int) -> Shares:
-        """Return the function that gives each rank its leaves, evenly."""
+        """Return a function that assigns the leaves evenly to the ranks."""
         return functools.partial(share, leaves, self.comm.size)
 
     @staticmethod
     def on_host(dtype: str) -> Empty:
-        """Return the function that makes buffers in host memory."""
+        """Return a function that makes buffers in host memory."""
         return functools.partial(np.empty, dtype=dtype)
 
     def ask_to_stop(self, reason: str) -> None:
@@ -89,7 +89,7 @@ class Ranks:
             ``shares(rank)`` gives the leaves of each rank, the same on all ranks. There is at least
             one leaf.
         sums : sequence of Subtree
-            The sums over this rank's leaves, as `join` returns them. Each is a row of ``width``
+            The sums over this rank's leaves, as `join` returns them; each sum is a row of ``width``
             numbers.
         width : int
             Number of entries of a row.

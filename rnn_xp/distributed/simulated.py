@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 class _Post:
-    """Messages on their way between the ranks."""
+    """Messages in transit between the ranks."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline

@@ -1,15 +1,15 @@
 """The fixed binary tree in which sums over blocks are added, on any number of ranks.
 
 The tree over n leaves splits at the largest power of two below n. An aligned run of leaves,
-``k * 2**h .. (k + 1) * 2**h - 1``, is a subtree of height h of every tree that contains these
-leaves, however many leaves follow. So its sum can be computed anywhere, with the same bits. An
+``k * 2**h .. (k + 1) * 2**h - 1``, is a subtree of height h of every tree that contains them,
+however many leaves follow. Its sum can therefore be computed anywhere, with the same bits. An
 example with seven leaves, of which one rank holds 0..2 and another 3..6::
 
     (((0 1) (2 3)) ((4 5) 6))        the tree
       (0 1)  2                       the sums of the first rank
                 3   (4 5) 6          the sums of the second rank
 
-A rank that holds both halves of a subtree joins them, and nothing else.
+A rank joins two sums only if they are the halves of a subtree.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def join(parts: Iterable[Subtree[_T]], add: Callable[[_T, _T], _T]) -> list[Subt
 
 
 def fold(parts: Sequence[Subtree[_T]], add: Callable[[_T, _T], _T]) -> _T:
-    """Return the sum over the subtrees that `join` made of all leaves from 0 on, the last first.
+    """Add up the subtrees that `join` returns for all leaves from 0 on, starting from the last.
 
     Examples
     --------
@@ -87,10 +87,10 @@ def fold(parts: Sequence[Subtree[_T]], add: Callable[[_T, _T], _T]) -> _T:
 
 
 def tree_sum(leaves: Iterable[_T], add: Callable[[_T, _T], _T]) -> _T:
-    """Return the sum in the order of the fixed binary tree, holding only log2(n) partial sums.
+    """Return the sum in the order of the fixed binary tree, with log2(n) partial sums in memory.
 
-    The tree over n leaves splits at the largest power of two below n, so the subtree over any
-    aligned run of leaves does not depend on how many follow.
+    The tree over n leaves splits at the largest power of two below n, so the subtree over an
+    aligned run of leaves does not depend on the number of later leaves.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def tree_sum(leaves: Iterable[_T], add: Callable[[_T, _T], _T]) -> _T:
 
 
 def share(leaves: int, size: int, rank: int) -> range:
-    """Return the leaves of a rank: a run whose length differs by at most one between ranks.
+    """Return the leaves of a rank, a run whose length differs by at most one between ranks.
 
     Parameters
     ----------

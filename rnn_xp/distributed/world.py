@@ -1,4 +1,4 @@
-"""Ranks of MPI, by mpi4py, which is imported on first use."""
+"""Ranks of MPI, through mpi4py, which is imported on first use."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class MPI:
                 backend_of(buffer).synchronize()
 
     def _wait(self, requests: list[Any], seconds: float) -> None:
-        """Wait with a deadline, because a rank that is gone or stalls never answers."""
+        """Wait with a deadline, because a rank that has gone or stalls never answers."""
         begun, waiting = time.monotonic(), requests
         while waiting := [request for request in waiting if not request.Test()]:
             waited = time.monotonic() - begun
@@ -141,12 +141,13 @@ def mpi(*, deadline: float | None = None, device_buffers: bool | None = None) ->
     """Join the ranks that ``mpiexec`` or ``srun`` has started.
 
     From then on an uncaught exception ends all ranks, with its traceback. (A ``sys.exit`` on one
-    rank does so only under ``python -m mpi4py``; without it, the others end at their deadline.)
+    rank ends all ranks only under ``python -m mpi4py``; otherwise, the other ranks end at their
+    deadline.)
 
     Parameters
     ----------
     deadline : float, optional
-        Seconds to wait for another rank before all are ended; by default the value of the
+        Seconds to wait for another rank before all ranks are ended; by default the value of the
         environment variable ``RNN_XP_MPI_TIMEOUT``, or 30.
     device_buffers : bool, optional
         If True, sums of CuPy and torch are handed to MPI on the GPU, which requires a CUDA-aware

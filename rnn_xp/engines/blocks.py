@@ -19,9 +19,10 @@ _WORTH_A_THREAD = 8192  # numbers in the state of a block
 def default_block_rows(backend: Backend, rows: int, hidden_size: int) -> int:
     """Return the default number of rows of a block: 1040 on a CPU, 65,536 on an accelerator.
 
-    On a CPU a block's arrays should stay in cache, and there should be blocks for all threads; the
-    8317 rows of the reference workload make 8 blocks. A single block is cut in two if each half is
-    enough work for a thread. On an accelerator every further block repeats all kernel launches.
+    On a CPU the arrays of a block should stay in the cache, and there should be blocks for all
+    threads; the 8317 rows of the reference workload make 8 blocks. A single block is cut in two if
+    each half is enough work for a thread. On an accelerator, every additional block repeats all
+    kernel launches.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ class Batch(NamedTuple):
     reset: Array | None = None
 
     def rows(self, start: int, stop: int) -> Batch:
-        """Return the rows start..stop-1 or fewer at the end, as views if the library has views."""
+        """Return rows start..stop-1, or fewer at the end, as views if the library has views."""
         stop = min(stop, self.x.shape[0])
         return Batch(*(None if a is None else a[start:stop, ...] for a in self))
 
@@ -91,13 +92,13 @@ class Batch(NamedTuple):
 
     @property
     def options(self) -> dict[str, Array | None]:
-        """The keyword arguments lengths, mask and reset of the network's methods."""
+        """Arguments lengths, mask and reset for the network's methods."""
         return {"lengths": self.lengths, "mask": self.mask, "reset": self.reset}
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Rows in blocks, whose numbers run over the rows of all ranks.
+    """Rows cut into blocks, which are numbered across all ranks.
 
     Attributes
     ----------

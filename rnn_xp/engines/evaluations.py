@@ -1,4 +1,4 @@
-"""Evaluations of the full batch: how many there were, and the latest of them."""
+"""Evaluations of the full batch: their number, and the results of the latest ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ValueAndGrads: TypeAlias = tuple[Array, Params]
 
 
 class Evaluations:
-    """The memory that an engine has of its evaluations.
+    """The evaluations that an engine has made.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Evaluations:
     def value_and_grad(
         self, params: Params, gradient: Callable[[Params], ValueAndGrads]
     ) -> ValueAndGrads:
-        """Return the loss and the gradient, computed only if this very dict has not been seen."""
+        """Return loss and gradient, which are computed only for a dict that has not been seen."""
         for seen, result in self._latest:
             if seen is params:
                 return result
@@ -46,7 +46,7 @@ class Evaluations:
         opt_state: Any,
         gradient: Callable[[Params], ValueAndGrads],
     ) -> tuple[Params, Any, Array]:
-        """Do one update of the full batch.
+        """Perform one update with the full batch.
 
         Parameters
         ----------

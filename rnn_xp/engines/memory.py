@@ -39,17 +39,17 @@ def block_bytes(net: Configuration, steps: int, rows: int, itemsize: int) -> int
     ----------
     net : Network
     steps : int
-        T of the whole sequence, with truncated backpropagation as well: the state before the last
-        segment depends on all steps.
+        T of the whole sequence, even with truncated backpropagation, because the state before the
+        last segment depends on all steps.
     rows : int
-        Rows of the block.
+        Number of rows of the block.
     itemsize : int
-        Bytes of a float.
+        Bytes of one floating-point number.
 
     Returns
     -------
     int
-        Bytes: at least NumPy's peak, the data excluded, and seldom more than twice that.
+        Number of bytes: at least NumPy's peak without the data, and seldom more than twice as much.
 
     Examples
     --------
@@ -109,12 +109,12 @@ def block_bytes(net: Configuration, steps: int, rows: int, itemsize: int) -> int
 def workers_within(
     budget: int, net: Configuration, steps: int, rows: int, itemsize: int, workers: int
 ) -> int:
-    """Return how many threads may compute blocks at once within a memory budget.
+    """Return the number of threads that may compute blocks at once within a memory budget.
 
     Parameters
     ----------
     budget : int
-        Bytes for activations; data, parameters and the optimiser's state are not included.
+        Number of bytes for activations; data, parameters and the optimiser's state are excluded.
     net, steps, rows, itemsize
         See `block_bytes`.
     workers : int

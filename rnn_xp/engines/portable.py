@@ -8,9 +8,9 @@ order in which the blocks' gradients are added, are fixed here and are part of t
     tree         (g0 + g1)                (g2 + g3)          ...
                         ((g0 + g1) + (g2 + g3))              ...
 
-Who computes a block is not part of it: any number of threads, and any number of ranks on other
+The result does not depend on who computes a block: any number of threads, and of ranks on other
 machines, gives the same bits. Only the blocks in progress and a few gradients are in memory at
-once, however many rows there are.
+once, regardless of the number of rows.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class PortableEngine:
         The blocks of each rank if ``data`` holds the rows of this rank only, which requires the
         full batch. By default ``data`` holds all rows.
     reason : str
-        Why a faster engine is not used; empty if there is none to consider.
+        The reason why a faster engine is not used; empty if there is none.
     """
 
     name: ClassVar[str] = "portable"
@@ -200,7 +200,7 @@ class PortableEngine:
     def _segments(
         self, params: Params, opt_state: Any, epoch: int, truncate: tuple[int, int]
     ) -> tuple[Params, Any, Array]:
-        """Truncated backpropagation: the state is carried on, the gradient is not."""
+        """Train on segments (truncated backpropagation): states carry over, gradients do not."""
         topology = self.net.topology
         steps = (self.data.y if topology == "one_to_many" else self.data.x).shape[1]
         pieces = sequence.segments(steps, *truncate)
@@ -257,7 +257,7 @@ class PortableEngine:
         following: int,
         context: int,
     ) -> ValueAndGrads:
-        """Do as `_evaluate`, from the state that each block has reached; update ``carries``."""
+        """Like `_evaluate`, but start from each block's state in ``carries``, and update it."""
         self._evaluated.count += 1
 
         def block(number: int) -> ValueAndGrads:
@@ -284,7 +284,7 @@ class PortableEngine:
         return sum_of_ranks(self.ranks, self.backend, blocks.shares, sums, like)
 
     def _map(self, block: Callable[[int], _T], numbers: range) -> Iterable[_T]:
-        """Compute blocks, on threads if there are several; the results are in order."""
+        """Compute blocks, on threads if there are several; return the results in order."""
         if self._pool is None:
             return map(block, numbers)
         from rnn_xp.engines.threads import in_order
@@ -293,7 +293,7 @@ class PortableEngine:
 
     @contextlib.contextmanager
     def _workspace(self) -> Iterator[Workspace | None]:
-        """Lend a workspace to a thread: one that was returned, or a new one."""
+        """Lend a thread a workspace that another has returned, or a new one."""
         try:
             workspace = self._workspaces.pop()
         except IndexError:
@@ -314,8 +314,8 @@ class PortableEngine:
         """The blocks of the rows to train on."""
         if self.ranks is None or self.shares is None:
             return self.cut(self.data)
-        own = self.shares(self.ranks.comm.rank)
-        return Blocks(self.data, self.block_rows, own, own, self.shares, scattered=True)
+        numbers = self.shares(self.ranks.comm.rank)
+        return Blocks(self.data, self.block_rows, numbers, numbers, self.shares, scattered=True)
 
     def _rng(self, step: int, number: int) -> Any:
         return None if self.noise is None else self.noise(step, number)
@@ -334,7 +334,7 @@ class PortableEngine:
 
     @property
     def total_of_data(self) -> Any:
-        """Total weight of the rows to train on. All ranks must ask for it together at first."""
+        """Total weight of the rows to train on; all ranks must first request it together."""
         # No cached_property: of Python 3.11 it holds a lock over the class, and ranks that are
         # threads would wait for each other's.
         if None not in self._totals:
@@ -346,7 +346,7 @@ class PortableEngine:
         return self._total(self.cut(batch))
 
     def _total(self, blocks: Blocks, context: int = 0) -> Any:
-        """Return a total weight, by blocks, because the weights of all steps are as large as x."""
+        """Return a total weight, summed by blocks, because all weights can be as large as x."""
         rows = map(blocks.__getitem__, blocks.held)
         totals = (total_weight(part.y, self._weight(part, context)) for part in rows)
         leaves = zip(blocks.held, totals, strict=True)

@@ -39,7 +39,8 @@ def sum_of_ranks(
     -------
     loss : Array ()
     gradients : Params
-        The same on all ranks; with the reduction "exact", with the bits of a single rank.
+        The gradients, the same on all ranks; with the reduction "exact" they have the bits of a
+        single rank.
     """
     xp = backend.xp
     width = 1 + sum(math.prod(array.shape) for array in like.values())
@@ -86,7 +87,7 @@ def weight_of_ranks(
     sums : sequence of Subtree
         The sums over this rank's blocks, floats or arrays ().
     weighted : bool
-        True if the sums are arrays, which a rank without blocks could not tell otherwise.
+        True if the sums are arrays, which a rank without blocks could not know otherwise.
 
     Returns
     -------

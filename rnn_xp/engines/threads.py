@@ -1,4 +1,4 @@
-"""Threads: their number, their items of work a few at a time, and the one thread of BLAS."""
+"""Threads: their number, a map that limits memory, and the single thread of BLAS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def count_workers(workers: int | None, backend: Backend, sharing: int = 1) -> in
     Parameters
     ----------
     workers : int, optional
-        The number that the user asks for; by default all cores.
+        The number that the user requests; by default the number of cores.
     backend : Backend
         Several threads are useful on NumPy only; on any other backend the number is 1.
     sharing : int
@@ -42,11 +42,11 @@ def count_workers(workers: int | None, backend: Backend, sharing: int = 1) -> in
 
 @contextlib.contextmanager
 def one_blas_thread(backend: Backend) -> Iterator[None]:
-    """Limit BLAS to one thread for the duration of a fit: a GEMM has other bits with two.
+    """Limit BLAS to one thread during a fit, because a GEMM has other bits with two threads.
 
     Blocks run on threads of their own, so nothing is lost. The limit holds for the whole process,
-    so fits that overlap in several threads share it: the last of them to end restores what was
-    there before the first began.
+    so fits that overlap in several threads share it: the last fit to end restores the setting from
+    before the first.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def one_blas_thread(backend: Backend) -> Iterator[None]:
 
 
 class _BlasLimit:
-    """The limit of one BLAS thread, counted."""
+    """The limit of one BLAS thread, with a count of its users."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -91,7 +91,7 @@ class _BlasLimit:
 
 
 def _set_threads(library: Any, threads: int) -> None:
-    """Set the threads of a BLAS library, whichever thread of ours last did."""
+    """Set the number of threads of a BLAS library, from any of our threads."""
     # From 3.8 on, threadpoolctl ignores every thread but the one that has set the number first.
     free = getattr(library, "clear_controlling_thread", None)
     if free is not None:
@@ -115,7 +115,7 @@ def in_order(
         The threads.
     function : callable
     items : iterable
-        Read as needed.
+        Arguments of ``function``, read as needed.
     ahead : int
         Maximum number of items that are submitted and whose results have not been yielded. Twice
         the number of threads keeps them busy although items take unequal time.

@@ -35,14 +35,14 @@ _NO_Y: Any = object()
 
 
 def elsewhere(X: Any) -> bool:
-    """Return True if X is an array of a library other than NumPy, to be computed there."""
+    """Return True if X is an array of a library other than NumPy, which then computes."""
     import array_api_compat
 
     return array_api_compat.is_array_api_obj(X) and not array_api_compat.is_numpy_array(X)
 
 
 def beside(x: Any, values: Any, dtype: Any) -> Array:
-    """Bring y or weights to the library and device of x, which everything follows."""
+    """Bring y or weights to the library and device of x."""
     xp, device = array_namespace(x), device_of(x)
     if not elsewhere(values):
         values = xp.asarray(np.array(values), device=device)  # its own, to be written to
@@ -148,7 +148,7 @@ _PARAMETERS = """
 
 
 class Recurrent(BaseEstimator):  # type: ignore[misc]
-    """Base class of the estimators; a subclass names the loss and the checks of y."""
+    """Base class of the estimators; a subclass defines the loss and the checks of y."""
 
     _loss: ClassVar[str]
     _checks_of_y: ClassVar[dict[str, bool]]
@@ -251,7 +251,7 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
         return (X if len(X.shape) == 3 else X[:, :, None]), y
 
     def _place(self, X: Any) -> Backend:
-        """Return the backend of X, or for NumPy data the backend that the user chose."""
+        """Return the backend of X or, for NumPy data, the backend that the user chose."""
         if not on_host(X):
             return backend_of(X)
         if isinstance(self.backend, Backend):
@@ -275,7 +275,7 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
         )
 
     def _update_rows(self, rows: int) -> int:
-        """Return the rows of an update, at most the ``rows`` that are trained on."""
+        """Return the number of rows of an update, at most the number to train on."""
         if isinstance(self.batch_size, str) and self.batch_size == "auto":
             return min(_BATCH_ROWS, rows)
         try:
@@ -297,7 +297,7 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
     def _train(
         self, x: Any, y: Any, sample_weight: Any, outputs: int, *, partial: bool, go_on: bool
     ) -> Self:
-        """Train on checked windows and targets, for one epoch if partial."""
+        """Train on checked windows and targets; if partial, for one epoch only."""
         backend, optimizer = self._place(x), self._optimizer()
         full = isinstance(optimizer, Optimizer) and optimizer.full_batch_only
         rows, net, self._on_host = x.shape[0], self._network(x.shape[2], outputs), on_host(x)

@@ -46,7 +46,7 @@ class GradientCheck:
     ok: bool
 
     def table(self) -> list[str]:
-        """Lay the check out as lines of text."""
+        """Format the check as lines of text."""
         width = max(map(len, self.errors))
         lines = [f"  {name:{width}}  {error:.1e}" for name, error in self.errors.items()]
         outcome = "passed" if self.ok else "FAILED"

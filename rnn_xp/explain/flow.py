@@ -49,12 +49,13 @@ class GradientFlow:
     def relative(self, name: str) -> _Floats:
         """Return ``|dL/dh_t|`` relative to the start of the way back.
 
-        That is step T or, for a reverse layer, step 1. NaN if no finite gradient arrives there.
+        The start is step T or, for a reverse layer, step 1. The result is NaN if no finite gradient
+        arrives there.
         """
         return _relative(self.dh[name], name)
 
     def relative_terms(self, name: str) -> _Floats:
-        """Return the norms of the terms of dL/dw_hh, relative to that of the same step."""
+        """Return the norms of the terms of dL/dw_hh, relative to the norm at the same step."""
         return _relative(self.terms[name], name)
 
     def over_all(self, name: str) -> float:
@@ -67,7 +68,7 @@ class GradientFlow:
         return float(self.over_all(name) ** (1.0 / steps)) if steps else float("nan")
 
     def verdict(self, name: str) -> str:
-        """Describe in words if the gradient vanishes, explodes or stays."""
+        """Describe in words whether the gradient vanishes, explodes or keeps its size."""
         norm = "|dL/dpred_t|" if name == "prediction" else "|dL/dh_t|"
         steps, over_all = len(self.dh[name]) - 1, self.over_all(name)
         if not np.isfinite(self.dh[name]).all():
@@ -75,7 +76,7 @@ class GradientFlow:
         if steps == 0:
             return f"{name}: a single step; nothing flows back through time."
         if np.isnan(over_all):
-            return f"{name}: no gradient arrives where the way back begins."
+            return f"{name}: no gradient arrives where backpropagation starts."
         kind = "stay within a factor of ten"
         if over_all <= 1.0 / _FACTOR:
             kind = "vanish"
@@ -103,7 +104,7 @@ class GradientFlow:
         return list({**self.dh, **self.terms})
 
     def table(self, *, most: int = 20) -> list[str]:
-        """Format all numbers as lines of aligned text; of many steps only evenly spaced ones."""
+        """Format the numbers as aligned lines of text; with many steps, only evenly spaced ones."""
         lines = []
         for name in self.names:
             rows = self.rows(name)

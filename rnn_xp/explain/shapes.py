@@ -1,10 +1,9 @@
 """The shapes of forward and backward: every matrix product that a network computes, in order.
 
-With samples in rows, as arrays are computed with, ``h (N,H) @ w_hh.T (H,H) -> (N,H)``. Books put
-samples in columns, ``w_hh (H,H) @ h (H,N) -> (H,N)``. Weights and their gradients are the same in
-both conventions; everything else is transposed. A product that contracts the batch axis is a sum
-over samples and, if its rows are those of all steps, over time as well. That axis is marked:
-``[N]``, ``[T*N]``.
+Arrays hold samples in rows: ``h (N,H) @ w_hh.T (H,H) -> (N,H)``. Books put samples in columns:
+``w_hh (H,H) @ h (H,N) -> (H,N)``. Weights and their gradients are the same in both conventions;
+everything else is transposed. A product that contracts the batch axis is a sum over samples and, if
+its rows belong to all steps, over time as well. That axis is marked: ``[N]``, ``[T*N]``.
 """
 
 from __future__ import annotations
@@ -79,9 +78,9 @@ class Operation:
     Attributes
     ----------
     part : str
-        Such as "forward, layer 0" or "backward, readout".
+        Part of the network, such as "forward, layer 0" or "backward, readout".
     rows, columns : str
-        The equation in either convention.
+        The equation, with samples in rows and in columns.
     left, right : tuple of Dim
         Shapes of the factors; empty if the operation is not a matrix product.
     result : tuple of Dim
@@ -172,7 +171,7 @@ def walk_shapes(net: Network, rows: int, steps: int) -> list[Operation]:
 
 
 class _Maker:
-    """Turns the lines above into the operations of one network."""
+    """Maker of the operations of one network from the lines above."""
 
     def __init__(self, net: Network, rows: int, steps: int) -> None:
         self.net, self.steps = net, steps

@@ -1,4 +1,4 @@
-"""Forecasts from one origin after another, and their scores beside the baselines."""
+"""Forecasts from successive origins, and their scores in comparison with the baselines."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ class Judged:
     ----------
     name : str
     origins : ndarray (M,)
-        Row of the series with which each forecast begins; all rows before it were known.
+        The first row of each forecast; all rows before it were known.
     truth, forecast : ndarray (M, steps)
-        In original units.
+        True and forecast values, in original units.
     low, high : ndarray (M, steps) or None
         Prediction intervals.
     baselines : dict of str to ndarray (M, steps)
     train : ndarray (n,)
-        Training part, gaps filled.
+        The training part, with gaps filled.
     warning : str
-        Says if the part that was forecast leaves the range of the training part.
+        A sentence if the forecast part leaves the range of the training part, else empty.
     """
 
     name: str
@@ -75,22 +75,23 @@ class Judged:
 
 @dataclass(frozen=True, repr=False)
 class Backtest:
-    """Judgement of forecasts; ``print`` it.
+    """Scores of forecasts; ``print`` shows them as a table.
 
     Attributes
     ----------
     series : tuple of Judged
     scores : list of Score
-        Scores of the baselines and, last, of the network. Several series are pooled, each divided
-        by the standard deviation of its training part.
+        Scores of the baselines and, last, of the network. Several series are pooled, with the
+        errors of each divided by the standard deviation of its training part.
     metrics : dict of str to float
         Metrics of the network: rmse, mae, mase, skill, r2, bias; smape if all values are positive;
         with intervals also coverage, width, and the mean pinball loss of their two ends.
     per_step : dict of str to list of float
         The same metrics for each step.
     verdict : str
+        A sentence that compares the network with the baselines.
     notes : list of str
-        Plain words on what to beware of.
+        Warnings about the data and the forecasts.
     level : float or None
         Nominal coverage of the intervals.
     """
@@ -104,7 +105,7 @@ class Backtest:
     level: float | None = None
 
     def __repr__(self) -> str:
-        """Say the verdict in a line; ``print`` shows the table."""
+        """Return the verdict in one line; ``print`` shows the table."""
         return f"<Backtest of {len(self.series)} series: {self.verdict}>"
 
     def __str__(self) -> str:
@@ -133,7 +134,7 @@ class Backtest:
 
 
 def judge(parts: tuple[Judged, ...], name: str, level: float | None) -> Backtest:
-    """Score the forecasts of one series, or of several together."""
+    """Score the forecasts of one series, or of several series together."""
     if not parts:
         raise ValueError("there are no values, or none without a gap, to judge forecasts by.")
     scales = [1.0] if len(parts) == 1 else [float(np.std(part.train)) or 1.0 for part in parts]
@@ -180,7 +181,7 @@ def make_judged(
     bounds: tuple[_Floats, _Floats] | None,
     seq_length: int,
 ) -> Judged:
-    """Put forecasts of a series beside the truth and the baselines."""
+    """Combine forecasts of a series with the truth and the baselines."""
     steps = forecast.shape[1]
     low, high = bounds if bounds is not None else (None, None)
     part = levels[origins[0] : origins[-1] + steps]
@@ -192,7 +193,7 @@ def make_judged(
 
 
 def as_dict(result: Backtest) -> dict[str, Any]:
-    """Return a backtest as JSON can hold it."""
+    """Return a backtest as a dict that JSON can hold."""
     scores: list[Mapping[str, Any]] = [vars(score) for score in result.scores]
     return {
         "scores": scores, "metrics": result.metrics, "per_step": result.per_step,
@@ -211,19 +212,20 @@ def judge_forecasts(
     errors: _Floats | None = None,
     trains: Sequence[int] | None = None,
 ) -> tuple[Judged, ...]:
-    """Forecast from one row after another, and put the truth beside it.
+    """Forecast from successive rows, and combine the forecasts with the truth.
 
     Parameters
     ----------
-    settings, predictor, panel, designs : of what was trained, and the series to judge it on
+    settings, predictor : of the trained model
+    panel, designs : the series to judge it on
     starts, stride, most, trains : as for `rnn_xp.forecasting.fitted.Fitted.judge_rows`
     errors : ndarray (n, horizon), optional
-        Errors of forecasts before; there are no intervals without.
+        Errors of earlier forecasts; without them there are no intervals.
 
     Returns
     -------
     tuple of Judged
-        A series with nothing to judge by is left out.
+        Series without any row to judge are left out.
     """
     parts = []
     for name, column, design, start, train in zip(
@@ -247,16 +249,16 @@ def judge_forecasts(
 def origins_of(
     column: _Floats, start: int, horizon: int, stride: int, most: int | None = None
 ) -> NDArray[np.intp]:
-    """Return at most ``most`` rows from ``start`` on whose next ``horizon`` values are known."""
+    """Return up to ``most`` rows, from ``start`` on, whose next ``horizon`` values are known."""
     stop = len(column) - horizon + 1
     rows = np.arange(start, stop if most is None else min(stop, start + most * stride), stride)
     known = ~np.isnan(column[rows[:, None] + np.arange(horizon)]).any(axis=1)
-    found: NDArray[np.intp] = rows[known]
-    return found
+    origins: NDArray[np.intp] = rows[known]
+    return origins
 
 
 def row_of(start: float | int, rows: int) -> int:
-    """Return the row with which the part to forecast begins."""
+    """Return the first row of the part to forecast."""
     if isinstance(start, bool) or not isinstance(start, int | float):
         raise TypeError(f"start must be a share or a row, got {start!r}.")
     row = int(start * rows) if isinstance(start, float) else start
@@ -266,7 +268,7 @@ def row_of(start: float | int, rows: int) -> int:
 
 
 def chained(parts: list[Judged]) -> Judged:
-    """Join forecasts of one series by networks that were trained one after the other."""
+    """Join the forecasts that successively trained networks made of one series."""
     first = parts[0]
     names = [name for name in first.baselines if all(name in part.baselines for part in parts)]
 
@@ -286,21 +288,21 @@ def run(
     settings: Settings, fit: Callable[[Prepared], Any], panel: Panel, tables: Any,
     starts: list[int], stride: int, every: int | None,
 ) -> Backtest:  # fmt: skip
-    """Train and judge, see `rnn_xp.Forecaster.backtest`.
+    """Train forecasters and score them, see `rnn_xp.Forecaster.backtest`.
 
     Parameters
     ----------
     settings : Settings
     fit : callable
-        Trains on what was prepared, and returns a `rnn_xp.forecasting.fitted.Fitted`.
+        ``fit(prepared)`` trains, and returns a `rnn_xp.forecasting.fitted.Fitted`.
     panel : Panel
     tables : past and future features of each series
     starts : list of int
-        Row of each series with which its rest begins.
+        First row to forecast of each series.
     stride : int
-        Steps between two origins.
+        Number of steps between two origins.
     every : int or None
-        Origins between two trainings; None to train once.
+        Number of origins between two trainings; None to train once.
 
     Returns
     -------
@@ -332,7 +334,7 @@ def run(
 
 
 def _features(panel: Panel, tables: tuple[list[Any], list[Any]]) -> list[Mapping[str, Any] | None]:
-    """Return features as `rnn_xp.Forecaster.fit` takes them."""
+    """Return features in the form that `rnn_xp.Forecaster.fit` takes."""
     return [
         dict(zip(panel.names, kind, strict=True)) if kind[0].shape[1] else None for kind in tables
     ]

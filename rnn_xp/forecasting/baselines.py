@@ -40,19 +40,19 @@ _PRONOUNCED, _AS_GOOD = 0.8, 1.05
 
 
 def persistence(x: ArrayLike, horizon: int = 1) -> NDArray[np.floating[Any]]:
-    """Forecast that the last value of column 0 stays as it is.
+    """Forecast that column 0 keeps its last value.
 
     Parameters
     ----------
     x : (N, T, I)
         Windows; column 0 is the target.
     horizon : int
-        Steps to forecast, at least 1.
+        Number of steps to forecast, at least 1.
 
     Returns
     -------
     (N, horizon) array
-        In the units and dtype of `x`.
+        The forecasts, in the units and dtype of `x`.
 
     Raises
     ------
@@ -97,9 +97,9 @@ def drift(x: ArrayLike, train: ArrayLike, horizon: int = 1) -> NDArray[np.floati
     """
     past = _vector(train, 2)
     change = (past[-1] - past[0]) / (len(past) - 1)
-    found: NDArray[np.floating[Any]]
-    found = persistence(x, horizon) + change * np.arange(1, horizon + 1)
-    return found
+    forecasts: NDArray[np.floating[Any]]
+    forecasts = persistence(x, horizon) + change * np.arange(1, horizon + 1)
+    return forecasts
 
 
 def mean(train: ArrayLike, rows: int, horizon: int = 1) -> NDArray[np.float64]:
@@ -119,13 +119,14 @@ def seasonal(series: ArrayLike, first: int, period: int, horizon: int = 1) -> ND
     Parameters
     ----------
     series : (n,)
-        The whole series. A forecast may reach back further than a window does.
+        The whole series, because a forecast may look back further than a window.
     first : int
-        Index of the first target of the first forecast; the next ones start one step later each.
+        Index of the first target of the first forecast; each further forecast starts one step
+        later.
     period : int
-        m, steps of a season; at most ``first``.
+        Number of steps in a season, m; at most ``first``.
     horizon : int
-        Steps to forecast, at least 1; they may be more than a season.
+        Number of steps to forecast, at least 1; it may exceed a season.
 
     Returns
     -------
@@ -151,16 +152,17 @@ def seasonal(series: ArrayLike, first: int, period: int, horizon: int = 1) -> ND
     rows = num_windows(len(values) - first + 1, 1, horizon)
     steps = np.arange(horizon)
     back = period * (steps // period + 1)
-    found: NDArray[np.float64] = values[first + np.arange(rows)[:, None] + steps - back]
-    return found
+    forecasts: NDArray[np.float64] = values[first + np.arange(rows)[:, None] + steps - back]
+    return forecasts
 
 
 def suggest_period(train: ArrayLike) -> int | None:
-    """Suggest a season from the training part: the lag at which it resembles itself most.
+    """Suggest a season: the lag at which the training part resembles itself most.
 
-    The root mean square of v[t] - v[t - m] is computed for lags m of up to 400 steps and a third
-    of the series. A season is a local minimum at least a fifth below the values at shorter lags.
-    Multiples of a season are minima as well, so the first minimum within 5 % of the lowest counts.
+    The root mean square of v[t] - v[t - m] is computed for lags m of up to 400 steps and a third of
+    the series. A season is a local minimum that lies at least a fifth below the values at shorter
+    lags. Multiples of a season are minima as well, so the first minimum within 5 % of the lowest is
+    chosen.
 
     Parameters
     ----------
@@ -170,7 +172,7 @@ def suggest_period(train: ArrayLike) -> int | None:
     Returns
     -------
     int or None
-        Number of steps; None if there is no such minimum.
+        Number of steps in a season; None if there is no such minimum.
 
     Examples
     --------
@@ -212,7 +214,7 @@ class LinearAR:
     intercept: NDArray[np.float64]
 
     def predict(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Forecast from windows.
+        """Forecast the values that follow windows.
 
         Parameters
         ----------
@@ -222,7 +224,7 @@ class LinearAR:
         Returns
         -------
         (N, horizon) float64 array
-            In the units of the target.
+            The forecasts, in the units of the target.
 
         Raises
         ------
@@ -257,7 +259,7 @@ def fit_linear_ar(x: ArrayLike, y: ArrayLike) -> LinearAR:
     Raises
     ------
     ValueError
-        If `x` does not have three axes, `y` two, or they differ in N.
+        If `x` does not have three axes, if `y` does not have two, or if they differ in N.
 
     Examples
     --------
@@ -282,14 +284,14 @@ def fit_linear_ar(x: ArrayLike, y: ArrayLike) -> LinearAR:
 
 
 def _vector(values: ArrayLike, least: int) -> NDArray[np.floating[Any]]:
-    """Check that the values are a finite vector of at least ``least`` values."""
+    """Check that the values form a finite vector of length ``least`` or more."""
     if np.ndim(values) != 1 or len(np.asarray(values)) < least:
         raise ValueError(f"a vector of {least} values or more is needed, got {np.shape(values)}.")
     return as_series(values, "the series")[:, 0]
 
 
 def _windows(x: ArrayLike) -> NDArray[np.floating[Any]]:
-    """Check that `x` has the shape (N, T, I), no axis empty."""
+    """Check that `x` has the shape (N, T, I) without empty axes."""
     windows = np.asarray(x)
     if windows.ndim != 3 or windows.size == 0:
         raise ValueError(

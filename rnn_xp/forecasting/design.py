@@ -1,10 +1,10 @@
-"""From series and their features to scaled windows, each series with a scaler of its own.
+"""Scaled windows of series and their features, with a separate scaler for each series.
 
-A row of what enters the network is, with r the steps that it forecasts at once::
+If the network forecasts r steps at once, row t of its input is::
 
     [ z[t] | past features at t | future features at t + r ]
 
-so that a window, whose last row is t, knows the future features of all steps it is to forecast.
+so a window whose last row is t contains the future features of all the steps to forecast.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows as a network gets them.
+    """Input windows of a network.
 
     Attributes
     ----------
     x : ndarray (N, T, I)
-        Scaled.
+        The scaled values.
     mask : ndarray (N, T) of bool
         True where a value is known.
     last : ndarray (N,)
@@ -53,18 +53,18 @@ class Design:
     target : str
         See `rnn_xp.forecasting.targets`.
     scaler : Scaler
-        Scaler of z and all features, fitted on the training part.
+        The scaler of z and all features, fitted on the training part.
     levels : ndarray (n,)
         The series in original units, gaps filled forward.
     z : ndarray (n',)
-        Scaled; 0 where missing. n' is n, or n - 1 of differences.
+        The scaled targets, 0 where missing; n' is n, or n - 1 for differences.
     past, future : ndarray (n', k)
         Scaled features.
     known : ndarray (n',) of bool
         True where z is not missing.
     unit : float
-        Unit of errors, so that errors of several series can be pooled: the standard deviation of
-        the training part.
+        The unit in which errors of several series are pooled: the standard deviation of the
+        training part.
     """
 
     target: str
@@ -78,18 +78,18 @@ class Design:
 
     @property
     def offset(self) -> int:
-        """Number of rows that differencing has taken from the start."""
+        """Number of rows that differencing removes from the start."""
         return len(self.levels) - len(self.z)
 
     def windows(self, ends: NDArray[np.intp], seq_length: int, reach: int, ahead: Any) -> Windows:
-        """Return windows whose last row comes just before row ``end`` of the series.
+        """Return windows that end just before the given rows of the series.
 
         Parameters
         ----------
         ends : (N,) array
-            Each at least seq_length + offset.
+            The row after each window, at least seq_length + offset.
         seq_length, reach : int
-            T, and how many steps the network forecasts at once.
+            T, and the number of steps that the network forecasts at once.
         ahead : ndarray (A, k)
             Scaled future features of the rows after the last one; A may be 0.
         """
@@ -104,7 +104,7 @@ class Design:
         return Windows(x, mask, self.levels[ends - 1])
 
     def targets(self, ends: NDArray[np.intp], steps: int) -> tuple[_Floats, _Bools]:
-        """Return scaled z (N, steps) from row ``end`` on, and True for rows without gaps."""
+        """Return scaled targets (N, steps) from each row on, and True for windows without gaps."""
         at = (ends - self.offset)[:, None] + np.arange(steps)
         return self.z[at], self.known[at].all(axis=1)
 
@@ -116,7 +116,7 @@ class Design:
         return scaled
 
     def tail(self, seq_length: int) -> Design:
-        """Return the last rows, from which the next values are forecast."""
+        """Return the last rows, from which the values that follow are forecast."""
         rows = slice(-seq_length, None)
         parts = (self.z[rows], self.past[rows], self.future[rows], self.known[rows])
         levels = self.levels[-(seq_length + self.offset) :]
@@ -142,14 +142,14 @@ def make_design(
     Parameters
     ----------
     values : (n,) array
-        NaN where missing.
+        The series, NaN where a value is missing.
     past, future : (n, k) arrays
     target : str
     scaler : str or Scaler
-        A kind to fit on the first ``train`` rows, or one that was fitted.
+        The kind of a scaler to fit on the first ``train`` rows, or a fitted scaler.
     train : int
     unit : float, optional
-        Unit of the series that the scaler was fitted on.
+        ``Design.unit`` of the series on which the scaler was fitted.
     """
     known = ~np.isnan(values)
     levels = fill_forward(values)
@@ -171,7 +171,7 @@ def make_design(
 
 
 def fill_forward(values: _Floats) -> _Floats:
-    """Replace missing values by the last known one, and at the start by the first known one."""
+    """Replace missing values by the last known value, or at the start by the first known one."""
     known = np.flatnonzero(~np.isnan(values))
     if len(known) == len(values):
         return values

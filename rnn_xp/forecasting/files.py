@@ -1,9 +1,9 @@
-"""A fitted `Forecaster` in a file: settings, networks, scalers, errors, and the last windows.
+"""Files that hold a fitted `Forecaster`: settings, networks, scalers, errors, last windows.
 
-The parameters of the first network have their own names, those of further ones (`n_seeds`) are
-``network1.layer0.w_xh``, ... Other kinds of files that hold a network and its scaler are read as
-forecasters that have no series yet: the checkpoints of a training, and the models of runs before
-the Forecaster trained them.
+The parameters of the first network keep their names; the parameters of further networks (`n_seeds`)
+are called ``network1.layer0.w_xh``, and so on. Two other kinds of files that hold a network and its
+scaler are read as forecasters without a series: the checkpoints of a training, and the models of
+runs made before the Forecaster existed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PARTS = ("levels", "z", "past", "future", "known")
 
 
 def save_fitted(path: str | Path, fitted: Fitted) -> None:
-    """Write what `load_fitted` needs; the file is whole or is not there."""
+    """Write a fitted model for `load_fitted`, atomically."""
     settings, predictor, panel = fitted.settings, fitted.predictor, fitted.panel
     arrays: dict[str, Any] = {"errors": fitted.errors}
     for k, params in enumerate(predictor.networks):
@@ -65,7 +65,7 @@ def save_fitted(path: str | Path, fitted: Fitted) -> None:
 
 
 def describe(settings: Settings, scaler: Scaler) -> dict[str, Any]:
-    """Return metadata with which a file of one network's parameters becomes a forecaster."""
+    """Return the metadata that turn a file of one network's parameters into a forecaster."""
     return {
         "scaler": dataclasses.asdict(scaler),
         "seq_length": settings.seq_length,
@@ -112,7 +112,7 @@ def load_fitted(path: str | Path, backend: Backend) -> Fitted:
 
 
 def of_network(net: Network, params: Params, backend: Backend, about: Mapping[str, Any]) -> Fitted:
-    """Return the forecaster of a network that was trained elsewhere, which has no series yet.
+    """Return a forecaster, still without a series, for a network that was trained elsewhere.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def of_network(net: Network, params: Params, backend: Backend, about: Mapping[st
     params : Params
     backend : Backend
     about : mapping
-        Metadata of `describe`; of these, ``settings`` may be missing.
+        The metadata that `describe` returns; ``settings`` may be missing.
 
     Returns
     -------
@@ -216,7 +216,7 @@ def _describe(index: Any) -> dict[str, Any] | None:
 
 
 def _rebuild(about: dict[str, Any] | None) -> Any:
-    """Return an index that goes on as the one that was described."""
+    """Return an index that continues like the described one."""
     if about is None:
         return None
     pandas = importlib.import_module("pandas")

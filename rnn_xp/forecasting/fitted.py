@@ -1,6 +1,6 @@
-"""A trained model: networks, scalers and errors, with the settings of the training.
+"""A trained model: networks, scalers and errors, and the settings of the training.
 
-A `Fitted` is frozen. Whatever becomes of the `Forecaster` that holds it, its forecasts stay.
+A `Fitted` is frozen: later changes to the `Forecaster` that holds it do not alter its forecasts.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Fitted:
     predictor : Predictor
         The networks.
     panel : Panel
-        The series that forecasts go on from.
+        The series that forecasts continue.
     designs : tuple of Design
         Each series with its fitted scaler.
     rows : tuple of int
-        Length of each series that was trained on.
+        Number of training rows of each series.
     errors : ndarray (n, horizon)
-        Absolute errors of the validation part, in the unit of each series.
+        Absolute errors on the validation part, in the unit of each series.
     """
 
     settings: Settings
@@ -58,14 +58,14 @@ class Fitted:
     errors: _Floats
 
     def predict(self, steps: int | None, future: Any) -> Any:
-        """Forecast as `rnn_xp.Forecaster.predict`."""
+        """Forecast, see `rnn_xp.Forecaster.predict`."""
         ahead = self._ahead(steps, future)
         return self.panel.restore([levels[0, :, levels.shape[2] // 2] for levels in ahead])
 
     def predict_interval(
         self, steps: int | None, level: float | None, future: Any
     ) -> tuple[Any, Any]:
-        """Forecast intervals as `rnn_xp.Forecaster.predict_interval`."""
+        """Return interval ends, see `rnn_xp.Forecaster.predict_interval`."""
         settings = self.settings
         level = settings.level if level is None else level
         check_level(level)
@@ -97,7 +97,7 @@ class Fitted:
         return sides[0], sides[1]
 
     def _ahead(self, steps: int | None, future: Any) -> list[_Floats]:
-        """Forecasts (1, steps, Q) of each series from its end."""
+        """Return forecasts (1, steps, Q) of each series from its end."""
         settings, names = self.settings, self.panel.names
         steps, tables = check_ahead(settings, steps, future, self.designs[0], names)
         forecasts = []
@@ -114,12 +114,12 @@ class Fitted:
         return forecasts
 
     def apply(self, panel: Panel, past: Any, future: Any) -> Fitted:
-        """Return this model at the end of other values of its series."""
+        """Return this model, positioned at the end of other series."""
         designs = self.designs_of(panel, past, future)
         return dataclasses.replace(self, panel=panel, designs=designs)
 
     def designs_of(self, panel: Panel, past: Any, future: Any) -> tuple[Design, ...]:
-        """Transform and scale series as those that were trained on."""
+        """Transform and scale series in the same way as the training series."""
         if len(panel.names) != len(self.designs):
             raise ValueError(
                 f"this forecaster was fitted on {len(self.designs)} series, got {len(panel.names)}."
@@ -144,7 +144,7 @@ class Fitted:
         self, panel: Panel, past: Any, future: Any, starts: Sequence[int], stride: int,
         trains: Sequence[int] | None = None,
     ) -> Backtest:  # fmt: skip
-        """Judge forecasts of every series, see `judge_rows`."""
+        """Score forecasts of every series, see `judge_rows`."""
         settings = self.settings
         parts = self.judge_rows(panel, past, future, starts, stride, trains=trains)
         if missing := set(panel.names) - {part.name for part in parts}:
@@ -159,20 +159,20 @@ class Fitted:
         self, panel: Panel, past: Any, future: Any, starts: Sequence[int], stride: int,
         most: int | None = None, trains: Sequence[int] | None = None,
     ) -> tuple[Judged, ...]:  # fmt: skip
-        """Forecast from one row after another, with the scalers that were fitted.
+        """Forecast from successive rows, with the fitted scalers.
 
         Parameters
         ----------
         panel, past, future : as for `apply`
         starts : sequence of int
-            Row of each series with which its first forecast begins.
+            First row of the first forecast of each series.
         stride : int
-            Steps between two forecasts.
+            Number of steps between two forecasts.
         most : int, optional
-            Number of forecasts of each series; all that can be judged by default.
+            Maximum number of forecasts of each series; by default all that can be judged.
         trains : sequence of int, optional
-            Length of each series' training part, which baselines are fitted on; up to its first
-            forecast by default.
+            Length of each series' training part, on which the baselines are fitted; by default it
+            ends at the first forecast.
 
         Returns
         -------
@@ -187,7 +187,7 @@ class Fitted:
 def make_predictor(
     settings: Settings, net: Network, networks: Sequence[Params], backend: Backend
 ) -> Predictor:
-    """Return a predictor of trained parameters."""
+    """Return a predictor that uses trained parameters."""
     quantiles = len(settings.levels_of_quantiles)
     return Predictor(net, networks, backend, settings.seq_length, settings.reach, quantiles)
 
@@ -195,12 +195,12 @@ def make_predictor(
 def finish(
     prepared: Prepared, networks: Sequence[Params], backend: Backend
 ) -> tuple[Fitted, Backtest | None]:
-    """Judge trained networks on the validation part, and keep their errors.
+    """Score trained networks on the validation part, and keep their errors.
 
     Parameters
     ----------
     prepared : Prepared
-        The data that they were trained on.
+        The data that the networks were trained on.
     networks : sequence of Params
     backend : Backend
 
@@ -208,7 +208,7 @@ def finish(
     -------
     fitted : Fitted
     report : Backtest or None
-        None without validation.
+        The scores; None without validation.
     """
     fitted = unjudged(prepared, networks, backend)
     if prepared.validated is None:
@@ -222,7 +222,7 @@ def finish(
 
 
 def unjudged(prepared: Prepared, networks: Sequence[Params], backend: Backend) -> Fitted:
-    """Return trained networks without their errors, such as those of a diverged training."""
+    """Return a model without errors, for example of networks whose training diverged."""
     settings = dataclasses.replace(prepared.settings, n_seeds=len(networks))
     predictor = make_predictor(settings, prepared.net, networks, backend)
     rows = tuple(len(column) for column in prepared.panel.columns)

@@ -1,4 +1,4 @@
-"""`Forecaster`: from a series to forecasts with intervals, and to the truth about them."""
+"""`Forecaster`: forecasts of series with intervals, and a judgement of how good they are."""
 
 from __future__ import annotations
 
@@ -23,55 +23,58 @@ _TRAINING = {"workers", "memory_budget", "callbacks", "comm", "reduction", "resu
 
 
 class NotFittedError(ValueError, AttributeError):
-    """Raised by a `Forecaster` that was not fitted yet."""
+    """Raised when a `Forecaster` is used before it is fitted."""
 
 
 class Forecaster(Settings):
-    """Forecast a series, or several with one network, by a recurrent network beside a linear path.
+    """Forecast one or several series with a recurrent network and a linear path beside it.
 
-    Each forecast is a linear autoregression plus what a recurrent network adds to it. Training
-    starts from the autoregression that least squares give, with a network that adds nothing, so
-    what is learnt comes on top. The last part of the series is kept for validation: it chooses the
-    epoch, and its errors make the intervals.
+    Each forecast is the sum of a linear autoregression and the output of a recurrent network.
+    Training starts from the least-squares autoregression, with a network whose output is zero, so
+    the network learns a correction to it. The last part of the series is held out for validation:
+    it selects the epoch, and its errors determine the intervals.
 
-    Settings take effect at the next `fit`; forecasts are those of the settings that were fitted.
+    Changed settings take effect at the next `fit`; until then, forecasts use the fitted settings.
 
     Parameters
     ----------
     seq_length : int
-        T, number of values that a forecast is made from.
+        Number of past values that a forecast is made from, T.
     horizon : int
-        Number of steps ahead that are trained and judged.
+        Number of steps ahead for which the model is trained and judged.
     cell, hidden_size, num_layers : as for `rnn_xp.Network`
     strategy : {"direct", "recursive"}
-        One output for each step of the horizon; or a network for one step that is fed with its own
-        forecasts.
+        "direct" has one output for each step of the horizon; "recursive" forecasts one step and
+        feeds each forecast back in as an input.
     target : {"level", "diff", "logret"}
-        The form of the values that the network forecasts, see `rnn_xp.forecasting.targets`. A
-        series with a trend needs one of the latter two.
+        What the network forecasts, see `rnn_xp.forecasting.targets`. A series with a trend needs
+        "diff" or "logret".
     linear : bool
         If True, a linear path from the window to the forecast runs beside the network.
     scaler : {"standard", "minmax", "none"}
-        Fitted on the training part, for each series and feature.
+        Kind of scaling, fitted on the training part for each series and feature separately.
     missing : {"error", "mask"}
-        NaN is refused; or the step is skipped, and windows whose targets are missing are left out.
+        With "error", NaN is refused. With "mask", missing steps are skipped, and windows whose
+        targets are missing are left out.
     intervals : {"adaptive", "split", "quantile", None}
-        See `rnn_xp.forecasting.intervals`; "quantile" trains the ends of the interval themselves,
-        by the pinball loss.
+        Method of the prediction intervals, see `rnn_xp.forecasting.intervals`; "quantile" trains
+        the network to forecast both ends of the interval with the pinball loss.
     level : float
         Nominal coverage of the intervals.
     optimizer : Optimizer, optional
-        By default L-BFGS; Adam with a cosine schedule for quantiles, minibatches and dropout.
+        The optimiser; by default L-BFGS, or Adam with a cosine schedule if there are quantiles,
+        minibatches or dropout.
     epochs, batch_size, patience : as for `rnn_xp.fit`
     validation : float or None
-        Share of the windows to validate on, the last ones, after a gap. With None all are trained
-        on, the last parameters are kept, and no errors are known to make intervals of.
+        Fraction of the windows to validate on, taken from the end, after a gap. If None, all
+        windows are trained on, the last parameters are kept, and no errors are known from which to
+        make intervals.
     n_seeds : int
         Number of networks, from different seeds, whose mean is the forecast.
     random_state : int
         Seed of the first network; the others follow it.
     backend : Backend, optional
-        `rnn_xp.get_backend` by default.
+        Backend to train on; by default `rnn_xp.get_backend` selects it.
     verbose : bool
         If True, `fit` prints how the forecasts of the validation part compare with the baselines.
     bidirectional, activation, read, dropout, recurrent_dropout, layer_norm, residual, reset_after
@@ -80,18 +83,18 @@ class Forecaster(Settings):
     Attributes
     ----------
     report_ : Backtest or None
-        Judgement of the validation part. It has chosen the epoch, so this flatters a little;
-        `backtest` does not. None without validation.
+        Scores on the validation part; None without validation. They are slightly optimistic,
+        because the same part selected the epoch; the scores of `backtest` are not.
     predictor_ : rnn_xp.forecasting.predictor.Predictor
-        The network, and its parameters by seed.
+        The network, and the parameters for each seed.
     history_ : list of dict
-        History of each training, see `rnn_xp.FitResult`.
+        The history of each training, in the order of the seeds, see `rnn_xp.FitResult`.
     results_ : list of FitResult
-        The trainings, by seed.
+        The result of each training, in the order of the seeds.
 
     Notes
     -----
-    A forecast for more than ``horizon`` steps goes on from its own forecasts.
+    Beyond ``horizon`` steps, forecasts are fed back in as inputs.
 
     References
     ----------
@@ -114,35 +117,38 @@ class Forecaster(Settings):
     def fit(
         self, series: Any, *, past: Any = None, future: Any = None, **training: Any
     ) -> Forecaster:
-        """Train.
+        """Train on one or several series.
 
         Parameters
         ----------
         series : list, array (n,), pandas Series or `rnn_xp.data.datasets.Series`
-            In time order. Several series: array (n, S), DataFrame, or mapping of names to series.
+            The values in time order. Several series are given as an array (n, S), a DataFrame, or a
+            mapping of names to series.
         past : array (n, k) or DataFrame, or mapping of names to those, optional
-            Features that are known up to now. One for all series, or one for each.
+            Features that are known up to the present, one table for all series or one for each.
         future : array (n, k) or DataFrame, or mapping of names to those, optional
-            Features that are known ahead, such as the calendar; `predict` needs those to come.
+            Features that are known in advance, such as the calendar; `predict` needs their values
+            for the steps to forecast.
         **training
-            Further arguments of `rnn_xp.fit` on how it computes: ``workers``, ``memory_budget``,
-            ``callbacks``, ``comm``, ``reduction``, and ``resume``, for one network only.
+            Further arguments of `rnn_xp.fit` that control the computation: ``workers``,
+            ``memory_budget``, ``callbacks``, ``comm``, ``reduction`` and, for a single network
+            only, ``resume``.
 
         Returns
         -------
         Forecaster
-            Itself.
+            This object.
 
         Raises
         ------
         ValueError, TypeError
-            For settings that contradict each other, a series that is too short, constant, not in
-            order or with gaps; before anything of an earlier fit is changed.
+            If settings contradict each other, or a series is too short, constant, not in time order
+            or has gaps. An earlier fit is then left unchanged.
         """
         return self.fit_prepared(prepare(self, as_panel(series), past, future), **training)
 
     def fit_prepared(self, prepared: Prepared, **training: Any) -> Forecaster:
-        """Train on series that have been read, see `fit`."""
+        """Train on prepared series, see `fit`."""
         settings = prepared.settings
         if unknown := training.keys() - _TRAINING:
             raise TypeError(
@@ -173,20 +179,20 @@ class Forecaster(Settings):
         return self
 
     def predict(self, steps: int | None = None, *, future: Any = None) -> Any:
-        """Forecast what follows the series that was trained on.
+        """Forecast the values that follow the training series.
 
         Parameters
         ----------
         steps : int, optional
-            The horizon by default.
+            Number of steps to forecast; the horizon by default.
         future : array (steps, k) or DataFrame, or mapping of names to those
-            Features to come, if `fit` was given some: a row for each of the steps, and of the
-            horizon where that is longer.
+            Future features, required if `fit` was given some: one row for each step, and at least
+            as many rows as the horizon.
 
         Returns
         -------
         array (steps,), pandas Series, array (steps, S), DataFrame or dict
-            In original units, as the series were given.
+            The forecasts in original units, in the type in which the series were given.
         """
         return self.fitted.predict(steps, future)
 
@@ -195,36 +201,38 @@ class Forecaster(Settings):
     ) -> tuple[Any, Any]:
         """Return the lower and upper ends of prediction intervals.
 
-        Split-conformal around the forecast: they assume that errors to come are like those of the
-        validation part. `backtest` and `evaluate` measure whether they are.
+        With ``intervals="quantile"`` the ends are quantiles that the network forecasts. Otherwise
+        the intervals are split-conformal, which assumes that future errors are distributed like the
+        errors on the validation part. `backtest` and `evaluate` measure the actual coverage.
 
         Parameters
         ----------
         steps : int, optional
-            At most the horizon, for whose steps alone errors are known.
+            Number of steps, at most the horizon, because errors are known for these steps only.
         level : float, optional
-            Nominal coverage; the forecaster's by default.
+            Nominal coverage in (0, 1); by default the forecaster's ``level``.
         future : as for `predict`
 
         Returns
         -------
-        low, high : as `predict`
+        low, high : in the type that `predict` returns
         """
         return self.fitted.predict_interval(steps, level, future)
 
     def apply(self, series: Any, *, past: Any = None, future: Any = None) -> Forecaster:
-        """Return this forecaster at the end of other values, trained as it is.
+        """Return a forecaster with the same trained networks at the end of other values.
 
         Parameters
         ----------
         series : as for `fit`
-            Newer values of the series, or another one; scaled as those that were trained on.
+            Newer values of the same series, or another series; they are scaled like the training
+            series.
         past, future : as for `fit`
 
         Returns
         -------
         Forecaster
-            A new one, whose `predict` goes on from these values.
+            A new forecaster, whose `predict` continues these values.
 
         Examples
         --------
@@ -240,13 +248,13 @@ class Forecaster(Settings):
     def evaluate(
         self, series: Any, *, past: Any = None, future: Any = None, stride: int = 1
     ) -> Backtest:
-        """Judge forecasts of values that came after those that were trained on.
+        """Score forecasts of values that follow the training series.
 
         Parameters
         ----------
         series : as for `fit`
-            The values trained on **and** those that came after, in one piece.
-        past, future : as for `fit`, for the whole
+            The complete series: the training values **and** the values after them.
+        past, future : as for `fit`, for all rows of the complete series
         stride : int
             Number of steps between two forecasts.
 
@@ -257,7 +265,7 @@ class Forecaster(Settings):
         panel, fitted = as_panel(series), self.fitted
         if panel.names != fitted.panel.names:
             names = ", ".join(fitted.panel.names)
-            raise ValueError(f"the series must be those of fit, {names}.")
+            raise ValueError(f"the series must have the names that fit was given, {names}.")
         return fitted.evaluate_rows(panel, past, future, fitted.rows, stride)
 
     def backtest(
@@ -272,19 +280,19 @@ class Forecaster(Settings):
     ) -> Backtest:
         """Train on the first part of a series and forecast the rest, from one origin after another.
 
-        This forecaster is left as it is; others are trained, with the settings that it was fitted
-        with, or, before any fit, with its own.
+        This forecaster is not changed. New ones are trained, with the settings of its last fit or,
+        before any fit, with its current settings.
 
         Parameters
         ----------
         series, past, future : as for `fit`
         start : float or int
-            The beginning of the rest: a share of the rows in (0, 1), or the number of a row.
+            The first row to forecast, as a fraction of the series (float) or as a row number (int).
         stride : int
             Number of steps between two origins.
         retrain : bool or int
-            If an integer, train again after that many origins on all that is known by then; True
-            is 1. If False, train once.
+            If an integer n, train again after every n origins on all values known by then; True
+            means 1. If False, train once.
 
         Returns
         -------
@@ -307,7 +315,7 @@ class Forecaster(Settings):
         return run(quiet, trained, panel, tables, starts, stride, int(retrain) or None)
 
     def save(self, path: str | Path) -> None:
-        """Write what was fitted to a safetensors file; not the optimizer and the backend.
+        """Write the fitted model to a safetensors file, without the optimiser and the backend.
 
         Parameters
         ----------
@@ -317,16 +325,16 @@ class Forecaster(Settings):
 
     @classmethod
     def load(cls, path: str | Path, backend: Backend | None = None) -> Forecaster:
-        """Read what `save` or ``rnn-xp train`` wrote, on any backend.
+        """Read a model that `save` or ``rnn-xp train`` wrote on any backend.
 
-        The result has all but `report_`, `results_` and `history_`.
+        The result lacks `report_`, `results_` and `history_`, which are not saved.
 
         Parameters
         ----------
         path : path
             The file, or the folder of a run, whose model.safetensors is read.
         backend : Backend, optional
-            `rnn_xp.get_backend` by default.
+            Backend of the parameters; by default `rnn_xp.get_backend` selects it.
 
         Returns
         -------
@@ -341,19 +349,19 @@ class Forecaster(Settings):
 
     @property
     def fitted(self) -> Fitted:
-        """The model that the last fit left, frozen."""
+        """The model of the last fit, which later changes of settings do not affect."""
         if not hasattr(self, "_fitted"):
             raise NotFittedError("this Forecaster is not fitted yet: call fit first.")
         return self._fitted
 
     @property
     def predictor_(self) -> Predictor:
-        """The network, and its parameters by seed."""
+        """The network, and the parameters for each seed."""
         return self.fitted.predictor
 
 
 def _with(fitted: Fitted) -> Forecaster:
-    """Return a forecaster of a fitted model."""
+    """Return a forecaster that holds a fitted model."""
     forecaster = Forecaster(**fitted.settings.get_params())
     forecaster._fitted = fitted
     return forecaster

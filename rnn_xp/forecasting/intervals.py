@@ -1,11 +1,12 @@
-"""Prediction intervals that learn from errors: split conformal and adaptive conformal inference.
+"""Prediction intervals from past errors: split conformal and adaptive conformal inference.
 
-Both put an interval of a radius around a forecast, of its own for each step of the horizon. The
-radius is a quantile of the absolute errors on windows that were not trained on.
+Both methods return an interval of some radius around a forecast, with a separate radius for each
+step of the horizon. The radius is a quantile of the absolute errors on windows that were not used
+in training.
 
-- split: that quantile, once and for all. Covers as promised if errors to come are like those seen.
-- adaptive: the quantile moves. Every miss asks for a higher one and every hit for a slightly lower
-  one, so that the share of misses comes right in the long run whatever the errors do [2]_.
+- split: the quantile is fixed. The coverage is as nominal if future errors are like past ones.
+- adaptive: the quantile moves. Every miss raises it and every hit lowers it slightly, so that the
+  fraction of misses approaches its nominal value in the long run, however errors change [2]_.
 
 References
 ----------
@@ -48,7 +49,7 @@ def check_level(level: float) -> None:
 
 
 def _rank(count: int, level: float) -> int:
-    """Return the rank, by size, of the error that is the radius; 20 * 0.9 must give 18."""
+    """Return the rank, by size, of the error to use as the radius; 20 * 0.9 must give 18."""
     return math.ceil((count + 1) * level - 1e-9)
 
 
@@ -58,7 +59,7 @@ def conformal_radii(errors: _Floats, level: float) -> _Floats:
     Parameters
     ----------
     errors : (n, steps)
-        Absolute errors on windows that were not trained on.
+        Absolute errors on windows that were not used in training.
     level : float
         Nominal coverage.
 
@@ -70,7 +71,7 @@ def conformal_radii(errors: _Floats, level: float) -> _Floats:
     Raises
     ------
     ValueError
-        If the errors are too few for this level.
+        If there are too few errors for this level.
 
     Examples
     --------
@@ -87,28 +88,28 @@ def conformal_radii(errors: _Floats, level: float) -> _Floats:
             f"windows or more, but there are {count}. Give more data, a larger validation share or "
             "a lower level."
         )
-    found: _Floats = np.sort(errors, axis=0)[rank - 1]
-    return found
+    radii: _Floats = np.sort(errors, axis=0)[rank - 1]
+    return radii
 
 
 def adaptive_radii(
     past: _Floats, errors: _Floats, level: float, *, stride: int = 1, rate: float = _RATE
 ) -> _Floats:
-    """Return radii for forecasts made one after the other, each from the errors known by then.
+    """Return radii for successive forecasts, each computed from the errors known by then.
 
-    The error of step j of a forecast is known j steps after it was made, and used from then on.
+    The error of step j of a forecast is known, and used, from j steps after the forecast on.
 
     Parameters
     ----------
     past : (n, steps)
         Absolute errors before the first forecast, as for `conformal_radii`.
     errors : (M, steps)
-        Absolute errors of the forecasts, in the order in which they were made.
+        Absolute errors of the forecasts, in the order of their origins.
     level : float
     stride : int
         Steps between two forecasts.
     rate : float
-        Step size of the level, gamma of Gibbs and Candes.
+        Step size by which the level is adapted, gamma in Gibbs and Candes.
 
     Returns
     -------
@@ -142,14 +143,14 @@ def interval_bounds(
     unit: float,
     stride: int,
 ) -> tuple[_Floats, _Floats] | None:
-    """Return the ends of the intervals of forecasts made one after the other.
+    """Return the ends of the intervals of successive forecasts.
 
     Parameters
     ----------
     kind : {"split", "adaptive", "quantile", None}
     level : float
     levels : (M, steps, Q)
-        Forecasts; of quantiles the lowest first.
+        Forecasts; with quantiles, from the lowest to the highest.
     truth : (M, steps)
     past : (n, steps)
         Absolute errors before the first forecast, in ``unit``.

@@ -1,4 +1,4 @@
-"""Scores of forecasts beside the baselines, and plain words about them."""
+"""Scores of forecasts in comparison with the baselines, and sentences about them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Score:
     """Errors of one forecast on the test part, in original units.
 
     ``skill`` is 1 - RMSE / RMSE of persistence; ``rmse_per_step`` has one value for each step of
-    the horizon. `rnn_xp.metrics` defines them. A score that is not defined is None, such as the
-    skill beside a persistence without error.
+    the horizon. `rnn_xp.metrics` defines the scores. An undefined score is None, such as the skill
+    if persistence has no error.
     """
 
     name: str
@@ -56,31 +56,33 @@ def compare(
     Parameters
     ----------
     truth : ndarray (N, horizon)
-        In original units.
+        True values, in original units.
     forecasts : mapping of str to ndarray (N, horizon)
-        In original units; must have ``"persistence"``, against which skill is measured.
+        Forecasts in original units. They must include ``"persistence"``, against which skill is
+        measured.
     train : ndarray (n,), or sequence of (int, ndarray (n,))
-        Training part, whose changes MASE is measured by. Of several series, whose rows follow each
-        other: the number of rows and the training part of each.
+        The training part, whose mean absolute change is the unit of MASE. If the rows belong to
+        several series, one after the other: the number of rows and the training part of each
+        series.
 
     Returns
     -------
     list of Score
-        In the order given.
+        One for each forecast, in the order of ``forecasts``.
     """
     reference, scores = forecasts["persistence"], []
     trains = [(len(truth), train)] if isinstance(train, np.ndarray) else train
     for name, forecast in forecasts.items():
-        found = measures(truth, forecast, reference, trains)
+        values = measures(truth, forecast, reference, trains)
         scores.append(
             Score(
                 name=name,
-                rmse=found["rmse"],
-                mae=found["mae"],
-                mase=found.get("mase"),
-                skill=found.get("skill"),
-                r2=found.get("r2"),
-                bias=found["bias"],
+                rmse=values["rmse"],
+                mae=values["mae"],
+                mase=values.get("mase"),
+                skill=values.get("skill"),
+                r2=values.get("r2"),
+                bias=values["bias"],
                 rmse_per_step=tuple(
                     metrics.rmse(truth[:, k], forecast[:, k]) for k in range(truth.shape[1])
                 ),
@@ -93,7 +95,7 @@ def measures(
     truth: _Floats, forecast: _Floats, persistence: _Floats, trains: Sequence[tuple[int, _Floats]],
     bounds: tuple[_Floats, ...] | None = None, level: float | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """Return all metrics of `rnn_xp.forecasting.metrics` that are defined for these."""
+    """Return all metrics of `rnn_xp.forecasting.metrics` that are defined for these values."""
     defined: dict[str, Callable[[], float]] = {
         "rmse": lambda: metrics.rmse(truth, forecast),
         "mae": lambda: metrics.mae(truth, forecast),
@@ -113,15 +115,15 @@ def measures(
                 0.5 * (metrics.pinball(truth, low, half) + metrics.pinball(truth, high, 1.0 - half))
             ),
         }
-    found = {}
+    values = {}
     for name, metric in defined.items():
         with contextlib.suppress(ValueError):  # such as smape of values that are not positive
-            found[name] = metric()
-    return found
+            values[name] = metric()
+    return values
 
 
 def _pooled_mase(truth: _Floats, forecast: _Floats, trains: Sequence[tuple[int, _Floats]]) -> float:
-    """Return the mean over all rows, each in the mean change of its own series."""
+    """Return the mean over all rows of the errors, each in units of its series' mean change."""
     total, first = 0.0, 0
     for rows, train in trains:
         part = slice(first, first + rows)
@@ -133,13 +135,14 @@ def _pooled_mase(truth: _Floats, forecast: _Floats, trains: Sequence[tuple[int, 
 def baseline_forecasts(
     levels: _Floats, train: int, origins: NDArray[np.intp], seq_length: int, steps: int
 ) -> dict[str, _Floats]:
-    """Return forecasts (M, steps) that any model must beat, from the values before each origin.
+    """Return baseline forecasts (M, steps), made from the values before each origin.
 
-    Fitted on the first ``train`` rows. The seasonal one is there if they suggest a period.
+    The baselines are fitted on the first ``train`` rows. The seasonal baseline is included if these
+    rows suggest a period.
     """
     windows = sliding_window_view(levels, seq_length)[origins - seq_length][:, :, None]
     seen = levels[:train]
-    found = {
+    forecasts = {
         "persistence": baselines.persistence(windows, steps),
         "drift": baselines.drift(windows, seen, steps),
         "mean": baselines.mean(seen, len(origins), steps),
@@ -147,17 +150,17 @@ def baseline_forecasts(
     if (period := baselines.suggest_period(seen)) is not None and period <= origins[0]:
         known = levels[: origins[-1] + steps]
         every = baselines.seasonal(known, int(origins[0]), period, steps)
-        found[f"seasonal({period})"] = every[origins - origins[0]]
+        forecasts[f"seasonal({period})"] = every[origins - origins[0]]
     if train >= seq_length + steps:
         x, y = make_windows(seen, seq_length, steps)
-        found[f"linear AR({seq_length})"] = baselines.fit_linear_ar(x, y).predict(windows)
-    return found
+        forecasts[f"linear AR({seq_length})"] = baselines.fit_linear_ar(x, y).predict(windows)
+    return forecasts
 
 
 def verdict(scores: list[Score]) -> str:
-    """Return plain words on how the last forecast compares with the baselines before it.
+    """Return a sentence that compares the last forecast with the baselines before it.
 
-    Within 2 % of RMSE counts as level.
+    An RMSE within 2 % of another counts as level with it.
     """
     *others, model = scores
     best = min(others, key=lambda score: score.rmse)
@@ -172,7 +175,7 @@ def verdict(scores: list[Score]) -> str:
 
 
 def score_table(scores: list[Score], unit: str = "") -> list[str]:
-    """Return lines of a table: RMSE and MAE in the unit of the series, MASE, and skill."""
+    """Return the lines of a table of RMSE and MAE (in the unit of the series), MASE and skill."""
     width = max(len(score.name) for score in scores)
     of_unit = f" {unit}" if unit else ""
     columns = [f"RMSE{of_unit}", f"MAE{of_unit}", "MASE", "skill"]
@@ -192,24 +195,24 @@ def score_table(scores: list[Score], unit: str = "") -> list[str]:
 
 
 def follows_last_value(name: str, forecast: _Floats, truth: _Floats, last: _Floats) -> str:
-    """Return a warning if a forecast is no more than the last value, one step late.
+    """Return a warning if a forecast merely repeats the last value, one step late.
 
-    It is if the forecast of the first step correlates more with the value that was known when it
-    was made than with the value that came: drawn over time it looks right, and runs behind.
+    This is the case if the forecast of the first step correlates more with the last known value
+    than with the true value. Such a forecast looks right in a plot over time, but lags behind.
 
     Parameters
     ----------
     name : str
         Name of the model, for the sentence.
     forecast, truth : ndarray (N, horizon)
-        In original units.
+        Values in original units.
     last : ndarray (N,)
-        The last value that was known when each forecast was made.
+        The last known value at the origin of each forecast.
 
     Returns
     -------
     str
-        A sentence, or nothing.
+        A sentence; empty if there is nothing to warn about.
     """
     first = forecast[:, 0]
     if min(np.ptp(first), np.ptp(last), np.ptp(truth[:, 0])) == 0.0:

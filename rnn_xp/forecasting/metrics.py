@@ -1,19 +1,19 @@
-"""Errors of a forecast. Truth and forecast have the same shape; nothing is broadcast.
+"""Errors of a forecast; truth and forecast have the same shape, and nothing is broadcast.
 
 With y the truth, f the forecast and means over all entries::
 
     rmse = sqrt(mean((y - f)**2))      mase = mae / mean(|train[t] - train[t-m]|)
     mae  = mean(|y - f|)               skill = 1 - rmse / rmse of a reference forecast
     bias = mean(f - y)                 r2 = 1 - sum((y - f)**2) / sum((y - mean(y))**2)
-    smape = 200 * mean(|y - f| / (|y| + |f|)), for positive y alone
-    pinball = mean(max(q * (y - f), (q - 1) * (y - f))), of a forecast f of the quantile q
+    smape = 200 * mean(|y - f| / (|y| + |f|)), for positive y only
+    pinball = mean(max(q * (y - f), (q - 1) * (y - f))), where f forecasts the quantile q
 
-and of an interval [low, high]::
+and for an interval [low, high]::
 
     coverage = mean(low <= y <= high)  width = mean(high - low)
 
-Several horizons are pooled: the mean runs over windows and steps alike. A metric takes the units
-of its arguments, so give them in original units.
+Several horizons are pooled: the mean runs over windows and steps alike. A metric has the units of
+its arguments, so pass them in original units.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _Float64: TypeAlias = NDArray[np.float64]
 
 
 def rmse(truth: ArrayLike, forecast: ArrayLike) -> float:
-    """Root mean squared error, sqrt(mean((truth - forecast)**2)).
+    """Return the root mean squared error, sqrt(mean((truth - forecast)**2)).
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def rmse(truth: ArrayLike, forecast: ArrayLike) -> float:
 
 
 def mae(truth: ArrayLike, forecast: ArrayLike) -> float:
-    """Mean absolute error, mean(abs(truth - forecast)).
+    """Return the mean absolute error, mean(abs(truth - forecast)).
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def mae(truth: ArrayLike, forecast: ArrayLike) -> float:
 
 
 def bias(truth: ArrayLike, forecast: ArrayLike) -> float:
-    """Mean error, mean(forecast - truth): positive when the forecast is too high.
+    """Return the mean error, mean(forecast - truth): positive when the forecast is too high.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def bias(truth: ArrayLike, forecast: ArrayLike) -> float:
 
 
 def mase(truth: ArrayLike, forecast: ArrayLike, train: ArrayLike, m: int = 1) -> float:
-    """Mean absolute scaled error, mae / mean(abs(train[t] - train[t - m])).
+    """Return the mean absolute scaled error, mae / mean(abs(train[t] - train[t - m])).
 
     The denominator is the one-step error of the (seasonal) naive forecast over the training part,
     so the naive forecast itself scores 1 only if the test part moves as much as the training part.
@@ -130,13 +130,13 @@ def mase(truth: ArrayLike, forecast: ArrayLike, train: ArrayLike, m: int = 1) ->
     Returns
     -------
     float
-        Without units.
+        The error, without units.
 
     Raises
     ------
     ValueError
-        As for `mae`; or if `train` is not a vector of more than `m` values, or it repeats with
-        period `m`, which leaves nothing to scale by.
+        As for `mae`; or if `train` is not a vector of more than `m` values, or if it repeats with
+        period `m`, so that the denominator is zero.
 
     References
     ----------
@@ -162,7 +162,7 @@ def mase(truth: ArrayLike, forecast: ArrayLike, train: ArrayLike, m: int = 1) ->
 
 
 def skill(truth: ArrayLike, forecast: ArrayLike, reference: ArrayLike) -> float:
-    """Skill score, 1 - rmse(truth, forecast) / rmse(truth, reference).
+    """Return the skill score, 1 - rmse(truth, forecast) / rmse(truth, reference).
 
     Parameters
     ----------
@@ -191,9 +191,9 @@ def skill(truth: ArrayLike, forecast: ArrayLike, reference: ArrayLike) -> float:
 
 
 def r2(truth: ArrayLike, forecast: ArrayLike) -> float:
-    """Coefficient of determination, 1 - SS_res / SS_tot, pooled over all entries.
+    """Return the coefficient of determination, 1 - SS_res / SS_tot, pooled over all entries.
 
-    Never report it alone: on a price series persistence scores 0.997 and is useless.
+    Never report it alone: on a price series, persistence reaches 0.997 and is useless.
 
     Parameters
     ----------
@@ -222,9 +222,13 @@ def r2(truth: ArrayLike, forecast: ArrayLike) -> float:
 
 
 def smape(truth: ArrayLike, forecast: ArrayLike) -> float:
-    """Symmetric mean absolute percentage error, 200 * mean(abs(y - f) / (abs(y) + abs(f))).
+    """Return the symmetric mean absolute percentage error, between 0 and 200.
 
-    Other definitions run from 0 to 1 or to 2; this one from 0 to 200.
+    ::
+
+        200 * mean(abs(truth - forecast) / (abs(truth) + abs(forecast)))
+
+    Other definitions range from 0 to 1 or to 2.
 
     Parameters
     ----------
@@ -239,8 +243,8 @@ def smape(truth: ArrayLike, forecast: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If the shapes differ, an entry is not finite, or a true value is not positive: near zero
-        a percentage means nothing.
+        If the shapes differ, an entry is not finite, or a true value is not positive, because
+        percentages of values near zero are meaningless.
 
     References
     ----------
@@ -261,14 +265,14 @@ def smape(truth: ArrayLike, forecast: ArrayLike) -> float:
 
 
 def pinball(truth: ArrayLike, forecast: ArrayLike, quantile: float) -> float:
-    """Pinball loss of a forecast of a quantile; half the mean absolute error for the median.
+    """Return the pinball loss of a quantile forecast; for the median it is half the MAE.
 
     Parameters
     ----------
     truth, forecast : arrays of one shape, usually (N, horizon)
         Finite real numbers in the same units.
     quantile : float
-        Quantile that is forecast, in (0, 1).
+        The forecast quantile, in (0, 1).
 
     Returns
     -------
@@ -296,7 +300,7 @@ def pinball(truth: ArrayLike, forecast: ArrayLike, quantile: float) -> float:
 
 
 def coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
-    """Share of the truth that lies in [low, high], ends included.
+    """Return the fraction of true values that lie in [low, high], ends included.
 
     Parameters
     ----------
@@ -306,7 +310,7 @@ def coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
     Returns
     -------
     float
-        Share in 0..1, to be compared with the nominal level of the interval.
+        A fraction in 0..1, to compare with the nominal level of the interval.
 
     Raises
     ------
@@ -325,7 +329,7 @@ def coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
 
 
 def width(low: ArrayLike, high: ArrayLike) -> float:
-    """Mean width of intervals [low, high].
+    """Return the mean width of intervals [low, high].
 
     Parameters
     ----------
@@ -358,7 +362,7 @@ def _check_interval(low: _Float64, high: _Float64) -> None:
 
 
 def _pair(truth: ArrayLike, forecast: ArrayLike) -> tuple[_Float64, _Float64]:
-    """Return both arguments as finite float64 arrays of one shape that is not empty."""
+    """Return both arguments as finite, non-empty float64 arrays of one shape."""
     y, f = (
         np.asarray(values).astype(np.float64, casting="same_kind", copy=False)
         for values in (truth, forecast)

@@ -1,6 +1,6 @@
-"""Reading of data: lists, arrays, pandas objects, one series or several.
+"""Read one or several series from lists, arrays or pandas objects.
 
-pandas is not imported unless something of it was given.
+pandas is not imported unless one of its objects is given.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Panel:
-    """One series or several, as vectors of float64 in which NaN means missing.
+    """One or several series, as float64 vectors in which NaN means missing.
 
     Attributes
     ----------
     kind : {"array", "series", "frame", "dict"}
-        Type of the data, in which predictions are returned.
+        Type of the given data, in which predictions are returned.
     names : tuple of str or int
-        As they were given.
+        Names of the series, as given.
     columns : tuple of ndarray (n,)
-        One vector for each name; only those of a dict may differ in length.
+        One vector for each name; lengths may differ for a dict only.
     indices : tuple
-        The pandas index of each series, or None.
+        The pandas index of each series; None for other data.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Panel:
     indices: tuple[Any, ...]
 
     def before(self, ends: Sequence[int]) -> Panel:
-        """Return the rows of each series before its end."""
+        """Return the rows of each series before the given end."""
         columns = tuple(c[:end] for c, end in zip(self.columns, ends, strict=True))
         indices = tuple(
             None if index is None else index[:end]
@@ -55,7 +55,7 @@ class Panel:
     def restore(self, values: Sequence[NDArray[Any]]) -> Any:
         """Return predictions (steps,) of each series in the type of the data.
 
-        pandas objects get the dates that follow, where the index has a frequency.
+        pandas objects are indexed by the dates that follow, if the index has a frequency.
         """
         if self.kind == "array":
             return values[0]
@@ -78,8 +78,9 @@ def as_panel(data: Any) -> Panel:
 
     Parameters
     ----------
-    data : list, array (n,), pandas Series or `rnn_xp.datasets.Series`; or several series: array
-        (n, S), pandas DataFrame, or mapping of names to any of the former
+    data : list, array (n,), pandas Series or `rnn_xp.datasets.Series`
+        The values of one series; or, for several series, an array (n, S), a pandas DataFrame, or a
+        mapping of names to any type of a single series.
 
     Returns
     -------
@@ -88,10 +89,10 @@ def as_panel(data: Any) -> Panel:
     Raises
     ------
     ValueError
-        If there is nothing, a value is infinite, a name is there twice, or dates are missing, not
-        in order or not unique.
+        If there are no values, a value is infinite, a name occurs twice, or dates are missing, not
+        in time order or not unique.
     TypeError
-        If the values are not real numbers, or the object has times or a mask that would be lost.
+        If the values are not real numbers, or if the object has times or a mask that would be lost.
 
     Examples
     --------
@@ -138,25 +139,26 @@ def _mapping(data: Mapping[Any, Any]) -> Panel:
 
 
 def _labels(labels: Iterable[Any]) -> tuple[Any, ...]:
-    """Return the names of series as they were given, each of them once.
+    """Return the names of series as given, and check that they are unique.
 
-    Names are compared as text, which is what a file keeps of them: 1 and "1" are one name.
+    Names are compared as text, because files store them as text: 1 and "1" are the same name.
     """
     labels = tuple(int(name) if hasattr(name, "__index__") else name for name in labels)
     text = [str(name) for name in labels]
     for name in text:
         if text.count(name) > 1:
-            raise ValueError(f"the name {name!r} is there twice; each series needs one of its own.")
+            raise ValueError(f"the name {name!r} is there twice; each series needs its own name.")
     return labels
 
 
 def refuse_foreign(data: Any, what: str) -> None:
-    """Refuse objects whose times or marks would be lost on the way to plain numbers.
+    """Refuse objects whose times or masks a conversion to plain numbers would lose.
 
     Raises
     ------
     TypeError
-        The message names the call that turns the object into something that is taken.
+        If the object is one of these. The message names the call that converts it to a supported
+        type.
     """
     kind = type(data)
     library = kind.__module__.partition(".")[0]
@@ -180,7 +182,7 @@ def refuse_foreign(data: Any, what: str) -> None:
 
 
 def _table(frame: Any) -> NDArray[Any]:
-    """Return the numbers of a DataFrame; a column of dates or text is no series."""
+    """Return the numbers of a DataFrame; columns of dates or text are refused."""
     for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
         column = frame[name]
         if dtype.kind in "Mm" or _reads_as_dates(column):
@@ -202,24 +204,26 @@ def _reads_as_dates(column: Any) -> bool:
 
 
 def as_rows(what: str, given: Any, names: Sequence[str], lengths: Sequence[int]) -> list[_Floats]:
-    """Read features (n, k) that go along with series.
+    """Read the features (n, k) of series.
 
     Parameters
     ----------
     what : str
         Name of the features, for messages.
-    given : array (n, k) or (n,), or DataFrame, for all series; or mapping of names to those
-    names, lengths : of the series
+    given : array (n, k) or (n,), DataFrame, or mapping of names to any of these
+        One table for all series, or a mapping with one for each series.
+    names, lengths : sequence
+        Name and number of rows of each series.
 
     Returns
     -------
     list of ndarray (n, k)
-        For each series.
+        The features of each series.
 
     Raises
     ------
     ValueError
-        If rows are missing or too many, a value is not finite, or k differs.
+        If there are too few or too many rows, a value is not finite, or k differs between series.
     """
     if isinstance(given, Mapping):
         if given.keys() != set(names):
@@ -303,14 +307,14 @@ def _index(index: Any) -> Any:
 
 
 def _spacing(index: Any) -> Spacing | None:
-    """Spacing of a DatetimeIndex in which dates may be missing; None for any other index."""
+    """Return the spacing of a DatetimeIndex, despite missing dates; None for any other index."""
     if not hasattr(index, "to_pydatetime") or not hasattr(index, "tz") or frequency_of(index):
         return None
     return find_spacing(index.to_pydatetime())
 
 
 def _following(index: Any, steps: int) -> Any:
-    """Return the index that follows; counted from 1 where there is no frequency."""
+    """Return the index that follows; without a frequency it counts from 1."""
     pandas = _pandas()
     if isinstance(index, pandas.PeriodIndex):
         return pandas.period_range(index[-1] + 1, periods=steps, freq=index.freq)
@@ -345,5 +349,5 @@ def frequency_of(index: Any) -> Any:
 
 
 def _pandas() -> Any:
-    """Return pandas, which the owner of an index has imported already."""
+    """Return pandas, which must have been imported if there is an index."""
     return importlib.import_module("pandas")

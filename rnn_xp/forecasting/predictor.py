@@ -51,7 +51,7 @@ class Predictor:
     def forecast(
         self, design: Design, windows: Windows, ahead: _Floats, steps: int
     ) -> NDArray[np.float64]:
-        """Forecast the steps after each window; beyond ``reach``, from earlier forecasts.
+        """Forecast the steps after each window; beyond ``reach``, forecasts are fed back in.
 
         Parameters
         ----------
@@ -70,13 +70,13 @@ class Predictor:
         """
         x, mask, reach = windows.x, windows.mask, self.reach
         z = np.empty((len(x), steps, self.quantiles))
-        done = at = 0
+        filled = at = 0
         while True:
             pred = self._networks(x, mask)
             until = min(at + reach, steps)
-            z[:, done:until] = pred[:, done - at : until - at]
-            done = until
-            if done == steps:
+            z[:, filled:until] = pred[:, filled - at : until - at]
+            filled = until
+            if filled == steps:
                 break
             to = min(at + reach, steps - reach)  # the last forecast ends with the last step
             new = z[:, at:to, self.quantiles // 2, None]
@@ -89,23 +89,23 @@ class Predictor:
         return np.stack(levels, axis=2)
 
     def from_rows(self, design: Design, origins: NDArray[np.intp], steps: int) -> _Floats:
-        """Forecast (M, steps, Q) from each of these rows, as if the series ended before it."""
+        """Return forecasts (M, steps, Q) from each row, as if the series ended just before it."""
         windows = design.windows(origins, self.seq_length, self.reach, design.future[:0])
         at = (origins - design.offset)[:, None] + np.arange(steps)
         return self.forecast(design, windows, design.future[at], steps)
 
     def _networks(self, x: _Floats, mask: NDArray[np.bool_]) -> _Floats:
-        """Return scaled forecasts (M, reach, Q), the mean over the networks."""
-        backend, found = self.backend, []
+        """Return scaled forecasts (M, reach, Q), averaged over the networks."""
+        backend, means = self.backend, []
         for start in range(0, len(x), _ROWS):
             rows = slice(start, start + _ROWS)
             inputs = backend.asarray(x[rows])
-            given: dict[str, Any] = {}
+            keywords: dict[str, Any] = {}
             if not mask[rows].all():
-                given["mask"] = backend.asarray(mask[rows])
+                keywords["mask"] = backend.asarray(mask[rows])
             preds = [
-                to_numpy(self.net.predict(params, inputs, **given)).astype(np.float64)
+                to_numpy(self.net.predict(params, inputs, **keywords)).astype(np.float64)
                 for params in self.networks
             ]
-            found.append(np.mean(preds, axis=0))
-        return np.concatenate(found).reshape(len(x), self.reach, self.quantiles)
+            means.append(np.mean(preds, axis=0))
+        return np.concatenate(means).reshape(len(x), self.reach, self.quantiles)

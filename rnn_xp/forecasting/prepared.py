@@ -1,8 +1,8 @@
-"""Series made ready for training: transformed, scaled, and cut into windows.
+"""Series prepared for training: transformed, scaled and cut into windows.
 
-The order is fixed because it keeps what is judged unseen: the row is found first from which
-forecasts are validated, the scaler is fitted on the rows before it alone, and windows are cut last,
-with a gap between the parts so that no value is in both.
+The order of the steps keeps the validation part unseen: the first row to validate on is determined
+first, the scaler is fitted on the rows before it only, and windows are cut last, with a gap between
+the two parts so that they have no value in common.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ __all__ = ["Prepared", "prepare"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a training needs.
+    """Everything that a training needs.
 
     Attributes
     ----------
     settings : Settings
-        Frozen, see `Settings.frozen`.
+        A frozen copy, see `Settings.frozen`.
     panel : Panel
         The series.
     designs : tuple of Design
         Each series, transformed and scaled.
     starts : tuple of int
-        The row of each series from which forecasts are validated; its length without validation.
+        The first row to validate on in each series; without validation, its number of rows.
     net : Network
     trained : Cut
         Windows to train on.
@@ -50,7 +50,7 @@ class Prepared:
 
 
 def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = None) -> Prepared:
-    """Check settings and data, and cut the windows.
+    """Check the settings and the data, and cut the windows.
 
     Parameters
     ----------

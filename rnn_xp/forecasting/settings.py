@@ -1,4 +1,4 @@
-"""The settings of a `Forecaster`, and which of them contradict each other or the data."""
+"""The settings of a `Forecaster`, and checks that they suit each other and the data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OF_THE_NETWORK = (
 
 @dataclass(eq=False)
 class Settings:
-    """Arguments of `rnn_xp.Forecaster`, which documents them."""
+    """The arguments of `rnn_xp.Forecaster`, which documents them."""
 
     seq_length: int = 10
     horizon: int = 1
@@ -67,12 +67,12 @@ class Settings:
     reset_after: bool = True
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the arguments of the constructor, as scikit-learn asks for them."""
+        """Return the arguments of the constructor, as scikit-learn requires."""
         names = (field.name for field in dataclasses.fields(self))
         return {name: getattr(self, name) for name in names}
 
     def set_params(self, **params: Any) -> Self:
-        """Change arguments of the constructor; a fitted model changes with the next fit alone."""
+        """Change arguments of the constructor; they take effect at the next fit."""
         if unknown := params.keys() - self.get_params().keys():
             raise ValueError(f"Forecaster has no parameter {sorted(unknown)[0]!r}.")
         for name, value in params.items():
@@ -80,12 +80,12 @@ class Settings:
         return self
 
     def frozen(self) -> Settings:
-        """Return a copy that later changes leave alone, NumPy's numbers as Python's."""
+        """Return an independent copy, with NumPy's numbers converted to Python's."""
         params = self.get_params().items()
         return Settings(**{n: v.item() if isinstance(v, np.generic) else v for n, v in params})
 
     def check(self) -> None:
-        """Check the settings by themselves.
+        """Check the settings without the data.
 
         Raises
         ------
@@ -135,7 +135,7 @@ class Settings:
 
     @property
     def reach(self) -> int:
-        """Steps that the network forecasts at once."""
+        """Number of steps that the network forecasts at once."""
         return self.horizon if self.strategy == "direct" else 1
 
     @property
@@ -150,7 +150,7 @@ class Settings:
         Parameters
         ----------
         inputs : int
-            I, number of values at each step: the series and its features.
+            Number of values at each step, I: the series and its features.
 
         Returns
         -------
@@ -172,12 +172,12 @@ def check_data(
     Returns
     -------
     past, future : list of ndarray (n, k)
-        Features of each series; k is 0 without any.
+        Features of each series; k is 0 if there are none.
 
     Raises
     ------
     ValueError
-        If values are missing or all alike, or features do not suit the strategy.
+        If values are missing or all equal, or features do not suit the strategy.
     """
     lengths = [len(column) for column in panel.columns]
     for name, column in zip(panel.names, panel.columns, strict=True):
@@ -199,8 +199,8 @@ def check_data(
         )
     if future is not None and settings.seq_length < settings.reach:
         raise ParameterError(
-            "future features need {0:name} >= {1:name}, so that a window has room for those of "
-            f"all steps; got {settings.seq_length} and {settings.reach}.",
+            "future features need {0:name} >= {1:name}, so that a window has room for the "
+            f"features of all steps; got {settings.seq_length} and {settings.reach}.",
             Argument("seq_length", settings.seq_length),
             Argument("horizon", settings.horizon),
         )
@@ -220,13 +220,13 @@ def check_ahead(
     -------
     steps : int
     future : list of ndarray (A, k)
-        Features of each series for the A steps to come.
+        Features of each series for the next A steps.
     """
     steps = settings.horizon if steps is None else whole("steps", steps, 1)
     rows = max(steps, settings.reach)
     width = design.future.shape[1]
     if (future is not None) != bool(width):
-        have = "was given future features: give those of the steps to come, future="
+        have = "was given future features: pass their values for the steps to forecast, future="
         raise ValueError(f"fit {have}." if width else "fit was given no future features.")
     if design.past.shape[1] and steps > settings.horizon:
         raise ValueError(

@@ -6,8 +6,8 @@
     diff     z[t] = v[t] - v[t-1]              v[t+j] = v[t] + z[t+1] + ... + z[t+j]
     logret   z[t] = log v[t] - log v[t-1]      v[t+j] = v[t] * exp(z[t+1] + ... + z[t+j])
 
-A network that saturates cannot follow a trend out of the range that it was trained on; the changes
-of a trend stay where they are.
+A saturating network cannot follow a trend beyond the range of its training data, but the changes of
+a trending series stay within their range.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _Floats = NDArray[np.float64]
 
 
 def to_target(kind: str, values: _Floats) -> _Floats:
-    """Turn a series (n,) into targets: (n,) for a level and otherwise (n - 1,).
+    """Turn a series (n,) into targets: (n,) for "level", otherwise (n - 1,).
 
     Raises
     ------
     ValueError
-        If the logarithm of a value does not exist.
+        If a value has no logarithm.
 
     Examples
     --------

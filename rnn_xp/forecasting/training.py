@@ -1,4 +1,4 @@
-"""Training of a forecaster's networks: what is trained on, and where training starts."""
+"""Training of a forecaster's networks: the windows, the optimiser and the start."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Floats = NDArray[np.float64]
 
 
 class Cut(NamedTuple):
-    """Windows x (N, T, I), where their values are known (N, T), and targets (N, reach)."""
+    """Windows x (N, T, I), a mask of their known values (N, T), and targets (N, reach)."""
 
     x: _Floats
     mask: NDArray[np.bool_]
@@ -47,9 +47,11 @@ def first_validated(
     Parameters
     ----------
     rows, seq_length, offset, horizon : int
-        Values of the series, T, rows that differencing takes away, and steps ahead.
+        Number of values of the series, T, number of rows that differencing removes, and number of
+        steps ahead.
     validation : float or None
-        Share of the windows to validate on; None for none, which gives ``rows``.
+        Fraction of the windows to validate on. If None, there is no validation and the result is
+        ``rows``.
 
     Returns
     -------
@@ -58,7 +60,7 @@ def first_validated(
     Raises
     ------
     ParameterError
-        If the series is too short, with the number of values that are missing.
+        If the series is too short; the message says how many more values are required.
 
     Examples
     --------
@@ -77,8 +79,8 @@ def first_validated(
             return None
         return windows - held_out + seq_length + offset if trained >= 2 else None
 
-    if (found := find(rows)) is not None:
-        return found
+    if (first := find(rows)) is not None:
+        return first
     needed = rows + 1
     while find(needed) is None:
         needed += 1
@@ -100,10 +102,10 @@ def cut(
     ----------
     design : Design
     first : int
-        Row at which the targets to validate on begin. Between the two parts lie
-        seq_length + horizon - 1 windows that would share values with both.
+        First row of the targets to validate on. The seq_length + horizon - 1 windows between the
+        two parts are left out, because they share values with both.
     seq_length, horizon, reach : int
-        T, steps ahead, and the steps that the network forecasts at once.
+        T, the number of steps ahead, and the number of steps that the network forecasts at once.
     validate : bool
         If False, all windows are trained on.
 
@@ -128,15 +130,15 @@ def cut(
 
 
 def joined(parts: Sequence[Cut]) -> Cut:
-    """Return the windows of all series as one."""
+    """Join the windows of all series."""
     return Cut(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def default_optimizer(settings: Settings, rows: int) -> Optimizer:
     """Return the optimiser for a number of windows.
 
-    L-BFGS for the full batch; Adam with a cosine schedule over all updates where losses have kinks
-    (quantiles) or noise (minibatches, dropout).
+    It is L-BFGS for the full batch, and Adam with a cosine schedule over all updates if the loss
+    has kinks (quantiles) or noise (minibatches, dropout).
     """
     batch = settings.batch_size or rows
     exact = batch >= rows and not (settings.dropout or settings.recurrent_dropout)
@@ -194,11 +196,11 @@ def _linear_start(
     net: Network, trained: Cut, quantiles: Sequence[float], seed: int, backend: Backend,
     comm: Comm | None,
 ) -> Params:  # fmt: skip
-    """Return parameters that make the network the linear autoregression of least squares.
+    """Return parameters with which the network equals the least-squares autoregression.
 
-    The readout of the cells starts at zero, so that they add nothing yet; their own weights are
-    drawn as always. Ranks take the numbers of the first: a solver's last digits may differ between
-    machines.
+    The readout of the cells starts at zero, so their output is zero at first; their other weights
+    are drawn as usual. All ranks use the numbers of the first rank, because the last digits of a
+    solver may differ between machines.
     """
     params = {name: to_numpy(p) for name, p in net.init(seed, backend).items()}
     model = fit_linear_ar(trained.x, trained.y)

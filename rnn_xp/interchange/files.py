@@ -1,14 +1,13 @@
 """safetensors files of weights in the layout of PyTorch or Keras.
 
-The files written here are ordinary safetensors files, which any reader opens::
+Files written by this module are ordinary safetensors files, for any reader::
 
     module.load_state_dict(safetensors.torch.load_file("torch.safetensors"))      # rnn, readout
     tensors = safetensors.numpy.load_file("keras.safetensors")
     model.set_weights([tensors[name] for name in sorted(tensors)])
 
-In addition they contain a digest of everything, the network and the order of the gates, so that
-`load` needs nothing but the file. Files from elsewhere have no digest: `read_foreign` reads them
-unverified.
+They also contain a digest of all content, the network and the order of the gates, so `load` needs
+only the file. Files from elsewhere have no digest: `read_foreign` reads them unverified.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _SCHEMA = 1
 
 
 class Weights(NamedTuple):
-    """Contents of a file written here: a network, its parameters, the layout and the remarks."""
+    """Contents of a file written by `save`: network, parameters, layout and remarks."""
 
     net: Network
     params: dict[str, Floats]
@@ -111,7 +110,7 @@ def load(path: str | Path) -> Weights:
     ------
     CheckpointError
         If anything is wrong with the file. A tensor that is missing, unknown, damaged or of the
-        wrong shape is named, and so is an order of gates that is not the layout's.
+        wrong shape is named, and so is an order of gates that differs from the layout's.
     OSError
         If the file cannot be opened or read.
     """
@@ -166,8 +165,8 @@ def read_foreign(path: str | Path, *, limit: int = 4 << 30) -> dict[str, NDArray
     Raises
     ------
     CheckpointError
-        If it is not a safetensors file, has a dtype that NumPy lacks, or was written here, so that
-        `load` can verify it.
+        If the file is not a safetensors file, has a dtype that NumPy lacks, or was written by
+        `save`, so that `load` can verify it.
     OSError
         If the file cannot be opened or read.
     """

@@ -58,8 +58,8 @@ def to_weights(net: Network, params: Mapping[str, Array]) -> list[Floats]:
     Returns
     -------
     list of ndarray
-        For ``set_weights`` of a ``Sequential`` of the recurrent layers and a ``Dense``, in the
-        order of `weight_names`.
+        The arrays for ``set_weights`` of a ``Sequential`` of the recurrent layers and a ``Dense``,
+        in the order of `weight_names`.
 
     Raises
     ------

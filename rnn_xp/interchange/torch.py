@@ -151,7 +151,7 @@ class Found(NamedTuple):
 
 
 def infer_network(state: Mapping[str, Any], **choices: Any) -> Found:
-    """Infer from names and shapes to which network a ``state_dict`` belongs.
+    """Infer the network to which a ``state_dict`` belongs, from names and shapes.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Pointwise mathematics and whole layers: the one place where speed may differ by library.
 
-`portable` is what everything runs on. Training computes whole layers in kernels of the library's
-own: on CuPy in `cupy`, and on NumPy in `numpy` or, where numba is installed and the precision is
-float32, in `numba`. The environment variable ``RNN_XP_KERNELS`` = numba | numpy | portable decides
-otherwise. They agree to rounding, not to the bit, so that a training records which one it used.
+`portable` runs on every library. Training computes whole layers in kernels for the library: on CuPy
+in `cupy`, and on NumPy in `numpy` or, if numba is installed and the precision is float32, in
+`numba`. The environment variable ``RNN_XP_KERNELS`` = numba | numpy | portable overrides this
+choice. The kernels agree to rounding, not to the bit, so a training records which it used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Kernels(NamedTuple):
     name : {"numba", "numpy", "cupy", "portable"}
         Module of this package.
     version : str
-        Version of the compiler that made them; empty if the library's own version says it all.
+        Version of the compiler that made them; empty if there is no separate compiler.
 
     Examples
     --------
@@ -48,7 +48,7 @@ class Kernels(NamedTuple):
 
 
 def make_workspace(backend: Backend) -> Workspace | None:
-    """Make a workspace for one thread, with the library's own kernels.
+    """Make a workspace for one thread, with the kernels for the library.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def make_workspace(backend: Backend) -> Workspace | None:
     Returns
     -------
     Workspace or None
-        None if the portable code computes.
+        The workspace; None if the portable code computes.
 
     Raises
     ------
@@ -78,8 +78,8 @@ def kernels_of(backend: Backend) -> Kernels:
     Parameters
     ----------
     backend : Backend
-        Only NumPy has a choice; for other libraries RNN_XP_KERNELS decides between their own
-        kernels, if any, and ``portable``.
+        The backend of the training. On NumPy there are several kernels; for other libraries
+        RNN_XP_KERNELS selects between their own kernels, if any, and ``portable``.
 
     Returns
     -------
@@ -88,8 +88,8 @@ def kernels_of(backend: Backend) -> Kernels:
     Raises
     ------
     BackendError
-        If RNN_XP_KERNELS names no kernels, or numba although it is not usable or the backend does
-        not compute in float32.
+        If RNN_XP_KERNELS has an unknown value, or names numba although numba is not usable or the
+        backend does not compute in float32.
 
     Examples
     --------
@@ -162,7 +162,7 @@ def pointwise(
 
 @functools.cache
 def _numba() -> tuple[str, str]:
-    """Return the version of numba and the reason why it is not usable; one of them is empty."""
+    """Return the version of numba and the reason why it is not usable, one of which is empty."""
     try:
         return str(importlib.import_module("numba").__version__), ""
     except ImportError as error:  # not installed, or not for this version of NumPy

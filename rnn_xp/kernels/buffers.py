@@ -1,4 +1,4 @@
-"""Named buffers that are used again and again; every workspace is built on them."""
+"""Named buffers that are reused; every workspace is built on them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """CuPy's own kernels: one matrix product and one elementwise kernel for each step of a layer.
 
-On a GPU this work is bound by the number of launches, of which the portable code needs one for
-each operation. Here the equations of `rnn_xp.cells` are written in C, a step forward and a step
-back in one kernel each::
+On a GPU the number of launches limits the speed, and the portable code needs one for each
+operation. Here the equations of `rnn_xp.cells` are written in C, with one kernel for a step forward
+and one for a step back::
 
     before the loop   Z = X @ w_xh.T                  all T*N rows
     step forward      A_t = h_{t-1} @ w_hh.T          then h_t, of A_t, Z_t and the biases
@@ -10,12 +10,13 @@ back in one kernel each::
     after the loop    dw_hh = dZ.T @ H   dw_xh = dZ.T @ X   db_h = 1 @ dZ   dX = dZ @ w_xh
 
 Matrices are two-dimensional and contiguous, since CuPy copies others on every call. Samples are in
-rows, and arrays of all steps, (T, N, .), are in the order in which the steps are done. They lie in
-a `Workspace`, so that nothing of their size is allocated again, and are used twice: the forward
-writes its gates over Z, and the backward its gradients over the gates.
+rows, and arrays of all steps, (T, N, .), are in the order in which the steps are done. They are
+kept in a `Workspace`, so that no array of their size is allocated again, and are used twice: the
+forward pass overwrites Z with the gates, and the backward pass overwrites the gates with their
+gradients.
 
-Results agree with the portable code to rounding. Kernels know nothing of masks, layer
-normalisation, recurrent dropout or given states; those stay with the portable code.
+Results agree with the portable code to rounding. Kernels do not support masks, layer normalisation,
+recurrent dropout or initial states; the portable code computes these.
 """
 
 from __future__ import annotations
@@ -54,14 +55,14 @@ class Workspace(Buffers):
         return hs.reshape(steps * rows, size)
 
     def sum_rows(self, a: Array) -> Array:
-        """Sum (M, K) over its rows, as a product: a reduction would occupy two multiprocessors."""
+        """Sum (M, K) over rows, as a product: a reduction would use two multiprocessors only."""
         rows = a.shape[0]
         if self._ones.size < rows:
             self._ones = cupy.ones(rows, dtype=self.dtype)
         return cupy.matmul(self._ones[:rows].reshape(1, rows), a).reshape(-1)
 
     def kernel(self, name: str | None) -> Kernel | None:
-        """Return the kernel of the name that a cell gives, or None if there is none."""
+        """Return the kernel with the name ``cell.kernel``; None if there is none."""
         return None if name is None else KERNELS.get(name)
 
 
@@ -72,13 +73,14 @@ class _Tape(NamedTuple):
     ----------
     x : Array (T*N, I)
     h : Array (T + 1, N, H)
-        The state before each step, zeros before the first; h_T is in the last.
+        The state before each step, zeros before the first; the last entry is h_T.
     z : Array (T, N, G*H)
         The gates; undefined for the simple cell.
     a : Array (1, N, G*H)
-        The recurrent product; of a GRU those of all steps, (T, N, 3H), with q in the last third.
+        The recurrent product; for a GRU the products of all steps, (T, N, 3H), with q in the last
+        third.
     c : Array (T + 1, N, H)
-        The LSTM's other state, like ``h``; of the others None.
+        The cell state of an LSTM, like ``h``; None for other cells.
     """
 
     x: Array
@@ -92,7 +94,7 @@ class _Tape(NamedTuple):
 
 
 class _Shares(NamedTuple):
-    """Arguments of a step back beside the tape; the flags say which gradients are to be added up.
+    """Further arguments of a step back; the flags say which gradients to add up.
 
     Attributes
     ----------
@@ -146,18 +148,18 @@ def _raw(names: str) -> str:
 
 
 class _Cell(abc.ABC):
-    """A layer over a sequence and its adjoint; subclasses add what a step computes."""
+    """A layer over a sequence and its adjoint; subclasses define the steps."""
 
     keeps_products: ClassVar[bool] = False
     has_c: ClassVar[bool] = False
 
     @abc.abstractmethod
     def step(self, s: int, tape: _Tape, params: Params) -> None:
-        """Compute step ``s`` from its products: write h and the arrays kept for the way back."""
+        """Compute step ``s`` from its products; write h and the arrays that the step back needs."""
 
     @abc.abstractmethod
     def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
-        """Write dZ of step ``s`` over its gates; return the recurrent product's gradient."""
+        """Overwrite the gates of step ``s`` with dZ; return the recurrent product's gradient."""
 
     def forward(
         self, params: Params, xs: Array, reverse: bool, workspace: Workspace, name: str
@@ -192,9 +194,9 @@ class _Cell(abc.ABC):
         size, last = h.shape[2], steps - 1
         dh, beside = (workspace.take(what, rows, size) for what in ("dh", "beside"))
         for s in range(last, -1, -1):
-            own = dhs[last - s if reverse else s]
-            read = own is not None
-            shares = _Shares(own if read else dh, int(read), dh, beside, int(s < last))
+            loss_dh = dhs[last - s if reverse else s]
+            read = loss_dh is not None
+            shares = _Shares(loss_dh if read else dh, int(read), dh, beside, int(s < last))
             da = self.step_back(s, tape, shares)
             if s:
                 cupy.matmul(da, params["w_hh"], out=dh)
@@ -206,7 +208,7 @@ class _Cell(abc.ABC):
         return grads, dx[::-1] if reverse else dx
 
     def collect(self, tape: _Tape, dz: Array, h: Array) -> Params:
-        """Return the weight gradients, each of them one product over T*N rows."""
+        """Return the weight gradients, each computed as one product over T*N rows."""
         return {
             "w_xh": cupy.matmul(dz.T, tape.x),
             "w_hh": cupy.matmul(dz.T, h),
@@ -236,16 +238,16 @@ class RNN(_Cell):
     def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
         """Write dz = dh * f'(z)."""
         h, dz = tape.h[s + 1], tape.z[s]
-        own, read, dh, _, through = shares
-        self._backward(h, own, dh, read, through, h.shape[1], dz, size=h.size)
+        loss_dh, read, dh, _, through = shares
+        self._backward(h, loss_dh, dh, read, through, h.shape[1], dz, size=h.size)
         return dz
 
 
 class GRU(_Cell):
     """The reset-after GRU, see `rnn_xp.cells.gru`; gates r, z (here u, for update), n.
 
-    The candidate's two products have different gradients, so those of the recurrent product are
-    written over it, da = [dp_r, dp_u, dq], beside dz = [dp_r, dp_u, dp_n].
+    The candidate's two products have different gradients. The gradient of the recurrent product
+    overwrites the product, da = [dp_r, dp_u, dq]; the other is dz = [dp_r, dp_u, dp_n].
     """
 
     keeps_products: ClassVar[bool] = True
@@ -269,7 +271,7 @@ class GRU(_Cell):
         """, came="dh[i] + beside[i]")  # fmt: skip
 
     def step(self, s: int, tape: _Tape, params: Params) -> None:
-        """r, u = sigmoid(...); q = a_n + b_n; n = tanh(z_n + r q); h = (1 - u) n + u h_{t-1}."""
+        """Compute r, u, q = a_n + b_n, n = tanh(z_n + r q) and h = (1 - u) n + u h_{t-1}."""
         h = tape.h[s + 1]
         self._forward(
             params["b_h"], params["b_hn"], tape.h[s], h.shape[1], tape.a[s], tape.z[s], h,
@@ -277,11 +279,11 @@ class GRU(_Cell):
         )  # fmt: skip
 
     def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
-        """The adjoint; dh u goes past the product."""
+        """Compute the adjoint, in which dh u bypasses the product."""
         before, da = tape.h[s], tape.a[s]
-        own, read, dh, beside, through = shares
+        loss_dh, read, dh, beside, through = shares
         self._backward(
-            before, own, dh, read, through, before.shape[1], da, tape.z[s], beside,
+            before, loss_dh, dh, read, through, before.shape[1], da, tape.z[s], beside,
             size=before.size,
         )  # fmt: skip
         return da
@@ -324,19 +326,19 @@ class LSTM(_Cell):
         """)  # fmt: skip
 
     def step(self, s: int, tape: _Tape, params: Params) -> None:
-        """i, f, o = sigmoid(...); g = tanh(...); c = f c_{t-1} + i g; h = o tanh(c)."""
+        """Compute the gates i, f, o and g, then c = f c_{t-1} + i g and h = o tanh(c)."""
         h, c = tape.h[s + 1], tape.c
         self._forward(
             tape.a[0], params["b_h"], c[s], h.shape[1], tape.z[s], c[s + 1], h, size=h.size
         )
 
     def step_back(self, s: int, tape: _Tape, shares: _Shares) -> Array:
-        """The adjoint; dc f goes past the product."""
+        """Compute the adjoint, in which dc f bypasses the product."""
         c, dz = tape.c, tape.z[s]
-        own, read, dh, beside, through = shares
+        loss_dh, read, dh, beside, through = shares
         before, after = c[s], c[s + 1]
         self._backward(
-            before, after, own, dh, read, through, after.shape[1], dz, beside, size=after.size
+            before, after, loss_dh, dh, read, through, after.shape[1], dz, beside, size=after.size
         )
         return dz
 

@@ -1,8 +1,8 @@
-"""An elementwise function of arrays as one CuPy kernel, written down by running it once.
+"""An elementwise function of arrays as one CuPy kernel, recorded by running it once.
 
-A function such as an optimiser's rule is a dozen operations, each a launch. Run on names in place
-of arrays it leaves a list of C statements instead; Python's own numbers become arguments, so that a
-rate that changes at every step needs no new kernel::
+A function such as an optimiser's rule consists of a dozen operations, each of which would be a
+launch. Run on names instead of arrays, it produces a list of C statements; Python numbers become
+arguments, so a rate that changes at every step needs no new kernel::
 
     m = 0.9 * m + 0.1 * g        const T t0 = s0 * x1;  const T t1 = s1 * x2;  const T t2 = t0 + t1;
 """
@@ -21,7 +21,7 @@ __all__ = ["run"]
 
 
 class _Program:
-    """The statements so far and the numbers in them; the function gets it as ``xp``."""
+    """The statements so far and their numbers; the function receives the program as ``xp``."""
 
     def __init__(self) -> None:
         self.statements: list[str] = []

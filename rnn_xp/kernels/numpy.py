@@ -1,18 +1,18 @@
-"""NumPy's own kernels: a layer over a whole sequence, computed into buffers that are used again.
+"""Kernels for NumPy: a layer over a whole sequence, computed in buffers that are reused.
 
-The portable code makes a new array of every result, and at the sizes of recurrent networks the
-memory for them, handed out and taken back page by page, costs more than the arithmetic. Here the
-equations of `rnn_xp.cells` run into a `Workspace`. What else differs:
+The portable code creates a new array for every result, and at the sizes of recurrent networks the
+allocation of memory, page by page, costs more than the arithmetic. Here the equations of
+`rnn_xp.cells` write to a `Workspace`. Further differences:
 
 - Samples are in columns, as books write it: z = W x. Each gate, (H, N), is then contiguous.
-- What enters a step is one array [h_{t-1}; 1; x_t], so that one product with [w_hh, b_h, w_xh]
+- The input of a step is one array [h_{t-1}; 1; x_t], so that one product with [w_hh, b_h, w_xh]
   gives z, and one product with dz gives all weight gradients of the step.
 - tanh(z) = 1 - 2 / (1 + exp(2 z)) and sigmoid(z) = 1 / (1 + exp(-z)), with the weights doubled
   and negated beforehand: NumPy's exp is about twice as fast as its tanh, in float64 more.
 - A sequence starts from zeros: the first step multiplies no h, and the last one back makes no dh.
 
-Results agree with the portable code to rounding. Kernels know nothing of masks, layer
-normalisation, recurrent dropout or given states; those stay with the portable code.
+Results agree with the portable code to rounding. Kernels do not support masks, layer normalisation,
+recurrent dropout or initial states; the portable code computes these.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Workspace(Buffers):
         return rows.reshape(-1, hs.shape[2])
 
     def kernel(self, name: str | None) -> Kernel | None:
-        """Return the kernel of the name that a cell gives, or None if there is none."""
+        """Return the kernel with the name ``cell.kernel``; None if there is none."""
         return None if name is None else KERNELS.get(name)
 
 
@@ -69,7 +69,7 @@ class _Tape(NamedTuple):
     Attributes
     ----------
     entering : ndarray (T + 1, H + 1 + I, N)
-        [h; 1; x] of each step, in the order in which the steps are done; h_T is in the last.
+        [h; 1; x] of each step, in the order of computation; h_T is in the last.
     kept : tuple of ndarray
         Further arrays of the kernel, in the same order.
     """
@@ -90,7 +90,7 @@ class RNN:
     def forward(
         self, params: _Params, xs: _Floats, reverse: bool, workspace: Workspace, name: str
     ) -> tuple[_Floats, tuple[_Floats, ...], _Tape]:
-        """h_t = f(w_hh h_{t-1} + b_h + w_xh x_t)."""
+        """Compute h_t = f(w_hh h_{t-1} + b_h + w_xh x_t)."""
         steps, _, _ = xs.shape
         size = params["w_hh"].shape[0]
         entering = _enter(xs, size, reverse, workspace, name)
@@ -108,7 +108,7 @@ class RNN:
     def backward(
         self, params: _Params, tape: _Tape, dhs: _Shares, *, wrt_input: bool
     ) -> tuple[_Params, _Floats | None]:
-        """With dz = dh * f'(z); dh_{t-1} = w_hh.T dz."""
+        """Compute dz = dh * f'(z); dh_{t-1} = w_hh.T dz."""
         back = _Back(params, tape, dhs, wrt_input)
         dz = tape.workspace.take("dz", back.size, back.rows)
         for s in back.steps():
@@ -129,14 +129,14 @@ class RNN:
 class GRU:
     """The reset-after GRU, see `rnn_xp.cells.gru`.
 
-    Beside the gates r and z, q = w_hn h_{t-1} + b_hn and the candidate's input p_n = w_xn x_t + b_n
-    are products of their own, of h and 1, and of 1 and x.
+    Apart from the gates r and z, there are two separate products: q = w_hn h_{t-1} + b_hn, and the
+    candidate's input p_n = w_xn x_t + b_n.
     """
 
     def forward(
         self, params: _Params, xs: _Floats, reverse: bool, workspace: Workspace, name: str
     ) -> tuple[_Floats, tuple[_Floats, ...], _Tape]:
-        """r, z = sigmoid(...); n = tanh(p_n + r q); h_t = n + z (h_{t-1} - n)."""
+        """Compute r, z = sigmoid(...); n = tanh(p_n + r q); h_t = n + z (h_{t-1} - n)."""
         steps, rows, _ = xs.shape
         size = params["w_hh"].shape[1]
         entering = _enter(xs, size, reverse, workspace, name)
@@ -166,7 +166,7 @@ class GRU:
     def backward(
         self, params: _Params, tape: _Tape, dhs: _Shares, *, wrt_input: bool
     ) -> tuple[_Params, _Floats | None]:
-        """The adjoint. Rows of d: dq, dp_r, dp_z are for h, and dp_r, dp_z, dp_n for x."""
+        """Compute the adjoint; rows dq, dp_r, dp_z of d are for h, and dp_r, dp_z, dp_n for x."""
         (gates,), entering = tape.kept, tape.entering
         back = _Back(params, tape, dhs, wrt_input)
         size, dh = back.size, back.dh
@@ -207,7 +207,7 @@ class LSTM:
     def forward(
         self, params: _Params, xs: _Floats, reverse: bool, workspace: Workspace, name: str
     ) -> tuple[_Floats, tuple[_Floats, ...], _Tape]:
-        """i, f, o = sigmoid(...); g = tanh(...); c_t = f c_{t-1} + i g; h_t = o tanh(c_t)."""
+        """Compute the gates i, f, o and g, then c_t = f c_{t-1} + i g and h_t = o tanh(c_t)."""
         steps, rows, _ = xs.shape
         size = params["w_hh"].shape[1]
         entering = _enter(xs, size, reverse, workspace, name)
@@ -238,7 +238,7 @@ class LSTM:
     def backward(
         self, params: _Params, tape: _Tape, dhs: _Shares, *, wrt_input: bool
     ) -> tuple[_Params, _Floats | None]:
-        """The adjoint; dc runs back beside dh."""
+        """Compute the adjoint, in which dc goes back alongside dh."""
         (gates, cells, tanh_cells), workspace = tape.kept, tape.workspace
         back = _Back(params, tape, dhs, wrt_input)
         size, dh = back.size, back.dh
@@ -306,11 +306,11 @@ class _Back:
         """Yield the steps in reverse order; before each, the loss's gradient is added to dh."""
         last = len(self.dhs) - 1
         for s in range(last, -1, -1):
-            own = self.dhs[last - s if self.reverse else s]
+            loss_dh = self.dhs[last - s if self.reverse else s]
             if s == last:
-                self.dh[...] = 0.0 if own is None else own.T
-            elif own is not None:
-                self.dh += own.T
+                self.dh[...] = 0.0 if loss_dh is None else loss_dh.T
+            elif loss_dh is not None:
+                self.dh += loss_dh.T
             yield s
 
     def finish(self, s: int, d: _Floats, d_x: _Floats | None = None) -> None:
@@ -342,12 +342,12 @@ class _Back:
         return {"w_hh": w_hh.copy(), "b_h": b_h[:, 0].copy(), "w_xh": w_xh.copy()}
 
     def dxs(self) -> _Floats | None:
-        """Return the gradient of the input (T, N, I), or None if it is not wanted."""
+        """Return the gradient of the input (T, N, I), or None if it is not needed."""
         return None if self.dx is None else self.dx.transpose(0, 2, 1)
 
 
 def _enter(xs: _Floats, size: int, reverse: bool, workspace: Workspace, name: str) -> _Floats:
-    """Lay out [h; 1; x] for all steps in the order of computation; h is still missing."""
+    """Lay out [h; 1; x] for all steps in the order of computation; h is filled in later."""
     steps, rows, inputs = xs.shape
     entering: _Floats = workspace.take(f"{name}entering", steps + 1, size + 1 + inputs, rows)
     entering[:steps, size] = 1.0
@@ -362,13 +362,13 @@ def _join(params: _Params) -> _Floats:
 
 
 def _product(w: _Floats, entered: _Floats, size: int, *, first: bool, out: _Floats) -> _Floats:
-    """Multiply the joined weights with what entered a step; h is zero before the first."""
+    """Multiply the joined weights by the input of a step; h is zero before the first."""
     skip = size if first else 0
     return np.matmul(w[:, skip:], entered[skip:], out=out)
 
 
 def _tanh_of_half(z: _Floats) -> None:
-    """Compute tanh(z / 2) in place, to three units in the last place of 1 however small it is."""
+    """Compute tanh(z / 2) in place, with an error of at most three units in the last place of 1."""
     _one_plus_exp(z)
     np.divide(-2.0, z, out=z)
     z += 1.0
@@ -381,7 +381,7 @@ def _sigmoid_of_negative(z: _Floats) -> None:
 
 
 def _one_plus_exp(z: _Floats) -> None:
-    """In place; it may be infinite, and what is divided by it is then 0."""
+    """Compute 1 + exp(z) in place; it may be infinite, and quotients by it are then 0."""
     with np.errstate(over="ignore"):
         np.exp(z, out=z)
     z += 1.0
@@ -390,7 +390,7 @@ def _one_plus_exp(z: _Floats) -> None:
 def _forwarded(
     size: int, more: tuple[_Floats, ...], tape: _Tape
 ) -> tuple[_Floats, tuple[_Floats, ...], _Tape]:
-    """Make what a forward returns, in rows and by time, of columns in the order of the steps."""
+    """Return the results of a forward pass by rows and time, from columns in step order."""
     hs = tape.entering[1:, :size]
     final = (hs[-1].T, *(field.T for field in more))
     return (hs[::-1] if tape.reverse else hs).transpose(0, 2, 1), final, tape

@@ -1,7 +1,7 @@
 """Kernels in pure Array API: activations with their adjoints, layer normalisation, sums of rows.
 
 Everything here also runs on complex arrays, because the gradient tests evaluate the forward pass
-at ``params + 1e-30j * direction``. Hence no comparison of ``z`` itself, only of ``real(z)``.
+at ``params + 1e-30j * direction``. Hence the code never compares ``z`` itself, only ``real(z)``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _tanh_back(dh: Array, h: Array, *, xp: Namespace) -> Array:
 
 
 def sigmoid(z: Array, *, xp: Namespace) -> Array:
-    """Logistic function 1 / (1 + exp(-z)), in the form that cannot overflow.
+    """Return the logistic function 1 / (1 + exp(-z)), in a form that cannot overflow.
 
     ::
 
@@ -119,7 +119,7 @@ def normalise(a: Array, *, eps: float = 1e-5, xp: Namespace) -> tuple[Array, Arr
     ----------
     a : Array (M, K)
     eps : float
-        Keeps a constant row finite.
+        Small number, added to the variance, that keeps a constant row finite.
     xp : Namespace
 
     Returns
@@ -146,7 +146,7 @@ def normalise(a: Array, *, eps: float = 1e-5, xp: Namespace) -> tuple[Array, Arr
 
 
 def normalise_back(dn: Array, n: Array, inv: Array, *, xp: Namespace) -> Array:
-    """Adjoint of `normalise`: what changes a row's mean or scale has no effect on n.
+    """Adjoint of `normalise`: changes of a row's mean or scale have no effect on n.
 
     ::
 
@@ -156,7 +156,7 @@ def normalise_back(dn: Array, n: Array, inv: Array, *, xp: Namespace) -> Array:
     ----------
     dn : Array (M, K)
     n, inv : Array
-        The normalised values and the inverse deviations that `normalise` returned.
+        Results of `normalise`.
     xp : Namespace
 
     Returns
@@ -170,9 +170,10 @@ def normalise_back(dn: Array, n: Array, inv: Array, *, xp: Namespace) -> Array:
 
 
 def sign(x: Array, *, xp: Namespace) -> Array:
-    """Sign of real numbers: -1, 0 or 1; a NaN stays one.
+    """Return the sign of real numbers: -1, 0 or 1; a NaN stays a NaN.
 
-    Not ``xp.sign``: for CuPy, array_api_compat writes the NaN by a mask, and the host waits.
+    ``xp.sign`` is not used, because for CuPy array_api_compat writes NaN by a mask, for which the
+    host waits.
 
     Examples
     --------
@@ -184,7 +185,7 @@ def sign(x: Array, *, xp: Namespace) -> Array:
 
 
 def sum_rows(a: Array, *, xp: Namespace) -> Array:
-    """Sum over axis 0 of a matrix, written as matrix products with a row of ones.
+    """Sum a matrix over axis 0, by matrix products with a row of ones.
 
     The gradient of a bias is the sum over all rows of ``dz``. As a product it takes the same fast
     path as the weight gradients on every library; a plain reduction over the first axis occupies

@@ -1,4 +1,4 @@
-"""Sizes of the blocks of rows that are computed at once on a device."""
+"""The number of rows that are worth computing at once on a device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CPU_STATES, _ACCELERATOR_STATES = 2**21, 2**27  # numbers in the hidden states 
 
 
 def on_accelerator(backend: Backend) -> bool:
-    """Return True if the device is one where launches and reads by the host are expensive."""
+    """Return True if launches and reads by the host are expensive on the device."""
     return backend.is_accelerator
 
 

@@ -74,8 +74,8 @@ def binary_cross_entropy(
         value = -sum(w * (target * log(p) + (1 - target) * log(1 - p))) / total
         dpred = w * (p - target) / total
 
-    Entry by entry. Parameters, results and errors are as for `mse`; ``pred`` are logits of any
-    size, and ``target`` lies between 0 and 1 in the floating dtype of ``pred``.
+    The loss is computed entry by entry. Parameters, results and errors are as for `mse`; ``pred``
+    are logits of any size, and ``target`` lies between 0 and 1 in the floating dtype of ``pred``.
 
     References
     ----------

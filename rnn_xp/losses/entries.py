@@ -44,7 +44,7 @@ def declare(
 
 
 def total_weight(target: Array, weight: Array | None = None) -> Any:
-    """Return the weight of all counted entries, by which a mean over them divides.
+    """Return the total weight of all counted entries, the divisor of a mean over them.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def enter(
 ) -> tuple[Namespace, Array, Array, Callable[[Array], Array]]:
     """Check the arguments of a loss, and hide the entries that have weight 0.
 
-    Every loss begins with this call, a loss of your own included.
+    Every loss starts with this call; a loss of your own should, too.
 
     Parameters
     ----------
@@ -129,15 +129,15 @@ def enter(
 def _check_shapes(
     name: str, pred: Array, target: Array, weight: Array | None, classes: bool
 ) -> None:
-    shape, given = tuple(pred.shape), tuple(target.shape)
+    shape, target_shape = tuple(pred.shape), tuple(target.shape)
     lead = shape[:-1]
-    if given != (lead if classes else shape):
+    if target_shape != (lead if classes else shape):
         rule, hint = "have the same shape", "one output give y[..., None]"
         if classes:
             rule = f"be logits and their classes, of shape {lead}"
             hint = "one-hot y give argmax(y, -1), for (N, 1) y[:, 0]"
         raise ValueError(
-            f"{name}: pred {shape} and target {given} must {rule}. Nothing is squeezed or "
+            f"{name}: pred {shape} and target {target_shape} must {rule}. Nothing is squeezed or "
             f"broadcast; for {hint}."
         )
     if classes and shape[-1] < 2:

@@ -2,8 +2,8 @@
 
 A loss may have two attributes, both False unless set: ``takes_classes``, if its targets are class
 indices without an axis O, and ``takes_logits``, if it applies softmax or sigmoid itself. The losses
-here set them with `rnn_xp.losses.declare`; a loss of your own does the same, or has them as class
-attributes.
+of this package set them with `rnn_xp.losses.declare`. A loss of your own may do the same, or define
+them as class attributes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOSSES: dict[str, Loss] = {
 
 
 def resolve_loss(loss: str | Loss, output_activation: str = "identity") -> Loss:
-    """Return the loss of a name; a loss itself is returned unchanged.
+    """Return the loss with the given name; a callable is returned unchanged.
 
     Parameters
     ----------
@@ -68,5 +68,5 @@ def takes_logits(loss: Loss) -> bool:
 
 
 def _declares(loss: Loss, name: str) -> bool:
-    """Return an attribute of a loss or, for a functools.partial of one, that of the loss."""
+    """Return an attribute of a loss, also through a functools.partial of the loss."""
     return bool(getattr(loss, name, getattr(getattr(loss, "func", None), name, False)))

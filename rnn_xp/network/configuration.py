@@ -26,7 +26,7 @@ _TOPOLOGIES = ("many_to_one", "many_to_many", "one_to_many")
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """Sizes and choices of a network; `rnn_xp.Network` documents them."""
+    """The sizes and choices of a network; `rnn_xp.Network` documents them."""
 
     cell: str = "rnn"
     input_size: int = 1
@@ -145,12 +145,12 @@ class Configuration:
 
     @property
     def read_function(self) -> Read:
-        """Read: how a sequence becomes a vector."""
+        """Function that reduces a sequence of states to a vector."""
         return _READS[self.read]
 
     @property
     def feed_function(self) -> Feed:
-        """Feed: how one input becomes a sequence, without feedback."""
+        """Function that expands one input to a sequence, without feedback."""
         feed = _FEEDS[self.feed]
         if feed is None:
             raise ValueError("the prediction is fed back: there is no feed of inputs")
@@ -158,7 +158,7 @@ class Configuration:
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        """Names, shapes and initial values of all parameters, in the order of their drawing."""
+        """Names, shapes and initial values of all parameters, in the order of the draws."""
         layers, width = self.layers, self.directions * self.hidden_size
         declared = {
             layers.prefix(layer, direction) + name: parameter

@@ -8,9 +8,10 @@
     3  y_t = h_t @ w_hy.T + b_y                   dh_t = dy_t @ w_hy
     4  pred_t = g(y_t)                            dy_t = dpred_t * g'(y_t)
 
-dpred_t has two parts, the loss's own and the one that comes back through step 1 of the next time
-step. So it is with h in any recurrent network; therefore layers and readout together are a cell
-whose state is (pred, states of the layers), and `rnn_xp.network.sequence` runs it like any other.
+dpred_t has two parts: the loss's own, and the part that comes back through step 1 of the next time
+step. The same is true of h in any recurrent network. Layers and readout together are therefore a
+cell whose state is (pred, states of the layers), and `rnn_xp.network.sequence` runs it like any
+other cell.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class FeedbackCache(NamedTuple):
 
 
 class FeedbackShare(NamedTuple):
-    """One step's share in the weight gradients: inputs and shares of the layers, and readout."""
+    """One step's share in the weight gradients: inputs and shares of the layers and the readout."""
 
     xs: tuple[Array, ...]
     layers: tuple[Any, ...]
@@ -96,11 +97,11 @@ class FeedbackCell:
         x, xs, states, caches = state.pred, [], [], []  # 1
         keeps = (None,) * len(self.layers.cells) if keep is None else keep
         for layer, cell in enumerate(self.layers.cells):  # 2
-            own, below, between = self._own(params, layer), x, projected[layer]
+            weights, below, between = self._own(params, layer), x, projected[layer]
             x = x if between is None else x * between
             xs.append(x)
             new, cache = cell.step(
-                own, cell.project(own, x, xp=xp), state.layers[layer], keeps[layer], xp=xp
+                weights, cell.project(weights, x, xp=xp), state.layers[layer], keeps[layer], xp=xp
             )
             states.append(new)
             caches.append(cache)
@@ -115,7 +116,7 @@ class FeedbackCell:
     ) -> tuple[FeedbackShare, FeedbackState]:
         """Back-propagate one step.
 
-        From the gradient of (pred_t, states_t) to the step's share and the gradient of
+        Given the gradient of (pred_t, states_t), return the step's share and the gradient of
         (pred_{t-1}, states_{t-1}).
         """
         dy = self.activation.backward(dstate.pred, cache.pred, xp=xp)  # 4
@@ -123,11 +124,11 @@ class FeedbackCell:
         shares: list[Any] = []
         dstates: list[State] = []
         for layer in range(len(self.layers.cells) - 1, -1, -1):  # 2
-            cell, own = self.layers.cells[layer], self._own(params, layer)
+            cell, weights = self.layers.cells[layer], self._own(params, layer)
             dnew = dstate.layers[layer]
             dnew = dnew._replace(h=dnew.h + dout)
-            share, dold = cell.step_back(own, dnew, cache.caches[layer], xp=xp)
-            dx = cell.input_back(own, cache.xs[layer], share, xp=xp)
+            share, dold = cell.step_back(weights, dnew, cache.caches[layer], xp=xp)
+            dx = cell.input_back(weights, cache.xs[layer], share, xp=xp)
             between = cache.between[layer]
             dx = dx if between is None else dx * between
             dout = dx + dout if self.layers.residual and layer else dx
@@ -143,11 +144,11 @@ class FeedbackCell:
             "readout.b_y": sum_rows(share.dy, xp=xp),
         }
         for layer, cell in enumerate(self.layers.cells):
-            own = cell.collect(
+            layer_grads = cell.collect(
                 self._own(params, layer), share.xs[layer], share.layers[layer], xp=xp
             )
             prefix = self.layers.prefix(layer, 0)
-            grads |= {prefix + name: grad for name, grad in own.items()}
+            grads |= {prefix + name: grad for name, grad in layer_grads.items()}
         return grads
 
     def _own(self, params: Params, layer: int) -> Params:

@@ -1,7 +1,7 @@
 """Gradients of a network: the methods of `rnn_xp.Network` that go backwards.
 
-All of them are one forward pass, one loss (or what the caller gives in its place) and one backward
-pass of `rnn_xp.network.pipeline`; they differ in what they return.
+Each method runs one forward pass, one loss (or a gradient that the caller gives instead) and one
+backward pass of `rnn_xp.network.pipeline`; the methods differ in what they return.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Gradients"]
 
 @dataclass(frozen=True, kw_only=True)
 class Gradients(Configuration):
-    """A network's methods that go backwards; `rnn_xp.Network` describes their arguments."""
+    """The methods of a network that go backwards; `rnn_xp.Network` documents their arguments."""
 
     def vjp(
         self,
@@ -205,8 +205,8 @@ class Gradients(Configuration):
         Returns
         -------
         Params
-            Terms with a leading time axis T, whose sum over it is the gradient. Where the
-            sequence is read once, the readout's term belongs to the last step.
+            Terms with a leading time axis T, whose sum over it is the gradient. If the sequence is
+            read once, the readout's term belongs to the last step.
 
         Examples
         --------

@@ -60,7 +60,7 @@ def orthogonal(rng: np.random.Generator, shape: tuple[int, int]) -> _FloatArray:
     ----------
     rng : numpy.random.Generator
     shape : (int, int)
-        Two equal numbers.
+        Numbers of rows and columns, which are equal.
 
     Returns
     -------
@@ -89,9 +89,9 @@ def initial_weights(parameters: Mapping[str, Parameter], seed: int) -> dict[str,
     Parameters
     ----------
     parameters : mapping of str to Parameter
-        Such as `rnn_xp.Network.parameters`: each says its shape and how it starts.
+        Shapes and kinds of initial values, such as `rnn_xp.Network.parameters`.
     seed : int
-        Non-negative. Equal seeds give equal numbers.
+        Seed >= 0. Equal seeds give equal numbers.
 
     Returns
     -------

@@ -24,7 +24,7 @@ __all__ = ["Layers", "Noise", "StackBackward", "StackPass", "as_one", "layer_par
 
 
 class Noise(NamedTuple):
-    """Masks of dropout, entries 0 or 1 / (1 - rate); None where there is none.
+    """Masks of dropout, whose entries are 0 or 1 / (1 - rate); None means no dropout.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class Layers:
     Parameters
     ----------
     cells : tuple of L cells
-        One for each layer, used by both directions.
+        One cell for each layer, used in both directions.
     directions : {1, 2}
     hidden_size : int
     residual : bool
@@ -144,8 +144,8 @@ class Layers:
         schedule : Schedule
         noise : Noise
         workspace : Workspace, optional
-            Only if the states are zeros and the schedule is straight. Layers with a kernel use it;
-            results then live in the workspace and are overwritten by the next pass.
+            Allowed only if the states are zeros and the schedule is straight. Layers with a kernel
+            use it; their results then live in the workspace and are overwritten by the next pass.
         tape : bool
             If False, nothing is kept for a backward pass.
         xp : Namespace
@@ -166,7 +166,7 @@ class Layers:
             tapes, schedules, kernels, outs = [], [], [], []
             for direction in range(self.directions):
                 prefix = self.prefix(layer, direction)
-                own = layer_params(params, prefix)
+                weights = layer_params(params, prefix)
                 at = layer * self.directions + direction
                 turned = schedule._replace(reverse=bool(direction))
                 kernel = None
@@ -175,12 +175,14 @@ class Layers:
                 hs: Any
                 passed: Any
                 if kernel is not None:
-                    hs, final, passed = kernel.forward(own, xs, turned.reverse, workspace, prefix)
+                    hs, final, passed = kernel.forward(
+                        weights, xs, turned.reverse, workspace, prefix
+                    )
                     finals.append(final)
                 else:
-                    projected = sequence.project(cell, own, xs, xp=xp)
+                    projected = sequence.project(cell, weights, xs, xp=xp)
                     passed = sequence.run(
-                        cell, own, projected, states(at), turned, noise.recurrent[at],
+                        cell, weights, projected, states(at), turned, noise.recurrent[at],
                         tape=tape, xp=xp,
                     )  # fmt: skip
                     finals.append(passed.states[turned.order(len(passed.states))[-1]])
@@ -198,7 +200,7 @@ class Layers:
     def backprop(
         self,
         params: Params,
-        done: StackPass,
+        forward: StackPass,
         douts: list[list[Array | None]],
         dfinals: Callable[[int], State],
         noise: Noise,
@@ -213,7 +215,7 @@ class Layers:
         Parameters
         ----------
         params, noise : as given to `run`
-        done : StackPass
+        forward : StackPass
             From the matching `run`.
         douts : list of D lists of T arrays (N, H) or None
             Gradient of the outputs; None at steps that are not read.
@@ -237,30 +239,30 @@ class Layers:
         flows: list[list[Array]] = [[]] * count
         dxs = None
         for layer in range(len(self.cells) - 1, -1, -1):
-            cell, mine = self.cells[layer], done.layers[layer]
+            cell, mine = self.cells[layer], forward.layers[layer]
             dxs = None
             for direction in range(self.directions):
                 prefix = self.prefix(layer, direction)
-                own = layer_params(params, prefix)
+                weights = layer_params(params, prefix)
                 at = layer * self.directions + direction
                 dx = None
                 if (kernel := mine.kernels[direction]) is not None:
                     made, dx = kernel.backward(
-                        own, mine.tapes[direction], douts[direction], wrt_input=bool(layer)
+                        weights, mine.tapes[direction], douts[direction], wrt_input=bool(layer)
                     )
                 else:
                     shares, dinitials[at], flows[at] = sequence.backprop(
-                        cell, own, mine.tapes[direction], douts[direction], dfinals(at),
+                        cell, weights, mine.tapes[direction], douts[direction], dfinals(at),
                         mine.schedules[direction], flow=flow, xp=xp,
                     )  # fmt: skip
                     rows = sequence.stack_rows(shares, xp=xp)
                     if per_step:
-                        made = sequence.collect_per_step(cell, own, mine.xs, shares, xp=xp)
+                        made = sequence.collect_per_step(cell, weights, mine.xs, shares, xp=xp)
                     else:
                         del shares  # so that its memory can be used again
-                        made = sequence.collect(cell, own, mine.xs, rows, xp=xp)
+                        made = sequence.collect(cell, weights, mine.xs, rows, xp=xp)
                     if layer or wrt_input:
-                        dx = sequence.input_back(cell, own, mine.xs, rows, xp=xp)
+                        dx = sequence.input_back(cell, weights, mine.xs, rows, xp=xp)
                 grads |= {prefix + name: grad for name, grad in made.items()}
                 if dx is not None:
                     dxs = dx if dxs is None else dxs + dx

@@ -64,10 +64,11 @@ class PassGrads(NamedTuple):
     ----------
     grads : Params
     dx : Array or None
-        Shape of the network's x.
+        Gradient of x, with the shape of x.
     dstate : list of L*D states
     flows : list of lists of T arrays
-        On request, dL/dh_t (N, H) for each layer and direction; with feedback one list, dL/dpred_t.
+        If requested, dL/dh_t (N, H) for each layer and direction; with feedback there is one list,
+        dL/dpred_t.
     """
 
     grads: Params

@@ -85,7 +85,7 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
 def run_back(
     net: Configuration,
     params: Params,
-    done: Pass,
+    forward: Pass,
     dpred: Array,
     dstate: State | None,
     *,
@@ -98,7 +98,7 @@ def run_back(
     Parameters
     ----------
     net, params : as given to `run`
-    done : Pass
+    forward : Pass
         From the matching `run`.
     dpred : Array
         Gradient of the loss with respect to `prediction`.
@@ -111,37 +111,37 @@ def run_back(
     flow : bool
         If True, dL/dh_t of every step is returned.
     """
-    xp, steps = done.xp, done.steps
+    xp, steps = forward.xp, forward.steps
     dout = dpred if len(dpred.shape) == 2 else _rows(xp.permute_dims(dpred, (1, 0, 2)), xp=xp)
-    dfinals = _split_state(net, done, dstate)
-    if isinstance(done, FeedbackPass):
-        return _feedback_back(net, params, done, dout, dfinals, per_step=per_step, flow=flow)
-    dy = net.output_function.backward(dout, done.out, xp=xp)
-    w_hy, workspace = params["readout.w_hy"], done.workspace
+    dfinals = _split_state(net, forward, dstate)
+    if isinstance(forward, FeedbackPass):
+        return _feedback_back(net, params, forward, dout, dfinals, per_step=per_step, flow=flow)
+    dy = net.output_function.backward(dout, forward.out, xp=xp)
+    w_hy, workspace = params["readout.w_hy"], forward.workspace
     dh = xp.matmul(dy, w_hy) if workspace is None else workspace.matmul("readout", dy, w_hy)
     douts: list[list[Array | None]] = []
     for direction in range(net.directions):
         part = dh[:, direction * net.hidden_size : (direction + 1) * net.hidden_size]
         if net.topology == "many_to_one":
-            douts.append(net.read_function.backward(part, steps, done.read[direction], xp=xp))
+            douts.append(net.read_function.backward(part, steps, forward.read[direction], xp=xp))
         else:
             by_step = xp.reshape(part, (steps, -1, net.hidden_size))
             douts.append([by_step[t, ...] for t in range(steps)])
 
     back = net.layers.backprop(
         params,
-        done.stack,
+        forward.stack,
         douts,
         dfinals,
-        done.noise,
+        forward.noise,
         per_step=per_step,
         wrt_input=wrt_input,
         flow=flow,
         xp=xp,
     )
-    grads = back.grads | _readout_grads(done, dy, per_step=per_step)
-    if done.window is not None:
-        dw_xy = xp.matmul(xp.matrix_transpose(dy), done.window)
+    grads = back.grads | _readout_grads(forward, dy, per_step=per_step)
+    if forward.window is not None:
+        dw_xy = xp.matmul(xp.matrix_transpose(dy), forward.window)
         if per_step:
             dw_xy = last_steps_terms(dw_xy, steps, net.input_size, xp=xp)
         grads["readout.w_xy"] = dw_xy
@@ -149,42 +149,44 @@ def run_back(
     if back.dxs is not None:
         one_to_many = net.topology == "one_to_many"
         dxs = net.feed_function.backward(back.dxs, xp=xp) if one_to_many else back.dxs
-        if done.window is not None:
+        if forward.window is not None:
             dwindow = xp.matmul(dy, params["readout.w_xy"])
-            dxs = dxs + last_steps_back(dwindow, steps, net.input_size, done.schedule.mask, xp=xp)
+            dxs = dxs + last_steps_back(
+                dwindow, steps, net.input_size, forward.schedule.mask, xp=xp
+            )
         dx = xp.permute_dims(dxs, (1, 0, 2))
     return PassGrads({name: grads[name] for name in net.shapes}, dx, back.dinitials, back.flows)
 
 
-def prediction(net: Configuration, done: Pass) -> Array:
+def prediction(net: Configuration, forward: Pass) -> Array:
     """Return the prediction of a pass: (N, O), or (N, T, O) if every step is read."""
     if net.topology == "many_to_one":
-        return done.out
-    by_step = done.xp.reshape(done.out, (done.steps, -1, net.output_size))
-    return done.xp.permute_dims(by_step, (1, 0, 2))
+        return forward.out
+    by_step = forward.xp.reshape(forward.out, (forward.steps, -1, net.output_size))
+    return forward.xp.permute_dims(by_step, (1, 0, 2))
 
 
-def final_state(net: Configuration, done: Pass) -> State:
+def final_state(net: Configuration, forward: Pass) -> State:
     """Return the state after the last step, each field (L*D, N, H)."""
-    if isinstance(done, FeedbackPass):
-        return join_states(net, done.tape.states[-1].layers, xp=done.xp)
-    return join_states(net, done.stack.finals, xp=done.xp)
+    if isinstance(forward, FeedbackPass):
+        return join_states(net, forward.tape.states[-1].layers, xp=forward.xp)
+    return join_states(net, forward.stack.finals, xp=forward.xp)
 
 
-def carry_at(net: Configuration, done: Pass, step: int) -> Carry:
+def carry_at(net: Configuration, forward: Pass, step: int) -> Carry:
     """Return the start of a segment that begins after ``step`` >= 0 steps of this pass."""
 
     def after(tape: Tape) -> State:
         return tape.states[step - 1] if step else tape.initial
 
-    if isinstance(done, FeedbackPass):
-        state = after(done.tape)
-        return Carry(join_states(net, state.layers, xp=done.xp), state.pred[:, None, :])
+    if isinstance(forward, FeedbackPass):
+        state = after(forward.tape)
+        return Carry(join_states(net, state.layers, xp=forward.xp), state.pred[:, None, :])
     x = None
     if net.topology == "one_to_many":
-        x = done.xp.zeros_like(done.x) if step and net.feed == "zeros" else done.x
-    states = [after(layer.tapes[0]) for layer in done.stack.layers]
-    return Carry(join_states(net, states, xp=done.xp), x)
+        x = forward.xp.zeros_like(forward.x) if step and net.feed == "zeros" else forward.x
+    states = [after(layer.tapes[0]) for layer in forward.stack.layers]
+    return Carry(join_states(net, states, xp=forward.xp), x)
 
 
 def join_states(net: Configuration, states: Any, *, xp: Namespace) -> State:
@@ -195,9 +197,9 @@ def join_states(net: Configuration, states: Any, *, xp: Namespace) -> State:
 def loss_weight(
     net: Configuration, x: Array, y: Array, sample_weight: Array | None, options: Options
 ) -> Array | None:
-    """Return the weight of each entry of the loss: `sample_weight`, and 0 at masked steps.
+    """Return the weight of each entry of the loss: `sample_weight`, or 0 at masked steps.
 
-    If a sequence is read once, its steps are not entries of the loss, so that no mask applies.
+    If a sequence is read once, its steps are not entries of the loss, so no mask applies.
     """
     if net.topology == "many_to_one":
         return sample_weight
@@ -240,20 +242,20 @@ def _run_feedback(
 def _feedback_back(
     net: Configuration,
     params: Params,
-    done: FeedbackPass,
+    forward: FeedbackPass,
     dout: Array,
     dfinals: Callable[[int], State],
     *,
     per_step: bool,
     flow: bool,
 ) -> PassGrads:
-    xp, cell, steps = done.xp, net.make_feedback(), done.steps
-    by_step = done.xp.reshape(dout, (steps, -1, net.output_size))
+    xp, cell, steps = forward.xp, net.make_feedback(), forward.steps
+    by_step = forward.xp.reshape(dout, (steps, -1, net.output_size))
     dlayers = tuple(dfinals(i) for i in range(net.num_layers))
     dlast = FeedbackState(xp.zeros_like(by_step[0, ...]), dlayers)
     dpreds = [by_step[t, ...] for t in range(steps)]
     back = sequence.backprop(
-        cell, params, done.tape, dpreds, dlast, done.schedule, flow=flow, xp=xp
+        cell, params, forward.tape, dpreds, dlast, forward.schedule, flow=flow, xp=xp
     )
     if per_step:
         terms = [cell.collect(params, share, xp=xp) for share in back.shares]
@@ -267,9 +269,9 @@ def _feedback_back(
     )
 
 
-def _readout_grads(done: LayersPass, dy: Array, *, per_step: bool) -> Params:
-    """Return the gradients of the readout; per step, a single read counts as the last step's."""
-    xp, steps = done.xp, done.steps
+def _readout_grads(forward: LayersPass, dy: Array, *, per_step: bool) -> Params:
+    """Return the readout's gradients; per step, a single read belongs to the last step."""
+    xp, steps = forward.xp, forward.steps
 
     def product(dy: Array, h: Array) -> Params:
         return {
@@ -278,14 +280,14 @@ def _readout_grads(done: LayersPass, dy: Array, *, per_step: bool) -> Params:
         }
 
     if not per_step:
-        return product(dy, done.h)
-    if done.read:
-        grads = product(dy, done.h)
+        return product(dy, forward.h)
+    if forward.read:
+        grads = product(dy, forward.h)
         return {
             name: xp.stack([xp.zeros_like(grad)] * (steps - 1) + [grad])
             for name, grad in grads.items()
         }
-    dys, hs = (xp.reshape(a, (steps, -1, a.shape[1])) for a in (dy, done.h))
+    dys, hs = (xp.reshape(a, (steps, -1, a.shape[1])) for a in (dy, forward.h))
     terms = [product(dys[t, ...], hs[t, ...]) for t in range(steps)]
     return {name: xp.stack([term[name] for term in terms]) for name in terms[0]}
 
@@ -303,7 +305,7 @@ def _by_time(mask: Array | None, *, xp: Namespace) -> Array | None:
 def _initial_states(
     net: Configuration, x: Array, state: State | None, *, xp: Namespace
 ) -> Callable[[int], State]:
-    """Return a function of layer and direction to the initial state; zeros are made on demand."""
+    """Return a function from layer and direction to the initial state, by default zeros."""
     if state is not None:
         return lambda i: net.state_type(*(field[i, ...] for field in state))
 
@@ -315,12 +317,14 @@ def _initial_states(
     return lambda i: cells[i // directions].initial_state(zeros())
 
 
-def _split_state(net: Configuration, done: Pass, dstate: State | None) -> Callable[[int], State]:
-    """Return a function of layer and direction to the gradient of the final state, 0 by default."""
+def _split_state(net: Configuration, forward: Pass, dstate: State | None) -> Callable[[int], State]:
+    """Return a function from layer and direction to the gradient of the final state, or zeros."""
     if dstate is not None:
         return lambda i: net.state_type(*(field[i, ...] for field in dstate))
-    finals = done.tape.initial.layers if isinstance(done, FeedbackPass) else done.stack.finals
-    return lambda i: sequence.map_state(done.xp.zeros_like, finals[i])
+    finals = (
+        forward.tape.initial.layers if isinstance(forward, FeedbackPass) else forward.stack.finals
+    )
+    return lambda i: sequence.map_state(forward.xp.zeros_like, finals[i])
 
 
 def _draw(net: Configuration, x: Array, steps: int, rng: Any, *, xp: Namespace) -> Noise:

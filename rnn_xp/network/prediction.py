@@ -38,15 +38,16 @@ def predict(
     x : Array (N, T, I), or (N, 1, I) for one_to_many
         N may be 0.
     options : Options
-        Its workspace is ignored; one is made here where the library has kernels.
+        Optional arguments; their workspace is ignored, and one is made here if the library has
+        kernels.
     block_rows : int, optional
-        Rows of a block; see `rnn_xp.kernels.rows` for the default.
+        Number of rows of a block; see `rnn_xp.kernels.rows` for the default.
     xp : Namespace
 
     Returns
     -------
-    Array (N, O), or (N, T, O) where every step is read
-        It shares no memory with a workspace.
+    Array (N, O), or (N, T, O) if every step is read
+        The predictions, which share no memory with a workspace.
 
     Raises
     ------

@@ -9,9 +9,9 @@ knows time and nothing of what a step computes.
     backprop:  step_back T, with dhs[T]  ->  step_back T-1, with dhs[T-1]  ->  ...  ->  dstate_0
     collect:   weight gradients, one matrix product over all T*N rows
 
-The gradient that reaches h_t has two shares: the loss's own, if step t is read (``dhs[t]``), and
-what comes back through h_{t+1}. `backprop` adds them, and this addition is the whole of
-"through time".
+The gradient that reaches h_t has two parts: the loss's own, if step t is read (``dhs[t]``), and the
+part that comes back through h_{t+1}. `backprop` adds them, and this addition is all that "through
+time" means.
 
 A state is a tuple of arrays (N, .), possibly nested; its first entry is the cell's output.
 """
@@ -47,9 +47,9 @@ class Schedule(NamedTuple):
     Attributes
     ----------
     mask : Array (T, N, 1) of bool, or None
-        False: the step does nothing to the row, whose state is carried on.
+        Where False, the step is skipped for the row, whose state is carried over.
     reset : Array (T, N, 1) of bool, or None
-        True: the row's state becomes zero before the step.
+        Where True, the row's state becomes zero before the step.
     reverse : bool
         If True, time runs from the last step to the first.
     """
@@ -105,7 +105,7 @@ class Backward(NamedTuple):
 class Segment(NamedTuple):
     """A piece of a long sequence for truncated backpropagation: steps start..stop-1.
 
-    Steps before ``first`` are context: they are computed again so that the gradient reaches them,
+    The steps before ``first`` are context: they are recomputed so that the gradient reaches them,
     but their losses belong to an earlier segment.
     """
 
@@ -120,7 +120,7 @@ def segments(steps: int, k1: int, k2: int) -> list[Segment]:
     Parameters
     ----------
     steps : int
-        T.
+        Number of steps of the sequence, T.
     k1 : int
         Number of steps between two updates.
     k2 : int
@@ -129,7 +129,7 @@ def segments(steps: int, k1: int, k2: int) -> list[Segment]:
     Returns
     -------
     list of Segment
-        Their steps first..stop-1 together are all T steps, once each.
+        The segments, whose steps first..stop-1 together cover all T steps once.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def map_state(function: Callable[..., Array], *states: State) -> State:
 
 
 def project(cell: Cell, params: Params, xs: Array, *, xp: Namespace) -> list[Array]:
-    """Compute for all steps the part that does not depend on h, in one product over T*N rows.
+    """Compute the part that does not depend on h, for all steps, in one product of T*N rows.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def run(
     Parameters
     ----------
     cell : Stepper
-        Such as those of `rnn_xp.cells`.
+        A cell, such as one of `rnn_xp.cells`.
     params : Params
         The cell's own parameters, without prefix.
     projected : sequence of T
@@ -220,7 +220,7 @@ def run(
     keep : Array (N, H), optional
         Mask of recurrent dropout, the same at every step.
     tape : bool
-        If False, the caches are dropped step by step: nothing will go back.
+        If False, the caches are dropped at every step, because no backward pass follows.
     xp : Namespace
 
     Returns
@@ -264,7 +264,7 @@ def backprop(
     dstate : state
         Gradient with respect to the state after the last computed step.
     flow : bool
-        If True, keep dL/dh_t of every step. Training does not, to save memory.
+        If True, keep dL/dh_t of every step; training does not, which saves memory.
     xp : Namespace
 
     Returns
@@ -275,9 +275,9 @@ def backprop(
     shares: list[Any] = [None] * steps
     totals: list[Array] = [None] * steps if flow else []
     for t in reversed(schedule.order(steps)):
-        own = dhs[t]
-        if own is not None:
-            dstate = type(dstate)(dstate[0] + own, *dstate[1:])
+        dh = dhs[t]
+        if dh is not None:
+            dstate = type(dstate)(dstate[0] + dh, *dstate[1:])
         if flow:
             totals[t] = dstate[0]
         if schedule.mask is None:
@@ -294,7 +294,7 @@ def backprop(
 
 
 def stack_rows(shares: Sequence[Any], *, xp: Namespace) -> Any:
-    """Join the shares of T steps (N, .) to one share of T*N rows, array by array."""
+    """Join the shares of T steps (N, .) into one share of T*N rows, array by array."""
 
     def stack(*arrays: Array) -> Array:
         return xp.reshape(xp.stack(arrays), (-1, arrays[0].shape[1]))
@@ -309,7 +309,7 @@ def collect(cell: Cell, params: Params, xs: Array, share: Any, *, xp: Namespace)
     ----------
     cell, params : as given to `backprop`
     xs : Array (T, N, I)
-        Input of the layer; the other factor of dw_xh.
+        Input of the layer, which is the other factor of dw_xh.
     share : share of T*N rows
         From `backprop` and `stack_rows`.
     xp : Namespace

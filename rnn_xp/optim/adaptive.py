@@ -89,7 +89,7 @@ class AdamW(Adam):
         p = p - learning_rate * m_hat / (sqrt(v_hat) + eps)          m_hat, v_hat as in Adam
 
     In Adam itself the decay is part of the gradient and is divided by its size, so that weights
-    with large gradients hardly decay.
+    with large gradients hardly decay at all.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The base class of all optimisers, and the error by which one reports a broken gradient.
+"""The base class of all optimisers, and the error with which they report a broken gradient.
 
 An optimiser is a subclass with an `Optimizer.init` and an `Optimizer.update`. Everything else that
-training asks of an optimiser has a default here, which a subclass replaces where it knows better.
+training needs from an optimiser has a default here, which a subclass may override.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ _VALUES = (bool, int, float, str, type(None))  # what JSON holds and returns wit
 class NotFiniteError(FloatingPointError):
     """An optimiser found a loss or a gradient that is not finite.
 
-    `rnn_xp.fit` takes it for divergence, and reports it as an `rnn_xp.DivergenceError`.
+    `rnn_xp.fit` treats this as divergence and raises an `rnn_xp.DivergenceError`.
     """
 
 
 class Optimizer(abc.ABC):
     """The base class of optimisers: two pure functions over flat dicts of arrays.
 
-    A subclass is best a frozen dataclass whose fields are its hyperparameters: the ``repr`` then
-    identifies the optimiser in the description of a run, by which a resumed run is recognised.
+    A subclass should be a frozen dataclass whose fields are its hyperparameters. Its ``repr`` then
+    identifies the optimiser in the description of a run, which is compared when the run is resumed.
 
-    Its state may be anything for `rnn_xp.fit`. If it is made of dicts, tuples and named tuples of
-    arrays and of numbers, strings and None, and has the same structure after every update, it can
-    also be saved as it is; otherwise `pack` and `unpack` must be written as well.
+    For `rnn_xp.fit` the state may be any object. A state made of dicts, tuples and named tuples of
+    arrays, numbers, strings and None, with the same structure after every update, can also be saved
+    without further code; otherwise the subclass must define `pack` and `unpack` as well.
 
     Attributes
     ----------
     full_batch_only : bool
-        True if one update evaluates the loss several times, as a line search does, so that all
-        evaluations must be of the same function. `rnn_xp.fit` then refuses minibatches, truncation
-        and dropout.
+        True if one update evaluates the loss several times, as a line search does, which requires
+        that all evaluations are of the same function. `rnn_xp.fit` then refuses minibatches,
+        truncation and dropout.
 
     Examples
     --------
-    Gradient descent by the signs of the gradient alone:
+    Gradient descent that uses only the signs of the gradient:
 
     >>> import dataclasses
     >>> import numpy as np
@@ -73,7 +73,7 @@ class Optimizer(abc.ABC):
         Parameters
         ----------
         params : Params
-            The initial parameters. The state's arrays belong on the same device.
+            The initial parameters. The state's arrays must be on the same device.
         """
 
     @abc.abstractmethod
@@ -104,7 +104,7 @@ class Optimizer(abc.ABC):
         Raises
         ------
         NotFiniteError
-            If the optimiser needs a finite loss or gradient and has looked at it.
+            If the optimiser requires a finite loss or gradient and finds that it is not.
         """
 
     @property
@@ -129,11 +129,11 @@ class Optimizer(abc.ABC):
         return None
 
     def message(self, state: Any) -> str:
-        """Return why no further progress is possible; empty while there is some."""
+        """Return the reason why no further progress is possible; empty while it is."""
         return ""
 
     def restart(self, state: Any) -> Any:
-        """Return the state with which another training starts, without any `message`."""
+        """Return the state for the start of another training, without a `message`."""
         return state
 
     def pack(self, state: Any) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -168,12 +168,12 @@ class Optimizer(abc.ABC):
         return arrays, values
 
     def unpack(self, arrays: Mapping[str, Array], values: Mapping[str, Any], params: Params) -> Any:
-        """Return the state that `pack` took apart.
+        """Rebuild a state from what `pack` returned.
 
         Parameters
         ----------
         arrays, values : mapping
-            As `pack` returned them, such as from a file; they are not trusted.
+            What `pack` returned. They may come from a file, so they are checked.
         params : Params
             The parameters that the state belongs to.
 

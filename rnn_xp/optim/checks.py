@@ -52,7 +52,7 @@ def number(owner: object, name: str, interval: str) -> None:
 
 
 def integer(owner: object, name: str, low: int) -> None:
-    """Check that a hyperparameter is an integer >= ``low``, and make it one of Python."""
+    """Check that a hyperparameter is an integer >= ``low``, and convert it to a Python int."""
     value = getattr(owner, name)
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < low:
         raise ValueError(
@@ -85,7 +85,7 @@ class Saved:
     Raises
     ------
     ValueError
-        If the saved state does not fit. All methods raise it, too.
+        If the saved state does not fit. All methods raise this error as well.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Saved:
         return int(value)
 
     def take(self, like: Mapping[str, tuple[tuple[int, ...], Any]]) -> dict[str, Array]:
-        """Return the arrays with these names, after a check of their shapes and dtypes."""
+        """Return the arrays with the given names, after a check of their shapes and dtypes."""
         self.names("arrays", self.arrays, like)
         for name, (shape, dtype) in like.items():
             array = self.arrays[name]

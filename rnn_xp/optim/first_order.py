@@ -192,7 +192,7 @@ class FirstOrder(Optimizer):
     def unpack(
         self, arrays: Mapping[str, Array], values: Mapping[str, Any], params: Params
     ) -> FirstOrderState:
-        """Return the state that `pack` took apart.
+        """Rebuild a state from what `pack` returned.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Optimisers by the names that estimators and the command line know them by."""
+"""Optimisers by the names that the estimators and the command line use."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class LBFGSState(NamedTuple):
     steps, changes : tuple of Array (P,)
         The latest steps s_k, and the changes y_k of the gradient along them, oldest first.
     message : str
-        Why no further progress is possible; empty while there is some.
+        The reason why no further progress is possible; empty while it is.
     """
 
     steps: tuple[Array, ...]
@@ -116,7 +116,7 @@ class LBFGS(Optimizer):
         value: Array | None = None,
         value_and_grad: ValueAndGrad | None = None,
     ) -> tuple[Params, LBFGSState]:
-        """Do one iteration.
+        """Perform one iteration.
 
         Parameters
         ----------
@@ -167,11 +167,11 @@ class LBFGS(Optimizer):
         return params, self._remember(state, step, change, xp=xp)
 
     def message(self, state: LBFGSState) -> str:
-        """Return why no further progress is possible; empty while there is some."""
+        """Return the reason why no further progress is possible; empty while it is."""
         return state.message
 
     def restart(self, state: LBFGSState) -> LBFGSState:
-        """Return the state with which another training starts, without a message."""
+        """Return the state for the start of another training, without a message."""
         return state._replace(message="")
 
     def pack(self, state: LBFGSState) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -183,7 +183,7 @@ class LBFGS(Optimizer):
     def unpack(
         self, arrays: Mapping[str, Array], values: Mapping[str, Any], params: Params
     ) -> LBFGSState:
-        """Return the state that `pack` took apart.
+        """Rebuild a state from what `pack` returned.
 
         Raises
         ------
@@ -216,7 +216,7 @@ class LBFGS(Optimizer):
 
 @dataclass(frozen=True)
 class _Search:
-    """The loss along lines from one point."""
+    """The loss along lines that start from one point."""
 
     params: Params
     grads: Params

@@ -2,8 +2,8 @@
 
 A schedule is any callable ``schedule(step) -> float`` that returns the rate for update ``step`` +
 1, that is, after ``step`` updates. It has no memory, so a run can be resumed with nothing but the
-step. A plain float is the constant schedule. Your own schedule is best a frozen dataclass too,
-because two runs are recognised as the same by the ``repr`` of their optimisers.
+step. A plain float is the constant schedule. A schedule of your own should be a frozen dataclass as
+well, because the ``repr`` of the optimiser identifies a run.
 
 `ReduceOnPlateau` is not a schedule: it depends on the loss and not on the step, and its memory is
 part of the optimiser's state.
@@ -116,8 +116,8 @@ class Cosine:
     initial : float
         The rate of the first update, > 0.
     total : int
-        Number of updates of the fall, >= 1. The rate of the last of them, after ``total - 1``
-        others, is still above ``final``.
+        Number of updates of the fall, >= 1. The last of these updates still has a rate above
+        ``final``.
     final : float
         The rate after the fall, from 0 to ``initial``.
 
@@ -159,8 +159,8 @@ class WarmUp:
         rate = then(0) * (step + 1) / steps      step < steps
         rate = then(step - steps)                from then on
 
-    So the first update has the rate ``then(0) / steps``. The last update of the warm-up has the
-    rate ``then(0)``, and so has the update after it, the first that ``then`` counts.
+    The first update therefore has the rate ``then(0) / steps``. The last update of the warm-up has
+    the rate ``then(0)``, and so does the next update, which is the first one that ``then`` counts.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ class ReduceOnPlateau:
     Notes
     -----
     This equals ``torch.optim.lr_scheduler.ReduceLROnPlateau`` with a relative threshold, with two
-    differences: a negative loss must fall, too, to be an improvement, and there is no ``eps`` below
+    differences: a negative loss must also fall to be an improvement, and there is no ``eps`` below
     which falls are omitted.
 
     Examples
@@ -293,7 +293,7 @@ class ReduceOnPlateau:
 
     @staticmethod
     def unpack(saved: Saved, memory: Any) -> Plateau:
-        """Return the memory that a file holds as a dict, once it has been checked."""
+        """Rebuild a memory from the dict in a file, after checking it."""
         saved.names("plateau", memory, Plateau._fields)
         best, scale = memory["best"], memory["scale"]
         saved.require(

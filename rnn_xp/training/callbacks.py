@@ -43,7 +43,7 @@ class Epoch:
     learning_rate : float or None
         The learning rate of the next update; None if the optimiser has none, or ``state`` is None.
     stopped : str
-        Why training ends with this epoch before the last one; empty if it does not.
+        The reason why training ends early, with this epoch; empty if it does not.
     state : callable or None
         ``state()`` returns the `TrainingState` after this epoch. On an accelerator it is None for
         epochs after which the device is not read.
@@ -72,7 +72,7 @@ class Callback(Protocol):
 
 
 class Progress:
-    """Show progress: a status line on a terminal, or some lines elsewhere.
+    """Show progress: a status line on a terminal, otherwise a few lines.
 
     Use it as a context manager, so that the status line is closed even if training fails.
 
@@ -113,7 +113,7 @@ class Progress:
             self._bar.close()
 
     def __call__(self, epoch: Epoch) -> None:
-        """Report one epoch. If nobody reads the output any more, training continues without it."""
+        """Report one epoch. If the output has been closed, training continues without it."""
         with contextlib.suppress(BrokenPipeError):
             self._show(epoch)
 
@@ -137,7 +137,7 @@ class Progress:
 
 
 class History:
-    """Record every epoch, also if training ends with an error and returns no history.
+    """Record every epoch, even if training ends with an error and returns no history.
 
     Attributes
     ----------
@@ -171,9 +171,9 @@ class Checkpoint:
     Parameters
     ----------
     folder : path
-        The folder of the files; it is made if it does not exist.
+        The folder of the files; it is created if it does not exist.
     every : int, optional
-        Number of epochs between two writes. By default ``seconds`` decides.
+        Number of epochs between two writes; by default ``seconds`` determines when to write.
     seconds : float, optional
         Minimum time between two writes if ``every`` is not given. A write takes a few milliseconds,
         so the default of 20 costs almost nothing and loses little. The final epoch is always

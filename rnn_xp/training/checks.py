@@ -1,4 +1,4 @@
-"""Checks of what `rnn_xp.fit` is given: settings and shapes, before any data move."""
+"""Checks of the settings and shapes given to `rnn_xp.fit`, made before any data move."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def resolve_backend(x: Any, backend: Backend | None) -> Backend:
-    """Choose the backend: the one of x, or, for host data, the given or the selected one."""
+    """Return the backend of x or, for host data, the given or the selected backend."""
     if backend is not None:
         if not isinstance(backend, Backend):
             raise TypeError(
@@ -48,7 +48,7 @@ def resolve_backend(x: Any, backend: Backend | None) -> Backend:
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Check that an argument is an integer, of Python or NumPy, in a range; return it."""
+    """Check that an argument is a Python or NumPy integer within a range, and return it."""
     bounds = f">= {low}" if high is None else f"in {low}..{high} (N), or None for the full batch"
     try:
         number = operator.index(value)
@@ -60,7 +60,7 @@ def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Refuse what is not an optimiser."""
+    """Refuse anything that is not an optimiser."""
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
             "fit: optimizer must be an object such as rnn_xp.optim.adam(0.01) or "
@@ -72,11 +72,11 @@ def check_optimizer(optimizer: Any) -> None:
 def check_full_batch(
     optimizer: Optimizer, batch_size: int | None, truncate: Any, noisy: bool
 ) -> None:
-    """Refuse what an optimiser that needs the full batch cannot work with."""
+    """Refuse settings that do not suit an optimiser which needs the full batch."""
     if optimizer.full_batch_only and (batch_size or truncate or noisy):
         raise ValueError(
             f"{type(optimizer).__name__} needs the full batch, without truncation or dropout: its "
-            "line search compares losses, which must be those of one function. Leave these out, "
+            "line search compares losses, which must belong to one function. Leave these out, "
             "or use rnn_xp.optim.adam()."
         )
 
@@ -120,7 +120,7 @@ def check_arrays(net: Network, data: Batch, classes: bool) -> None:
     ----------
     net : Network
     data : Batch
-        Arrays of any kind, such as they were given to `rnn_xp.fit`.
+        Arrays of any kind, as given to `rnn_xp.fit`.
     classes : bool
         If True, y holds class indices.
 
@@ -150,7 +150,7 @@ def check_arrays(net: Network, data: Batch, classes: bool) -> None:
 
 
 def steps_of(net: Network, data: Batch) -> int:
-    """Return T, which one_to_many takes from y."""
+    """Return the number of steps T, which for one_to_many is that of y."""
     steps: int = np.shape(data.y if net.topology == "one_to_many" else data.x)[1]
     return steps
 
@@ -188,9 +188,9 @@ def _check_x_and_y(net: Network, x: Any, y: Any, classes: bool) -> int:
 def plan_validation(
     net: Network, data: Batch, classes: bool, validation: Any, gap: Any
 ) -> tuple[range, range | Batch | None]:
-    """Choose what is trained on and what is validated on.
+    """Choose the rows to train on and the rows to validate on.
 
-    Rows are in the order of time, and neighbouring windows share values.
+    Rows are in time order, and neighbouring windows share values.
 
     Parameters
     ----------
@@ -226,10 +226,10 @@ def _separate(net: Network, classes: bool, validation: Any) -> Batch:
         validation = {"x": validation[0], "y": validation[1]}
     known = Batch._fields
     if not (isinstance(validation, Mapping) and {"x", "y"} <= validation.keys() <= set(known)):
-        given = list(validation) if isinstance(validation, Mapping) else type(validation).__name__
+        got = list(validation) if isinstance(validation, Mapping) else type(validation).__name__
         raise TypeError(
             "fit: validation must be a share such as 0.2, a pair (x, y), or a mapping with x, y "
-            f"and any of {', '.join(known[2:])}; got {given}."
+            f"and any of {', '.join(known[2:])}; got {got}."
         )
     data = Batch(**{name: validation.get(name) for name in known})
     with of_validation():
@@ -239,7 +239,7 @@ def _separate(net: Network, classes: bool, validation: Any) -> Batch:
 
 @contextlib.contextmanager
 def of_validation() -> Iterator[None]:
-    """Say in an error that it is about the validation data."""
+    """Let errors raised within the context say that they concern the validation data."""
     try:
         yield
     except (TypeError, ValueError) as error:

@@ -49,7 +49,7 @@ def save(path: str | Path, state: TrainingState, about: Mapping[str, Any] | None
     TypeError
         If the optimiser's state cannot be packed, see `rnn_xp.optim.Optimizer.pack`.
     ValueError
-        If a value is not finite: such a state is not worth keeping.
+        If a value is not finite, because such a state is not worth keeping.
     OSError
     """
     memory, values = state.optimizer.pack(state.opt_state)
@@ -73,7 +73,7 @@ def save_best(
 ) -> None:
     """Write the parameters with the lowest validation loss, atomically.
 
-    The parameters are those of `save`.
+    The arguments are as for `save`.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def _head(state: TrainingState, about: Mapping[str, Any] | None) -> dict[str, An
 
 
 def check_schema(path: str | Path, about: Mapping[str, Any]) -> None:
-    """Refuse the metadata of another version."""
+    """Refuse metadata that another version of the format wrote."""
     if about.get("schema") != SCHEMA:
         raise CheckpointError(
             f"{path} has schema {about.get('schema')!r}, but this version reads {SCHEMA}."
@@ -108,7 +108,7 @@ def load(path: str | Path, net: Network, optimizer: Optimizer, backend: Backend)
     path : path
     net : Network
     optimizer : Optimizer
-        The network and the optimiser of the run.
+        Network and optimiser of the run.
     backend : Backend
         A backend of the run's dtype.
 
@@ -119,7 +119,7 @@ def load(path: str | Path, net: Network, optimizer: Optimizer, backend: Backend)
     Raises
     ------
     CheckpointError
-        If the file is damaged, of another kind, or not of this network and optimiser.
+        If the file is damaged, of another kind, or belongs to another network or optimiser.
     OSError
         If it cannot be opened.
     """
@@ -127,7 +127,7 @@ def load(path: str | Path, net: Network, optimizer: Optimizer, backend: Backend)
 
 
 class SavedState:
-    """A file's content on the host, checked and not trusted, before anything goes to a device.
+    """The content of a file on the host, checked before any of it goes to a device.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class SavedState:
     Raises
     ------
     CheckpointError
-        If the file is damaged, of another kind, or not of this network and dtype.
+        If the file is damaged, of another kind, or has another network or dtype.
     OSError
         If it cannot be opened.
     """
@@ -155,9 +155,7 @@ class SavedState:
         arrays, about = checkpoint.load(path)
         check_schema(path, about)
         if not isinstance(about.get("training"), dict):
-            raise CheckpointError(
-                f"{path} holds a model, but no state of a training to go on from."
-            )
+            raise CheckpointError(f"{path} holds a model, but no state of a training to resume.")
         if about.get("network") != dataclasses.asdict(net):
             raise CheckpointError(f"{path} is of another network: {about.get('network')}.")
         self._training: dict[str, Any] = about["training"]
@@ -198,7 +196,7 @@ class SavedState:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Report whatever content causes as an error of this file."""
+        """Re-raise errors that the content causes as a `CheckpointError` for this file."""
         try:
             yield
         except CheckpointError:
@@ -213,7 +211,7 @@ class SavedState:
         return {name: self.backend.asarray(array) for name, array in arrays.items()}
 
     def _check(self) -> dict[str, Any]:
-        """Check all but the optimiser's part; return what needs no device as fields of a state."""
+        """Check everything except the optimiser's part; return the fields that need no device."""
         training, epoch = self._training, self._whole("epoch")
         if not isinstance(training["run"], dict):
             raise CheckpointError(f"{self.path} does not describe its run.")

@@ -1,4 +1,4 @@
-"""The identity of a run: what it is, where it runs, and whether a resumed run is the same."""
+"""The identity of a run: its description, its platform, and checks when it is resumed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _REPAIR = (
 
 
 def name_of(thing: Any) -> str:
-    """Return the name of a loss or an optimiser in a description, the same in every process."""
+    """Return a name for a loss or an optimiser that is the same in every process."""
     name = thing if isinstance(thing, str) else getattr(thing, "__qualname__", None) or repr(thing)
     return re.sub(r" at 0x[0-9a-f]+", "", name)
 
 
 def whereabouts(backend: Backend) -> dict[str, Any]:
-    """Describe the place: what the bits of a result depend on beyond the definition of the run."""
+    """Describe the platform, on which the bits of a result depend beyond the run's definition."""
     where: dict[str, Any] = {
         "backend": f"{backend.name} {backend.version}",
         "device": backend.device_kind,
@@ -86,14 +86,14 @@ def check_settings(was: Mapping[str, Any], settings: Mapping[str, Any], validate
     was : mapping
         The description of the run to resume.
     settings : mapping
-        The description of this run, as far as it is known without the data.
+        The part of this run's description that is known without the data.
     validated : bool
         True if this run has validation.
 
     Raises
     ------
     ValueError
-        If they differ.
+        If the settings differ.
     """
     for key in sorted((settings.keys() | was.keys()) - {*_FREE, *_DIGESTS}):
         if was.get(key) != settings.get(key):
@@ -110,7 +110,7 @@ def check_settings(was: Mapping[str, Any], settings: Mapping[str, Any], validate
 
 
 def check_same(state: TrainingState, run: Mapping[str, Any]) -> TrainingState:
-    """Check that a run has the data of the run to resume, and let it continue as described now.
+    """Check that a run has the data of the run to resume, and return the updated state.
 
     The settings have been compared by `check_settings`.
 
@@ -122,7 +122,7 @@ def check_same(state: TrainingState, run: Mapping[str, Any]) -> TrainingState:
     Warns
     -----
     UserWarning
-        If it is the same run in another place, so that its bits may differ.
+        If the run continues on another platform, so that its bits may differ.
     """
     for key in _DIGESTS:
         if state.run.get(key) != run.get(key):
@@ -132,8 +132,8 @@ def check_same(state: TrainingState, run: Mapping[str, Any]) -> TrainingState:
     was, now = state.run.get("where"), run["where"]
     if was != now:
         warnings.warn(
-            f"the run was trained with {was} and goes on with {now}: its bits may differ from "
-            "those of an uninterrupted run.",
+            f"the run was trained with {was} and continues with {now}: its bits may differ from "
+            "the bits of an uninterrupted run.",
             stacklevel=4,
         )
     return dataclasses.replace(state, run={**state.run, **run})

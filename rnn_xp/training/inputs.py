@@ -1,4 +1,4 @@
-"""The way of the data to the backend, and the check of their values, once.
+"""Move the data to the backend, and check their values, once.
 
 Shapes have been checked before, see `rnn_xp.training.checks`. No computation looks at a value
 again.
@@ -52,7 +52,7 @@ def enter(
     loss : callable
     backend : Backend
     x, y, sample_weight, lengths, mask, reset : array
-        Arrays of shapes that `check_arrays` accepts. Histories of gradients stay outside.
+        Arrays of shapes that `check_arrays` accepts, which are detached from gradient histories.
     rows : range, optional
         The rows to bring; all by default.
 
@@ -101,9 +101,9 @@ def split_rows(rows: int, share: float, gap: int) -> tuple[int, int]:
     rows : int
         Number of all rows.
     share : float
-        The share to validate on, in (0, 1).
+        The fraction to validate on, in (0, 1).
     gap : int
-        Number of rows between the two that are left out.
+        Number of rows to leave out between the two parts.
 
     Raises
     ------
@@ -123,9 +123,9 @@ def split_rows(rows: int, share: float, gap: int) -> tuple[int, int]:
 
 
 def shuffled(rows: int, batch_size: int, seed: int) -> Callable[[int], list[Any]]:
-    """Return the function that draws an epoch's minibatches, from (seed, epoch) alone.
+    """Return a function that draws the minibatches of an epoch from (seed, epoch) alone.
 
-    The last minibatch of an epoch may be short.
+    The last minibatch of an epoch may be shorter.
     """
 
     def batches(epoch: int) -> list[Any]:
@@ -136,12 +136,12 @@ def shuffled(rows: int, batch_size: int, seed: int) -> Callable[[int], list[Any]
 
 
 def seeded(seed: int) -> Callable[[int, int], np.random.Generator]:
-    """Return the function that makes the generator for dropout of a block in an update."""
+    """Return a function that makes the dropout generator of a block in an update."""
     return lambda step, block: np.random.default_rng((seed, step, block))
 
 
 def _some(array: Any, rows: range) -> Any:
-    """Return some rows of an array, as a view where its library has views."""
+    """Return the given rows of an array, as a view if its library has views."""
     if isinstance(array, Shards):
         return array.rows(rows.start, rows.stop)
     array = np.asarray(array) if on_host(array) else array
@@ -165,7 +165,7 @@ def _floats(backend: Backend, name: str, array: Any) -> Array:
 
 
 def _cast(backend: Backend, host: Any) -> Any:
-    """Cast to the backend's dtype; data in files stay in their files if NumPy computes."""
+    """Cast to the backend's dtype; on NumPy, data in files stay there and are cast when read."""
     if not isinstance(host, Shards):
         return cast_windows(host, backend.dtype_name)
     host = host.astype(backend.dtype_name)
@@ -173,7 +173,7 @@ def _cast(backend: Backend, host: Any) -> Any:
 
 
 def _all_finite(array: Array, *, xp: Any) -> bool:
-    """Return True if all values are finite; in pieces, since windows are larger than they seem."""
+    """Return True if all values are finite, checked in pieces because windows share memory."""
     size = math.prod(array.shape)
     if size <= _PIECE:
         return bool(xp.all(xp.isfinite(array)))
@@ -200,7 +200,7 @@ def _bools(backend: Backend, name: str, array: Any) -> Array:
 def _check_range(
     name: str, array: Array, high: int, what: str, first: int, weighted: Batch | None = None
 ) -> None:
-    """Check for values 0..high; with ``weighted``, entries of weight 0 may hold anything."""
+    """Check that values lie in 0..high; with ``weighted``, entries of weight 0 are ignored."""
     host = to_numpy(array)
     outside = (host < 0) | (host > high)
     if weighted is not None and weighted.sample_weight is not None:

@@ -41,7 +41,7 @@ class Loop:
     start : TrainingState
         The state before the first epoch to train.
     epochs : int
-        The last epoch to train; those of ``start`` count.
+        Number of the last epoch to train, counted from 1 and including the epochs of ``start``.
     callbacks : sequence of Callback
     validation : Batch, optional
         The rows to validate on.
@@ -102,7 +102,7 @@ class Loop:
         return self._state(here, self.best)
 
     def _run(self, here: _Point, k: int) -> tuple[_Point, list[float], NotFiniteError | None]:
-        """Run k epochs: where they lead, their losses, and what an optimiser said against it."""
+        """Run k epochs; return the point after them, their losses, and an optimiser's error."""
         try:
             params, opt_state, losses = self.engine.run(here.params, here.opt_state, k, here.epoch)
         except NotFiniteError as error:
@@ -155,13 +155,13 @@ class Loop:
         return loss
 
     def _reason(self, point: _Point) -> str:
-        """Return why training ends here; empty if it does not."""
+        """Return the reason why training ends at this point; empty if it does not."""
         of = "loss" if self.validation is None else "validation loss"
         reason = self._optimizer.message(point.opt_state) or self.watch.exhausted(of)
         return reason or ("" if self._ranks is None else self._ranks.stopped)
 
     def _tell(self, here: _Point, after: _Point) -> bool:
-        """Call the callbacks for the epochs between two points; True if training ends here."""
+        """Call the callbacks for the epochs between two points; return True if training ends."""
         for number in range(max(here.epoch, self._told) + 1, after.epoch + 1):
             epoch = self._epoch(number, after)
             for callback in self.callbacks:

@@ -1,4 +1,4 @@
-"""The plan of a training: all that follows from settings and shapes, before any data move."""
+"""The plan of a training: all decisions that follow from settings and shapes alone."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class Plan:
     shares : callable or None
         The blocks of each rank if it brings in its own rows only.
     settings : mapping
-        The description of the run, as far as it is known without the data.
+        The part of the run's description that is known without the data.
     saved : TrainingState, SavedState or None
-        The state to resume from, whose settings are the same; None for a new run.
+        The state to resume from, with the same settings; None for a new run.
     params : Params or None
         The initial parameters of a new run; None for random ones.
     opt_state : object
@@ -138,7 +138,7 @@ class Plan:
             return data, inputs.enter(self.net, self.loss, self.backend, **held_out._asdict())
 
     def engine(self, data: Batch) -> PortableEngine:
-        """Return the engine that defines the right result of this training."""
+        """Return the portable engine, which defines the correct result of this training."""
         noisy = self.net.dropout or self.net.recurrent_dropout
         return PortableEngine(
             net=self.net,
@@ -172,7 +172,7 @@ class Plan:
         return {**self.settings, "data": data, "validation": validation, "where": where}
 
     def identify(self, start: TrainingState, run: dict[str, Any]) -> TrainingState:
-        """Give a state its run: a new one, or the one to resume if it has the same data."""
+        """Return the state with the run's description, checked against the run to resume."""
         if self.saved is not None:
             return identity.check_same(start, run)
         return dataclasses.replace(start, run={**run, "fresh": self.params is None})

@@ -21,8 +21,8 @@ def check_sharded(x: Any, batch_size: int | None, validation: Any) -> None:
     """Refuse settings that need rows which only another rank can read."""
     if batch_size is not None:
         raise ValueError(
-            "fit: sharded=True needs the full batch: a minibatch has rows of all ranks, and none "
-            "of them could read those of another."
+            "fit: sharded=True needs the full batch: a minibatch has rows of all ranks, and no "
+            "rank can read the rows of another."
         )
     if isinstance(validation, float | np.floating):
         raise ValueError(
@@ -36,10 +36,10 @@ def check_sharded(x: Any, batch_size: int | None, validation: Any) -> None:
 def agree_on_data(
     ranks: Ranks, data: Batch, sharded: bool, batch_size: int | None, validation: Any
 ) -> None:
-    """Check that all ranks mean the same data, before they exchange anything else.
+    """Check that all ranks were given the same data, before they exchange anything else.
 
-    Shapes are compared always. Data that all ranks can read are compared in a thousand rows as
-    well; all other rows that a rank reads are part of the digest of the run.
+    Shapes are always compared. If all ranks can read all data, a sample of a thousand rows is
+    compared as well; the digest of the run covers all other rows that a rank reads.
 
     Parameters
     ----------
@@ -97,8 +97,8 @@ def part_of_rank(
 def digest(blocks: Blocks, rows: int, ranks: Ranks | None) -> str:
     """Return a digest of the data: the sum of the sha256 of all blocks, whichever rank has them.
 
-    All arrays count whole, except x: it is sampled in a thousand rows, at least one of each block,
-    because bringing all of x back from a device takes long.
+    All arrays are digested completely except x, of which a thousand rows are sampled, at least one
+    of each block, because copying all of x back from a device takes long.
     """
     total = sum(_digest_of_block(blocks, number, -(-rows // _ROWS)) for number in blocks.held)
     if ranks is not None and blocks.scattered:

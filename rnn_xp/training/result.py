@@ -27,7 +27,7 @@ class FitResult:
         ``history["loss"][k]`` is the loss before update k; with minibatches, the mean over the
         batches of epoch k. ``history["validation_loss"][k]`` is the validation loss after epoch k.
     stopped : str
-        Why training ended before the last epoch; empty if it did not.
+        The reason why training ended before the last epoch; empty if it did not.
     evaluations : int
         Number of times the loss and its gradient were computed, line searches included.
     seconds : float
@@ -38,7 +38,7 @@ class FitResult:
         The engine that computed the epochs: "portable" or "cuda_fused", see
         `rnn_xp.engines.cuda_fused`.
     engine_reason : str
-        On CuPy, why the fused engine or its CUDA graph was not used; otherwise empty.
+        On CuPy, the reason why the fused engine or its CUDA graph was not used; otherwise empty.
     block_rows : int
         Number of rows of a block.
     workers : int
@@ -65,7 +65,7 @@ class FitResult:
     state: TrainingState
 
     def __repr__(self) -> str:
-        """Say in a line what came out; ``history`` and ``params`` have the rest."""
+        """Summarise the result in one line, without ``history`` and ``params``."""
         epochs = len(self.history["loss"])
         losses = [f"{name} {column[-1]:.4g}" for name, column in self.history.items() if column]
         ended = f", stopped: {self.stopped}" if self.stopped else ""

@@ -1,8 +1,9 @@
 """The state of a training between two epochs: all that is needed to continue it.
 
-Nothing random has a memory: the order of minibatches is a function of (seed, epoch), and the masks
-of dropout are a function of (seed, update, block). So the parameters, the optimiser's state and
-the number of epochs are the whole state, and the description of the run says what it belongs to.
+No random generator keeps a state: the order of minibatches is a function of (seed, epoch), and the
+masks of dropout are a function of (seed, update, block). The parameters, the optimiser's state and
+the number of epochs are therefore the complete state, and the description of the run identifies the
+training to which it belongs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["Best", "TrainingState", "all_finite"]
 
 
 class Best(NamedTuple):
-    """The parameters with the lowest validation loss so far, and the epoch that left them."""
+    """The parameters with the lowest validation loss so far, and the epoch that produced them."""
 
     epoch: int
     loss: float
@@ -38,8 +39,8 @@ class TrainingState:
     net : Network
     optimizer : Optimizer
     run : mapping
-        The description of the run, which prevents that it is continued as another one: loss, seed,
-        batch size, block size, a digest of the data, and where it ran. JSON can hold it.
+        The description of the run, in a form that JSON can hold: loss, seed, batch size, block
+        size, a digest of the data, and the platform. It is compared when the run is resumed.
     epoch : int
         Number of completed epochs.
     params : Params
@@ -69,7 +70,7 @@ class TrainingState:
 
     @property
     def finite(self) -> bool:
-        """True if all parameters are finite; the latest loss is that of the parameters before."""
+        """True if all parameters are finite; the latest loss belongs to earlier parameters."""
         return all_finite(self.params)
 
     def on_host(self, memory: Mapping[str, Any]) -> dict[str, Any]:

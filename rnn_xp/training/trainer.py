@@ -102,7 +102,7 @@ def fit(
     truncate : (int, int), optional
         (k1, k2) for truncated backpropagation through time: there is an update after every k1
         steps, and its gradient reaches back k2 >= k1 steps. The rows are then parallel streams
-        whose states are carried on, and the batch must be full.
+        whose states carry over from update to update, and the full batch is required.
     validation : float, (x, y) or mapping, optional
         The data on which ``FitResult.best_params`` are chosen and that ``patience`` watches. A
         float in (0, 1) is the share of the rows, taken from the end, that are not trained on.
@@ -136,7 +136,7 @@ def fit(
         Number of threads of each rank, >= 1, on NumPy only; by default one for each available core.
     memory_budget : int, optional
         Maximum memory for activations, in bytes. It limits the number of threads that compute at
-        once. The data, the parameters and the optimiser's state need memory beside it.
+        once. The data, the parameters and the optimiser's state need further memory.
     block_rows : int, optional
         Number of rows of a block, the unit of work of a thread. By default 1040 on a CPU (or half
         the rows of an update, if there are no more than 1040 and their states hold 16,384 numbers
@@ -256,6 +256,6 @@ def _watch(patience: int | None, tolerance: float) -> Watch:
 
 
 def _check_total(what: str, total: Any) -> None:
-    """Refuse data without anything that counts."""
+    """Refuse data whose total weight is zero."""
     if not float(total) > 0.0:
         raise ValueError(f"fit: nothing counts in the {what} rows: all is masked, or of weight 0.")

@@ -16,7 +16,7 @@ _TIMES_LOWEST, _HIGH_EPOCHS, _FLOOR = 10.0, 100, 1e-3  # the floor as a share of
 
 
 class DivergenceError(FloatingPointError):
-    """Training diverged: something is no longer finite, or the loss is far above its lowest.
+    """Training diverged: a value is no longer finite, or the loss is far above its minimum.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Watch:
     best_epoch: int = 0
 
     def see(self, loss: float, validation_loss: float | None = None) -> None:
-        """Take the losses of the next epoch."""
+        """Record the losses of the next epoch."""
         self.epochs += 1
         if self.epochs == 1:
             self.first = loss
@@ -91,7 +91,7 @@ class Watch:
 
     @property
     def diverged(self) -> str:
-        """Why this is divergence; empty if it is not."""
+        """The reason why the training has diverged; empty if it has not."""
         if self.high < _HIGH_EPOCHS:
             return ""
         return (
@@ -100,7 +100,7 @@ class Watch:
         )
 
     def exhausted(self, of: str) -> str:
-        """Return why patience has run out; empty if it has not.
+        """Return the reason why training ends for lack of improvement; empty if it does not.
 
         Parameters
         ----------

@@ -117,7 +117,7 @@ class TestOneModel:
         out = capsys.readouterr().out
         for words in (
             "train 208 rows -> 200 windows | test 52 rows -> 52 forecasts (by time)",
-            "validation on 0.15 of the windows, the last of them, after a gap: 162 are trained on",
+            "validation: the last 15 % of the windows, after a gap; 162 are trained on",
             "RNN 1x4 (tanh), linear path from 8 steps + readout 1: 37 parameters",
             "full batch of 162, L-BFGS",
             "keeping the parameters of epoch",

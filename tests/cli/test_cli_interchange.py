@@ -83,7 +83,7 @@ def test_nothing_is_replaced_unless_asked_for(capsys):
     write_run()
     assert export("--to", "torch") == 0
     assert export("--to", "torch") == 2
-    assert "run/torch.safetensors exists already" in capsys.readouterr().err
+    assert "run/torch.safetensors already exists" in capsys.readouterr().err
     assert export("--to", "torch", "--force") == 0
     given = ["import", "run/torch.safetensors", "--out", "run"]
     before = Path("run/model.safetensors").read_bytes()
@@ -98,7 +98,7 @@ def test_nothing_is_replaced_unless_asked_for(capsys):
     ("command", "words"),
     [
         ("export nothing --to torch", "there is no file or folder nothing."),
-        ("export . --to torch", ". is no run: it has no model.safetensors."),
+        ("export . --to torch", ". is not a run: it has no model.safetensors."),
         ("export run --to torch --scaler", "--scaler is for --to onnx, not torch"),
         ("export run --to onnx --rows 3", "--rows is for --to onnx-train, not onnx"),
         ("export run --to onnx-train", "--to onnx-train needs --rows N"),
@@ -114,7 +114,7 @@ def test_nothing_is_replaced_unless_asked_for(capsys):
         ("import ours --read mean --out new", "--read is for --foreign files"),
         ("import ours --seq-length 4 --out new", "--seq-length 4 contradicts ours, which says 3"),
         ("import noise --foreign --seq-length 3 --out new", "noise cannot be read as a safeten"),
-        ("import ours --out run", "run exists already"),
+        ("import ours --out run", "run already exists"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2_and_writes_nothing(command, words, capsys):

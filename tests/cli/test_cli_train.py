@@ -162,7 +162,7 @@ class TestTrain:
         assert train("--data", small_csv, "--out", "run") == 0
         before = Path("run/model.safetensors").read_bytes()
         assert train("--data", small_csv, "--out", "run", "--seed", "1") == 2
-        assert "run exists already. Give another folder with --out" in capsys.readouterr().err
+        assert "run already exists. Give another folder with --out" in capsys.readouterr().err
         assert Path("run/model.safetensors").read_bytes() == before
         assert train("--data", small_csv, "--out", "run", "--seed", "1", "--force") == 0
         assert Path("run/model.safetensors").read_bytes() != before
@@ -249,7 +249,7 @@ class TestTrain:
             (
                 ["--optimizer", "lbfgs", "--batch-size", "10"],
                 "--optimizer lbfgs needs the full batch of 8317 without dropout: its line search "
-                "compares losses, which must be those of one function. Leave out --batch-size 10, "
+                "compares losses, which must belong to one function. Leave out --batch-size 10, "
                 "or take --optimizer adam.",
             ),
             (["--optimizer", "lbfgs", "--recurrent-dropout", "0.1"], "Leave out dropout, or take"),
@@ -353,7 +353,7 @@ class TestTrain:
         _, err = process.communicate(timeout=60)
         last = err.splitlines()[-1]
         assert re.fullmatch(
-            r"rnn-xp: interrupted by SIGINT after epoch \d+ of 999999; go on with: rnn-xp train "
+            r"rnn-xp: interrupted by SIGINT after epoch \d+ of 999999; resume with: rnn-xp train "
             "--resume runs/tide-rnn-1",
             last,
         )

@@ -72,7 +72,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--seed", 1], "--seed 1 contradicts --resume run, which was begun with 0."),
+            (["--seed", 1], "--seed 1 contradicts --resume run, which was started with 0."),
             (["--validation", 0.5], "--validation 0.5 contradicts"),
             (["--out", "other"], "leave out --out and --force"),
             (["--force"], "leave out --out and --force"),

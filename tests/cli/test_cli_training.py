@@ -95,7 +95,10 @@ def test_cosine_ends_where_training_does():
         ),
         (["--patience", "0"], "--patience must be an integer >= 1, got 0"),
         (["--checkpoint-every", "0"], "--checkpoint-every must be an integer >= 1, got 0"),
-        (["--resume", "nowhere"], "nowhere has no last.safetensors: there is no training to go"),
+        (
+            ["--resume", "nowhere"],
+            "nowhere has no last.safetensors: there is no training to resume",
+        ),
     ],
 )
 def test_bad_options(options, message, capsys):
@@ -123,7 +126,7 @@ class TestValidation:
         options = ["--optimizer", "adam", "--learning-rate", "0.3", "--validation", "0.2"]
         assert train(*options, "--patience", "5", "--out", "run", epochs=200) == 0
         out = capsys.readouterr().out
-        assert "validation on 0.2 of the windows, the last of them, after a gap: 68 are" in out
+        assert "validation: the last 20 % of the windows, after a gap; 68 are" in out
         assert "full batch of 68, Adam" in out
         metrics = json.loads(Path("run/metrics.json").read_text())
         assert f"keeping the parameters of epoch {metrics['best_epoch']}, whose" in out
@@ -180,7 +183,7 @@ class TestResume:
         ):
             assert resume(option, given) == 2
             err = capsys.readouterr().err
-            assert f"{option} {given} contradicts --resume run, which was begun with {was}" in err
+            assert f"{option} {given} contradicts --resume run, which was started with {was}" in err
 
     def test_the_environment_names_the_backend_but_not_the_precision(self, monkeypatch, capsys):
         assert train("--optimizer", "adam", "--out", "run") == 0
@@ -207,7 +210,7 @@ class TestResume:
         Path("tide.csv").write_text("\n".join(lines))
         before = {p: p.read_bytes() for p in Path("run").iterdir()}
         assert resume("--epochs", "9") == 2
-        assert "tide.csv has changed since the run in run was begun" in capsys.readouterr().err
+        assert "tide.csv has changed since the run in run was started" in capsys.readouterr().err
         assert {p: p.read_bytes() for p in Path("run").iterdir()} == before
 
     def test_in_a_part_that_is_not_trained_on(self, capsys):

@@ -136,7 +136,7 @@ def test_a_run_that_is_not_there(command, capsys):
     assert "there is no file or folder nope." in refused(capsys, name, "nope", *options)
     Path("empty").mkdir()
     said_of = refused(capsys, name, "empty", *options)
-    assert "empty is no run: it has no model.safetensors." in said_of
+    assert "empty is not a run: it has no model.safetensors." in said_of
 
 
 @pytest.mark.parametrize(

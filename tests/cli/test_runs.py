@@ -104,14 +104,14 @@ class TestModel:
 class TestFolder:
     def test_an_existing_one_needs_force(self, tmp_path):
         (tmp_path / "run").mkdir()
-        with pytest.raises(FileExistsError, match="run exists already.*--force"):
+        with pytest.raises(FileExistsError, match="run already exists.*--force"):
             RunFolder(tmp_path / "run")
         RunFolder(tmp_path / "run", force=True)
 
     def test_a_file_of_that_name_is_not_replaced(self, tmp_path):
         (tmp_path / "run").write_text("mine")
         for force in (False, True):
-            with pytest.raises(FileExistsError, match="run exists already"):
+            with pytest.raises(FileExistsError, match="run already exists"):
                 RunFolder(tmp_path / "run", force=force)
         assert (tmp_path / "run").read_text() == "mine"
 

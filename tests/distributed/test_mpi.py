@@ -239,7 +239,7 @@ class TestCommandLine:
         assert epoch < 3000
         assert done.status == 128 + signal.SIGTERM
         assert done.err.count("SIGTERM: ending after this epoch") == 1
-        assert f"interrupted by SIGTERM after epoch {epoch} of 3000; go on with" in done.err
+        assert f"interrupted by SIGTERM after epoch {epoch} of 3000; resume with" in done.err
         assert not (tmp_path / "run" / "model.safetensors").exists()
         again = Launch(
             3, "-m", "rnn_xp.cli", "train", "--resume", str(tmp_path / "run"), "--epochs",
@@ -263,7 +263,7 @@ class TestCommandLine:
         done = rnn_xp_train(2, tmp_path / "run", launcher=launcher).wait()
         assert done.status != 0
         assert done.err.count("rnn-xp: error:") == 1
-        assert "exists already" in done.err
+        assert "already exists" in done.err
 
     def test_divergence_leaves_the_last_good_model(self, tmp_path):
         options = ["--optimizer", "sgd", "--learning-rate", "1e30"]

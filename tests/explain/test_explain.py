@@ -268,7 +268,7 @@ class TestFlow:
         net, params, x, y = scalar_relu(0.5)
         params["readout.w_hy"] = np.zeros((1, 1))
         flow = measure_flow(net, params, x, y)
-        assert flow.verdict("layer0") == "layer0: no gradient arrives where the way back begins."
+        assert flow.verdict("layer0") == "layer0: no gradient arrives where backpropagation starts."
         assert np.isnan(flow.shares["layer0"]).all()
         assert "nan" not in "".join(flow.table())
 
@@ -311,7 +311,7 @@ class TestFlow:
             title="two layers",
         )
         assert (ax.get_xlabel(), ax.get_yscale()) == ("time step t", "log")
-        assert ax.get_ylabel() == "norm, relative to where the way back begins"
+        assert ax.get_ylabel() == "gradient norm, relative to its start"
         labels = [text.get_text() for text in ax.get_legend().get_texts()]
         assert labels[0] == "layer0: |dL/dh_t|"
         assert labels[-1] == "layer1: term of dL/dw_hh"

@@ -176,7 +176,7 @@ class TestCommand:
         assert cli.main(["explain", "--hidden-size", "4", "--out", "it"]) == 0
         before = Path("it/explain.txt").read_text()
         assert cli.main(["explain", "--hidden-size", "5", "--out", "it"]) == 2
-        assert "it exists already. Give another folder with --out" in capsys.readouterr().err
+        assert "it already exists. Give another folder with --out" in capsys.readouterr().err
         assert Path("it/explain.txt").read_text() == before
         assert cli.main(["explain", "--hidden-size", "5", "--out", "it", "--force"]) == 0
         assert Path("it/explain.txt").read_text() != before
@@ -192,7 +192,7 @@ class TestCommand:
         [
             (["--rows", "0"], "--rows must be in 1..8317, the number of windows, got 0"),
             (["--rows", "9000"], "--rows must be in 1..8317, the number of windows, got 9000"),
-            (["--run", "nosuch"], "--run nosuch is no run: it has no model.safetensors"),
+            (["--run", "nosuch"], "--run nosuch is not a run: it has no model.safetensors"),
             (["--data", "nosuch"], "neither a bundled series (length_of_day, wti) nor a file"),
             (["--hidden-size", "0"], "--hidden-size must be an integer >= 1, got 0"),
             (["--seed", "-1"], "--seed must be an integer >= 0, got -1"),

@@ -149,7 +149,7 @@ def test_a_signal_finishes_the_epoch_and_says_how_to_go_on(tmp_path, uninterrupt
     name = signal.Signals(number).name
     assert f"{name}: ending after this epoch; a second one ends at once" in err
     assert last == (
-        f"rnn-xp: interrupted by {name} after epoch {epoch} of 60; go on with: "
+        f"rnn-xp: interrupted by {name} after epoch {epoch} of 60; resume with: "
         f"rnn-xp train --resume {folder}"
     )
     assert "Traceback" not in err
@@ -177,7 +177,7 @@ def test_a_second_signal_ends_at_once_and_leaves_the_previous_checkpoint_whole(t
     assert process.returncode == 130
     assert time.monotonic() - sent < 10.0
     assert rest.strip().splitlines()[-1] == (
-        f"rnn-xp: interrupted; go on with: rnn-xp train --resume {folder}"
+        f"rnn-xp: interrupted; resume with: rnn-xp train --resume {folder}"
     )
     assert checkpoint.load(folder / "last.safetensors")[1]["training"]["epoch"] >= 1
     assert not list(folder.glob("*.tmp.*"))

@@ -19,14 +19,14 @@ class StrictAdapter(Adapter):
     install = "pip install 'rnn-xp[strict]'"
 
     def device_name(self, device: Any) -> str:
-        """Return the name within ``array_api_strict.Device('device1')``."""
+        """Return a name such as ``"device1"``, for ``array_api_strict.Device('device1')``."""
         return repr(device).split("'")[1]
 
     def spellings(self, device: str) -> list[str]:
-        """Take ``"cpu"`` for its ``CPU_DEVICE``."""
+        """Let ``"cpu"`` mean the device ``CPU_DEVICE``."""
         return ["CPU_DEVICE"] if device == "cpu" else [device]
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        """Move to the CPU first: only from there may the host read."""
+        """Move the array to the CPU first, because the host may read it only there."""
         cpu = self.namespace().Device("CPU_DEVICE")
         return np.asarray(array.to_device(cpu))

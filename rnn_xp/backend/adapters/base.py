@@ -1,4 +1,4 @@
-"""Everything that rnn_xp asks an array library beyond its namespace; the defaults are standard."""
+"""Everything that rnn_xp needs from an array library beyond its namespace, with defaults."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Adapter"]
 
 
 class Adapter:
-    """An array library: where to find it, its devices, and the way there and back.
+    """An array library: its import, its devices, and transfers to and from them.
 
     The defaults are right for a library that follows the standard and computes on a CPU; a subclass
-    overrides what is different. No method is called before the library is asked for, so that each
-    may import it.
+    overrides what is different. No method is called before the library is requested, so every
+    method may import it.
 
     Attributes
     ----------
@@ -26,16 +26,15 @@ class Adapter:
     install : str
         Command that installs it.
     device_word : str
-        The hardware that the library needs, as error messages call it.
+        The hardware that the library needs in order to compute, as named in error messages.
     gpu_hint : str
-        Advice for a user who asked for a GPU that is not there.
+        Advice to a user who asked for a GPU that is not available.
     dtype_hint : str
-        Advice for a user who asked for a dtype that the device lacks; empty if only another device
-        has it.
+        Advice on how to enable a dtype that the device lacks; empty if another device is needed.
     auto_device : str
         The device that makes ``RNN_XP_BACKEND=auto`` choose this library; empty if nothing does.
     device_buffers : bool
-        True if MPI can send the library's arrays from the memory of their device.
+        True if MPI can send the library's arrays directly from device memory.
 
     Examples
     --------
@@ -56,7 +55,7 @@ class Adapter:
     device_buffers: ClassVar[bool] = False
 
     def version(self) -> str:
-        """Return the version of the library, which is imported for this."""
+        """Import the library and return its version."""
         return str(importlib.import_module(self.name).__version__)
 
     def namespace(self) -> Namespace:
@@ -89,11 +88,11 @@ class Adapter:
         return [*names, *(f"{name}:0" for name in names)]
 
     def repair(self) -> str:
-        """Say what a user should check where the library is installed, but not usable."""
+        """Return advice on what to check if the library is installed but not usable."""
         return "Check nvidia-smi, CUDA_VISIBLE_DEVICES and that the package fits the driver"
 
     def use(self, device: Any) -> None:
-        """Make a device the current one, where the library needs that."""
+        """Make a device the current one, if the library requires it."""
 
     def asarray(
         self, values: np.ndarray, dtype: np.dtype[Any], device: Any, copy: bool, *, xp: Namespace
@@ -104,20 +103,20 @@ class Adapter:
         ----------
         values : numpy.ndarray
         dtype : numpy.dtype
-            One that the device has.
+            A dtype that the device supports.
         device : object
         copy : bool
             If False, a library whose arrays live on the host may return `values` themselves,
             provided that they stay read-only where they are.
         xp : Namespace
-            The library's.
+            The namespace of the library.
         """
         # Some libraries adopt host memory, even read-only memory: give them their own.
         private = np.array(values, dtype=dtype, order="C", copy=True)
         return xp.asarray(private, device=device)
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        """Bring an array to the host: a copy, or a view if it lies there already."""
+        """Bring an array to the host, as a copy, or as a view if it is there already."""
         return np.asarray(array)
 
     def detached(self, array: Array) -> Array:

@@ -27,7 +27,7 @@ class CupyAdapter(Adapter):
         return importlib.import_module("array_api_compat.cupy")
 
     def devices(self) -> tuple[list[Any], Any]:
-        """List the GPUs and the current one, after a kernel was compiled and launched."""
+        """List the GPUs, and name the current one, after compiling and launching a kernel."""
         import cupy
 
         float((cupy.ones(2, dtype="float32") + 1).sum())
@@ -35,7 +35,7 @@ class CupyAdapter(Adapter):
         return [cupy.cuda.Device(index) for index in range(count)], cupy.cuda.Device()
 
     def device_name(self, device: Any) -> str:
-        """Return ``"cuda:0"``, for instance."""
+        """Return a name such as ``"cuda:0"``."""
         return f"cuda:{device.id}"
 
     def device_kind(self, device: Any) -> str:
@@ -45,15 +45,15 @@ class CupyAdapter(Adapter):
         return f"cuda {cupy.cuda.runtime.getDeviceProperties(device.id)['name'].decode()}"
 
     def is_accelerator(self, device: Any) -> bool:
-        """Return True: there are only GPUs."""
+        """Return True, because all devices are GPUs."""
         return True
 
     def use(self, device: Any) -> None:
-        """Make the GPU current in the calling thread; arrays are born on the current one."""
+        """Make the GPU current in the calling thread; new arrays are created on the current GPU."""
         device.use()
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        """Copy to the host, which CuPy does only if asked to explicitly."""
+        """Copy to the host, which CuPy does only on explicit request."""
         import cupy
 
         copied: np.ndarray = cupy.asnumpy(array)

@@ -1,4 +1,4 @@
-"""dpnp: Intel's GPUs and CPUs through SYCL, and whatever else the installed runtime drives."""
+"""dpnp: Intel GPUs and CPUs through SYCL, and other devices that the runtime supports."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _RUNTIMES = ("level_zero", "opencl", "cuda", "hip")  # the same GPU may be there
 class DpnpAdapter(Adapter):
     """dpnp, whose devices are named by runtime, type and number: ``"level_zero:gpu:0"``.
 
-    Its arrays can be neither pickled nor copied by `copy.deepcopy` (dpnp 0.20), and so an estimator
-    that was fitted on them cannot be either; bring parameters to NumPy first.
+    Its arrays can be neither pickled nor copied by `copy.deepcopy` (dpnp 0.20), nor can an
+    estimator that was fitted on them; bring the parameters to NumPy first.
     """
 
     name = "dpnp"
@@ -29,7 +29,7 @@ class DpnpAdapter(Adapter):
     gpu_hint = "check `python -m dpctl -f` and that the GPU's driver is installed"
 
     def repair(self) -> str:
-        """Name the variable by which the package from PyPI finds its own runtime for CPUs."""
+        """Name the variable with which the PyPI package finds its runtime for CPUs."""
         check = "Check `python -m dpctl -f`, which lists the devices, and that a driver is there"
         runtime = os.path.join(sys.prefix, "lib", "libintelocl.so")
         if os.environ.get("OCL_ICD_FILENAMES") or not os.path.exists(runtime):
@@ -37,7 +37,7 @@ class DpnpAdapter(Adapter):
         return f"{check}; for the CPU set OCL_ICD_FILENAMES={runtime} before the program starts"
 
     def devices(self) -> tuple[list[Any], Any]:
-        """List the devices as arrays report them, which are of another class than dpctl's own."""
+        """List the devices as arrays report them; their class differs from dpctl's own."""
         xp = self.namespace()
         info = xp.__array_namespace_info__()
         return (
@@ -66,7 +66,7 @@ class DpnpAdapter(Adapter):
         return [*full, *(f"{name}:0" for name in full)]
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        """Copy to the host, which dpnp does only if asked to explicitly."""
+        """Copy to the host, which dpnp does only on explicit request."""
         import dpnp
 
         copied: np.ndarray = dpnp.asnumpy(array)

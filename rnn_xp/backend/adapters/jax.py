@@ -11,7 +11,7 @@ __all__ = ["JaxAdapter"]
 
 
 class JaxAdapter(Adapter):
-    """JAX, which computes asynchronously and narrows float64 in silence unless told otherwise."""
+    """JAX, which computes asynchronously and by default silently narrows float64."""
 
     name = "jax"
     install = "pip install 'rnn-xp[jax]'"
@@ -24,7 +24,7 @@ class JaxAdapter(Adapter):
         return jax.numpy
 
     def devices(self) -> tuple[list[Any], Any]:
-        """List this process's devices; the CPU as well, unless JAX_PLATFORMS leaves it out."""
+        """List the devices of this process, including the CPU unless JAX_PLATFORMS omits it."""
         import jax
 
         devices = list(jax.local_devices())
@@ -35,7 +35,7 @@ class JaxAdapter(Adapter):
         return devices, default
 
     def device_name(self, device: Any) -> str:
-        """Return a name such as torch gives its devices: ``"cpu"``, ``"cuda:1"``, ``"tpu:0"``."""
+        """Return a name in torch's style: ``"cpu"``, ``"cuda:1"``, ``"tpu:0"``."""
         if not hasattr(device, "platform"):  # the sharding of an array on several devices
             return str(device)
         if device.platform == "cpu" and device.id == 0:
@@ -53,7 +53,7 @@ class JaxAdapter(Adapter):
         return getattr(device, "platform", "cpu") != "cpu"
 
     def synchronize(self, device: Any) -> None:
-        """Wait until every living array is computed."""
+        """Wait until every live array is computed."""
         import jax
 
         jax.block_until_ready(jax.live_arrays())

@@ -27,7 +27,7 @@ class NumpyAdapter(Adapter):
     def asarray(
         self, values: np.ndarray, dtype: np.dtype[Any], device: Any, copy: bool, *, xp: Namespace
     ) -> Array:
-        """Cast `values`, and copy them unless `copy` is False and nothing need be cast."""
+        """Cast `values`, and copy them unless `copy` is False and no cast is needed."""
         if not copy:
             return np.asarray(values, dtype=dtype)
         return np.array(values, dtype=dtype, order="C", copy=True)

@@ -1,4 +1,4 @@
-"""PyTorch: CPUs, NVIDIA GPUs and Apple's; gradients that it records itself are never used."""
+"""PyTorch: CPUs, NVIDIA GPUs and Apple GPUs; its own autograd is never used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["TorchAdapter"]
 
 
 class TorchAdapter(Adapter):
-    """PyTorch, whose devices are named as here."""
+    """PyTorch, whose names of devices are used as they are."""
 
     name = "torch"
     install = "pip install 'rnn-xp[torch]'"
@@ -26,7 +26,7 @@ class TorchAdapter(Adapter):
         return importlib.import_module("array_api_compat.torch")
 
     def devices(self) -> tuple[list[Any], Any]:
-        """List the CPU and every GPU of NVIDIA or Apple."""
+        """List the CPU and every NVIDIA or Apple GPU."""
         import torch
 
         names = ["cpu"]
@@ -50,11 +50,11 @@ class TorchAdapter(Adapter):
         return self.device_name(device).partition(":")[0] != "cpu"
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        """Copy to the host if needed; also detaches, and resolves conjugates."""
+        """Copy to the host if needed, detached from the graph, with conjugates resolved."""
         return np.asarray(array.numpy(force=True))
 
     def detached(self, array: Array) -> Array:
-        """Detach from the graph; the memory stays shared."""
+        """Detach an array from its graph; the memory stays shared."""
         return array.detach()
 
     def synchronize(self, device: Any) -> None:

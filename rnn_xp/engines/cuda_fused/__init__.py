@@ -42,7 +42,7 @@ def fastest(portable: PortableEngine) -> Engine:
 
 
 def _plan(portable: PortableEngine) -> tuple[str, Plan | None]:
-    """Plan the kernels, or say why they cannot do this training."""
+    """Return the reason why the kernels do not support this training, or "" and their plan."""
     if reason := unsupported(portable):
         return reason, None
     try:

@@ -55,7 +55,7 @@ class FusedEngine:
     gradient, from three launches, and compute the update themselves, as with the portable engine.
 
     The bits are the same on every device of a kind and for every K. They differ from the bits of
-    the portable engine, because the blocks are others.
+    the portable engine, because the blocks differ.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ class FusedEngine:
         return self._chunks[epochs]
 
     def _captured(self, rates: Array, losses: Array) -> Callable[[], None]:
-        """Return a function that launches the epochs: as a graph, or else kernel by kernel."""
+        """Return a function that launches the epochs, as a graph or kernel by kernel."""
         work, stream = functools.partial(self._launch_all, rates, losses), self._stream
         with self._on_stream():
             work()  # modules are loaded at the first launch, which a capture does not allow
@@ -242,7 +242,7 @@ class FusedEngine:
 
     @contextlib.contextmanager
     def _on_stream(self) -> Iterator[None]:
-        """Work on the engine's own stream, ordered with the work before and after on others."""
+        """Work on the engine's own stream, ordered with the work on other streams."""
         import cupy
 
         current = cupy.cuda.get_current_stream()

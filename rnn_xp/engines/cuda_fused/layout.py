@@ -1,11 +1,11 @@
-"""The parameters as the one matrix M of ``kernels.cu``, and back, by array operations alone.
+"""Conversion between the parameters and the matrix M of ``kernels.cu``, by array operations.
 
 ::
 
     M = [ w_hh | w_xh | b_h ]   gates: rnn 1, lstm 4; gru r and z, then  n: [ 0    | w_xn | b_n  ]
         [ w_hy | 0    | b_y ]                                            q: [ w_hn | 0    | b_hn ]
 
-The optimiser's arrays have the shapes of the parameters and are packed in the same way.
+The optimiser's memory of each parameter has the same shape and is converted in the same way.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def pack(net: Configuration, params: Params, *, xp: Namespace) -> Array:
 
 
 def unpack(net: Configuration, matrix: Array, *, xp: Namespace) -> Params:
-    """Take M (J, K) apart, into arrays of their own; the inverse of `pack`."""
+    """Split M (J, K) into separate arrays, the inverse of `pack`."""
     size, bias = net.hidden_size, net.hidden_size + net.input_size
     r_z, n, q = slice(2 * size), slice(2 * size, 3 * size), slice(3 * size, 4 * size)
     gates = slice(matrix.shape[0] - net.output_size)

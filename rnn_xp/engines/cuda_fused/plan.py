@@ -147,7 +147,7 @@ class Plan:
 def make_plan(
     net: Configuration, rows: int, steps: int, classes: bool, shared_limit: int
 ) -> Plan | None:
-    """Choose sizes, and which memory holds the history and the weights.
+    """Choose sizes, and the memory for the history and the weights.
 
     Both are placed in shared memory if they fit, otherwise in global memory. If dM does not fit in
     the registers of the threads at once, the history is in global memory. Blocks of few rows hold
@@ -240,5 +240,5 @@ def make_plan(
 
 
 def _up(size: int) -> int:
-    """Pad to a multiple of 4, as float4 loads need it."""
+    """Round up to a multiple of 4, as float4 loads require."""
     return -(-size // 4) * 4

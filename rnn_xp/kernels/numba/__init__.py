@@ -1,8 +1,8 @@
 """NumPy's layers, compiled by numba: a whole sequence in one call that holds no lock; float32.
 
-These kernels compute the same as `rnn_xp.kernels.numpy`, but nothing between two products is a call
-of its own, so that neither the interpreter nor passes over memory delay the arithmetic units. From
-the bottom up:
+These kernels compute the same as `rnn_xp.kernels.numpy`, but without separate calls between two
+products, so neither the interpreter nor passes over memory delay the arithmetic units. The modules,
+from the bottom up:
 
 - `product`: a matrix product made of register tiles;
 - `lanes`: pointwise equations, traced to vector instructions;
@@ -37,5 +37,5 @@ class Workspace(numpy.Workspace):
     """
 
     def kernel(self, name: str | None) -> Kernel | None:
-        """Return the kernel of the name that a cell gives, or None if there is none."""
+        """Return the kernel with the name ``cell.kernel``; None if there is none."""
         return None if name is None else KERNELS.get(name)

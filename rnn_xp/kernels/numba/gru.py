@@ -1,7 +1,7 @@
 """The reset-after GRU, compiled; see `rnn_xp.cells.gru`.
 
-Beside the gates r and z stands q = w_hn h_{t-1} + b_hn: one product of [1, x, h] gives all three,
-with zeros where q has no x. The candidate's input p_n = w_xn x_t + b_n is another.
+One product of [1, x, h] gives the gates r and z and q = w_hn h_{t-1} + b_hn, with zeros for x in q.
+A second product gives the candidate's input p_n = w_xn x_t + b_n.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -36,7 +36,7 @@ class GRU:
     """A layer of GRU cells."""
 
     def forward(self, params: Any, xs: Any, reverse: bool, workspace: Any, name: str) -> Any:
-        """r, z = sigmoid(...); n = tanh(p_n + r q); h_t = n + z (h_{t-1} - n)."""
+        """Compute r, z = sigmoid(...); n = tanh(p_n + r q); h_t = n + z (h_{t-1} - n)."""
         (gates, size), (steps, rows, inputs) = params["w_hh"].shape, xs.shape
         entering = enter(xs, size, reverse, workspace, name)
         entering[0, :, 1 + inputs :] = 0.0
@@ -50,7 +50,7 @@ class GRU:
         return forwarded(size, (), Tape(entering, (rzq, n), reverse, workspace, name))
 
     def backward(self, params: Any, tape: Tape, dhs: Any, *, wrt_input: bool) -> Any:
-        """The adjoint. The gradient of p_n makes weight gradients of its own, of [1, x]."""
+        """Compute the adjoint; the gradient of p_n and [1, x] give separate weight gradients."""
         (gates, size), inputs = params["w_hh"].shape, params["w_xh"].shape[1]
         back = Back(params, tape, dhs, wrt_input)
         w_back, w_n = params["w_hh"], np.zeros_like(params["w_hh"][:size])

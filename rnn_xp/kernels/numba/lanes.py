@@ -1,10 +1,10 @@
-"""Pointwise functions over rows, written in Python as equations and traced to vector instructions.
+"""Pointwise functions over rows, written as Python equations and traced to vector instructions.
 
-A compiler turns a loop into vectors only if it can prove that no two of its arrays overlap, and the
-step of an LSTM has thirteen of them. So the vectors are written down: `lanewise` calls a function
-once with `Lanes`, which note every operation for LLVM, and puts the result into a loop over eight
-columns at a time. The last eight of a row may overlap those before; they are read first, so that
-results may be written over what they were made of.
+A compiler vectorises a loop only if it can prove that no two of its arrays overlap, and the step of
+an LSTM has thirteen arrays. The vectors are therefore explicit: `lanewise` calls a function once
+with `Lanes`, which record every operation for LLVM, and puts the result into a loop over eight
+columns at a time. The last eight columns of a row may overlap the previous ones; they are read
+first, so that results may overwrite their arguments.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -36,7 +36,7 @@ _EDGE = 9.0  # beyond, tanh is 1 in float32
 
 @dataclasses.dataclass(frozen=True)
 class Lanes:
-    """Eight numbers, or a single one, in a function that is being traced."""
+    """Eight numbers, or a single number, in a function that is being traced."""
 
     builder: Any
     value: Any
@@ -83,7 +83,7 @@ def where(x: Lanes, relation: str, bound: float, a: Lanes | float, b: Lanes) -> 
 
 
 def tanh(x: Lanes) -> Lanes:
-    """Hyperbolic tangent; a NaN stays one."""
+    """Return the hyperbolic tangent; a NaN stays a NaN."""
     x = where(x, "<", -_EDGE, -_EDGE, x)
     x = where(x, ">", _EDGE, _EDGE, x)
     u = x * x
@@ -98,17 +98,17 @@ def tanh(x: Lanes) -> Lanes:
 
 
 def sigmoid(s: Lanes) -> Lanes:
-    """sigmoid(z), given s = tanh(z / 2); its derivative is (1 - s^2) / 4."""
+    """Return sigmoid(z), given s = tanh(z / 2); its derivative is (1 - s^2) / 4."""
     return 0.5 + 0.5 * s
 
 
 def lanewise(function: Callable[..., Any]) -> Any:
-    """Turn a function of Lanes into a function of rows, to be called from compiled code.
+    """Turn a function of Lanes into a function of rows that compiled code can call.
 
     Parameters
     ----------
     function : callable
-        Takes Lanes and returns Lanes or a tuple of Lanes.
+        A function of Lanes that returns Lanes or a tuple of Lanes.
 
     Returns
     -------

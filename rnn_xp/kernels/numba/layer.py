@@ -1,7 +1,7 @@
 """Parts of the compiled layers: buffers in rows, tiles of rows, and the pieces of a step.
 
-A tile of rows goes through all steps before the next one begins, so that what a step needs stays in
-the cache. With W = 1 + I + H, and ``~`` before what is padded to a multiple of 8 columns::
+A tile of rows goes through all steps before the next tile begins, so the arrays of a step stay in
+the cache. W is 1 + I + H, and ``~`` marks a number of columns padded to a multiple of 8::
 
     entering  (T + 1, N, W)     [1, x, h] of each step, in the order in which the steps are done
     w         (W, G*H) packed   [b_h; w_xh.T; w_hh.T], so that one product gives z
@@ -10,8 +10,8 @@ the cache. With W = 1 + I + H, and ``~`` before what is padded to a multiple of 
     through   (TILE, ~(H + I))  [dh, dx] of the step at hand
     d         (TILE, ~G*H)      dz of the step at hand
 
-sigmoid(z) = (1 + s) / 2 with s = tanh(z / 2): the weights of sigmoids are halved beforehand, and s
-is what is kept.
+The sigmoid is computed as (1 + s) / 2 with s = tanh(z / 2): the weights of sigmoids are halved
+beforehand, and s is kept.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -48,7 +48,7 @@ _Floats = NDArray[np.floating[Any]]
 
 
 class Tape(NamedTuple):
-    """Arrays that a forward pass leaves for its backward pass; each cell has its own ``kept``."""
+    """Arrays that a forward pass keeps for its backward pass; ``kept`` depends on the cell."""
 
     entering: _Floats
     kept: tuple[_Floats, ...]
@@ -58,7 +58,7 @@ class Tape(NamedTuple):
 
 
 def enter(xs: _Floats, size: int, reverse: bool, workspace: Any, name: str) -> _Floats:
-    """Lay out [1, x, h] for all steps in the order of computation; h is still missing."""
+    """Lay out [1, x, h] for all steps in the order of computation; h is filled in later."""
     steps, rows, inputs = xs.shape
     entering: _Floats = workspace.take(f"{name}entering", steps + 1, rows, 1 + inputs + size)
     entering[:steps, :, 0] = 1.0
@@ -92,11 +92,11 @@ class Back:
     Attributes
     ----------
     own : ndarray (K, N, H)
-        Gradients that come from the loss at a step itself, each distinct array once.
+        Gradients that come directly from the loss at a step, each distinct array once.
     which : ndarray (T,) of int
-        Index into ``own`` for each step, in the order of the steps; -1 for none.
+        Index into ``own`` for each step, in the order of the steps; -1 if there is none.
     dxs : ndarray (T, N, I)
-        In the order of the steps; I is 0 where dx is not wanted.
+        Gradients of the input, in the order of the steps; I is 0 if dx is not needed.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class Back:
         self.inputs = params["w_xh"].shape[1]
         inputs = self.inputs if wanted else 0
         take = tape.workspace.take
-        given = {id(dh): dh for dh in dhs if dh is not None}
-        places = {key: place for place, key in enumerate(given)}
-        self.own = take("own", len(given), rows, size)
-        for place, dh in enumerate(given.values()):
+        distinct = {id(dh): dh for dh in dhs if dh is not None}
+        places = {key: place for place, key in enumerate(distinct)}
+        self.own = take("own", len(distinct), rows, size)
+        for place, dh in enumerate(distinct.values()):
             self.own[place] = dh
         ordered = dhs[::-1] if tape.reverse else dhs
         self.which = np.asarray([-1 if dh is None else places[id(dh)] for dh in ordered])
@@ -121,7 +121,7 @@ class Back:
         self.reverse = tape.reverse
 
     def by_time(self) -> _Floats | None:
-        """Return the gradient of the input (T, N, I), or None if it is not wanted."""
+        """Return the gradient of the input (T, N, I), or None if it is not needed."""
         if not self.dxs.shape[2]:
             return None
         dxs: _Floats = self.dxs[::-1] if self.reverse else self.dxs
@@ -148,7 +148,7 @@ def project(entering, s, start, used, w, z):
 
 @compiled
 def collect(entering, s, start, used, d, gates, dw):
-    """Sum over the samples of a tile: dw += [1, x, h].T d, for the first ``used`` rows of it."""
+    """Sum over the samples of a tile: dw += [1, x, h].T d, for the first ``used`` rows of dw."""
     _, rows, width = entering.shape
     entered = entering.ctypes.data + 4 * (s * rows + start) * width
     tile, d_row = d.shape
@@ -186,7 +186,7 @@ def add_own_share(dh, own, place, start, size, last):
 
 @compiled
 def give_dx(through, size, dxs, s, start):
-    """Copy dx of a step to where the caller wants it."""
+    """Copy dx of a step to the caller's array."""
     tile, inputs = through.shape[0], dxs.shape[2]
     _copy(tile, inputs, columns(through, size) + columns(dxs[s, start : start + tile], 0))
 

@@ -32,7 +32,7 @@ class LSTM:
     """A layer of LSTM cells."""
 
     def forward(self, params: Any, xs: Any, reverse: bool, workspace: Any, name: str) -> Any:
-        """i, f, o = sigmoid(...); g = tanh(...); c_t = f c_{t-1} + i g; h_t = o tanh(c_t)."""
+        """Compute the gates i, f, o and g, then c_t = f c_{t-1} + i g and h_t = o tanh(c_t)."""
         (gates, size), (steps, rows, _) = params["w_hh"].shape, xs.shape
         entering = enter(xs, size, reverse, workspace, name)
         w = 0.5 * join(params)
@@ -46,7 +46,7 @@ class LSTM:
         return forwarded(size, (cells[-1],), tape)
 
     def backward(self, params: Any, tape: Tape, dhs: Any, *, wrt_input: bool) -> Any:
-        """The adjoint; dc runs back beside dh."""
+        """Compute the adjoint, in which dc goes back alongside dh."""
         gates, size = params["w_hh"].shape
         back = Back(params, tape, dhs, wrt_input)
         w = [params["w_hh"], params["w_xh"]] if wrt_input else [params["w_hh"]]

@@ -1,9 +1,9 @@
 """A matrix product for the thin shapes of recurrent networks, made of register tiles.
 
-A BLAS lays its operands out anew in every call, and for the rows of one step that costs as much as
-the product itself. Here the weights are laid out once for a whole sequence, and the other operand
-is read where it lies. The innermost piece is written for LLVM: a tile of C, six rows of sixteen
-columns, stays in registers while
+A BLAS rearranges its operands in every call, which for the rows of one step costs as much as the
+product itself. Here the weights are rearranged once for a whole sequence, and the other operand is
+read in place. The innermost loop is written for LLVM: a tile of C, six rows of sixteen columns,
+stays in registers while it computes
 
     c[i, :] += a[i, k] * b[k, :]        for all k, with a[i, k] in every lane of a vector.
 
@@ -44,10 +44,10 @@ class _Files(CompileResultCacheImpl):  # type: ignore[misc]
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
-    """numba's own cache, where it would be anyway, but in files named after all of the sources.
+    """numba's own cache in its usual place, but in files named after all of the sources.
 
-    By itself numba notices a change of the function's own file only, and goes on using what was
-    compiled into it from the other files of this package.
+    numba itself notices a change of the function's own file only, and would continue to use code
+    that was compiled into it from the other files of this package.
     """
 
     _impl_class = _Files
@@ -56,7 +56,7 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 def compiled(function: Any) -> Any:
     """Compile without the interpreter's lock, and keep the result for the next process.
 
-    ``contract`` lets a product and a sum become one instruction; nothing else is reordered.
+    ``contract`` lets a product and a sum become one instruction; no other operation is reordered.
     """
     dispatcher = njit(nogil=True, fastmath={"contract"}, error_model="numpy")(function)
     with contextlib.suppress(RuntimeError):  # there is no folder that can be written to
@@ -70,9 +70,9 @@ def padded(columns: int) -> int:
 
 
 def spaced(columns: int) -> int:
-    """Return a length of rows for which rows do not compete for the same place in a cache.
+    """Return a row length at which rows do not compete for the same places in a cache.
 
-    They do if their distance is a multiple of 1 KiB, as it is for many common hidden sizes.
+    They do so if their distance is a multiple of 1 KiB, as it is for many common hidden sizes.
     """
     length = padded(columns)
     return length + PANEL if length % 256 == 0 else length
@@ -89,7 +89,7 @@ def pack(b: Any) -> Any:
 
 
 def _tile(rows: int, columns: int) -> Any:
-    """Make the product of one tile; addresses in bytes, strides in floats."""
+    """Compile the product of one tile; addresses are in bytes, strides in floats."""
 
     @intrinsic
     def tile(typing, a, a_row, a_k, b, b_k, c, c_row, steps, add):
@@ -144,18 +144,18 @@ _slim_12, _slim_2, _slim_1 = (_tile(rows, _LANES) for rows in (12, 2, 1))
 
 @compiled
 def multiply(a, a_row, a_k, b, b_k, b_panel, c, c_row, rows, columns, steps, add):
-    """C = A B, or C += A B.
+    """Compute C = A B, or C += A B.
 
     Parameters
     ----------
     a, a_row, a_k : int
-        Address of A (rows, steps) and, in floats, from one row and one column to the next.
+        Address of A (rows, steps), and distances in floats between rows and between columns.
     b, b_k, b_panel : int
-        Address of B (steps, columns), from one row and from sixteen columns to the next.
+        Address of B (steps, columns), and distances between rows and between panels of 16 columns.
     c, c_row : int
-        Address of C (rows, columns), and from one row to the next.
+        Address of C (rows, columns), and the distance between rows.
     rows, columns, steps : int
-        Columns are a multiple of 8.
+        Sizes of the matrices; ``columns`` is a multiple of 8.
     add : bool
         If True, the product is added to C.
     """

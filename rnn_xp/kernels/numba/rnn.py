@@ -35,7 +35,7 @@ class RNN:
         self.tanh = activation == "tanh"
 
     def forward(self, params: Any, xs: Any, reverse: bool, workspace: Any, name: str) -> Any:
-        """h_t = f(w_hh h_{t-1} + b_h + w_xh x_t)."""
+        """Compute h_t = f(w_hh h_{t-1} + b_h + w_xh x_t)."""
         size = params["w_hh"].shape[0]
         entering = enter(xs, size, reverse, workspace, name)
         z = workspace.take("z", TILE, spaced(size))
@@ -43,7 +43,7 @@ class RNN:
         return forwarded(size, (), Tape(entering, (), reverse, workspace, name))
 
     def backward(self, params: Any, tape: Tape, dhs: Any, *, wrt_input: bool) -> Any:
-        """With dz = dh * f'(z); dh_{t-1} = w_hh.T dz."""
+        """Compute dz = dh * f'(z); dh_{t-1} = w_hh.T dz."""
         size = params["w_hh"].shape[0]
         back = Back(params, tape, dhs, wrt_input)
         w = [params["w_hh"], params["w_xh"]] if wrt_input else [params["w_hh"]]
