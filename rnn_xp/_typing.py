@@ -23,6 +23,7 @@ __all__ = [
     "Kernel",
     "Loss",
     "Namespace",
+    "Objective",
     "Params",
     "State",
     "Stepper",
@@ -53,6 +54,26 @@ class Loss(Protocol):
         self, pred: Array, target: Array, weight: Array | None = None, total: Any = None
     ) -> tuple[Array, Array]:
         """Return the value and its gradient with respect to ``pred``."""
+
+
+class Objective(Protocol):
+    """The loss of the full batch, with its second derivatives, as optimisers are given it."""
+
+    def __call__(self, params: Params) -> tuple[Array, Params]:
+        """Return the loss () and its gradient."""
+
+    def value(self, params: Params) -> Array:
+        """Return the loss () alone."""
+
+    def curvature(self, params: Params) -> Array:
+        """Return the Gauss-Newton matrix (P, P), the parameters sorted by name.
+
+        It is the sum over all samples of J^T L J, with J = d pred / d params and
+        L = d2 loss / d pred**2.
+        """
+
+    def curvature_product(self, params: Params, vector: Params) -> Params:
+        """Return the product of the Gauss-Newton matrix with a vector, without the matrix."""
 
 
 class Stepper(Protocol):

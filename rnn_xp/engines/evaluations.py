@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from rnn_xp._typing import Array, Params
 from rnn_xp.optim import Optimizer
 
-__all__ = ["Evaluations", "ValueAndGrads"]
+__all__ = ["Evaluations", "FullBatch", "ValueAndGrads"]
 
 ValueAndGrads: TypeAlias = tuple[Array, Params]
 """A loss () and its gradient."""
+
+
+@dataclass(frozen=True)
+class FullBatch:
+    """The loss over all rows, as an `rnn_xp._typing.Objective`.
+
+    Attributes
+    ----------
+    gradient : callable
+        ``gradient(params) -> (loss, gradient)``.
+    value, curvature, curvature_product : callable, optional
+        The methods of an `rnn_xp._typing.Objective`; None where an engine does not offer them.
+    """
+
+    gradient: Callable[[Params], ValueAndGrads]
+    value: Callable[[Params], Array] | None = None
+    curvature: Callable[[Params], Array] | None = None
+    curvature_product: Callable[[Params, Params], Params] | None = None
+
+    def __call__(self, params: Params) -> ValueAndGrads:
+        """Return the loss and its gradient."""
+        return self.gradient(params)
 
 
 class Evaluations:
@@ -44,7 +68,7 @@ class Evaluations:
         optimizer: Optimizer,
         params: Params,
         opt_state: Any,
-        gradient: Callable[[Params], ValueAndGrads],
+        batch: FullBatch,
     ) -> tuple[Params, Any, Array]:
         """Perform one update with the full batch.
 
@@ -54,8 +78,7 @@ class Evaluations:
         params : Params
         opt_state : object
             The optimiser's state.
-        gradient : callable
-            ``gradient(params) -> (loss, gradient)`` over all rows.
+        batch : FullBatch
 
         Returns
         -------
@@ -65,7 +88,8 @@ class Evaluations:
             The loss before the update.
         """
         self._latest = [entry for entry in self._latest if entry[0] is params]
-        value_and_grad = functools.partial(self.value_and_grad, gradient=gradient)
+        remembered = functools.partial(self.value_and_grad, gradient=batch.gradient)
+        value_and_grad = dataclasses.replace(batch, gradient=remembered)
         value, grads = value_and_grad(params)
         params, opt_state = optimizer.update(
             grads, opt_state, params, value=value, value_and_grad=value_and_grad

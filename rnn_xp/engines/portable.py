@@ -27,7 +27,8 @@ from rnn_xp._typing import Array, Loss, Params, Workspace
 from rnn_xp.backend import Backend
 from rnn_xp.distributed import Ranks, Shares, Subtree, fold, join, tree_sum
 from rnn_xp.engines.blocks import Batch, Blocks
-from rnn_xp.engines.evaluations import Evaluations, ValueAndGrads
+from rnn_xp.engines.curvature import curvature_of_rows
+from rnn_xp.engines.evaluations import Evaluations, FullBatch, ValueAndGrads
 from rnn_xp.engines.ranks import sum_of_ranks, weight_of_ranks
 from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import total_weight
@@ -162,8 +163,10 @@ class PortableEngine:
         Array ()
             The same bits as the loss that `value_and_grad` computes for the same rows.
         """
-        blocks, total = self.cut(batch), self.total(batch)
-        steps = batch.y.shape[1] if self.net.topology == "one_to_many" else None
+        return self._loss(params, self.cut(batch), self.total(batch))
+
+    def _loss(self, params: Params, blocks: Blocks, total: Any) -> Array:
+        steps = blocks.batch.y.shape[1] if self.net.topology == "one_to_many" else None
 
         def block(number: int) -> ValueAndGrads:
             rows = blocks[number]
@@ -175,9 +178,47 @@ class PortableEngine:
 
         return self._sum(block, blocks, {})[0]
 
+    @property
+    def full_batch(self) -> FullBatch:
+        """The loss over all rows to train on, as optimisers are given it."""
+        return FullBatch(self._gradient, self._value, self._curvature, self._curvature_product)
+
+    def _value(self, params: Params) -> Array:
+        return self._loss(params, self.blocks, self.total_of_data)
+
+    def _curvature(self, params: Params) -> Array:
+        """Return the Gauss-Newton matrix (P, P) over all rows."""
+        xp, total, size = self.backend.xp, self.total_of_data, self.net.num_parameters
+        new = {"dtype": self.backend.dtype, "device": self.backend.device}
+        nothing = xp.zeros((), **new)
+
+        def block(number: int) -> ValueAndGrads:
+            rows = self.blocks[number]
+            weight = self._weight(rows)
+            matrix = curvature_of_rows(self.net, params, rows, self.loss, weight, total, xp=xp)
+            return nothing, {"curvature": matrix}
+
+        like = {"curvature": xp.empty((size, size), **new)}
+        return self._sum(block, self.blocks, like)[1]["curvature"]
+
+    def _curvature_product(self, params: Params, vector: Params) -> Params:
+        """Return the product of the Gauss-Newton matrix over all rows with a vector."""
+        total = self.total_of_data
+
+        def block(number: int) -> ValueAndGrads:
+            rows = self.blocks[number]
+            product = self.net.gnvp(
+                params, rows.x, rows.y, vector, self.loss, rows.sample_weight, total=total,
+                **rows.options,
+            )  # fmt: skip
+            return nothing, product
+
+        nothing = self.backend.xp.zeros((), dtype=self.backend.dtype, device=self.backend.device)
+        return self._sum(block, self.blocks, params)[1]
+
     def _full_batch(self, params: Params, opt_state: Any, epoch: int) -> tuple[Params, Any, Array]:
         if self.noise is None:
-            return self._evaluated.update(self.optimizer, params, opt_state, self._gradient)
+            return self._evaluated.update(self.optimizer, params, opt_state, self.full_batch)
         value, grads = self._evaluate(params, self.blocks, self.total_of_data, epoch)
         params, opt_state = self.optimizer.update(grads, opt_state, params, value=value)
         return params, opt_state, value

@@ -21,7 +21,7 @@ whether it takes logits; `enter` checks its arguments and applies the weights.
 
 from rnn_xp.losses.classification import binary_cross_entropy, cross_entropy
 from rnn_xp.losses.entries import declare, enter, total_weight
-from rnn_xp.losses.names import resolve_loss, takes_classes, takes_logits
+from rnn_xp.losses.names import curvature_rows, resolve_loss, takes_classes, takes_logits
 from rnn_xp.losses.regression import Huber, Pinball, mae, mse
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Pinball",
     "binary_cross_entropy",
     "cross_entropy",
+    "curvature_rows",
     "declare",
     "enter",
     "mae",

@@ -12,7 +12,18 @@ from rnn_xp.losses.entries import declare, enter
 __all__ = ["binary_cross_entropy", "cross_entropy"]
 
 
-@declare(takes_classes=True, takes_logits=True)
+def _cross_entropy_rows(
+    pred: Array, target: Array, weight: Any, total: Any, jacobian: Array
+) -> Array:
+    """Return sqrt(w p / total) (J - sum_k p_k J_k): L = w (diag(p) - p p^T) / total."""
+    xp, pred, _, mean = enter("cross_entropy", pred, target, weight, total, classes=True)
+    power = xp.exp(pred - xp.max(pred, axis=-1, keepdims=True))
+    p = xp.expand_dims(power / xp.sum(power, axis=-1, keepdims=True), axis=-1)
+    centred = jacobian - xp.sum(p * jacobian, axis=-2, keepdims=True)
+    return xp.sqrt(p * xp.expand_dims(mean(xp.ones_like(pred)), axis=-1)) * centred
+
+
+@declare(takes_classes=True, takes_logits=True, curvature_rows=_cross_entropy_rows)
 def cross_entropy(
     pred: Array, target: Array, weight: Array | None = None, total: Any = None
 ) -> tuple[Array, Array]:
@@ -62,7 +73,15 @@ def cross_entropy(
     return value, mean(power / norm - xp.astype(chosen, pred.dtype))
 
 
-@declare(takes_logits=True)
+def _binary_rows(pred: Array, target: Array, weight: Any, total: Any, jacobian: Array) -> Array:
+    """Return sqrt(w p (1 - p) / total) J."""
+    xp, pred, _, mean = enter("binary_cross_entropy", pred, target, weight, total)
+    power = xp.exp(-xp.abs(pred))
+    root = xp.sqrt(mean(power)) / (1.0 + power)  # p (1 - p) = power / (1 + power)**2
+    return xp.expand_dims(root, axis=-1) * jacobian
+
+
+@declare(takes_logits=True, curvature_rows=_binary_rows)
 def binary_cross_entropy(
     pred: Array, target: Array, weight: Array | None = None, total: Any = None
 ) -> tuple[Array, Array]:

@@ -15,7 +15,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def declare(
-    *, takes_classes: bool = False, takes_logits: bool = False
+    *,
+    takes_classes: bool = False,
+    takes_logits: bool = False,
+    curvature_rows: Callable[..., Array] | None = None,
 ) -> Callable[[_Function], _Function]:
     """Declare a loss: a decorator that sets its attributes.
 
@@ -27,6 +30,11 @@ def declare(
     takes_logits : bool
         If True, the loss applies softmax or sigmoid itself. A network whose output has an
         activation is then refused.
+    curvature_rows : callable, optional
+        ``curvature_rows(pred, target, weight, total, jacobian)`` gives rows R of the shape of
+        ``jacobian``, which is (N, O, P) or (N, T, O, P), so that R^T R, summed over all rows, is
+        J^T L J with L = d2 value / d pred**2. Optimisers such as
+        `rnn_xp.optim.levenberg_marquardt` need it.
 
     Examples
     --------
@@ -37,7 +45,9 @@ def declare(
     """
 
     def mark(loss: _Function) -> _Function:
-        vars(loss).update(takes_classes=takes_classes, takes_logits=takes_logits)
+        vars(loss).update(
+            takes_classes=takes_classes, takes_logits=takes_logits, curvature_rows=curvature_rows
+        )
         return loss
 
     return mark

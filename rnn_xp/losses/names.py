@@ -1,19 +1,22 @@
 """Names of losses, and what a loss declares about itself.
 
-A loss may have two attributes, both False unless set: ``takes_classes``, if its targets are class
-indices without an axis O, and ``takes_logits``, if it applies softmax or sigmoid itself. The losses
-of this package set them with `rnn_xp.losses.declare`. A loss of your own may do the same, or define
-them as class attributes.
+A loss may have three attributes, which are False or None unless set: ``takes_classes``, if its
+targets are class indices without an axis O; ``takes_logits``, if it applies softmax or sigmoid
+itself; and ``curvature_rows``, if its second derivative is known. The losses of this package set
+them with `rnn_xp.losses.declare`. A loss of your own may do the same, or define them as class
+attributes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rnn_xp._checks import choice
-from rnn_xp._typing import Loss
+from rnn_xp._typing import Array, Loss
 from rnn_xp.losses.classification import binary_cross_entropy, cross_entropy
 from rnn_xp.losses.regression import Huber, mae, mse
 
-__all__ = ["LOSSES", "resolve_loss", "takes_classes", "takes_logits"]
+__all__ = ["LOSSES", "curvature_rows", "resolve_loss", "takes_classes", "takes_logits"]
 
 LOSSES: dict[str, Loss] = {
     "mse": mse,
@@ -65,6 +68,16 @@ def takes_logits(loss: Loss) -> bool:
     (True, False)
     """
     return _declares(loss, "takes_logits")
+
+
+def curvature_rows(loss: Loss) -> Callable[..., Array] | None:
+    """Return the function that gives the rows of a loss's curvature, see `declare`; None without.
+
+    >>> curvature_rows(mae) is None, curvature_rows(mse) is None
+    (True, False)
+    """
+    rows: Callable[..., Array] | None = getattr(loss, "curvature_rows", None)
+    return rows
 
 
 def _declares(loss: Loss, name: str) -> bool:

@@ -10,11 +10,18 @@ from typing import Any
 from rnn_xp._typing import Array
 from rnn_xp.backend import device_of
 from rnn_xp.kernels.portable import sign
-from rnn_xp.losses.entries import enter
+from rnn_xp.losses.entries import declare, enter
 
 __all__ = ["Huber", "Pinball", "mae", "mse"]
 
 
+def _mse_rows(pred: Array, target: Array, weight: Any, total: Any, jacobian: Array) -> Array:
+    """Return sqrt(2 w / total) J."""
+    xp, pred, _, mean = enter("mse", pred, target, weight, total)
+    return xp.expand_dims(xp.sqrt(mean(2.0 * xp.ones_like(pred))), axis=-1) * jacobian
+
+
+@declare(curvature_rows=_mse_rows)
 def mse(
     pred: Array, target: Array, weight: Array | None = None, total: Any = None
 ) -> tuple[Array, Array]:

@@ -23,6 +23,8 @@ Two more methods, inverse to each other, bring a state to a file and back::
 
 from rnn_xp.optim.adaptive import Adagrad, Adam, AdamW, RMSprop
 from rnn_xp.optim.base import NotFiniteError, Optimizer
+from rnn_xp.optim.hessian_free import HessianFree
+from rnn_xp.optim.levenberg_marquardt import LevenbergMarquardt
 from rnn_xp.optim.quasi_newton import LBFGS
 from rnn_xp.optim.schedules import Cosine, ReduceOnPlateau, Step, WarmUp
 from rnn_xp.optim.sgd import SGD
@@ -34,6 +36,8 @@ __all__ = [
     "Adam",
     "AdamW",
     "Cosine",
+    "HessianFree",
+    "LevenbergMarquardt",
     "NotFiniteError",
     "Optimizer",
     "RMSprop",
@@ -43,7 +47,9 @@ __all__ = [
     "adagrad",
     "adam",
     "adamw",
+    "hessian_free",
     "lbfgs",
+    "levenberg_marquardt",
     "rmsprop",
     "sgd",
 ]
@@ -54,3 +60,5 @@ adamw = AdamW
 rmsprop = RMSprop
 adagrad = Adagrad
 lbfgs = LBFGS
+hessian_free = HessianFree
+levenberg_marquardt = LevenbergMarquardt

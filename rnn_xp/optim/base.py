@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
-from rnn_xp._typing import Array, Params, ValueAndGrad
+from rnn_xp._typing import Array, Objective, Params, ValueAndGrad
 from rnn_xp.optim.checks import Saved
 
 __all__ = ["NotFiniteError", "Optimizer"]
@@ -41,6 +41,9 @@ class Optimizer(abc.ABC):
         True if one update evaluates the loss several times, as a line search does, which requires
         that all evaluations are of the same function. `rnn_xp.fit` then refuses minibatches,
         truncation and dropout.
+    needs : tuple of str
+        Methods of an `rnn_xp._typing.Objective` that `update` calls: "value", "curvature" and
+        "curvature_product". Its ``value_and_grad`` must have them; `rnn_xp.fit` provides them.
 
     Examples
     --------
@@ -65,6 +68,7 @@ class Optimizer(abc.ABC):
     """
 
     full_batch_only: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def init(self, params: Params) -> Any:
@@ -106,6 +110,23 @@ class Optimizer(abc.ABC):
         NotFiniteError
             If the optimiser requires a finite loss or gradient and finds that it is not.
         """
+
+    def objective(self, value: Array | None, value_and_grad: ValueAndGrad | None) -> Objective:
+        """Return ``value_and_grad`` with the methods that this optimiser `needs`.
+
+        Raises
+        ------
+        ValueError
+            If ``value`` or one of the methods is missing.
+        """
+        lacks = [name for name in self.needs if getattr(value_and_grad, name, None) is None]
+        if value is None or value_and_grad is None or lacks:
+            methods = f" with the methods {' and '.join(self.needs)}" if self.needs else ""
+            raise ValueError(
+                f"{type(self).__name__}.update needs value=, and value_and_grad={methods}; "
+                "rnn_xp.fit supplies both."
+            )
+        return cast(Objective, value_and_grad)
 
     @property
     def watches_loss(self) -> bool:

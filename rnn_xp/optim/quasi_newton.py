@@ -9,7 +9,6 @@ along a line).
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from rnn_xp._typing import Array, Namespace, Params, ValueAndGrad
 from rnn_xp.backend import array_namespace
 from rnn_xp.optim.base import NotFiniteError, Optimizer
 from rnn_xp.optim.checks import Saved
+from rnn_xp.optim.flat import flatten, unflatten
 from rnn_xp.optim.line_search import Point, strong_wolfe
 
 __all__ = ["LBFGS", "LBFGSState"]
@@ -149,7 +149,7 @@ class LBFGS(Optimizer):
                 "rnn_xp.fit supplies both."
             )
         xp = array_namespace(*params.values())
-        largest = float(xp.max(xp.abs(_flatten(grads, xp=xp))))
+        largest = float(xp.max(xp.abs(flatten(grads))))
         if not math.isfinite(largest):
             raise NotFiniteError("LBFGS: the gradient is not finite.")
         if largest <= self.tolerance:
@@ -227,19 +227,19 @@ class _Search:
 
     @property
     def gradient(self) -> Array:
-        return _flatten(self.grads, xp=self.xp)
+        return flatten(self.grads)
 
     def along(self, direction: Array, *, first: bool) -> tuple[Params, Array, Array] | None:
         """Return (new params, step, change of the gradient) along a direction; None on failure."""
-        xp, gradient, origin = self.xp, self.gradient, _flatten(self.params, xp=self.xp)
+        xp, gradient, origin = self.xp, self.gradient, flatten(self.params)
         slope = float(xp.vecdot(gradient, direction))
         if not slope < 0.0:
             return None
 
         def evaluate(step: float) -> Point:
-            trial = _unflatten(origin + step * direction, self.params, xp=xp)
+            trial = unflatten(origin + step * direction, self.params)
             value, grads = self.value_and_grad(trial)
-            flat = _flatten(grads, xp=xp)
+            flat = flatten(grads)
             return Point(step, float(value), float(xp.vecdot(flat, direction)), (trial, flat))
 
         # Without history the gradient's length says nothing about the distance to go.
@@ -275,18 +275,3 @@ def _direction(gradient: Array, state: LBFGSState, *, xp: Namespace) -> Array:
     for (s, y, curvature), alpha in zip(pairs, reversed(alphas), strict=True):
         q = q + (alpha - xp.vecdot(y, q) / curvature) * s
     return q
-
-
-def _flatten(params: Params, *, xp: Namespace) -> Array:
-    return xp.concat([xp.reshape(params[name], (-1,)) for name in sorted(params)])
-
-
-def _unflatten(flat: Array, like: Params, *, xp: Namespace) -> Params:
-    parts: dict[str, Any] = {}
-    names = sorted(like)
-    ends = itertools.accumulate(math.prod(like[name].shape) for name in names)
-    start = 0
-    for name, end in zip(names, ends, strict=True):
-        parts[name] = xp.reshape(flat[start:end], like[name].shape)
-        start = end
-    return {name: parts[name] for name in like}

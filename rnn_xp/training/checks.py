@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from rnn_xp._typing import Params
+from rnn_xp._typing import Loss, Params
 from rnn_xp.backend import Backend, backend_of, get_backend
 from rnn_xp.engines.blocks import Batch
+from rnn_xp.losses import curvature_rows
 from rnn_xp.network import Network, sequence
 from rnn_xp.optim import Optimizer
 from rnn_xp.training.inputs import on_host, split_rows
@@ -19,6 +20,7 @@ from rnn_xp.training.state import all_finite
 
 __all__ = [
     "check_arrays",
+    "check_curvature",
     "check_full_batch",
     "check_optimizer",
     "check_params",
@@ -78,6 +80,16 @@ def check_full_batch(
             f"{type(optimizer).__name__} needs the full batch, without truncation or dropout: its "
             "line search compares losses, which must belong to one function. Leave these out, "
             "or use rnn_xp.optim.adam()."
+        )
+
+
+def check_curvature(optimizer: Optimizer, loss: Loss) -> None:
+    """Refuse a loss without the second derivatives that the optimiser needs."""
+    if "curvature" in optimizer.needs and curvature_rows(loss) is None:
+        raise ValueError(
+            f"{type(optimizer).__name__} needs a loss that declares its curvature, as mse, "
+            "cross_entropy and binary_cross_entropy do (rnn_xp.losses.declare); "
+            f"{getattr(loss, '__name__', loss)} does not. Use rnn_xp.optim.lbfgs() for it."
         )
 
 

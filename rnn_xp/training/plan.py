@@ -220,6 +220,7 @@ def make_plan(
     function = resolve_loss(loss, net.output_activation)
     classes = takes_classes(function)
     checks.check_optimizer(optimizer)
+    checks.check_curvature(optimizer, function)
     backend = checks.resolve_backend(source.x, backend)
     seed = whole("seed", seed, 0)
     everyone = Ranks(Serial() if comm is None else comm, reduction)

@@ -20,7 +20,7 @@ from rnn_xp._typing import Array, Params
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.cuda_fused import layout
 from rnn_xp.engines.cuda_fused.plan import Plan, has_kernel
-from rnn_xp.engines.evaluations import Evaluations, ValueAndGrads
+from rnn_xp.engines.evaluations import Evaluations, FullBatch, ValueAndGrads
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.losses import cross_entropy
 from rnn_xp.optim import Adam
@@ -162,7 +162,7 @@ class FusedEngine:
         losses = []
         for _ in range(epochs):
             params, opt_state, value = self._evaluated.update(
-                self.optimizer, params, opt_state, self._gradient
+                self.optimizer, params, opt_state, FullBatch(self._gradient)
             )
             losses.append(value)
         return params, opt_state, self.backend.xp.stack(losses)

@@ -71,6 +71,7 @@ SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
     ("output_activation='identity'", lambda e: e.net.output_activation == "identity"),
     ("the loss mse or cross_entropy", lambda e: e.loss in (mse, cross_entropy)),
     ("the full batch, without truncation and dropout", _whole_batch),
+    ("an optimiser that needs nothing but gradients", lambda e: not e.optimizer.needs),
     ("no sample_weight, lengths, mask or reset", lambda e: not any(_given(e))),
     ("a single rank", lambda e: e.ranks is None),
     (

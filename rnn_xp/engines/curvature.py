@@ -1,0 +1,85 @@
+"""The Gauss-Newton matrix of a block of rows, from each sample's own gradients."""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from typing import Any
+
+from rnn_xp._typing import Array, Loss, Namespace, Params
+from rnn_xp.engines.blocks import Batch
+from rnn_xp.losses import curvature_rows
+from rnn_xp.network import Network
+
+__all__ = ["curvature_of_rows"]
+
+_ENTRIES = 2**22  # numbers of the Jacobian that are in memory at once: 32 MiB in float64
+
+
+def curvature_of_rows(
+    net: Network,
+    params: Params,
+    rows: Batch,
+    loss: Loss,
+    weight: Array | None,
+    total: Any,
+    *,
+    xp: Namespace,
+) -> Array:
+    """Return the sum over some rows of J^T L J.
+
+    The rows are taken a few at a time, so that their Jacobian stays small. How many is fixed by
+    the sizes alone, and is part of the definition of the result.
+
+    Parameters
+    ----------
+    net : Network
+    params : Params
+    rows : Batch
+    loss : callable
+        A loss that declares its ``curvature_rows``.
+    weight : Array, optional
+        Weights of the losses.
+    total : float or Array ()
+        Total weight of all rows of the update.
+
+    Returns
+    -------
+    Array (P, P)
+        J = d pred / d params, the parameters sorted by name; L = d2 loss / d pred**2.
+    """
+    outputs = math.prod(rows.y.shape[1:]) if rows.y.ndim > 1 else net.output_size
+    few = max(1, _ENTRIES // (outputs * net.num_parameters))
+    parts = []
+    for start in range(0, rows.x.shape[0], few):
+        part = rows.rows(start, start + few)
+        mine = None if weight is None else weight[start : start + few, ...]
+        parts.append(_product(net, params, part, loss, mine, total, xp=xp))
+    return functools.reduce(operator.add, parts)
+
+
+def _product(
+    net: Network,
+    params: Params,
+    rows: Batch,
+    loss: Loss,
+    weight: Array | None,
+    total: Any,
+    *,
+    xp: Namespace,
+) -> Array:
+    """Return J^T L J of rows whose Jacobian fits the memory."""
+    weigh: Any = curvature_rows(loss)
+    pred, jacobian = net.jacobian(params, rows.x, **rows.options)
+    lead = tuple(pred.shape)
+    columns = [
+        xp.reshape(
+            weigh(pred, rows.y, weight, total, xp.reshape(jacobian[name], (*lead, -1))),
+            (math.prod(lead), -1),
+        )
+        for name in sorted(jacobian)
+    ]
+    joined = xp.concat(columns, axis=1)
+    # The product of a matrix with its own transpose: NumPy computes half of it (BLAS syrk).
+    return xp.matmul(xp.matrix_transpose(joined), joined)
