@@ -157,8 +157,9 @@ class HessianFree(Optimizer):
 
         scale = state.scale
         if scale is None:
-            along = xp.vecdot(gradient, curvature(gradient)) / xp.vecdot(gradient, gradient)
-            scale = float(along) or 1.0
+            squared = float(xp.vecdot(gradient, gradient))  # 0 if it is lost in rounding
+            along = float(xp.vecdot(gradient, curvature(gradient)))
+            scale = along / squared if along * squared else 1.0
         shift = state.damping * scale + self.weight_decay
 
         def damped(vector: Array) -> Array:

@@ -39,6 +39,8 @@ def minimise(optimizer, value_and_grad, params, updates, state=None):
         evaluations.append(params)
         return value_and_grad(params)
 
+    for name in optimizer.needs:
+        setattr(counted, name, getattr(value_and_grad, name))
     for _ in range(updates):
         value, grads = value_and_grad(params)
         values.append(float(value))
@@ -48,3 +50,47 @@ def minimise(optimizer, value_and_grad, params, updates, state=None):
         if getattr(state, "message", ""):
             break
     return params, state, values, len(evaluations)
+
+
+class LeastSquares:
+    """The mean of squared residuals r(p), as an objective with second derivatives.
+
+    ``residuals(p)`` gives r (N,) and its Jacobian (N, P) for a vector p, the parameter "p".
+    """
+
+    def __init__(self, residuals):
+        self.residuals = residuals
+        self.curvatures = 0
+
+    def __call__(self, params):
+        r, jacobian = self.residuals(params["p"])
+        return np.mean(r * r), {"p": 2.0 / r.size * (jacobian.T @ r)}
+
+    def value(self, params):
+        return self(params)[0]
+
+    def curvature(self, params):
+        self.curvatures += 1
+        r, jacobian = self.residuals(params["p"])
+        return 2.0 / r.size * (jacobian.T @ jacobian)
+
+    def curvature_product(self, params, vector):
+        r, jacobian = self.residuals(params["p"])
+        return {"p": 2.0 / r.size * (jacobian.T @ (jacobian @ vector["p"]))}
+
+
+def rosenbrock_residuals(p):
+    """Rosenbrock's function as a sum of two squares (Nocedal and Wright, problem 2.1)."""
+    x, y = p
+    return np.asarray([1 - x, 10 * (y - x * x)]), np.asarray([[-1.0, 0.0], [-20 * x, 10.0]])
+
+
+def line_residuals(rows=50, size=7, seed=0):
+    """A linear least-squares problem, and its solution with a weight decay."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((rows, size)), rng.standard_normal(rows)
+
+    def best(decay=0.0):
+        return np.linalg.solve(2.0 / rows * a.T @ a + decay * np.eye(size), 2.0 / rows * a.T @ b)
+
+    return lambda p: (a @ p - b, a), best

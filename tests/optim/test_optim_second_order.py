@@ -1,0 +1,173 @@
+"""Levenberg-Marquardt and Hessian-free optimisation, on problems with known solutions."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from minimising import LeastSquares, line_residuals, minimise, rosenbrock_residuals
+
+from rnn_xp import optim
+from rnn_xp.optim.hessian_free import conjugate_gradients
+from rnn_xp.optim.levenberg_marquardt import solve_positive
+
+BOTH = [optim.levenberg_marquardt, optim.hessian_free]
+START = {"p": np.asarray([-1.2, 1.0])}
+
+
+class TestBoth:
+    @pytest.mark.parametrize("make", BOTH)
+    def test_rosenbrock_as_least_squares(self, make):
+        params, _, values, _ = minimise(make(), LeastSquares(rosenbrock_residuals), START, 60)
+        np.testing.assert_allclose(params["p"], [1.0, 1.0], atol=1e-6)
+        assert all(after < before for before, after in itertools.pairwise(values))
+
+    @pytest.mark.parametrize("make", BOTH)
+    @pytest.mark.parametrize("decay", [0.0, 0.3])
+    def test_the_solution_of_linear_least_squares(self, make, decay):
+        residuals, best = line_residuals()
+        optimizer = make(weight_decay=decay)
+        params, *_ = minimise(optimizer, LeastSquares(residuals), {"p": np.zeros(7)}, 60)
+        np.testing.assert_allclose(params["p"], best(decay), atol=1e-7)
+
+    @pytest.mark.parametrize("make", BOTH)
+    def test_the_tolerance_bounds_the_gradient(self, make):
+        objective = LeastSquares(rosenbrock_residuals)
+        params, state, *_ = minimise(make(tolerance=1e-3), objective, START, 100)
+        assert state.message == "the gradient is within the tolerance"
+        assert np.abs(objective(params)[1]["p"]).max() <= 1e-3
+        assert make().restart(state).message == ""
+
+    @pytest.mark.parametrize("make", BOTH)
+    def test_at_the_minimum_it_stops_and_says_so(self, make):
+        params = {"p": np.asarray([1.0, 1.0])}
+        objective = LeastSquares(lambda p: (np.ones(2), np.asarray([[0.0, 1e-30], [0.0, 0.0]])))
+        after, state, *_ = minimise(make(), objective, params, 5)
+        assert "lowers the loss" in state.message
+        assert np.array_equal(after["p"], params["p"])
+
+    @pytest.mark.parametrize("make", BOTH)
+    def test_a_state_survives_a_file_to_the_bit(self, make):
+        optimizer, objective = make(), LeastSquares(rosenbrock_residuals)
+        params, state, *_ = minimise(optimizer, objective, START, 4)
+        restored = optimizer.unpack(*optimizer.pack(state), params)
+        on, *_ = minimise(optimizer, objective, params, 3, state=state)
+        again, *_ = minimise(optimizer, objective, params, 3, state=restored)
+        assert np.array_equal(on["p"], again["p"])
+
+    @pytest.mark.parametrize("make", BOTH)
+    def test_a_gradient_that_is_not_finite_is_an_error(self, make):
+        objective, optimizer = LeastSquares(rosenbrock_residuals), make()
+        with pytest.raises(optim.NotFiniteError, match="the gradient is not finite"):
+            optimizer.update(
+                {"p": np.asarray([np.nan, 0.0])}, optimizer.init(START), START,
+                value=np.asarray(1.0), value_and_grad=objective,
+            )  # fmt: skip
+
+    @pytest.mark.parametrize("make", BOTH)
+    def test_an_objective_without_second_derivatives_is_refused(self, make):
+        objective, optimizer = LeastSquares(rosenbrock_residuals), make()
+        value, grads = objective(START)
+        with pytest.raises(ValueError, match=r"needs value=, and value_and_grad= with the methods"):
+            optimizer.update(
+                grads, optimizer.init(START), START, value=value, value_and_grad=objective.__call__
+            )
+
+    @pytest.mark.parametrize(
+        ("make", "options", "message"),
+        [
+            (
+                optim.levenberg_marquardt,
+                {"damping": 0.0},
+                r"damping must be in \(0, inf\), got 0",
+            ),
+            (
+                optim.levenberg_marquardt,
+                {"decrease": 1.0},
+                r"decrease must be in \(0, 1\), got 1",
+            ),
+            (optim.levenberg_marquardt, {"increase": 1}, r"increase must be in \(1, inf\), got 1"),
+            (optim.levenberg_marquardt, {"max_trials": 0}, "max_trials must be an integer >= 1"),
+            (optim.hessian_free, {"damping": -1.0}, r"damping must be in \(0, inf\), got -1.0"),
+            (optim.hessian_free, {"max_products": 1.5}, "max_products must be an integer >= 1"),
+            (optim.hessian_free, {"weight_decay": -1}, r"weight_decay must be in \[0, inf\), got"),
+        ],
+    )
+    def test_bad_hyperparameters(self, make, options, message):
+        with pytest.raises(ValueError, match=message):
+            make(**options)
+
+
+class TestLevenbergMarquardt:
+    def test_the_step_by_hand(self):
+        """With r = p - 3 and J = 1: A = 2, scale = 2, d = -g / (2 + 0.5 * 2)."""
+        objective = LeastSquares(lambda p: (p - 3.0, np.eye(1)))
+        optimizer, params = optim.levenberg_marquardt(damping=0.5), {"p": np.zeros(1)}
+        value, grads = objective(params)
+        params, state = optimizer.update(
+            grads, optimizer.init(params), params, value=value, value_and_grad=objective
+        )
+        assert params["p"].tolist() == pytest.approx([6.0 / 3.0])
+        assert state == (0.5 / 3, 2.0, "")
+
+    def test_a_rejected_step_raises_the_damping_and_needs_no_new_matrix(self):
+        """Here the undamped step from 0 overshoots: the residual is atan-shaped."""
+
+        def steep(p):
+            return np.arctan(p), np.diag(1.0 / (1.0 + p * p))
+
+        objective = LeastSquares(steep)
+        optimizer, params = optim.levenberg_marquardt(damping=1e-6), {"p": np.asarray([5.0])}
+        value, grads = objective(params)
+        after, state = optimizer.update(
+            grads, optimizer.init(params), params, value=value, value_and_grad=objective
+        )
+        trials = round(np.log(state.damping / (1e-6 / 3)) / np.log(2.5))
+        assert trials > 5
+        assert objective.curvatures == 1
+        assert objective.value(after) < value
+
+    def test_more_parameters_than_memory_allows_names_the_way_out(self):
+        optimizer = optim.levenberg_marquardt(max_bytes=2**30)
+        with pytest.raises(
+            ValueError,
+            match=r"7000 parameters need 4 matrices of 7000 x 7000 .*"
+            r"1.5 GiB.*Allow more, or use rnn_xp.optim.hessian_f",
+        ):
+            optimizer.init({"p": np.zeros(7000)})
+
+    @pytest.mark.parametrize("size", [1, 127, 128, 129, 300])
+    def test_positive_definite_systems(self, size):
+        rng = np.random.default_rng(size)
+        root = rng.standard_normal((size, size))
+        matrix, right = root @ root.T + size * np.eye(size), rng.standard_normal(size)
+        solved = solve_positive(matrix, right, xp=np)
+        np.testing.assert_allclose(solved, np.linalg.solve(matrix, right), rtol=1e-10, atol=1e-14)
+
+    def test_a_matrix_that_is_not_positive_definite_has_no_step(self):
+        assert solve_positive(np.asarray([[1.0, 2.0], [2.0, 1.0]]), np.ones(2), xp=np) is None
+
+
+class TestHessianFree:
+    def test_conjugate_gradients_solve_in_as_many_products_as_unknowns(self):
+        rng = np.random.default_rng(0)
+        root = rng.standard_normal((6, 6))
+        matrix, right = root @ root.T + np.eye(6), rng.standard_normal(6)
+        products = []
+
+        def product(v):
+            products.append(v)
+            return matrix @ v
+
+        solution, model = conjugate_gradients(product, right, np.zeros(6), 7, xp=np)
+        np.testing.assert_allclose(matrix @ solution, right, rtol=1e-8)
+        assert len(products) <= 7
+        assert model == pytest.approx(0.5 * solution @ matrix @ solution - right @ solution)
+
+    def test_the_damping_follows_the_quality_of_the_model(self):
+        """A quadratic loss is its own model: the damping falls by 2/3 with every update."""
+        residuals, _ = line_residuals()
+        objective, optimizer = LeastSquares(residuals), optim.hessian_free()
+        _, state, *_ = minimise(optimizer, objective, {"p": np.zeros(7)}, 1)
+        assert state.damping == pytest.approx(1e-2 * 2 / 3)
