@@ -221,5 +221,9 @@ class Cell(ABC):
         return gates.input_back(params, xs, share, xp=xp)
 
     def collect(self, params: Params, xs: Array, share: Any, *, xp: Namespace) -> Params:
-        """Return the weight gradients, summed over the M rows of one step or of all steps."""
+        """Return the weight gradients, summed over the M rows of xs (..., M, I) and of the share.
+
+        Axes before the rows are kept, as `rnn_xp.kernels.portable.sum_rows` and ``xp.matmul`` of
+        ``xp.matrix_transpose`` keep them: per-sample gradients are collected from (N, T, .).
+        """
         return gates.collect(params, xs, share, xp=xp)

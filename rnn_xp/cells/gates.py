@@ -189,23 +189,24 @@ def input_back(params: Params, xs: Array, share: Share, *, xp: Namespace) -> Arr
 
 
 def collect(params: Params, xs: Array, share: Share, *, xp: Namespace) -> Params:
-    """Return the weight gradients, summed over the M rows of one step or of all steps.
+    """Return the weight gradients, summed over M rows, such as those of all steps and samples.
 
     Each product contracts the rows, so it is the sum over samples and, for the rows of several
-    steps, over time as well.
+    steps, over time as well. Axes before the rows are kept: N samples with T rows each have N
+    gradients, before their sum.
 
     Parameters
     ----------
     params : Params
-    xs : Array (M, I)
+    xs : Array (..., M, I)
     share : Share
-        Shares of the same M rows.
+        Shares of the same rows, with the same axes before them.
     xp : Namespace
 
     Returns
     -------
     Params
-        Names and shapes as in `parameters`.
+        Names as in `parameters`; shapes as there, with the kept axes before them.
     """
     da_x, dgain_x = _projected_back(params, xs, share, xp=xp)
     da = share.dz if share.da is None else share.da

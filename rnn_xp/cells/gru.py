@@ -195,7 +195,7 @@ class GRUCell(Cell):
         return gates.input_back(params, xs, share.gates, xp=xp)  # 1
 
     def collect(self, params: Params, xs: Array, share: GRUShare, *, xp: Namespace) -> Params:
-        """Return the weight gradients, summed over the M rows of one step or of all steps."""
+        """Return the weight gradients, summed over the rows of xs (..., M, I) and of the share."""
         grads = gates.collect(params, xs, share.gates, xp=xp)
         return grads | {"b_hn": sum_rows(share.dq, xp=xp)}
 
@@ -342,11 +342,11 @@ class GRUResetBeforeCell(Cell):
     def collect(
         self, params: Params, xs: Array, share: GRUResetBeforeShare, *, xp: Namespace
     ) -> Params:
-        """Return the weight gradients, summed over the M rows of one step or of all steps."""
+        """Return the weight gradients, summed over the rows of xs (..., M, I) and of the share."""
         grads = gates.collect(params, xs, share.gates, xp=xp)
         dw_n = xp.matmul(xp.matrix_transpose(share.da_n), share.s)
-        grads |= {"w_hh": xp.concat([grads["w_hh"], dw_n])}
+        grads |= {"w_hh": xp.concat([grads["w_hh"], dw_n], axis=-2)}
         if share.dgain_n is not None:
             dgain_n = sum_rows(share.dgain_n, xp=xp)
-            grads |= {"g_hh": xp.concat([grads["g_hh"], dgain_n])}
+            grads |= {"g_hh": xp.concat([grads["g_hh"], dgain_n], axis=-1)}
         return grads

@@ -49,7 +49,8 @@ def curvature_of_rows(
     Array (P, P)
         J = d pred / d params, the parameters sorted by name; L = d2 loss / d pred**2.
     """
-    outputs = math.prod(rows.y.shape[1:]) if rows.y.ndim > 1 else net.output_size
+    steps = 1 if net.topology == "many_to_one" else rows.y.shape[1]
+    outputs = steps * net.output_size
     few = max(1, _ENTRIES // (outputs * net.num_parameters))
     parts = []
     for start in range(0, rows.x.shape[0], few):
@@ -71,7 +72,9 @@ def _product(
 ) -> Array:
     """Return J^T L J of rows whose Jacobian fits the memory."""
     weigh: Any = curvature_rows(loss)
-    pred, jacobian = net.jacobian(params, rows.x, **rows.options)
+    steps = rows.y.shape[1] if net.topology == "one_to_many" else None
+    pred, _ = net.forward(params, rows.x, steps=steps, **rows.options)
+    jacobian = net.jacobian(params, rows.x, steps=steps, **rows.options)
     lead = tuple(pred.shape)
     columns = [
         xp.reshape(

@@ -117,15 +117,15 @@ def normalise(a: Array, *, eps: float = 1e-5, xp: Namespace) -> tuple[Array, Arr
 
     Parameters
     ----------
-    a : Array (M, K)
+    a : Array (..., M, K)
     eps : float
         Small number, added to the variance, that keeps a constant row finite.
     xp : Namespace
 
     Returns
     -------
-    n : Array (M, K)
-    inv : Array (M, 1)
+    n : Array (..., M, K)
+    inv : Array (..., M, 1)
         For `normalise_back`.
 
     References
@@ -139,9 +139,9 @@ def normalise(a: Array, *, eps: float = 1e-5, xp: Namespace) -> tuple[Array, Arr
     >>> n.tolist(), inv.tolist()
     ([[-1.0, 1.0]], [[1.0]])
     """
-    size = a.shape[1]
-    d = a - xp.sum(a, axis=1, keepdims=True) * (1.0 / size)
-    inv = 1.0 / xp.sqrt(xp.sum(d * d, axis=1, keepdims=True) * (1.0 / size) + eps)
+    size = a.shape[-1]
+    d = a - xp.sum(a, axis=-1, keepdims=True) * (1.0 / size)
+    inv = 1.0 / xp.sqrt(xp.sum(d * d, axis=-1, keepdims=True) * (1.0 / size) + eps)
     return d * inv, inv
 
 
@@ -154,18 +154,18 @@ def normalise_back(dn: Array, n: Array, inv: Array, *, xp: Namespace) -> Array:
 
     Parameters
     ----------
-    dn : Array (M, K)
+    dn : Array (..., M, K)
     n, inv : Array
         Results of `normalise`.
     xp : Namespace
 
     Returns
     -------
-    da : Array (M, K)
+    da : Array (..., M, K)
     """
-    share = 1.0 / dn.shape[1]
-    mean = xp.sum(dn, axis=1, keepdims=True) * share
-    along = xp.sum(dn * n, axis=1, keepdims=True) * share
+    share = 1.0 / dn.shape[-1]
+    mean = xp.sum(dn, axis=-1, keepdims=True) * share
+    along = xp.sum(dn * n, axis=-1, keepdims=True) * share
     return inv * (dn - mean - n * along)
 
 
@@ -185,7 +185,7 @@ def sign(x: Array, *, xp: Namespace) -> Array:
 
 
 def sum_rows(a: Array, *, xp: Namespace) -> Array:
-    """Sum a matrix over axis 0, by matrix products with a row of ones.
+    """Sum the rows of a matrix, or of each of many matrices, by products with a row of ones.
 
     The gradient of a bias is the sum over all rows of ``dz``. As a product it takes the same fast
     path as the weight gradients on every library; a plain reduction over the first axis occupies
@@ -197,12 +197,12 @@ def sum_rows(a: Array, *, xp: Namespace) -> Array:
 
     Parameters
     ----------
-    a : Array (M, K)
+    a : Array (..., M, K)
     xp : Namespace
 
     Returns
     -------
-    Array (K,)
+    Array (..., K)
 
     Examples
     --------
@@ -210,15 +210,14 @@ def sum_rows(a: Array, *, xp: Namespace) -> Array:
     >>> sum_rows(np.asarray([[1.0, 2.0], [3.0, 4.0]]), xp=np).tolist()
     [4.0, 6.0]
     """
-    rows, columns = a.shape
-    blocks = rows // _SUMMED_ROWS
+    *lead, rows, columns = a.shape
     if rows <= _SUMMED_ROWS:
-        ones = xp.ones_like(xp.matrix_transpose(a[:, 0:1]))
-        return xp.reshape(xp.matmul(ones, a), (columns,))
-    whole = xp.reshape(a[: blocks * _SUMMED_ROWS, :], (blocks, _SUMMED_ROWS, columns))
-    ones = xp.ones_like(xp.matrix_transpose(whole[:1, :, :1]))
-    sums = xp.reshape(xp.matmul(ones, whole), (blocks, columns))
+        ones = xp.ones_like(xp.matrix_transpose(a[..., :, :1]))
+        return xp.reshape(xp.matmul(ones, a), (*lead, columns))
+    blocks = rows // _SUMMED_ROWS
+    whole = xp.reshape(a[..., : blocks * _SUMMED_ROWS, :], (*lead, blocks, _SUMMED_ROWS, columns))
+    sums = sum_rows(whole, xp=xp)
     if blocks * _SUMMED_ROWS < rows:
-        rest = sum_rows(a[blocks * _SUMMED_ROWS :, :], xp=xp)
-        sums = xp.concat([sums, xp.reshape(rest, (1, columns))])
+        rest = sum_rows(a[..., blocks * _SUMMED_ROWS :, :], xp=xp)
+        sums = xp.concat([sums, xp.reshape(rest, (*lead, 1, columns))], axis=-2)
     return sum_rows(sums, xp=xp)

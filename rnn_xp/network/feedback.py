@@ -138,7 +138,7 @@ class FeedbackCell:
         return FeedbackShare(cache.xs, tuple(shares), cache.h, dy), result
 
     def collect(self, params: Params, share: FeedbackShare, *, xp: Namespace) -> Params:
-        """Return all weight gradients, the readout's included, summed over M rows."""
+        """Return all weight gradients, the readout's included, summed over rows (..., M, .)."""
         grads = {
             "readout.w_hy": xp.matmul(xp.matrix_transpose(share.dy), share.h),
             "readout.b_y": sum_rows(share.dy, xp=xp),

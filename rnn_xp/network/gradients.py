@@ -17,8 +17,9 @@ from rnn_xp.network import pipeline
 from rnn_xp.network.call import Options, check, check_shape, check_state
 from rnn_xp.network.configuration import Configuration
 from rnn_xp.network.passes import Carry, Pass, PassGrads
+from rnn_xp.network.sequence import Terms
 
-__all__ = ["Gradients"]
+__all__ = ["Gradients", "loss_back", "loss_options"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +37,17 @@ class Gradients(Configuration):
         *,
         reset: Array | None = None,
         steps: int | None = None,
+        per_sample: bool = False,
     ) -> tuple[Array, State, Callable[..., dict[str, Any]]]:
         """Predict, and return a function that back-propagates through this forward pass.
 
         Parameters
         ----------
         params, x, state, lengths, mask, rng, reset, steps : see `rnn_xp.Network`
+        per_sample : bool
+            If True, the gradients of the parameters are not added up over the samples: they have
+            the shapes (N, *shape), in N * P numbers. `rnn_xp.Network.jacobian` and
+            `rnn_xp.Network.per_sample_grads` are made of this.
 
         Returns
         -------
@@ -73,7 +79,10 @@ class Gradients(Configuration):
             check_shape("dpred", dpred, pred.shape)
             if dstate is not None:
                 check_state(self, "dstate", dstate, x.shape[0])
-            result = pipeline.run_back(self, params, forward, dpred, dstate, wrt_input=True)
+            result = pipeline.run_back(
+                self, params, forward, dpred, dstate,
+                wrt_input=True, terms="sample" if per_sample else None,
+            )  # fmt: skip
             dinitial = pipeline.join_states(self, result.dstate, xp=xp)
             return {**result.grads, "x": result.dx, "state": dinitial}
 
@@ -119,7 +128,7 @@ class Gradients(Configuration):
             The gradient, with the keys and shapes of ``params``.
         """
         options = Options(state, lengths, mask, reset, rng, workspace=workspace)
-        value, result, _ = _loss_back(self, params, x, y, loss, sample_weight, options, total=total)
+        value, result, _ = loss_back(self, params, x, y, loss, sample_weight, options, total=total)
         return value, result.grads
 
     def segment_value_and_grad(
@@ -168,7 +177,7 @@ class Gradients(Configuration):
                 "start from the future."
             )
         options = Options(state, lengths, mask, reset, rng)
-        value, result, forward = _loss_back(
+        value, result, forward = loss_back(
             self, params, x, y, loss, sample_weight, options, total=total
         )
         steps = y.shape[1] if self.topology == "one_to_many" else x.shape[1]
@@ -219,7 +228,7 @@ class Gradients(Configuration):
         (5, 4, 4)
         """
         options = Options(state, lengths, mask, reset, rng)
-        _, result, _ = _loss_back(self, params, x, y, loss, sample_weight, options, per_step=True)
+        _, result, _ = loss_back(self, params, x, y, loss, sample_weight, options, terms="step")
         return result.grads
 
     def gradient_flow(
@@ -260,11 +269,11 @@ class Gradients(Configuration):
         (5, 3, 4)
         """
         options = Options(state, lengths, mask, reset, rng)
-        _, result, forward = _loss_back(self, params, x, y, loss, sample_weight, options, flow=True)
+        _, result, forward = loss_back(self, params, x, y, loss, sample_weight, options, flow=True)
         return _flows_by_name(self, result, xp=forward.xp)
 
 
-def _loss_back(
+def loss_back(
     net: Configuration,
     params: Params,
     x: Array,
@@ -274,7 +283,7 @@ def _loss_back(
     options: Options,
     *,
     total: Any = None,
-    per_step: bool = False,
+    terms: Terms = None,
     flow: bool = False,
 ) -> tuple[Array, PassGrads, Pass]:
     """Compute a loss and back-propagate it through the whole network.
@@ -284,8 +293,8 @@ def _loss_back(
     net : Configuration
     params, x, y, loss, sample_weight, total : as for `rnn_xp.Network.value_and_grad`
     options : Options
-    per_step : bool
-        If True, gradients have a leading axis T with the term of each step.
+    terms : {None, "step", "sample"}
+        Terms that weight gradients keep apart, in a leading axis T or N.
     flow : bool
         If True, dL/dh_t of every step is kept.
 
@@ -304,18 +313,24 @@ def _loss_back(
         For arrays of different libraries or dtypes.
     """
     function = resolve_loss(loss, net.output_activation)
-    if net.topology == "one_to_many":
-        if len(y.shape) < 2:
-            raise ValueError(f"Network: y must have T steps, (N, T, ...), got {y.shape}.")
-        options = options._replace(steps=y.shape[1])
+    options = loss_options(net, y, options)
     xp = check(net, params, x, options)
     forward = pipeline.run(net, params, x, options, xp=xp)
     weight = pipeline.loss_weight(net, x, y, sample_weight, options)
     if total is None:
         total = losses.total_weight(y, weight)
     value, dpred = function(pipeline.prediction(net, forward), y, weight, total)
-    grads = pipeline.run_back(net, params, forward, dpred, None, per_step=per_step, flow=flow)
+    grads = pipeline.run_back(net, params, forward, dpred, None, terms=terms, flow=flow)
     return value, grads, forward
+
+
+def loss_options(net: Configuration, y: Array, options: Options) -> Options:
+    """Return the options with the number of steps, which the targets of one_to_many say."""
+    if net.topology != "one_to_many":
+        return options
+    if len(y.shape) < 2:
+        raise ValueError(f"Network: y must have T steps, (N, T, ...), got {y.shape}.")
+    return options._replace(steps=y.shape[1])
 
 
 def _flows_by_name(net: Configuration, grads: PassGrads, *, xp: Namespace) -> dict[str, Array]:

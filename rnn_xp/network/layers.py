@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from rnn_xp._typing import Array, Kernel, Namespace, Params, State, Workspace
 from rnn_xp.cells import Cell
 from rnn_xp.network import sequence
-from rnn_xp.network.sequence import Schedule
+from rnn_xp.network.sequence import Schedule, Terms
 
 __all__ = ["Layers", "Noise", "StackBackward", "StackPass", "as_one", "layer_params"]
 
@@ -205,7 +205,7 @@ class Layers:
         dfinals: Callable[[int], State],
         noise: Noise,
         *,
-        per_step: bool,
+        terms: Terms,
         wrt_input: bool,
         flow: bool,
         xp: Namespace,
@@ -221,8 +221,8 @@ class Layers:
             Gradient of the outputs; None at steps that are not read.
         dfinals : callable
             ``dfinals(i)``, i < L*D, is the gradient of a final state.
-        per_step : bool
-            If True, gradients have a leading axis T, with each step's own term.
+        terms : {None, "step", "sample"}
+            Terms that weight gradients keep apart, in a leading axis T or N; not with a kernel.
         wrt_input : bool
             If True, dL/dxs is computed.
         flow : bool
@@ -255,14 +255,11 @@ class Layers:
                         cell, weights, mine.tapes[direction], douts[direction], dfinals(at),
                         mine.schedules[direction], flow=flow, xp=xp,
                     )  # fmt: skip
-                    rows = sequence.stack_rows(shares, xp=xp)
-                    if per_step:
-                        made = sequence.collect_per_step(cell, weights, mine.xs, shares, xp=xp)
-                    else:
-                        del shares  # so that its memory can be used again
-                        made = sequence.collect(cell, weights, mine.xs, rows, xp=xp)
+                    share = sequence.stack(shares, xp=xp)
+                    del shares  # so that its memory can be used again
+                    made = sequence.collect(cell, weights, mine.xs, share, terms, xp=xp)
                     if layer or wrt_input:
-                        dx = sequence.input_back(cell, weights, mine.xs, rows, xp=xp)
+                        dx = sequence.input_back(cell, weights, mine.xs, share, xp=xp)
                 grads |= {prefix + name: grad for name, grad in made.items()}
                 if dx is not None:
                     dxs = dx if dxs is None else dxs + dx

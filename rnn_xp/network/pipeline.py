@@ -24,7 +24,7 @@ from rnn_xp.network.configuration import Configuration
 from rnn_xp.network.feedback import FeedbackState
 from rnn_xp.network.layers import Noise, as_one
 from rnn_xp.network.passes import Carry, FeedbackPass, LayersPass, Pass, PassGrads
-from rnn_xp.network.sequence import Schedule, Tape
+from rnn_xp.network.sequence import Schedule, Tape, Terms
 from rnn_xp.network.topology import last_steps, last_steps_back, last_steps_terms
 
 __all__ = [
@@ -90,7 +90,7 @@ def run_back(
     dstate: State | None,
     *,
     wrt_input: bool = False,
-    per_step: bool = False,
+    terms: Terms = None,
     flow: bool = False,
 ) -> PassGrads:
     """Adjoint of `run`.
@@ -106,8 +106,8 @@ def run_back(
         Gradient of the loss with respect to `final_state`.
     wrt_input : bool
         If True, dL/dx is computed.
-    per_step : bool
-        If True, gradients have a leading axis T, with each step's own term.
+    terms : {None, "step", "sample"}
+        Terms that weight gradients keep apart, in a leading axis T or N.
     flow : bool
         If True, dL/dh_t of every step is returned.
     """
@@ -115,7 +115,7 @@ def run_back(
     dout = dpred if len(dpred.shape) == 2 else _rows(xp.permute_dims(dpred, (1, 0, 2)), xp=xp)
     dfinals = _split_state(net, forward, dstate)
     if isinstance(forward, FeedbackPass):
-        return _feedback_back(net, params, forward, dout, dfinals, per_step=per_step, flow=flow)
+        return _feedback_back(net, params, forward, dout, dfinals, terms=terms, flow=flow)
     dy = net.output_function.backward(dout, forward.out, xp=xp)
     w_hy, workspace = params["readout.w_hy"], forward.workspace
     dh = xp.matmul(dy, w_hy) if workspace is None else workspace.matmul("readout", dy, w_hy)
@@ -134,17 +134,12 @@ def run_back(
         douts,
         dfinals,
         forward.noise,
-        per_step=per_step,
+        terms=terms,
         wrt_input=wrt_input,
         flow=flow,
         xp=xp,
     )
-    grads = back.grads | _readout_grads(forward, dy, per_step=per_step)
-    if forward.window is not None:
-        dw_xy = xp.matmul(xp.matrix_transpose(dy), forward.window)
-        if per_step:
-            dw_xy = last_steps_terms(dw_xy, steps, net.input_size, xp=xp)
-        grads["readout.w_xy"] = dw_xy
+    grads = back.grads | _readout_grads(net, forward, dy, terms)
     dx = None
     if back.dxs is not None:
         one_to_many = net.topology == "one_to_many"
@@ -155,7 +150,7 @@ def run_back(
                 dwindow, steps, net.input_size, forward.schedule.mask, xp=xp
             )
         dx = xp.permute_dims(dxs, (1, 0, 2))
-    return PassGrads({name: grads[name] for name in net.shapes}, dx, back.dinitials, back.flows)
+    return PassGrads(_in_order(net, forward, grads, terms), dx, back.dinitials, back.flows)
 
 
 def prediction(net: Configuration, forward: Pass) -> Array:
@@ -246,7 +241,7 @@ def _feedback_back(
     dout: Array,
     dfinals: Callable[[int], State],
     *,
-    per_step: bool,
+    terms: Terms,
     flow: bool,
 ) -> PassGrads:
     xp, cell, steps = forward.xp, net.make_feedback(), forward.steps
@@ -257,39 +252,57 @@ def _feedback_back(
     back = sequence.backprop(
         cell, params, forward.tape, dpreds, dlast, forward.schedule, flow=flow, xp=xp
     )
-    if per_step:
-        terms = [cell.collect(params, share, xp=xp) for share in back.shares]
-        grads = {name: xp.stack([term[name] for term in terms]) for name in net.shapes}
-    else:
-        rows = sequence.stack_rows(back.shares, xp=xp)
-        grads = cell.collect(params, rows, xp=xp)
+    share = sequence.stack(back.shares, xp=xp)
+    grads = cell.collect(params, sequence.arrange(share, terms, xp=xp), xp=xp)
     dx = back.dinitial.pred[:, None, :]
     return PassGrads(
-        {name: grads[name] for name in net.shapes}, dx, list(back.dinitial.layers), [back.dhs]
+        _in_order(net, forward, grads, terms), dx, list(back.dinitial.layers), [back.dhs]
     )
 
 
-def _readout_grads(forward: LayersPass, dy: Array, *, per_step: bool) -> Params:
+def _in_order(net: Configuration, forward: Pass, grads: Params, terms: Terms) -> Params:
+    """Return the gradients in the order of the parameters, if they keep the axis of the terms."""
+    if terms is not None:
+        lead = forward.steps if terms == "step" else forward.x.shape[0]
+        for name, shape in net.shapes.items():
+            if tuple(grads[name].shape) != (lead, *shape):
+                cells = ", ".join(dict.fromkeys(type(cell).__name__ for cell in net.layers.cells))
+                raise ValueError(
+                    f"{cells}.collect must keep the axes before its rows: the gradient of {name} "
+                    f"for every {terms} must have shape {(lead, *shape)}, got "
+                    f"{tuple(grads[name].shape)}. Sum over axis -2: xp.matmul of "
+                    "xp.matrix_transpose, rnn_xp.kernels.portable.sum_rows."
+                )
+    return {name: grads[name] for name in net.shapes}
+
+
+def _readout_grads(net: Configuration, forward: LayersPass, dy: Array, terms: Terms) -> Params:
     """Return the readout's gradients; per step, a single read belongs to the last step."""
     xp, steps = forward.xp, forward.steps
+    reads = 1 if forward.read else steps
 
-    def product(dy: Array, h: Array) -> Params:
-        return {
-            "readout.w_hy": xp.matmul(xp.matrix_transpose(dy), h),
-            "readout.b_y": sum_rows(dy, xp=xp),
-        }
+    def arrange(rows: Array, terms: Terms) -> Array:
+        by_read = xp.reshape(rows, (reads, -1, rows.shape[1]))
+        return sequence.arrange(by_read, terms, xp=xp)
 
-    if not per_step:
-        return product(dy, forward.h)
-    if forward.read:
-        grads = product(dy, forward.h)
-        return {
-            name: xp.stack([xp.zeros_like(grad)] * (steps - 1) + [grad])
+    dys = arrange(dy, terms)
+    grads = {
+        "readout.w_hy": xp.matmul(xp.matrix_transpose(dys), arrange(forward.h, terms)),
+        "readout.b_y": sum_rows(dys, xp=xp),
+    }
+    if terms == "step" and reads < steps:
+        grads = {
+            name: xp.concat([xp.zeros_like(grad)] * (steps - 1) + [grad])
             for name, grad in grads.items()
         }
-    dys, hs = (xp.reshape(a, (steps, -1, a.shape[1])) for a in (dy, forward.h))
-    terms = [product(dys[t, ...], hs[t, ...]) for t in range(steps)]
-    return {name: xp.stack([term[name] for term in terms]) for name in terms[0]}
+    if forward.window is not None:
+        if terms == "step":
+            dw_xy = xp.matmul(xp.matrix_transpose(dy), forward.window)
+            dw_xy = last_steps_terms(dw_xy, steps, net.input_size, xp=xp)
+        else:
+            dw_xy = xp.matmul(xp.matrix_transpose(dys), arrange(forward.window, terms))
+        grads["readout.w_xy"] = dw_xy
+    return grads
 
 
 def _rows(a: Array, *, xp: Namespace) -> Array:

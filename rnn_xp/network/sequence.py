@@ -7,7 +7,8 @@ knows time and nothing of what a step computes.
 
     run:       state_0 -> step 1 -> state_1 -> step 2 -> ... -> step T -> state_T
     backprop:  step_back T, with dhs[T]  ->  step_back T-1, with dhs[T-1]  ->  ...  ->  dstate_0
-    collect:   weight gradients, one matrix product over all T*N rows
+    collect:   weight gradients, one matrix product over all T*N rows; or, before the sum over
+               samples or over steps, one product for each sample or step
 
 The gradient that reaches h_t has two parts: the loss's own, if step t is read (``dhs[t]``), and the
 part that comes back through h_{t+1}. `backprop` adds them, and this addition is all that "through
@@ -19,7 +20,7 @@ A state is a tuple of arrays (N, .), possibly nested; its first entry is the cel
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rnn_xp._typing import Array, Namespace, Params, State, Stepper
 from rnn_xp.cells import Cell
@@ -29,16 +30,20 @@ __all__ = [
     "Schedule",
     "Segment",
     "Tape",
+    "Terms",
+    "arrange",
     "backprop",
     "collect",
-    "collect_per_step",
     "input_back",
     "map_state",
     "project",
     "run",
     "segments",
-    "stack_rows",
+    "stack",
 ]
+
+Terms: TypeAlias = Literal["step", "sample"] | None
+"""Terms of the sum over T steps and N samples that gradients keep apart; None: their sum alone."""
 
 
 class Schedule(NamedTuple):
@@ -90,7 +95,7 @@ class Backward(NamedTuple):
     Attributes
     ----------
     shares : list of T
-        Each step's share in the weight gradients, for `stack_rows` and `collect`.
+        Each step's share in the weight gradients, for `stack` and `collect`.
     dinitial : state
         Gradient with respect to the initial state.
     dhs : list of T arrays (N, H)
@@ -293,16 +298,36 @@ def backprop(
     return Backward(shares, dstate, totals)
 
 
-def stack_rows(shares: Sequence[Any], *, xp: Namespace) -> Any:
-    """Join the shares of T steps (N, .) into one share of T*N rows, array by array."""
-
-    def stack(*arrays: Array) -> Array:
-        return xp.reshape(xp.stack(arrays), (-1, arrays[0].shape[1]))
-
-    return map_state(stack, *shares)
+def stack(shares: Sequence[Any], *, xp: Namespace) -> Any:
+    """Stack the shares of T steps (N, .) to one share (T, N, .), array by array."""
+    return map_state(lambda *arrays: xp.stack(arrays), *shares)
 
 
-def collect(cell: Cell, params: Params, xs: Array, share: Any, *, xp: Namespace) -> Params:
+def arrange(stacked: Any, terms: Terms, *, xp: Namespace) -> Any:
+    """Arrange arrays (T, N, K) so that the axes that a gradient sums over come second to last.
+
+    Returns
+    -------
+    Array, or nested tuples of them
+        (T*N, K), all rows in one sum; (T, N, K) for the terms of the steps; (N, T, K) for those
+        of the samples.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> [arrange(xp.zeros((5, 3, 2)), terms, xp=xp).shape for terms in (None, "step", "sample")]
+    [(15, 2), (5, 3, 2), (3, 5, 2)]
+    """
+    if terms == "step":
+        return stacked
+    if terms == "sample":
+        return map_state(lambda a: xp.permute_dims(a, (1, 0, 2)), stacked)
+    return map_state(lambda a: xp.reshape(a, (-1, a.shape[2])), stacked)
+
+
+def collect(
+    cell: Cell, params: Params, xs: Array, share: Any, terms: Terms = None, *, xp: Namespace
+) -> Params:
     """Return the weight gradients, summed over all steps and samples in one product of T*N rows.
 
     Parameters
@@ -310,42 +335,25 @@ def collect(cell: Cell, params: Params, xs: Array, share: Any, *, xp: Namespace)
     cell, params : as given to `backprop`
     xs : Array (T, N, I)
         Input of the layer, which is the other factor of dw_xh.
-    share : share of T*N rows
-        From `backprop` and `stack_rows`.
+    share : share (T, N, .)
+        From `backprop` and `stack`.
+    terms : {None, "step", "sample"}
+        Terms that are not added up, for example dz_t.T @ h_{t-1} of each step for w_hh: gradients
+        then have a leading axis T or N, and their sum over it is the gradient.
     xp : Namespace
 
     Returns
     -------
     Params
     """
-    return cell.collect(params, xp.reshape(xs, (-1, xs.shape[2])), share, xp=xp)
+    return cell.collect(params, arrange(xs, terms, xp=xp), arrange(share, terms, xp=xp), xp=xp)
 
 
 def input_back(cell: Cell, params: Params, xs: Array, share: Any, *, xp: Namespace) -> Array:
     """Adjoint of `project`: return dxs (T, N, I); the arguments are those of `collect`."""
-    dxs = cell.input_back(params, xp.reshape(xs, (-1, xs.shape[2])), share, xp=xp)
+    rows = arrange(share, None, xp=xp)
+    dxs = cell.input_back(params, arrange(xs, None, xp=xp), rows, xp=xp)
     return xp.reshape(dxs, xs.shape)
-
-
-def collect_per_step(
-    cell: Cell, params: Params, xs: Array, shares: Sequence[Any], *, xp: Namespace
-) -> Params:
-    """Return each step's own term of the sum over time, for example dz_t.T @ h_{t-1} for w_hh.
-
-    Parameters
-    ----------
-    cell, params, xs : as for `collect`
-    shares : sequence of T shares
-        From `backprop`.
-    xp : Namespace
-
-    Returns
-    -------
-    Params
-        Gradients with a leading axis T; their sum over it is the result of `collect`.
-    """
-    terms = [cell.collect(params, xs[t, ...], share, xp=xp) for t, share in enumerate(shares)]
-    return {name: xp.stack([term[name] for term in terms]) for name in terms[0]}
 
 
 def _choose(mask: Array, new: State, old: State, *, xp: Namespace) -> State:

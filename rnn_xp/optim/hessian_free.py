@@ -224,10 +224,11 @@ def conjugate_gradients(
     search, squared = residual, xp.vecdot(residual, residual)
     models: list[float] = []
     for i in range(1, limit):
-        if not float(squared) > 0.0:
-            break
         image = product(search)
-        length = squared / xp.vecdot(search, image)
+        along = xp.vecdot(search, image)
+        if not float(along) > 0.0:  # the residual is 0, or is lost in rounding
+            break
+        length = squared / along
         solution, residual = solution + length * search, residual - length * image
         models.append(float(-0.5 * xp.vecdot(solution, right + residual)))
         k = max(_LEAST, int(_SHARE * i))

@@ -102,8 +102,8 @@ class LevenbergMarquardt(Optimizer):
     """
 
     damping: float = 1e-2
-    decrease: float = 1 / 3
-    increase: float = 2.5
+    decrease: float = 0.2
+    increase: float = 2.0
     weight_decay: float = 0.0
     max_trials: int = 30
     tolerance: float = 0.0
@@ -174,30 +174,30 @@ class LevenbergMarquardt(Optimizer):
         objective = self.objective(value, value_and_grad)
         xp, origin = array_namespace(*params.values()), flatten(params)
         gradient = flatten(grads) + self.weight_decay * origin
-        largest = float(xp.max(xp.abs(gradient)))
-        if not math.isfinite(largest):
-            raise NotFiniteError("LevenbergMarquardt: the gradient is not finite.")
-        if largest <= self.tolerance:
+        if self.tolerance and float(xp.max(xp.abs(gradient))) <= self.tolerance:
             return params, state._replace(message="the gradient is within the tolerance")
         matrix = objective.curvature(params)
         scale = state.scale
         if scale is None:
             scale = float(xp.mean(xp.linalg.diagonal(matrix))) or 1.0
         identity = xp.eye(matrix.shape[0], dtype=matrix.dtype, device=device_of(matrix))
-        start = float(self._penalised(value, origin, xp=xp))
-        damping = state.damping
-        for _ in range(self.max_trials):
-            step = solve_positive(
-                matrix + (damping * scale + self.weight_decay) * identity, -gradient, xp=xp
-            )
+
+        def penalised(loss: Array, flat: Array) -> float:
+            return float(loss + 0.5 * self.weight_decay * xp.vecdot(flat, flat))
+
+        start, damping = penalised(value, origin), state.damping
+        for _ in range(self.max_trials):  # the host reads nothing but the losses
+            shift = damping * scale + self.weight_decay
+            step = solve_positive(matrix + shift * identity, -gradient, xp=xp)
             if step is not None:
                 trial = unflatten(origin + step, params)
-                if float(self._penalised(objective.value(trial), origin + step, xp=xp)) < start:
+                if penalised(objective.value(trial), origin + step) < start:
                     return trial, LevenbergMarquardtState(damping * self.decrease, scale, "")
             damping *= self.increase
-        return params, LevenbergMarquardtState(
-            state.damping, scale, f"no step lowers the loss, up to a damping of {damping:.1e}"
-        )
+        if not math.isfinite(float(xp.max(xp.abs(gradient)))):
+            raise NotFiniteError("LevenbergMarquardt: the gradient is not finite.")
+        message = f"no step lowers the loss, up to a damping of {damping:.1e}"
+        return params, LevenbergMarquardtState(state.damping, scale, message)
 
     def message(self, state: LevenbergMarquardtState) -> str:
         """Return the reason why no further progress is possible; empty while it is."""
@@ -206,9 +206,6 @@ class LevenbergMarquardt(Optimizer):
     def restart(self, state: LevenbergMarquardtState) -> LevenbergMarquardtState:
         """Return the state for the start of another training, without a message."""
         return state._replace(message="")
-
-    def _penalised(self, value: Array, flat: Array, *, xp: Namespace) -> Array:
-        return value + 0.5 * self.weight_decay * xp.vecdot(flat, flat)
 
 
 def solve_positive(matrix: Array, right: Array, *, xp: Namespace) -> Array | None:

@@ -231,8 +231,8 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
             ("pipeline", "dxs = dxs + last_steps_back(", "dxs = last_steps_back("),
             ("pipeline", 'dwindow = xp.matmul(dy, params["readout.w_xy"])',
              'dwindow = 2.0 * xp.matmul(dy, params["readout.w_xy"])'),
-            ("pipeline", "dw_xy = xp.matmul(xp.matrix_transpose(dy), forward.window)",
-             "dw_xy = xp.matmul(xp.matrix_transpose(dy), forward.window[::-1, ...])"),
+            ("pipeline", "xp.matrix_transpose(dys), arrange(forward.window, terms)",
+             "xp.matrix_transpose(dys), arrange(forward.window[::-1, ...], terms)"),
         )
     ),
     # Feedback.
@@ -257,8 +257,8 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
     # The readout.
     ("pipeline", "net.output_function.backward(dout, forward.out, xp=xp)", "dout",
      {"output_activation": "softmax"}, ()),
-    ("pipeline", '"readout.b_y": sum_rows(dy, xp=xp)',
-     '"readout.b_y": sum_rows(dy, xp=xp) / dy.shape[0]', {}, ()),
+    ("pipeline", '"readout.b_y": sum_rows(dys, xp=xp)',
+     '"readout.b_y": sum_rows(dys, xp=xp) / dy.shape[0]', {}, ()),
     ("pipeline", "xp.permute_dims(dpred, (1, 0, 2)), xp=xp", "dpred, xp=xp", MANY, ()),
 ]  # fmt: skip
 
