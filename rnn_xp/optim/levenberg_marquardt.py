@@ -233,7 +233,7 @@ def _solve_lower(lower: Array, right: Array, *, xp: Namespace) -> Array:
     """Solve lower @ y = right, some rows at a time; the standard has no triangular solve."""
     solved = right[:0]
     for start in range(0, right.shape[0], _TRIANGLE):
-        rows = slice(start, start + _TRIANGLE)
+        rows = slice(start, min(start + _TRIANGLE, right.shape[0]))
         rest = right[rows] - xp.matmul(lower[rows, :start], solved)
         solved = xp.concat([solved, xp.linalg.solve(lower[rows, rows], rest[:, None])[:, 0]])
     return solved
@@ -243,8 +243,8 @@ def _solve_upper(lower: Array, right: Array, *, xp: Namespace) -> Array:
     """Solve lower.T @ y = right, from the last rows to the first."""
     solved = right[:0]
     for start in reversed(range(0, right.shape[0], _TRIANGLE)):
-        rows = slice(start, start + _TRIANGLE)
-        below = xp.matrix_transpose(lower[start + _TRIANGLE :, rows])
+        rows = slice(start, min(start + _TRIANGLE, right.shape[0]))
+        below = xp.matrix_transpose(lower[rows.stop :, rows])
         rest = right[rows] - xp.matmul(below, solved)
         block = xp.matrix_transpose(lower[rows, rows])
         solved = xp.concat([xp.linalg.solve(block, rest[:, None])[:, 0], solved])

@@ -14,6 +14,7 @@ SMALL_BLOCKS = {"block_rows": 7}  # so that three or four ranks have some, at un
 KINDS = {
     "adam": {"optimizer": rx.optim.adam(0.02)},
     "lbfgs": {"optimizer": rx.optim.lbfgs(history=5)},
+    "levenberg-marquardt": {"optimizer": rx.optim.levenberg_marquardt()},
     "minibatches": {"optimizer": rx.optim.adam(0.02), "batch_size": 32},
 }
 
