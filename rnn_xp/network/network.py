@@ -18,13 +18,13 @@ from rnn_xp._typing import Array, Params, State, Workspace
 from rnn_xp.backend import Backend, get_backend
 from rnn_xp.network import initializers, pipeline, prediction
 from rnn_xp.network.call import Options, check
-from rnn_xp.network.per_sample import PerSample
+from rnn_xp.network.second_order import SecondOrder
 
 __all__ = ["Network"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network(PerSample):
+class Network(SecondOrder):
     """A recurrent network with a readout.
 
     Parameters
