@@ -196,7 +196,11 @@ class TestTogether:
 
         (epoch, why, params), *others = simulate(3, work)
         assert 1 < epoch < EPOCHS
-        searching = {"lbfgs": "line search", "levenberg-marquardt": "no step lowers the loss"}
+        searching = {
+            "lbfgs": "line search",
+            "levenberg-marquardt": "no step lowers the loss",
+            "hessian-free": "no step along the Gauss-Newton direction",
+        }
         assert searching.get(kind, "the loss is not finite") in why
         for other in others:
             assert other[:2] == (epoch, why)

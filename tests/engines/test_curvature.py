@@ -92,6 +92,22 @@ def test_with_the_options_of_a_call(given):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", [*LOSSES, "huber"])
+def test_the_product_is_that_of_the_matrix(name):
+    """Of the Huber loss too, which declares no rows: its second derivative is 1 or 0."""
+    problem, loss = Problem(cell="lstm", rows=5), losses.resolve_loss(name)
+    batch = Batch(problem.x, targets(problem, name), problem.weight)
+    total = losses.total_weight(batch.y, problem.weight)
+    matrix = by_definition(problem.net, problem.params, batch, loss, problem.weight, total)
+    rng = np.random.default_rng(5)
+    vector = {key: rng.standard_normal(p.shape) for key, p in problem.params.items()}
+    product = engine(problem.net, batch, loss).full_batch.curvature_product(problem.params, vector)
+    expected = matrix @ flatten(vector)
+    np.testing.assert_allclose(
+        flatten(product), expected, rtol=1e-10, atol=1e-12 * np.abs(expected).max()
+    )
+
+
 def test_few_rows_at_a_time_give_the_same_matrix(monkeypatch):
     problem = Problem(rows=7)
     made = engine(problem.net, Batch(problem.x, problem.y), losses.mse, block_rows=7)
@@ -125,13 +141,14 @@ def test_any_number_of_threads_gives_the_same_bits():
     assert_equal(one.params, three.params)
 
 
+@pytest.mark.parametrize("optimizer", [LM, rx.optim.hessian_free()], ids=["lm", "hf"])
 @pytest.mark.parametrize("name", ["array_api_strict", "torch", "jax"])
-def test_on_other_libraries(name):
+def test_on_other_libraries(name, optimizer):
     pytest.importorskip(name)
     if name == "jax":
         pytest.importorskip("jax").config.update("jax_enable_x64", True)
     x, y = problems.windows()
-    net, options = rx.Network(hidden_size=3), {"optimizer": LM, "epochs": 5}
+    net, options = rx.Network(hidden_size=3), {"optimizer": optimizer, "epochs": 5}
     here = rx.fit(net, x, y, backend=FLOAT64, **options)
     there = rx.fit(net, x, y, backend=rx.get_backend(name, dtype="float64"), **options)
     np.testing.assert_allclose(there.history["loss"], here.history["loss"], rtol=1e-6)
