@@ -15,6 +15,7 @@ import numpy as np
 from rnn_xp._typing import Array, Loss
 from rnn_xp.backend import Backend, to_numpy
 from rnn_xp.backend.arrays import detached
+from rnn_xp.backend.streams import Purpose, stream
 from rnn_xp.data.shards import Shards
 from rnn_xp.data.windows import cast_windows
 from rnn_xp.engines.blocks import Batch
@@ -129,7 +130,7 @@ def shuffled(rows: int, batch_size: int, seed: int) -> Callable[[int], list[Any]
     """
 
     def batches(epoch: int) -> list[Any]:
-        order = np.random.default_rng((seed, epoch)).permutation(rows)
+        order = stream(seed, Purpose.SHUFFLE, epoch).permutation(rows)
         return [order[start : start + batch_size] for start in range(0, rows, batch_size)]
 
     return batches
@@ -137,7 +138,7 @@ def shuffled(rows: int, batch_size: int, seed: int) -> Callable[[int], list[Any]
 
 def seeded(seed: int) -> Callable[[int, int], np.random.Generator]:
     """Return a function that makes the dropout generator of a block in an update."""
-    return lambda step, block: np.random.default_rng((seed, step, block))
+    return lambda step, block: stream(seed, Purpose.DROPOUT, step, block)
 
 
 def _some(array: Any, rows: range) -> Any:
