@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp._checks import choice
-from rnn_xp.backend.streams import Purpose, stream
 from rnn_xp.cells.gates import Parameter
+from rnn_xp.network.streams import Purpose, stream
 
 __all__ = ["glorot_uniform", "initial_weights", "orthogonal"]
 

@@ -15,12 +15,12 @@ import numpy as np
 from rnn_xp._typing import Array, Loss
 from rnn_xp.backend import Backend, to_numpy
 from rnn_xp.backend.arrays import detached
-from rnn_xp.backend.streams import Purpose, stream
 from rnn_xp.data.shards import Shards
 from rnn_xp.data.windows import cast_windows
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.losses import takes_classes
 from rnn_xp.network import Network
+from rnn_xp.network.streams import Purpose, stream
 
 __all__ = ["enter", "on_host", "seeded", "shuffled", "split_rows"]
 

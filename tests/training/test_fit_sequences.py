@@ -7,7 +7,7 @@ import pytest
 from problems import windows
 
 import rnn_xp as rx
-from rnn_xp.backend.streams import Purpose
+from rnn_xp.network.streams import Purpose
 
 NET = rx.Network(input_size=1, hidden_size=8, output_size=1)
 FLOAT64 = rx.get_backend("numpy", dtype="float64")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rnn_xp as rx
-from rnn_xp.backend.streams import Purpose, stream
+from rnn_xp.network.streams import Purpose, stream
 from rnn_xp.training import inputs
 
 SEEDS = (0, 1, 7, 2**32, 2**32 + 7, 2**64 + 1)
