@@ -301,9 +301,9 @@ class _FirstOrder:
         return getattr(self._xp, name)
 
     def tanh(self, z: Array) -> Array:
-        a = self._xp.real(z)
-        t = self._xp.tanh(a)
-        return t + (z - a) * (1.0 - t * t)
+        xp = self._xp
+        t = xp.tanh(xp.real(z))
+        return t + 1j * xp.astype(xp.imag(z) * (1.0 - t * t), z.dtype)
 
 
 def _shifted(
