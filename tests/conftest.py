@@ -271,7 +271,7 @@ def write_contract_table(path: str, passed: list[Any]) -> None:
         "has no reverse direction and one-to-many no lengths, hence 6 and 4 of 7; tbptt is shown",
         "with one of the three reads of many-to-one, on NumPy. Rows of a method (jacobian,",
         "per_sample_grads, jvp, hvp, gnvp) count the topologies in which it was right with every",
-        "option that was run: all on NumPy, to 1e-11 in float64, every pair on the other libraries.",
+        "option that was run: all on NumPy, to 1e-11 in float64, each pair on the other libraries.",
         "",
         "| | " + " | ".join(CELLS) + " |",
         "|---" * (len(CELLS) + 1) + "|",
