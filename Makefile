@@ -114,7 +114,8 @@ docs: $(VENV)/installed-docs ## build the documentation with its API reference, 
 
 contract: $(VENV)/installed-test ## write docs/contract.md, the table of what the gradient tests cover
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
-	$(PYTEST) tests/network/test_contract.py --full --contract-table docs/contract.md
+	$(PYTEST) tests/network/test_contract.py tests/network/test_second_order_contract.py --full \
+		--contract-table docs/contract.md
 
 golden: $(VENV)/installed-test ## rewrite the golden losses, after a deliberate change of results
 	$(BIN)/python scripts/make_golden.py

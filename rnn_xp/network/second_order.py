@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 from rnn_xp import losses
 from rnn_xp._typing import Array, Loss, Namespace, Params, State
-from rnn_xp.backend import array_namespace, device_of
+from rnn_xp.backend import device_of, float_dtype
 from rnn_xp.backend.arrays import dtype_name, library_name
 from rnn_xp.losses import resolve_loss
 from rnn_xp.network import pipeline
@@ -301,9 +301,9 @@ class _FirstOrder:
         return getattr(self._xp, name)
 
     def tanh(self, z: Array) -> Array:
-        a = self._xp.real(z)
-        t = self._xp.tanh(a)
-        return t + (z - a) * (1.0 - t * t)
+        xp = self._xp
+        t = xp.tanh(xp.real(z))
+        return t + 1j * xp.astype(xp.imag(z) * (1.0 - t * t), z.dtype)
 
 
 def _shifted(
@@ -329,12 +329,7 @@ def _shifted(
         if along is None:
             return lift(array)
         check_shape(f"{name}[{label!r}]", along, array.shape)
-        if along.dtype != array.dtype:
-            raise TypeError(
-                f"Network.{method}: {name}[{label!r}] must be {dtype_name(array.dtype)}, got "
-                f"{dtype_name(along.dtype)}."
-            )
-        array_namespace(array, along)
+        float_dtype(**{label: array, f"{name}[{label!r}]": along})
         return lift(array) + lift(along) * (1j * _step_of(array))
 
     at = {label: shift(label, param, direction.get(label)) for label, param in params.items()}

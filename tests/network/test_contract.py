@@ -20,9 +20,8 @@ import itertools
 
 import numpy as np
 import pytest
-from covering import covering
-from problems import CELLS as OWN_CELLS
-from problems import EXAMPLES, OPTIONS, TOPOLOGIES, H, I, N, O, Problem, T, everything, excluded
+from problems import OPTIONS, TOPOLOGIES, H, I, N, O, Problem, T, everything, excluded
+from product import CELLS, PAIRWISE, PRODUCT, ids, make
 
 import rnn_xp as rx
 from rnn_xp import cells, losses
@@ -32,27 +31,6 @@ from rnn_xp.network.sequence import map_state, segments
 from rnn_xp.testing import compare_gradients
 
 pytestmark = pytest.mark.usefixtures("mingru")
-
-CELLS = OWN_CELLS | EXAMPLES
-PRODUCT = [
-    names for names in itertools.product(CELLS, TOPOLOGIES, OPTIONS) if not excluded(*names[1:])
-]
-
-
-# Every pair of cell, topology and option.
-PAIRWISE = [PRODUCT[k] for k in covering([dict(enumerate(names)) for names in PRODUCT])]
-
-
-def make(cell, topology, option, **sizes):
-    options, with_ = OPTIONS[option]
-    if cell == "mingru" and option == "dropout":
-        # From a state of zeros a unit whose candidate is dropped stays 0, where max has a kink.
-        with_ = (*with_, "state")
-    return Problem(with_=with_, **{**CELLS[cell], **TOPOLOGIES[topology], **options, **sizes})
-
-
-def ids(names):
-    return "-".join(names)
 
 
 def check(names, case, request, problem=None, **sizes):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from extending import MinGRUCell
@@ -102,6 +104,27 @@ def test_the_jacobian_takes_one_pass_for_each_output_and_never_one_for_each_samp
     calls.clear()
     p.net.per_sample_grads(p.params, p.x, p.y)
     assert (calls.count(0), calls.count(1)) == (1, 1)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_in_blocks_8317_windows_take_the_memory_that_is_said_and_less_than_200_mb(cell):
+    """B * (2 * P + T * H * (L * D * tape + rows)) numbers, to 20 %."""
+    net, (_, _, x, y) = rx.Network(cell=cell, hidden_size=50), reference()
+    params, rows = net.init(seed=0, backend=rx.get_backend(dtype="float32")), 1040
+    next(net.per_sample_grads(params, x[:2], y[:2], in_blocks=2))  # what is made once
+    tracemalloc.start()
+    try:
+        for block in net.per_sample_grads(params, x, y, in_blocks=rows):
+            assert block["layer0.b_h"].dtype == np.float32
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    footprint = net.layers.cells[0].footprint
+    said = 4 * rows * (2 * net.num_parameters + 10 * 50 * (footprint.tape + footprint.rows))
+    assert 0.8 * said < peak < 1.2 * said
+    assert peak < 200e6
+    if cell == "rnn":
+        assert round(said / 1e6) == 28
 
 
 class TestBlocks:

@@ -8,17 +8,12 @@ loss proves nothing.
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import types
-
-import extending
 import pytest
+from planting import plant
 from problems import CELLS as OWN_CELLS
 from problems import EXAMPLES, Problem, everything
+from products import check_hvp_and_gnvp, check_jacobian_and_jvp, check_per_sample_grads
 
-from rnn_xp.cells import CELLS as KINDS
-from rnn_xp.network import configuration, pipeline
 from rnn_xp.testing import GradientError, check_gradients, compare_gradients
 
 pytestmark = pytest.mark.usefixtures("mingru")
@@ -263,46 +258,35 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
 ]  # fmt: skip
 
 
-def plant(monkeypatch, where, old, new):
-    """Put a module with one change into place.
-
-    ``where`` is a module, of the package `network` if it names no other, or one of its classes;
-    or the cell of docs/guide/extending.md.
-    """
-    if where == "extending.MinGRUCell":
-        start = extending.CELL_SOURCE.index("class MinGRUCell")
-        before, after = extending.CELL_SOURCE[:start], extending.CELL_SOURCE[start:]
-        assert old in after, f"{old!r} is not in {where} any more"
-        changed = extending.execute(before + after.replace(old, new, 1))
-        monkeypatch.setitem(KINDS, "mingru", changed.MinGRUCell)
-        return
-    name, _, owner = where.rpartition(".")
-    if not owner[0].isupper():
-        name, owner = where, ""
-    module = importlib.import_module(f"rnn_xp.{name if '.' in name else f'network.{name}'}")
-    source = inspect.getsource(module)
-    start = source.index(f"class {owner}") if owner else 0
-    assert source.find(old, start) >= 0, f"{old!r} is not in {where} any more"
-    changed = types.ModuleType(module.__name__)
-    exec(source[:start] + source[start:].replace(old, new, 1), changed.__dict__)
-    if name.startswith("cells.") and owner:  # built by the name of the cell
-        cell = name.rpartition(".")[2]
-        monkeypatch.setitem(KINDS, cell, getattr(changed, KINDS[cell].__name__))
-    elif owner:  # built by name in configuration
-        monkeypatch.setattr(configuration, owner, getattr(changed, owner))
-    elif name == "topology":
-        monkeypatch.setattr(pipeline, "last_steps_back", changed.last_steps_back)
-        for table, entries in (
-            ("_READS", ("LAST", "MEAN", "MAX")),
-            ("_FEEDS", ("ZEROS", "REPEAT")),
-        ):
-            for entry in entries:
-                found = getattr(changed, ("READ_" if table == "_READS" else "") + entry)
-                monkeypatch.setitem(getattr(configuration, table), entry.lower(), found)
-    else:  # called as module.function
-        for function in (f for f in vars(module) if inspect.isfunction(getattr(module, f))):
-            if getattr(module, function).__module__ == module.__name__:
-                monkeypatch.setattr(module, function, getattr(changed, function))
+LINEAR = {"linear_lags": 2}
+PRODUCTS = [  # the same, for what keeps samples apart and for products with second derivatives
+    ("sequence", "lambda a: xp.permute_dims(a, (1, 0, 2)), stacked",
+     "lambda a: xp.reshape(a, (a.shape[1], a.shape[0], a.shape[2])), stacked", MANY, ()),
+    ("pipeline", "arrange(forward.window, terms)", "arrange(forward.window[::-1, ...], terms)",
+     LINEAR, ()),
+    ("pipeline", "xp.matrix_transpose(dys), arrange(forward.h, terms)",
+     "xp.matrix_transpose(dys), arrange(forward.h, terms)[::-1, ...]", {}, ()),
+    ("per_sample.PerSample", "units[k, ...] +", "units[0, ...] +", MANY, ()),
+    ("per_sample.PerSample", "units[k, ...] +", "units[count - 1 - k, ...] +", {}, ()),
+    ("per_sample.PerSample", "total=total, terms", "total=None, terms", {}, ()),
+    ("per_sample.PerSample", "sample_weight[start:stop", "sample_weight[: stop - start", {}, ()),
+    ("per_sample.PerSample", "stacked = xp.stack(rows, axis=1)",
+     "stacked = xp.stack(rows[::-1], axis=1)", MANY, ()),
+    ("second_order.SecondOrder", "(1.0 - t * t)", "(1.0 - t)", {}, ()),
+    ("second_order.SecondOrder", "xp.imag(grad) / _step_of(x)", "xp.real(grad)", {}, ()),
+    ("second_order.SecondOrder", "dpred = xp.astype(task.dpred(pred)",
+     "dpred = xp.astype(xp.real(task.dpred(pred))", {}, ()),
+    ("second_order.SecondOrder", "xp.imag(dpred) / _step_of(x)", "xp.real(dpred)", {}, ()),
+    ("second_order.SecondOrder", "forward = pipeline.run(self, params, x, task.options, xp=xp)",
+     "forward = pipeline.run(self, params, 0.0 * x, task.options, xp=xp)", {}, ()),
+    ("second_order.SecondOrder", 'direction.get("x"))', "None)", {}, ()),
+    ("second_order.SecondOrder", 'along = direction.get("state")', "along = None", {}, ("state",)),
+    ("second_order.SecondOrder", "rng=copy.deepcopy(rng)", "rng=rng",
+     {"recurrent_dropout": 0.4}, ("rng",)),
+    ("second_order.SecondOrder", "function, y, weight, total)",
+     "function, y, sample_weight, total)", MANY, ("mask",)),
+    ("second_order.SecondOrder", "(1j * _step_of(array))", "(1j * 1e-4)", {}, ()),
+]  # fmt: skip
 
 
 def check(problem):
@@ -361,6 +345,25 @@ def test_every_mistake_elsewhere_is_caught(where, old, new, options, with_, monk
     plant(monkeypatch, where, old, new)
     with pytest.raises(GradientError):
         check(Problem(with_=("state", *with_), **options))
+
+
+@pytest.mark.parametrize(
+    ("where", "old", "new", "options", "with_"),
+    [pytest.param(*row, id=f"{row[0]}: {row[1]} -> {row[2]}") for row in PRODUCTS],
+)
+def test_every_mistake_in_jacobians_and_products_is_caught(
+    where, old, new, options, with_, monkeypatch
+):
+    def check_products():
+        p = Problem(with_=with_, **options)
+        check_jacobian_and_jvp(p)
+        check_per_sample_grads(p)
+        check_hvp_and_gnvp(p)
+
+    check_products()  # unchanged, it passes
+    plant(monkeypatch, where, old, new)
+    with pytest.raises(AssertionError, match=r"\d of \d|shape"):
+        check_products()
 
 
 def test_the_worst_entry_is_named_with_both_numbers(monkeypatch):
