@@ -87,8 +87,9 @@ PAGE = """# Published results beside ours
 
 Written by `{command}`.
 
-Every row is one run of one seed, of data and weights. Published results are there for orientation: networks, lengths
-and amounts of training differ. What is not reached is shown as not reached.
+Every row is one run of one seed, of data and weights. Published results are there for
+orientation: networks, lengths and amounts of training differ. What is not reached is shown as not
+reached.
 
 {outcomes}
 {more}

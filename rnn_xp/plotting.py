@@ -17,6 +17,7 @@ __all__ = [
     "loss",
     "outlook",
     "residuals",
+    "sharpness",
     "step_errors",
     "to_png",
 ]
@@ -328,6 +329,25 @@ def gradient_flow(
     ax.set(xlabel="time step t", ylabel="gradient norm, relative to its start", title=title)
     ax.grid(alpha=0.3, which="both")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def sharpness(
+    epochs: Sequence[int],
+    values: Sequence[float],
+    *,
+    bound: float | None = None,
+    title: str = "",
+    ax: Any = None,
+) -> Any:
+    """Draw the largest eigenvalue of the Hessian by epoch, and the bound 2 / learning rate."""
+    ax = _axes() if ax is None else ax
+    ax.plot(epochs, values, "o-", color="C0", label="sharpness")
+    if bound is not None:
+        ax.axhline(bound, color="black", linestyle="--", label="2 / learning rate")
+    ax.set(xlabel="epoch", ylabel="largest eigenvalue of the Hessian", yscale="log", title=title)
+    ax.grid(alpha=0.3, which="both")
+    ax.legend()
     return ax
 
 

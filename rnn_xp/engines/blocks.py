@@ -10,8 +10,11 @@ from rnn_xp.backend import Backend
 from rnn_xp.data.shards import Shards
 from rnn_xp.distributed import Shares
 from rnn_xp.kernels.rows import ACCELERATOR_ROWS, CPU_ROWS, on_accelerator
+from rnn_xp.network import Network
+from rnn_xp.network.call import Options
+from rnn_xp.network.pipeline import loss_weight
 
-__all__ = ["Batch", "Blocks", "default_block_rows"]
+__all__ = ["Batch", "Blocks", "default_block_rows", "weights_of"]
 
 _WORTH_A_THREAD = 8192  # numbers in the state of a block
 
@@ -94,6 +97,32 @@ class Batch(NamedTuple):
     def options(self) -> dict[str, Array | None]:
         """Arguments lengths, mask and reset for the network's methods."""
         return {"lengths": self.lengths, "mask": self.mask, "reset": self.reset}
+
+
+def weights_of(net: Network, batch: Batch, backend: Backend, context: int = 0) -> Array | None:
+    """Return the weights of the losses of some rows; None if all are 1.
+
+    Parameters
+    ----------
+    net : Network
+    batch : Batch
+    backend : Backend
+    context : int
+        Number of first steps whose losses have the weight 0.
+
+    Returns
+    -------
+    Array (N,) or (N, T), or None
+    """
+    xp, options = backend.xp, Options(lengths=batch.lengths, mask=batch.mask)
+    weight = loss_weight(net, batch.x, batch.y, batch.sample_weight, options)
+    if not context or net.topology == "many_to_one":
+        return weight
+    counts = xp.arange(batch.y.shape[1], device=backend.device) >= context
+    counts = xp.astype(counts, batch.x.dtype)[None, :]
+    if weight is None:
+        return xp.ones_like(batch.x[:, 0:1, 0]) * counts
+    return (weight if len(weight.shape) == 2 else weight[:, None]) * counts
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from rnn_xp._typing import Array, Loss, Params, Workspace
 from rnn_xp.backend import Backend
 from rnn_xp.distributed import Ranks, Shares, Subtree, fold, join, tree_sum
-from rnn_xp.engines.blocks import Batch, Blocks
+from rnn_xp.engines.blocks import Batch, Blocks, weights_of
 from rnn_xp.engines.curvature import curvature_of_rows
 from rnn_xp.engines.evaluations import Evaluations, FullBatch, ValueAndGrads
 from rnn_xp.engines.ranks import sum_of_ranks, weight_of_ranks
 from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import total_weight
 from rnn_xp.network import Network, sequence
-from rnn_xp.network.call import Options
 from rnn_xp.network.passes import Carry
-from rnn_xp.network.pipeline import loss_weight
 from rnn_xp.optim import Optimizer
 
 if TYPE_CHECKING:
@@ -174,7 +172,9 @@ class PortableEngine:
                 pred, _ = self.net.forward(
                     params, rows.x, steps=steps, workspace=workspace, **rows.options
                 )
-                return self.loss(pred, rows.y, self._weight(rows), total)[0], {}
+                return self.loss(pred, rows.y, weights_of(self.net, rows, self.backend), total)[
+                    0
+                ], {}
 
         return self._sum(block, blocks, {})[0]
 
@@ -194,7 +194,7 @@ class PortableEngine:
 
         def block(number: int) -> ValueAndGrads:
             rows = self.blocks[number]
-            weight = self._weight(rows)
+            weight = weights_of(self.net, rows, self.backend)
             matrix = curvature_of_rows(self.net, params, rows, self.loss, weight, total, xp=xp)
             return nothing, {"curvature": matrix}
 
@@ -305,7 +305,7 @@ class PortableEngine:
             rows, before = blocks[number], carries[number]
             x = rows.x if before is None or before.x is None else before.x
             value, grads, carries[number] = self.net.segment_value_and_grad(
-                params, x, rows.y, self.loss, self._weight(rows, context),
+                params, x, rows.y, self.loss, weights_of(self.net, rows, self.backend, context),
                 total=total, carry=following, state=None if before is None else before.state,
                 mask=rows.mask, reset=rows.reset, rng=self._rng(step, number),
             )  # fmt: skip
@@ -361,18 +361,6 @@ class PortableEngine:
     def _rng(self, step: int, number: int) -> Any:
         return None if self.noise is None else self.noise(step, number)
 
-    def _weight(self, batch: Batch, context: int = 0) -> Array | None:
-        """Return the weights of the losses; the first ``context`` steps have the weight 0."""
-        xp, options = self.backend.xp, Options(lengths=batch.lengths, mask=batch.mask)
-        weight = loss_weight(self.net, batch.x, batch.y, batch.sample_weight, options)
-        if not context or self.net.topology == "many_to_one":
-            return weight
-        counts = xp.arange(batch.y.shape[1], device=self.backend.device) >= context
-        counts = xp.astype(counts, batch.x.dtype)[None, :]
-        if weight is None:
-            return xp.ones_like(batch.x[:, 0:1, 0]) * counts
-        return (weight if len(weight.shape) == 2 else weight[:, None]) * counts
-
     @property
     def total_of_data(self) -> Any:
         """Total weight of the rows to train on; all ranks must first request it together."""
@@ -389,12 +377,14 @@ class PortableEngine:
     def _total(self, blocks: Blocks, context: int = 0) -> Any:
         """Return a total weight, summed by blocks, because all weights can be as large as x."""
         rows = map(blocks.__getitem__, blocks.held)
-        totals = (total_weight(part.y, self._weight(part, context)) for part in rows)
+        totals = (
+            total_weight(part.y, weights_of(self.net, part, self.backend, context)) for part in rows
+        )
         leaves = zip(blocks.held, totals, strict=True)
         sums = join((Subtree(number, 0, leaf) for number, leaf in leaves), operator.add)
         if self.ranks is None or blocks.shares is None or not blocks.scattered:
             return fold(sums, operator.add)
-        weighted = self._weight(blocks.batch.rows(0, 0), context) is not None
+        weighted = weights_of(self.net, blocks.batch.rows(0, 0), self.backend, context) is not None
         return weight_of_ranks(self.ranks, self.backend, blocks.shares, sums, weighted)
 
 

@@ -14,7 +14,7 @@ from rnn_xp.explain.attribution import (
     saliency,
 )
 from rnn_xp.explain.check import GradientCheck, check_network
-from rnn_xp.explain.curvature import Curvature, measure_curvature
+from rnn_xp.explain.curvature import Curvature, Sharpness, measure_curvature
 from rnn_xp.explain.flow import GradientFlow, measure_flow
 from rnn_xp.explain.shapes import Dim, Operation, shape_table, walk_shapes
 
@@ -25,6 +25,7 @@ __all__ = [
     "GradientFlow",
     "IntegratedGradients",
     "Operation",
+    "Sharpness",
     "check_network",
     "influence",
     "integrated_gradients",

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_xp import plotting
 from rnn_xp._checks import whole
 from rnn_xp._typing import Array, Loss, Params
 from rnn_xp.backend import array_namespace, device_of
 from rnn_xp.network import Network
 
-__all__ = ["Curvature", "measure_curvature"]
+__all__ = ["Curvature", "Sharpness", "measure_curvature"]
 
 
 @dataclass(frozen=True)
@@ -146,3 +147,70 @@ def measure_curvature(
         error=abs(beside[-1] * float(vectors[-1, -1])),
         products=steps,
     )
+
+
+class Sharpness:
+    """A callback of `rnn_xp.fit` that measures the largest eigenvalue of the Hessian on the way.
+
+    Gradient descent with the learning rate r is stable only while the eigenvalue, the sharpness, is
+    below 2 / r.
+
+    Parameters
+    ----------
+    net : Network
+    x, y : Array
+        The data whose loss is meant, such as those trained on; on the training's library.
+    loss : str or callable
+    every : int
+        Number of epochs between two measurements, >= 1.
+    products : int
+        Number of products with the Hessian for each measurement.
+
+    Attributes
+    ----------
+    epochs : list of int
+        Epochs after which the sharpness was measured.
+    values : list of float
+        The sharpness there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnn_xp as rx
+    >>> x, y = rx.make_windows(np.sin(np.arange(40.0)), seq_length=5)
+    >>> net, float64 = rx.Network(hidden_size=4), rx.get_backend("numpy", dtype="float64")
+    >>> sharpness = rx.explain.Sharpness(net, x, y, every=5)
+    >>> options = {"epochs": 10, "backend": float64, "callbacks": [sharpness]}
+    >>> result = rx.fit(net, x, y, optimizer=rx.optim.sgd(0.1), **options)
+    >>> sharpness.epochs
+    [5, 10]
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        x: Array,
+        y: Array,
+        loss: str | Loss = "mse",
+        *,
+        every: int = 10,
+        products: int = 20,
+    ) -> None:
+        self.every, self.products = whole("every", every), whole("products", products)
+        self._task = (net, x, y, loss)
+        self.epochs: list[int] = []
+        self.values: list[float] = []
+
+    def __call__(self, epoch: Any) -> None:
+        """Measure after every ``every``-th epoch; training goes on."""
+        if epoch.number % self.every or epoch.state is None:
+            return
+        net, x, y, loss = self._task
+        measured = measure_curvature(net, epoch.state().params, x, y, loss, products=self.products)
+        self.epochs.append(epoch.number)
+        self.values.append(float(measured.eigenvalues[0]))
+
+    def plot(self, learning_rate: float | None = None, *, title: str = "", ax: Any = None) -> Any:
+        """Draw the sharpness by epoch, and the bound of a learning rate; return the Axes."""
+        bound = None if learning_rate is None else 2.0 / learning_rate
+        return plotting.sharpness(self.epochs, self.values, bound=bound, title=title, ax=ax)

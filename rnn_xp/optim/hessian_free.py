@@ -18,7 +18,7 @@ from rnn_xp.optim.base import NotFiniteError, Optimizer
 from rnn_xp.optim.checks import integer, number
 from rnn_xp.optim.flat import flatten, unflatten
 
-__all__ = ["HessianFree", "HessianFreeState"]
+__all__ = ["HessianFree", "HessianFreeState", "conjugate_gradients"]
 
 _KEPT = 0.95  # of the last solution, with which the next one starts
 _LEAST, _SHARE, _PROGRESS = 10, 0.1, 5e-4  # when conjugate gradients end (Martens 2010, 4.4)

@@ -17,7 +17,7 @@ from rnn_xp.optim.base import NotFiniteError, Optimizer
 from rnn_xp.optim.checks import integer, number
 from rnn_xp.optim.flat import flatten, unflatten
 
-__all__ = ["LevenbergMarquardt", "LevenbergMarquardtState"]
+__all__ = ["LevenbergMarquardt", "LevenbergMarquardtState", "solve_positive"]
 
 _TRIANGLE = 128  # rows that a triangular system is solved by at a time
 _MATRICES = 4  # of P**2 numbers that are in memory at once, at least

@@ -11,7 +11,7 @@ PAGE = (DOCS / "guide" / "second_order.md").read_text(encoding="utf-8")
 
 def test_the_page_runs_from_top_to_bottom():
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 9
     exec(compile("\n".join(blocks), "second_order.md", "exec"), {})
 
 

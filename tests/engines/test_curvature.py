@@ -11,7 +11,7 @@ from small_fits import FLOAT64, assert_equal
 import rnn_xp as rx
 from rnn_xp import losses
 from rnn_xp.engines import curvature
-from rnn_xp.engines.blocks import Batch
+from rnn_xp.engines.blocks import Batch, weights_of
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.optim.flat import flatten
 
@@ -81,7 +81,7 @@ def test_with_the_options_of_a_call(given):
     problem = Problem(topology="many_to_many", cell="gru", with_=(given,), rows=5)
     batch = Batch(problem.x, problem.y, None, **problem.arrays)
     made = engine(problem.net, batch, losses.mse)
-    weight = made._weight(batch)
+    weight = weights_of(problem.net, batch, FLOAT64)
     total = losses.total_weight(batch.y, weight)
     if weight is not None:
         weight = np.asarray(weight)

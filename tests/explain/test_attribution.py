@@ -215,6 +215,30 @@ class TestCurvature:
             explain.measure_curvature(net, params, x, y, count=6, products=5)
 
 
+class TestSharpness:
+    def test_it_is_measured_at_the_parameters_of_the_epoch(self):
+        x, y = windows()
+        net = rx.Network(hidden_size=3)
+        kept = []
+        sharpness = explain.Sharpness(net, x, y, every=4, products=30)
+        rx.fit(
+            net, x, y, optimizer=rx.optim.sgd(0.1), epochs=9, backend=FLOAT64,
+            callbacks=[sharpness, lambda epoch: kept.append(epoch.state().params)],
+        )  # fmt: skip
+        assert sharpness.epochs == [4, 8]
+        for number, value in zip(sharpness.epochs, sharpness.values, strict=True):
+            exact = explain.measure_curvature(net, kept[number - 1], x, y, products=30)
+            assert value == exact.eigenvalues[0]
+
+    @pytest.mark.pictures
+    def test_the_picture_has_the_bound(self):
+        sharpness = explain.Sharpness(rx.Network(hidden_size=3), *windows())
+        sharpness.epochs, sharpness.values = [10, 20], [3.0, 4.0]
+        ax = sharpness.plot(learning_rate=0.5)
+        assert [line.get_label() for line in ax.lines] == ["sharpness", "2 / learning rate"]
+        assert set(ax.lines[1].get_ydata()) == {4.0}
+
+
 def test_losses_of_ones_own_are_taken():
     x, y = windows()
     net = rx.Network(hidden_size=3)
