@@ -1,4 +1,4 @@
-"""Evaluations of the full batch: their number, and the results of the latest ones."""
+"""Evaluations of the full batch: their number, the results of the latest ones, and means."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from rnn_xp._typing import Array, Params
 from rnn_xp.optim import Optimizer
 
-__all__ = ["Evaluations", "FullBatch", "ValueAndGrads"]
+__all__ = ["Evaluations", "FullBatch", "ValueAndGrads", "WeightedMean"]
 
 ValueAndGrads: TypeAlias = tuple[Array, Params]
 """A loss () and its gradient."""
@@ -95,3 +95,18 @@ class Evaluations:
             grads, opt_state, params, value=value, value_and_grad=value_and_grad
         )
         return params, opt_state, value
+
+
+class WeightedMean:
+    """A mean of losses, weighted by their total weights."""
+
+    def __init__(self) -> None:
+        self.sum: Any = 0.0
+        self.total: Any = 0.0
+
+    def add(self, value: Array, total: Any) -> None:
+        self.sum, self.total = self.sum + value * total, self.total + total
+
+    @property
+    def value(self) -> Array:
+        return self.sum / self.total

@@ -28,7 +28,7 @@ from rnn_xp.backend import Backend
 from rnn_xp.distributed import Ranks, Shares, Subtree, fold, join, tree_sum
 from rnn_xp.engines.blocks import Batch, Blocks, weights_of
 from rnn_xp.engines.curvature import curvature_of_rows
-from rnn_xp.engines.evaluations import Evaluations, FullBatch, ValueAndGrads
+from rnn_xp.engines.evaluations import Evaluations, FullBatch, ValueAndGrads, WeightedMean
 from rnn_xp.engines.ranks import sum_of_ranks, weight_of_ranks
 from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import total_weight
@@ -172,9 +172,8 @@ class PortableEngine:
                 pred, _ = self.net.forward(
                     params, rows.x, steps=steps, workspace=workspace, **rows.options
                 )
-                return self.loss(pred, rows.y, weights_of(self.net, rows, self.backend), total)[
-                    0
-                ], {}
+                weight = weights_of(self.net, rows, self.backend)
+                return self.loss(pred, rows.y, weight, total)[0], {}
 
         return self._sum(block, blocks, {})[0]
 
@@ -229,7 +228,7 @@ class PortableEngine:
     def _minibatches(
         self, params: Params, opt_state: Any, epoch: int, batches: Sequence[Any]
     ) -> tuple[Params, Any, Array]:
-        mean = _Mean()
+        mean = WeightedMean()
         for number, rows in enumerate(batches):
             batch = self.data.take(self.backend.asarray(rows), xp=self.backend.xp)
             total, step = self.total(batch), epoch * len(batches) + number
@@ -250,7 +249,7 @@ class PortableEngine:
         carries = {
             number: self._before(params, number, pieces[0].start) for number in self.blocks.own
         }
-        mean = _Mean()
+        mean = WeightedMean()
         for number, piece in enumerate(pieces):
             batch = self.data.steps(piece.start, piece.stop, topology)
             blocks = dataclasses.replace(self.blocks, batch=batch)
@@ -376,31 +375,17 @@ class PortableEngine:
 
     def _total(self, blocks: Blocks, context: int = 0) -> Any:
         """Return a total weight, summed by blocks, because all weights can be as large as x."""
-        rows = map(blocks.__getitem__, blocks.held)
-        totals = (
-            total_weight(part.y, weights_of(self.net, part, self.backend, context)) for part in rows
-        )
-        leaves = zip(blocks.held, totals, strict=True)
+
+        def block(number: int) -> Any:
+            rows = blocks[number]
+            return total_weight(rows.y, weights_of(self.net, rows, self.backend, context))
+
+        leaves = ((number, block(number)) for number in blocks.held)
         sums = join((Subtree(number, 0, leaf) for number, leaf in leaves), operator.add)
         if self.ranks is None or blocks.shares is None or not blocks.scattered:
             return fold(sums, operator.add)
         weighted = weights_of(self.net, blocks.batch.rows(0, 0), self.backend, context) is not None
         return weight_of_ranks(self.ranks, self.backend, blocks.shares, sums, weighted)
-
-
-class _Mean:
-    """A mean of losses, weighted by their total weights."""
-
-    def __init__(self) -> None:
-        self.sum: Any = 0.0
-        self.total: Any = 0.0
-
-    def add(self, value: Array, total: Any) -> None:
-        self.sum, self.total = self.sum + value * total, self.total + total
-
-    @property
-    def value(self) -> Array:
-        return self.sum / self.total
 
 
 def _add(a: ValueAndGrads, b: ValueAndGrads) -> ValueAndGrads:
