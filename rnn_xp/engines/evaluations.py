@@ -105,8 +105,10 @@ class WeightedMean:
         self.total: Any = 0.0
 
     def add(self, value: Array, total: Any) -> None:
+        """Add a loss () with its total weight."""
         self.sum, self.total = self.sum + value * total, self.total + total
 
     @property
     def value(self) -> Array:
+        """The mean () of the losses added so far."""
         return self.sum / self.total
