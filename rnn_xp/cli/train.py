@@ -128,7 +128,7 @@ class _Run:
                     # Several networks follow each other, of which no file could hold the state.
                     keep: list[Callback] = [] if args.seeds > 1 else [checkpoint]
                     task.forecaster.fit_prepared(
-                        task.prepared, callbacks=[stop, begin, *keep, progress],
+                        task.prepared, stop=stop, callbacks=[begin, *keep, progress],
                         resume=checkpoint.last if args.resume else None, **computing,
                     )  # fmt: skip
                 if status := self._interrupted(folder, stop):
@@ -163,7 +163,9 @@ class _Run:
         args, results = self.task.args, self.task.forecaster.results_
         epochs = len(results[-1].history["loss"])
         signal = stop.signal or signal_in(results[-1].stopped)  # or another rank's
-        if not signal or (epochs == args.epochs and len(results) == 1):
+        refits = self.task.forecaster.refits_
+        trained = epochs == args.epochs and len(results) == 1
+        if not signal or (trained and not any(signal_in(each.stopped) for each in refits)):
             return 0
         if args.seeds > 1:
             folder.remove(RUN_FILES)
@@ -273,6 +275,9 @@ def _what_happened(forecaster: Forecaster) -> list[str]:
                 f"{of}keeping the parameters of epoch {result.best_epoch}, whose validation loss "
                 "is lowest"
             )
+    if forecaster.refits_:
+        rows = len(forecaster.fitted.designs[0].levels)
+        lines.append(f"trained again on all {rows} rows for as many epochs")
     return lines
 
 

@@ -7,6 +7,7 @@ the two parts so that they have no value in common.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,8 @@ class Prepared:
         Windows to train on.
     validated : Cut or None
         Windows to validate on; None without validation.
+    tables : tuple of two lists of ndarray (n, k)
+        Past and future features of each series.
     """
 
     settings: Settings
@@ -47,6 +50,29 @@ class Prepared:
     net: Network
     trained: Cut
     validated: Cut | None
+    tables: tuple[list[Any], list[Any]]
+
+    def whole(self) -> Prepared:
+        """Return all windows to train on, scaled by all rows; the unit of errors stays."""
+        settings = self.settings
+        designs = tuple(
+            make_design(
+                column, p, f, target=settings.target, scaler=settings.scaler, train=len(column),
+                unit=design.unit,
+            )
+            for column, p, f, design in zip(
+                self.panel.columns, *self.tables, self.designs, strict=True
+            )
+        )  # fmt: skip
+        rows = tuple(len(column) for column in self.panel.columns)
+        cuts = [
+            cut(design, end, settings.seq_length, settings.horizon, settings.reach, validate=False)
+            for design, end in zip(designs, rows, strict=True)
+        ]
+        trained = joined([part for part, _ in cuts])
+        return dataclasses.replace(
+            self, designs=designs, starts=rows, trained=trained, validated=None
+        )
 
 
 def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = None) -> Prepared:
@@ -88,4 +114,4 @@ def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = No
     held_out = [part for _, part in cuts if part is not None]
     net = settings.network(trained.x.shape[2])
     validated = joined(held_out) if held_out else None
-    return Prepared(settings, panel, designs, starts, net, trained, validated)
+    return Prepared(settings, panel, designs, starts, net, trained, validated, tables)

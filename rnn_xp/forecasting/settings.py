@@ -52,6 +52,7 @@ class Settings:
     epochs: int = 200
     batch_size: int | None = None
     validation: float | None = 0.15
+    refit: bool = True
     patience: int | None = 30
     n_seeds: int = 1
     random_state: int = 0
@@ -103,6 +104,8 @@ class Settings:
                 listed = ", ".join(map(repr, valid))
                 raise ParameterError(f"{{0}} is not known. Valid: {listed}.", Argument(name, value))
         check_level(self.level)
+        if not isinstance(self.refit, bool):
+            raise ParameterError("{0} must be True or False.", Argument("refit", self.refit))
         if self.validation is not None and not 0.0 < self.validation < 1.0:
             raise ParameterError(
                 "{0:name} must be a share in (0, 1), got {0:value}.",

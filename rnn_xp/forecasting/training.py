@@ -149,7 +149,8 @@ def default_optimizer(settings: Settings, rows: int) -> Optimizer:
 
 def train(
     settings: Settings, net: Network, trained: Cut, validated: Cut | None, backend: Backend,
-    seed: int, *, resume: Any = None, comm: Comm | None = None, **arguments: Any,
+    seed: int, *, epochs: int | None = None, resume: Any = None, comm: Comm | None = None,
+    **arguments: Any,
 ) -> FitResult:  # fmt: skip
     """Train one network.
 
@@ -161,6 +162,9 @@ def train(
     validated : Cut or None
     backend : Backend
     seed : int
+    epochs : int, optional
+        Number of epochs; by default ``settings.epochs``. The schedule of the default optimiser is
+        that of ``settings.epochs`` in any case.
     resume, comm, **arguments : as for `rnn_xp.fit`
 
     Returns
@@ -187,7 +191,8 @@ def train(
         optimizer=settings.optimizer or default_optimizer(settings, len(trained.x)),
         loss=Pinball(tuple(quantiles) * settings.reach) if len(quantiles) > 1 else "mse",
         validation=None if validated is None else data(validated),
-        epochs=settings.epochs, batch_size=settings.batch_size, patience=settings.patience,
+        epochs=settings.epochs if epochs is None else epochs, batch_size=settings.batch_size,
+        patience=settings.patience if epochs is None else None,
         backend=backend, params=start, seed=seed, resume=resume, comm=comm, **arguments,
     )  # fmt: skip
 

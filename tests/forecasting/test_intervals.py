@@ -64,10 +64,11 @@ def test_an_error_is_not_used_before_it_is_known(stride):
     rng = np.random.default_rng(0)
     past, errors = np.abs(rng.standard_normal((50, 4))), np.abs(rng.standard_normal((40, 4)))
     errors[10] = 0.0
-    before = adaptive_radii(past, errors, 0.8, stride=stride)
+    rows = stride * np.arange(40)
+    before = adaptive_radii(past, errors, 0.8, rows=rows)
     changed = errors.copy()
     changed[10] = 1e6
-    after = adaptive_radii(past, changed, 0.8, stride=stride)
+    after = adaptive_radii(past, changed, 0.8, rows=rows)
     for step in range(4):
         first = next(k for k in range(40) if k * stride >= 10 * stride + step + 1)
         assert np.array_equal(after[:first, step], before[:first, step])
