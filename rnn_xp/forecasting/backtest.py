@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rnn_xp.data.scalers import range_warning
 from rnn_xp.forecasting.adapting import adapted_bounds, errors_of
 from rnn_xp.forecasting.design import Design
+from rnn_xp.forecasting.gaps import fill_forward
 from rnn_xp.forecasting.intervals import conformal_radii
 from rnn_xp.forecasting.judging import (
     Score,
@@ -247,7 +248,9 @@ def judge_forecasts(
             radii = design.unit * conformal_radii(errors, settings.level)
             bounds = forecast - radii, forecast + radii
         parts.append(
-            make_judged(name, design.levels, train, origins, forecast, bounds, settings.seq_length)
+            make_judged(
+                name, fill_forward(column), train, origins, forecast, bounds, settings.seq_length
+            )
         )
     return tuple(parts)
 

@@ -55,6 +55,7 @@ def save_fitted(path: str | Path, fitted: Fitted) -> None:
                 "rows": rows,
                 "scaler": dataclasses.asdict(design.scaler),
                 "unit": design.unit,
+                "gaps": design.gaps,
                 "index": _describe(index),
             }
             for name, rows, design, index in zip(
@@ -172,7 +173,8 @@ def _forecaster(arrays: dict[str, Any], about: dict[str, Any], backend: Backend)
         parts = {part: arrays.pop(f"series{k}.{part}") for part in _PARTS}
         parts["known"] = parts["known"] > 0.0
         scaler, unit = Scaler(**each["scaler"]), float(each["unit"])
-        designs.append(Design(settings.target, scaler, **parts, unit=unit))
+        gaps = None if each["gaps"] is None else tuple(map(float, each["gaps"]))
+        designs.append(Design(settings.target, scaler, **parts, unit=unit, gaps=gaps))
     later = [arrays.pop(f"series{k}.later", None) for k in range(len(designs))]
     networks = tuple(
         _params(net, {name: arrays.pop(_prefix(k) + name) for name in net.shapes}, backend)

@@ -186,7 +186,7 @@ class Fitted:
             designs.append(
                 make_design(
                     column, p, f, target=fitted.target, scaler=fitted.scaler, unit=fitted.unit,
-                    train=0,
+                    train=0, gaps=fitted.gaps,
                 )
             )  # fmt: skip
         return tuple(designs)

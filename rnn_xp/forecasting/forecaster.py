@@ -56,8 +56,9 @@ class Forecaster(Settings):
     scaler : {"standard", "minmax", "none"}
         Kind of scaling, fitted on the training part for each series and feature separately.
     missing : {"error", "mask"}
-        With "error", NaN is refused. With "mask", missing steps are skipped, and windows whose
-        targets are missing are left out.
+        With "error", NaN is refused. With "mask", windows whose targets are missing are left out,
+        and missing values within windows are estimated from the values before them if there is a
+        linear path, see `rnn_xp.forecasting.gaps`; without one, the network skips these steps.
     intervals : {"adaptive", "split", "quantile", None}
         Method of the prediction intervals, see `rnn_xp.forecasting.intervals`; "quantile" trains
         the network to forecast both ends of the interval with the pinball loss.

@@ -115,8 +115,11 @@ class Settings:
 
     def _check_combinations(self) -> None:
         intervals, level = Argument("intervals", self.intervals), Argument("target", "level")
-        if self.missing == "mask" and self.target != "level":
-            raise ParameterError("{0} needs {1}.", Argument("missing", "mask"), level)
+        if self.missing == "mask" and self.target != "level" and not self.linear:
+            raise ParameterError(
+                "{0} needs {1} or {2}.",
+                Argument("missing", "mask"), level, Argument("linear", True),
+            )  # fmt: skip
         if self.validation is None and self.intervals in ("adaptive", "split"):
             raise ParameterError(
                 "{0} needs {1:name}, whose errors make the intervals. Give a share to validate on, "
@@ -140,6 +143,11 @@ class Settings:
     def reach(self) -> int:
         """Number of steps that the network forecasts at once."""
         return self.horizon if self.strategy == "direct" else 1
+
+    @property
+    def gap_lags(self) -> int | None:
+        """Lags of the model that estimates missing values; None if they are skipped."""
+        return self.seq_length if self.linear and self.missing == "mask" else None
 
     @property
     def levels_of_quantiles(self) -> tuple[float, ...]:

@@ -173,7 +173,7 @@ def train(
     """
     quantiles = settings.levels_of_quantiles
     parts = [part for part in (trained, validated) if part is not None]
-    masked = not all(part.mask.all() for part in parts)
+    masked = not (net.linear_lags or all(part.mask.all() for part in parts))
 
     def data(part: Cut) -> dict[str, Any]:
         y = np.repeat(part.y, len(quantiles), axis=1)
@@ -203,14 +203,19 @@ def _linear_start(
 ) -> Params:  # fmt: skip
     """Return parameters with which the network equals the least-squares autoregression.
 
-    The readout of the cells starts at zero, so their output is zero at first; their other weights
-    are drawn as usual. All ranks use the numbers of the first rank, because the last digits of a
+    It is fitted on the windows without a gap, unless they are fewer than its coefficients: then
+    estimates stand for missing values, see `rnn_xp.forecasting.gaps`. The readout of the cells
+    starts at zero, so their output is zero at first; their other weights are drawn as usual. All
+    ranks use the numbers of the first rank, because the last digits of a
     solver may differ between machines.
     """
     params = {name: to_numpy(p) for name, p in net.init(seed, backend).items()}
-    model = fit_linear_ar(trained.x, trained.y)
+    seen = np.flatnonzero(trained.mask.all(axis=1))
+    if len(seen) <= trained.x[0].size:
+        seen = np.arange(len(trained.x))
+    model = fit_linear_ar(trained.x[seen], trained.y[seen])
     weights = np.moveaxis(model.coef, -1, 0).reshape(trained.y.shape[1], -1)
-    residuals = trained.y - model.predict(trained.x)
+    residuals = trained.y[seen] - model.predict(trained.x[seen])
     shifts = np.quantile(residuals, quantiles, axis=0).T if len(quantiles) > 1 else 0.0
     start = {
         "readout.w_xy": np.repeat(weights, len(quantiles), axis=0),
