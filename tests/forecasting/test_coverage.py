@@ -8,6 +8,7 @@ from forecasters import quick, waves
 
 import rnn_xp as rx
 from rnn_xp.forecasting.adapting import errors_of
+from rnn_xp.forecasting.backtest import judge, make_judged
 from rnn_xp.forecasting.intervals import adaptive_radii
 
 KINDS = ["adaptive", "split", "quantile"]
@@ -138,3 +139,43 @@ def test_errors_are_nan_where_the_truth_is_missing_or_to_come():
     unknown = {(r, s) for r in range(10) for s in range(3) if r + s == 5 or r + s >= 10}
     assert {tuple(at) for at in np.argwhere(np.isnan(errors)).tolist()} == unknown
     assert np.array_equal(f.later[0], errors, equal_nan=True)
+
+
+class TestQuantiles:
+    """Lower end, forecast and upper end are in this order, and a report can always be printed."""
+
+    @pytest.mark.parametrize("n_seeds", [1, 2])
+    def test_the_forecast_lies_within_its_interval_even_where_the_network_s_quantiles_cross(
+        self, n_seeds
+    ):
+        rng = np.random.default_rng(0)
+        f = quick(intervals="quantile", horizon=3, level=0.1, epochs=3, n_seeds=n_seeds)
+        f.fit(rng.standard_normal(200))
+        predictor = f.predictor_
+        x = (5.0 * rng.standard_normal((500, 8, 1))).astype(np.float32)
+        raw = np.mean([predictor.net.predict(p, x) for p in predictor.networks], axis=0)
+        raw = raw.reshape(500, 3, 3)
+        assert (np.diff(raw, axis=2) < 0.0).any(), "they cross, or this shows nothing"
+        found = predictor._networks(x, np.ones((500, 8), bool))
+        np.testing.assert_allclose(found, np.sort(raw, axis=2), rtol=1e-5, atol=1e-6)
+
+    def test_every_forecast_of_a_backtest_lies_within_its_interval(self):
+        values = np.random.default_rng(1).standard_normal(260)
+        f = quick(intervals="quantile", horizon=2, level=0.1, epochs=4)
+        result = f.backtest(values, start=200)
+        (part,) = result.series
+        assert (part.low <= part.forecast).all()
+        assert (part.forecast <= part.high).all()
+        low, high = f.fit(values).predict_interval()
+        assert (low <= f.predict()).all()
+        assert (f.predict() <= high).all()
+        assert "interval 10 %: covers" in str(result)
+
+    def test_a_report_whose_ends_cross_is_printed_and_says_so(self):
+        values = waves()
+        forecast = values[200:239, None]
+        part = make_judged(
+            "made", values, 200, np.arange(200, 239), forecast, (forecast + 1.0, forecast), 8
+        )
+        text = str(judge((part,), "rnn", 0.9))
+        assert "interval 90 %: its ends cross, so nothing can be covered" in text
