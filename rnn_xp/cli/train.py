@@ -163,9 +163,8 @@ class _Run:
         args, results = self.task.args, self.task.forecaster.results_
         epochs = len(results[-1].history["loss"])
         signal = stop.signal or signal_in(results[-1].stopped)  # or another rank's
-        refits = self.task.forecaster.refits_
-        trained = epochs == args.epochs and len(results) == 1
-        if not signal or (trained and not any(signal_in(each.stopped) for each in refits)):
+        again = [r.stopped for r in self.task.forecaster.refits_ if signal_in(r.stopped)]
+        if not signal or (epochs == args.epochs and len(results) == 1 and not again):
             return 0
         if args.seeds > 1:
             folder.remove(RUN_FILES)
@@ -173,6 +172,8 @@ class _Run:
         else:
             how = f"resume with: rnn-xp train --resume {folder.path}"
         stopped = f"{results[-1].stopped} after epoch {epochs} of {args.epochs}"
+        if again and not signal_in(results[-1].stopped):
+            stopped = f"{again[0]} while training again on all rows"
         print(f"rnn-xp: {stopped}; {how}", file=sys.stderr)
         return 128 + signal
 
