@@ -22,13 +22,12 @@ def errors_of(
 ) -> _Floats:
     """Return the absolute errors (M, horizon) of forecasts from rows of a series.
 
-    They are in units of the design, and NaN where the true value is missing or still to come. If a
-    forecast is made from future features, they are NaN at all steps until its last step has come,
-    because the features of that step may not be there.
+    They are in units of the design, and NaN where the true value is missing or still to come.
+    Future features beyond the end are taken as zero: forecasts that need them are to be made again
+    when these features are there, see `waiting`.
     """
     if not len(rows):
         return np.empty((0, horizon))
-    future = design.future.shape[1]
     more = np.zeros(horizon)
     longer = dataclasses.replace(
         design,
@@ -36,12 +35,10 @@ def errors_of(
         z=np.concatenate([design.z, more]),
         known=np.concatenate([design.known, more > 0.0]),
         past=np.concatenate([design.past, np.zeros((horizon, design.past.shape[1]))]),
-        future=np.concatenate([design.future, np.zeros((horizon, future))]),
+        future=np.concatenate([design.future, np.zeros((horizon, design.future.shape[1]))]),
     )
     levels = predictor.from_rows(longer, rows, horizon)
     truth = np.concatenate([column, np.full(horizon, np.nan)])[rows[:, None] + np.arange(horizon)]
-    if future:
-        truth[rows > len(column) - horizon] = np.nan
     errors: _Floats = np.abs(truth - levels[:, :, levels.shape[2] // 2]) / design.unit
     return errors
 
@@ -77,5 +74,8 @@ def adapted_bounds(
 
 
 def waiting(design: Design, horizon: int) -> int:
-    """Return the number of steps before which no error of a forecast is used, see `errors_of`."""
+    """Return the number of steps before which no error of a forecast is used.
+
+    A forecast from future features needs those of its last step, which may not be known earlier.
+    """
     return horizon - 1 if design.future.shape[1] else 0

@@ -64,12 +64,16 @@ class TestReportedIsReal:
             np.testing.assert_allclose(a, b, rtol=1e-5)
         assert not np.allclose(at_once[1] - at_once[0], np.subtract(*f.predict_interval()[::-1]))
 
-    def test_gaps_after_the_training_change_nothing_but_themselves(self):
+    def test_gaps_after_the_training_change_nothing_but_themselves(self, tmp_path):
         values = growing()
         values[[250, 251, 270]] = np.nan
         f = quick(horizon=3, missing="mask").fit(values[:240])
         (part,) = f.evaluate(values).series
         assert 252 in part.origins
+        f.apply(values[:290]).save(tmp_path / "f")
+        now, loaded = f.apply(values[:300]), rx.Forecaster.load(tmp_path / "f")
+        for a, b in zip(now.fitted.later, loaded.apply(values[:300]).fitted.later, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5)
         low, high = intervals_at(f, part, values)
         np.testing.assert_allclose(low, part.low, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(high, part.high, rtol=1e-5, atol=1e-5)

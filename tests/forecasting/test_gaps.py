@@ -7,6 +7,7 @@ import pytest
 from forecasters import quick
 
 import rnn_xp as rx
+from rnn_xp.forecasting.baselines import fit_linear_ar
 from rnn_xp.forecasting.gaps import estimate_gaps, fit_gap_model
 from rnn_xp.forecasting.panel import as_panel
 from rnn_xp.forecasting.prepared import prepare
@@ -81,18 +82,23 @@ class TestTrend:
 
 class TestLeastSquares:
     def test_only_windows_whose_lags_are_all_seen_enter(self):
-        """A recurrence without noise is found exactly, whatever is missing."""
-        t = np.arange(160.0)
-        values = np.sin(0.7 * t) + 0.5 * np.sin(0.31 * t) + 0.01 * t
-        prepared = prepare(masked(seq_length=6), as_panel(without(values, 40, 41, 77, 100)))
+        values = trend() + np.random.default_rng(1).standard_normal(240).cumsum()
+        holes = np.random.default_rng(2).choice(200, 10, replace=False)
+        prepared = prepare(masked(seq_length=6), as_panel(without(values, *holes)))
         backend = rx.get_backend("numpy", dtype="float64")
         start = _linear_start(prepared.net, prepared.trained, (0.5,), 0, backend, None)
-        trained = prepared.trained
-        whole = trained.mask.all(axis=1)
-        assert 0 < np.sum(~whole) < 30
-        lags = trained.x[whole][:, :, 0]
-        found = lags @ start["readout.w_xy"][0] + start["readout.b_y"]
-        np.testing.assert_allclose(found, trained.y[whole][:, 0], atol=1e-8)
+        x, y, whole = prepared.trained.x, prepared.trained.y, prepared.trained.mask.all(axis=1)
+        assert 30 < np.sum(~whole) < 70
+        right, wrong = fit_linear_ar(x[whole], y[whole]), fit_linear_ar(x, y)
+        np.testing.assert_allclose(start["readout.w_xy"][0], right.coef[:, 0, 0], rtol=1e-9)
+        np.testing.assert_allclose(start["readout.b_y"], right.intercept, rtol=1e-9)
+        assert np.abs(right.coef - wrong.coef).max() > 1e-3
+
+    def test_with_fewer_of_them_than_coefficients_estimates_help_out(self):
+        values = trend()
+        values[::4] = NAN  # no eight values follow each other
+        found = masked(horizon=2).fit(values).predict()
+        np.testing.assert_allclose(found, [370.0, 371.5], atol=4.0)
 
 
 class TestModel:
@@ -122,6 +128,12 @@ class TestModel:
         values = trend(90)
         values[::5] = NAN
         assert len(fit_gap_model(values, "level", 8)) == 4  # four values together: three lags
+
+    def test_the_first_weight_is_that_of_the_latest_value(self):
+        found = estimate_gaps(np.asarray([1.0, 3.0, NAN, NAN]), "level", (0.0, 2.0, -1.0))
+        assert found.tolist() == [1.0, 3.0, 5.0, 7.0]
+        found = estimate_gaps(np.asarray([1.0, 2.0, 5.0, NAN]), "diff", (0.5, 1.0, -1.0))
+        assert found.tolist() == [1.0, 2.0, 5.0, 7.5]
 
     def test_an_estimate_looks_at_values_before_it_alone(self):
         values = without(trend(), 100, 101)
