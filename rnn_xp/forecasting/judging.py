@@ -226,5 +226,5 @@ def follows_last_value(name: str, forecast: _Floats, truth: _Floats, last: _Floa
         return ""
     return (
         f"{name} repeats the last value: its forecast is closer to the value before (RMSE "
-        f"{behind:.4g}) than to the one it is of ({error:.4g}), and no better than that value"
+        f"{behind:.2g}) than to the one it is of ({error:.2g}), and no better than that value"
     )
