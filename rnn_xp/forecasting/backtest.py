@@ -225,7 +225,7 @@ def judge_forecasts(
     starts, stride, most, trains : as for `rnn_xp.forecasting.fitted.Fitted.judge_rows`
     errors : ndarray (n, horizon), optional
         Errors of earlier forecasts; without them there are no conformal intervals. Adaptive
-        intervals are left to `adapted`.
+        intervals are left to `rnn_xp.forecasting.adapting`.
 
     Returns
     -------
