@@ -144,8 +144,8 @@ MANY = {"topology": "many_to_many"}
 DEEP = {"num_layers": 2, "bidirectional": True, "residual": True, "dropout": 0.4}
 ELSEWHERE = [  # where, what, by what, in which network, with which options of the call
     # The time loop, its masks and resets.
-    ("sequence", "dstate[0] + own", "own", MANY, ()),
-    ("sequence", "dstate[0] + own", "dstate[0]", MANY, ()),
+    ("sequence", "dstate[0] + dh", "dh", MANY, ()),
+    ("sequence", "dstate[0] + dh", "dstate[0]", MANY, ()),
     ("sequence", "reversed(schedule.order(steps))", "schedule.order(steps)", MANY, ()),
     ("sequence", "through = _zero_where(~mask,", "through = _zero_where(mask,", MANY, ("mask",)),
     ("sequence", "lambda a, b: a + b, dstate, beside", "lambda a, b: a, dstate, beside", MANY,
@@ -231,8 +231,8 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
             ("pipeline", "dxs = dxs + last_steps_back(", "dxs = last_steps_back("),
             ("pipeline", 'dwindow = xp.matmul(dy, params["readout.w_xy"])',
              'dwindow = 2.0 * xp.matmul(dy, params["readout.w_xy"])'),
-            ("pipeline", "dw_xy = xp.matmul(xp.matrix_transpose(dy), done.window)",
-             "dw_xy = xp.matmul(xp.matrix_transpose(dy), done.window[::-1, ...])"),
+            ("pipeline", "dw_xy = xp.matmul(xp.matrix_transpose(dy), forward.window)",
+             "dw_xy = xp.matmul(xp.matrix_transpose(dy), forward.window[::-1, ...])"),
         )
     ),
     # Feedback.
@@ -255,7 +255,7 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
         )
     ),
     # The readout.
-    ("pipeline", "net.output_function.backward(dout, done.out, xp=xp)", "dout",
+    ("pipeline", "net.output_function.backward(dout, forward.out, xp=xp)", "dout",
      {"output_activation": "softmax"}, ()),
     ("pipeline", '"readout.b_y": sum_rows(dy, xp=xp)',
      '"readout.b_y": sum_rows(dy, xp=xp) / dy.shape[0]', {}, ()),
