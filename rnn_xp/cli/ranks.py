@@ -61,7 +61,7 @@ def follow(
             prepared,
             **computing,
             resume=None if resume is None else resume / "last.safetensors",
-            callbacks=[interrupts],
+            stop=interrupts,
         )
     return 0
 

@@ -5,7 +5,8 @@
     config.toml          the configuration that is run
     last.safetensors     the state of the training, from time to time and at its end
     best.safetensors     (with validation) the parameters with the lowest validation loss
-    model.safetensors    the Forecaster, as `rnn_xp.Forecaster.load` reads it
+    model.safetensors    the Forecaster, as `rnn_xp.Forecaster.load` reads it; after a refit, with
+                         the parameters that were trained on all windows
     history.csv          epoch, loss and, with validation, validation_loss
     metrics.json         data, split, versions, timings, scores of baselines and network
     predictions.csv      test part: date (or row), step, truth, each forecast, interval, in units

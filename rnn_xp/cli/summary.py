@@ -43,7 +43,8 @@ def summarize(task: Task, config: dict[str, Any], judged: Backtest) -> dict[str,
     """
     series, backend, prepared = task.series, task.backend, task.prepared
     results = task.forecaster.results_
-    result, seconds = results[0], sum(result.seconds for result in results)
+    trainings = [*results, *task.forecaster.refits_]
+    result, seconds = results[0], sum(each.seconds for each in trainings)
     losses = result.history["loss"]
     packages = ("numpy", "array-api-compat", "safetensors", "threadpoolctl")
     return {
@@ -88,9 +89,10 @@ def summarize(task: Task, config: dict[str, Any], judged: Backtest) -> dict[str,
         "epochs": len(losses),
         "stopped": result.stopped,
         "best_epoch": result.best_epoch,
+        "refit_epochs": [len(each.history["loss"]) for each in task.forecaster.refits_],
         "evaluations": result.evaluations,
         "seconds": seconds,
-        "seconds_per_epoch": seconds / sum(len(each.history["loss"]) for each in results),
+        "seconds_per_epoch": seconds / sum(len(each.history["loss"]) for each in trainings),
         "final_loss": losses[-1],
         "scores": judged.scores,
         "metrics": judged.metrics,

@@ -46,7 +46,7 @@ def add_forecaster_options(command: argparse.ArgumentParser) -> None:
         "--plain",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="no linear path, no validation, no intervals",
+        help="no linear path, no validation, no refit, no intervals",
     )
     add("--no-linear", action="store_true", help="no linear path beside the cells")
     add("--target", default="level", choices=["level", "diff", "logret"])
@@ -169,8 +169,8 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
         target=args.target, linear=not args.no_linear, scaler=args.scaler,
         intervals=None if args.intervals == "none" else args.intervals, level=args.level,
         epochs=args.epochs, batch_size=args.batch_size, validation=args.validation,
-        patience=args.patience, n_seeds=args.seeds, random_state=args.seed, backend=backend,
-        verbose=False,
+        refit=not args.plain, patience=args.patience, n_seeds=args.seeds,
+        random_state=args.seed, backend=backend, verbose=False,
     )  # fmt: skip
     prepared = prepare(forecaster, as_panel(seen))
     check_test_part(len(test), args.seq_length, args.horizon, plain=args.plain)

@@ -128,7 +128,7 @@ class _Run:
                     # Several networks follow each other, of which no file could hold the state.
                     keep: list[Callback] = [] if args.seeds > 1 else [checkpoint]
                     task.forecaster.fit_prepared(
-                        task.prepared, callbacks=[stop, begin, *keep, progress],
+                        task.prepared, stop=stop, callbacks=[begin, *keep, progress],
                         resume=checkpoint.last if args.resume else None, **computing,
                     )  # fmt: skip
                 if status := self._interrupted(folder, stop):
@@ -163,7 +163,8 @@ class _Run:
         args, results = self.task.args, self.task.forecaster.results_
         epochs = len(results[-1].history["loss"])
         signal = stop.signal or signal_in(results[-1].stopped)  # or another rank's
-        if not signal or (epochs == args.epochs and len(results) == 1):
+        again = [r.stopped for r in self.task.forecaster.refits_ if signal_in(r.stopped)]
+        if not signal or (epochs == args.epochs and len(results) == 1 and not again):
             return 0
         if args.seeds > 1:
             folder.remove(RUN_FILES)
@@ -171,6 +172,8 @@ class _Run:
         else:
             how = f"resume with: rnn-xp train --resume {folder.path}"
         stopped = f"{results[-1].stopped} after epoch {epochs} of {args.epochs}"
+        if again and not signal_in(results[-1].stopped):
+            stopped = f"{again[0]} while training again on all rows"
         print(f"rnn-xp: {stopped}; {how}", file=sys.stderr)
         return 128 + signal
 
@@ -273,6 +276,9 @@ def _what_happened(forecaster: Forecaster) -> list[str]:
                 f"{of}keeping the parameters of epoch {result.best_epoch}, whose validation loss "
                 "is lowest"
             )
+    if forecaster.refits_:
+        rows = len(forecaster.fitted.designs[0].levels)
+        lines.append(f"trained again on all {rows} rows for as many epochs")
     return lines
 
 

@@ -1,10 +1,10 @@
 """Forecasting: series in, judged forecasts out; metrics and baselines.
 
-- `forecaster`: the class people use; `panel` reads what they give, `design` and `targets` make
-  scaled windows of it, `prepared` and `training` train on them;
-- `fitted`: what a training leaves, which `predictor` forecasts with and `files` keeps;
-- `intervals`: conformal prediction; `backtest`, `judging`, `metrics` and `baselines`: what
-  forecasts are worth.
+- `forecaster`: the class people use; `panel` reads what they give, `gaps`, `targets` and `design`
+  make scaled windows of it, `prepared`, `training` and `trainings` train on them;
+- `fitted`: what the trainings leave, which `predictor` forecasts with and `files` keeps;
+- `intervals` and `adapting`: conformal prediction; `backtest`, `judging`, `metrics` and
+  `baselines`: what forecasts are worth.
 """
 
 from rnn_xp.forecasting.backtest import Backtest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp.data.scalers import range_warning
+from rnn_xp.forecasting.adapting import adapted_bounds, errors_of
 from rnn_xp.forecasting.design import Design
-from rnn_xp.forecasting.intervals import interval_bounds
+from rnn_xp.forecasting.gaps import fill_forward
+from rnn_xp.forecasting.intervals import conformal_radii
 from rnn_xp.forecasting.judging import (
     Score,
     baseline_forecasts,
@@ -126,10 +129,11 @@ class Backtest:
         """
         lines = score_table(self.scores, unit)
         if self.level is not None:
-            lines.append(
-                f"interval {100 * self.level:g} %: covers {100 * self.metrics['coverage']:.1f} %, "
-                f"mean width {self.metrics['width']:.4g}"
-            )
+            measured = "its ends cross, so nothing can be covered"
+            if "coverage" in self.metrics:
+                covered, width = 100 * self.metrics["coverage"], self.metrics["width"]
+                measured = f"covers {covered:.1f} %, mean width {width:.4g}"
+            lines.append(f"interval {100 * self.level:g} %: {measured}")
         return [*lines, f"verdict  {self.verdict}"]
 
 
@@ -220,7 +224,8 @@ def judge_forecasts(
     panel, designs : the series to judge it on
     starts, stride, most, trains : as for `rnn_xp.forecasting.fitted.Fitted.judge_rows`
     errors : ndarray (n, horizon), optional
-        Errors of earlier forecasts; without them there are no intervals.
+        Errors of earlier forecasts; without them there are no conformal intervals. Adaptive
+        intervals are left to `rnn_xp.forecasting.adapting`.
 
     Returns
     -------
@@ -236,12 +241,16 @@ def judge_forecasts(
             continue
         levels = predictor.from_rows(design, origins, settings.horizon)
         forecast = levels[:, :, levels.shape[2] // 2]
-        truth = design.levels[origins[:, None] + np.arange(settings.horizon)]
-        bounds = interval_bounds(
-            settings.intervals, settings.level, levels, truth, errors, design.unit, stride
-        )
+        bounds: tuple[_Floats, _Floats] | None = None
+        if errors is not None and settings.intervals == "quantile":
+            bounds = levels[:, :, 0], levels[:, :, -1]
+        elif errors is not None and len(errors) and settings.intervals == "split":
+            radii = design.unit * conformal_radii(errors, settings.level)
+            bounds = forecast - radii, forecast + radii
         parts.append(
-            make_judged(name, design.levels, train, origins, forecast, bounds, settings.seq_length)
+            make_judged(
+                name, fill_forward(column), train, origins, forecast, bounds, settings.seq_length
+            )
         )
     return tuple(parts)
 
@@ -290,6 +299,9 @@ def run(
 ) -> Backtest:  # fmt: skip
     """Train forecasters and score them, see `rnn_xp.Forecaster.backtest`.
 
+    Adaptive intervals go on from one training to the next: they adapt to the errors of all
+    forecasts that were made so far, whichever network made them.
+
     Parameters
     ----------
     settings : Settings
@@ -321,16 +333,36 @@ def run(
         once: Backtest = trained_before(starts).evaluate_rows(panel, past, future, starts, stride)
         return once
     pieces: dict[str, list[Judged]] = {}
+    errors: list[list[_Floats]] = [[] for _ in panel.names]
+    first: Any = None
     rows = max(
         len(column) - settings.horizon + 1 - at
         for at, column in zip(starts, panel.columns, strict=True)
     )
-    for first in range(0, rows, every * stride):
-        ends = [at + first for at in starts]
-        for part in trained_before(ends).judge_rows(panel, past, future, ends, stride, every):
+    for done in range(0, rows, every * stride):
+        ends = [at + done for at in starts]
+        fitted = trained_before(ends)
+        first = fitted if first is None else first
+        parts = fitted.judge_rows(panel, past, future, ends, stride, every, adapt=False)
+        for part in parts:
             pieces.setdefault(part.name, []).append(part)
+        if settings.intervals == "adaptive":
+            for k, design in enumerate(fitted.designs_of(panel, past, future)):
+                column, unit = panel.columns[k], design.unit / first.designs[k].unit
+                made = np.arange(ends[k], max(min(ends[k] + every * stride, len(column)), ends[k]))
+                new = errors_of(fitted.predictor, column, design, made, settings.horizon)
+                errors[k].append(unit * new)
+    whole = {name: chained(parts) for name, parts in pieces.items()}
+    if settings.intervals == "adaptive":
+        for k, name in enumerate(panel.names):
+            if name in whole:
+                low, high = adapted_bounds(
+                    whole[name].forecast, whole[name].origins, starts[k], first.errors,
+                    np.concatenate(errors[k]), settings.level, first.designs[k],
+                )  # fmt: skip
+                whole[name] = dataclasses.replace(whole[name], low=low, high=high)
     level = None if settings.intervals is None else settings.level
-    return judge(tuple(map(chained, pieces.values())), settings.cell, level)
+    return judge(tuple(whole.values()), settings.cell, level)
 
 
 def _features(panel: Panel, tables: tuple[list[Any], list[Any]]) -> list[Mapping[str, Any] | None]:

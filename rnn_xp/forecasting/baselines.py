@@ -36,7 +36,9 @@ __all__ = [
 ]
 
 _LONGEST_PERIOD = 400  # steps
-_PRONOUNCED, _AS_GOOD = 0.8, 1.05
+_PRONOUNCED, _PLAIN, _AS_GOOD = 0.8, 0.4, 1.15
+_NORMAL = 2.326  # the 99 % quantile of the normal distribution
+_NOTHING = 1e-20  # share of the sum of squares that rounding leaves of a straight line
 
 
 def persistence(x: ArrayLike, horizon: int = 1) -> NDArray[np.floating[Any]]:
@@ -161,8 +163,11 @@ def suggest_period(train: ArrayLike) -> int | None:
 
     The root mean square of v[t] - v[t - m] is computed for lags m of up to 400 steps and a third of
     the series. A season is a local minimum that lies at least a fifth below the values at shorter
-    lags. Multiples of a season are minima as well, so the first minimum within 5 % of the lowest is
-    chosen.
+    lags, and at which the series without its linear trend is autocorrelated: significantly so, at
+    the level of 1 % and with Bartlett's standard error, which grows with the autocorrelations at
+    shorter lags. A minimum below two fifths of those values needs no test. Multiples of a season
+    are minima as well, and by chance one of them may be the lowest. So the season is the smallest
+    divisor of the lowest that is a season itself and at most 15 % above it.
 
     Parameters
     ----------
@@ -174,6 +179,15 @@ def suggest_period(train: ArrayLike) -> int | None:
     int or None
         Number of steps in a season; None if there is no such minimum.
 
+    References
+    ----------
+    .. [1] M. S. Bartlett, "On the theoretical specification and sampling properties of
+           autocorrelated time-series", J. R. Statist. Soc. Suppl. 8 (1946), 27-41.
+    .. [2] S. Makridakis, E. Spiliotis, V. Assimakopoulos, "The M4 competition", Int. J. Forecasting
+           36 (2020), 54-74: the seasonality test of its benchmarks, there for a given period.
+    .. [3] X. Wang, K. Smith, R. Hyndman, "Characteristic-based clustering for time series data",
+           Data Min. Knowl. Discov. 13 (2006), 335-364: peaks of the detrended autocorrelation.
+
     Examples
     --------
     >>> suggest_period([0.0, 1.0, 5.0, 2.0] * 6)
@@ -183,15 +197,33 @@ def suggest_period(train: ArrayLike) -> int | None:
     """
     values = _vector(train, 1).astype(np.float64)
     longest = min(len(values) // 3, _LONGEST_PERIOD)
-    gaps = [float(np.sqrt(np.mean((values[m:] - values[:-m]) ** 2))) for m in range(1, longest + 1)]
+    lags = range(1, longest + 1)
+    gaps = [float(np.sqrt(np.mean((values[m:] - values[:-m]) ** 2))) for m in lags]
+    significant = _significant_lags(values, longest)
     dips = {
-        at + 1: gaps[at]
-        for at in range(1, longest - 1)
-        if gaps[at - 1] > gaps[at] <= gaps[at + 1] and gaps[at] <= _PRONOUNCED * max(gaps[:at])
+        m: gaps[m - 1]
+        for m in lags[1:-1]
+        if gaps[m - 2] > gaps[m - 1] <= gaps[m]
+        and gaps[m - 1] <= (_PRONOUNCED if significant[m - 1] else _PLAIN) * max(gaps[: m - 1])
     }
     if not dips:
         return None
-    return next(m for m, gap in dips.items() if gap <= _AS_GOOD * min(dips.values()))
+    lowest = min(dips, key=dips.__getitem__)
+    return next(m for m in dips if lowest % m == 0 and dips[m] <= _AS_GOOD * dips[lowest])
+
+
+def _significant_lags(values: NDArray[np.float64], longest: int) -> NDArray[np.bool_]:
+    """Return for lags 1..longest if the detrended series is autocorrelated there."""
+    t = np.linspace(-1.0, 1.0, len(values))
+    centred = values - np.mean(values)
+    rest = centred - t * (np.sum(t * centred) / max(np.sum(t * t), 1.0))
+    power = np.sum(rest * rest)
+    if power <= _NOTHING * np.sum(values * values):
+        return np.zeros(longest, bool)
+    r = np.asarray([np.sum(rest[m:] * rest[:-m]) for m in range(1, longest + 1)]) / power
+    shorter = np.cumsum(r * r) - r * r
+    significant: NDArray[np.bool_] = r > _NORMAL * np.sqrt((1.0 + 2.0 * shorter) / len(values))
+    return significant
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,9 +17,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from rnn_xp.data.scalers import Scaler, fit_scaler
+from rnn_xp.forecasting.gaps import GapModel, estimate_gaps, fill_forward, fit_gap_model
 from rnn_xp.forecasting.targets import from_target, to_target
 
-__all__ = ["Design", "Windows", "fill_forward", "make_design"]
+__all__ = ["Design", "Windows", "make_design"]
 
 _Floats = NDArray[np.float64]
 _Bools = NDArray[np.bool_]
@@ -55,9 +56,9 @@ class Design:
     scaler : Scaler
         The scaler of z and all features, fitted on the training part.
     levels : ndarray (n,)
-        The series in original units, gaps filled forward.
+        The series in original units, gaps filled forward, or estimated by ``gaps``.
     z : ndarray (n',)
-        The scaled targets, 0 where missing; n' is n, or n - 1 for differences.
+        The scaled targets, 0 or an estimate where missing; n' is n, or n - 1 for differences.
     past, future : ndarray (n', k)
         Scaled features.
     known : ndarray (n',) of bool
@@ -65,6 +66,9 @@ class Design:
     unit : float
         The unit in which errors of several series are pooled: the standard deviation of the
         training part.
+    gaps : tuple of float, optional
+        The model that estimates missing values, see `rnn_xp.forecasting.gaps`; without one they are
+        skipped.
     """
 
     target: str
@@ -75,6 +79,7 @@ class Design:
     future: _Floats
     known: _Bools
     unit: float
+    gaps: GapModel | None = None
 
     @property
     def offset(self) -> int:
@@ -120,7 +125,7 @@ class Design:
         rows = slice(-seq_length, None)
         parts = (self.z[rows], self.past[rows], self.future[rows], self.known[rows])
         levels = self.levels[-(seq_length + self.offset) :]
-        return Design(self.target, self.scaler, levels, *parts, self.unit)
+        return Design(self.target, self.scaler, levels, *parts, self.unit, self.gaps)
 
     def to_levels(self, z: _Floats, last: _Floats) -> _Floats:
         """Return scaled forecasts (N, steps) in original units."""
@@ -136,6 +141,7 @@ def make_design(
     scaler: str | Scaler,
     train: int,
     unit: float | None = None,
+    gaps: GapModel | int | None = None,
 ) -> Design:
     """Transform and scale a series (n,) and its features (n, k).
 
@@ -150,31 +156,34 @@ def make_design(
     train : int
     unit : float, optional
         ``Design.unit`` of the series on which the scaler was fitted.
+    gaps : tuple of float or int, optional
+        ``Design.gaps``, or the number of lags of a model to fit on the first ``train`` rows.
     """
     known = ~np.isnan(values)
-    levels = fill_forward(values)
+    if isinstance(gaps, int):
+        gaps = fit_gap_model(values[:train], target, gaps)
+    levels = fill_forward(values) if gaps is None else estimate_gaps(values, target, gaps)
     z = to_target(target, levels)
     offset = len(values) - len(z)
     columns = np.concatenate([z[:, None], past[offset:], future[offset:]], axis=1)
-    known = known[offset:]
+    known = known[offset:] & known[: len(z)]  # a change is known if both of its ends are
     if isinstance(scaler, str):
         seen = columns[: train - offset]
         scaler = fit_scaler(scaler, seen[known[: train - offset]])
     scaled = scaler.transform(columns)
-    scaled[~known, 0] = 0.0
+    if gaps is None:
+        scaled[~known, 0] = 0.0
     first = 1 + past.shape[1]
     if unit is None:
         unit = float(np.std(levels[:train] if train else levels)) or 1.0
     return Design(
-        target, scaler, levels, scaled[:, 0], scaled[:, 1:first], scaled[:, first:], known, unit
+        target,
+        scaler,
+        levels,
+        scaled[:, 0],
+        scaled[:, 1:first],
+        scaled[:, first:],
+        known,
+        unit,
+        gaps,
     )
-
-
-def fill_forward(values: _Floats) -> _Floats:
-    """Replace missing values by the last known value, or at the start by the first known one."""
-    known = np.flatnonzero(~np.isnan(values))
-    if len(known) == len(values):
-        return values
-    at = np.maximum(np.searchsorted(known, np.arange(len(values)), side="right") - 1, 0)
-    filled: _Floats = values[known[at]]
-    return filled

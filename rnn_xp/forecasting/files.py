@@ -43,6 +43,8 @@ def save_fitted(path: str | Path, fitted: Fitted) -> None:
     for k, design in enumerate(fitted.designs):
         tail = design.tail(settings.seq_length)
         arrays |= {f"series{k}.{part}": np.asarray(getattr(tail, part), float) for part in _PARTS}
+    for k, errors in enumerate(fitted.later):  # a file holds no NaN, and no error is negative
+        arrays[f"series{k}.later"] = np.where(np.isnan(errors), -1.0, errors)
     about = {
         "forecaster": _SCHEMA,
         "settings": _plain(settings),
@@ -53,6 +55,7 @@ def save_fitted(path: str | Path, fitted: Fitted) -> None:
                 "rows": rows,
                 "scaler": dataclasses.asdict(design.scaler),
                 "unit": design.unit,
+                "gaps": design.gaps,
                 "index": _describe(index),
             }
             for name, rows, design, index in zip(
@@ -170,7 +173,9 @@ def _forecaster(arrays: dict[str, Any], about: dict[str, Any], backend: Backend)
         parts = {part: arrays.pop(f"series{k}.{part}") for part in _PARTS}
         parts["known"] = parts["known"] > 0.0
         scaler, unit = Scaler(**each["scaler"]), float(each["unit"])
-        designs.append(Design(settings.target, scaler, **parts, unit=unit))
+        gaps = None if each["gaps"] is None else tuple(map(float, each["gaps"]))
+        designs.append(Design(settings.target, scaler, **parts, unit=unit, gaps=gaps))
+    later = [arrays.pop(f"series{k}.later", None) for k in range(len(designs))]
     networks = tuple(
         _params(net, {name: arrays.pop(_prefix(k) + name) for name in net.shapes}, backend)
         for k in range(settings.n_seeds)
@@ -186,7 +191,10 @@ def _forecaster(arrays: dict[str, Any], about: dict[str, Any], backend: Backend)
     )
     predictor = make_predictor(settings, net, networks, backend)
     rows = tuple(int(each["rows"]) for each in series)
-    return Fitted(settings, predictor, panel, tuple(designs), rows, errors)
+    return Fitted(
+        settings, predictor, panel, tuple(designs), rows, errors,
+        tuple(np.where(each < 0.0, np.nan, each) for each in later if each is not None),
+    )  # fmt: skip
 
 
 def _params(net: Network, arrays: dict[str, Any], backend: Backend) -> Params:

@@ -16,9 +16,20 @@ from numpy.typing import NDArray
 from rnn_xp._checks import Argument, ParameterError
 from rnn_xp._typing import Params
 from rnn_xp.backend import Backend
-from rnn_xp.forecasting.backtest import Backtest, Judged, judge, judge_forecasts
+from rnn_xp.forecasting.adapting import adapted_bounds, errors_of, waiting
+from rnn_xp.forecasting.backtest import (
+    Backtest,
+    Judged,
+    judge,
+    judge_forecasts,
+)
 from rnn_xp.forecasting.design import Design, make_design
-from rnn_xp.forecasting.intervals import check_level, conformal_radii
+from rnn_xp.forecasting.intervals import (
+    adaptive_radii,
+    check_enough,
+    check_level,
+    conformal_radii,
+)
 from rnn_xp.forecasting.panel import Panel
 from rnn_xp.forecasting.predictor import Predictor
 from rnn_xp.forecasting.prepared import Prepared
@@ -48,6 +59,9 @@ class Fitted:
         Number of training rows of each series.
     errors : ndarray (n, horizon)
         Absolute errors on the validation part, in the unit of each series.
+    later : tuple of ndarray (M, horizon)
+        For adaptive intervals: absolute errors, in its unit, of the forecasts from every row of
+        each series after its training rows; NaN where the true value is missing or still to come.
     """
 
     settings: Settings
@@ -56,6 +70,7 @@ class Fitted:
     designs: tuple[Design, ...]
     rows: tuple[int, ...]
     errors: _Floats
+    later: tuple[_Floats, ...] = ()
 
     def predict(self, steps: int | None, future: Any) -> Any:
         """Forecast, see `rnn_xp.Forecaster.predict`."""
@@ -84,17 +99,26 @@ class Fitted:
                 Argument("steps", count),
                 Argument("horizon", settings.horizon),
             )
-        sides = []
-        for sign, side in ((-1.0, 0), (1.0, -1)):
+        if settings.intervals == "quantile":
+            ends = [(levels[0, :, 0], levels[0, :, -1]) for levels in ahead]
+        else:
             ends = []
-            for levels, design in zip(ahead, self.designs, strict=True):
-                if settings.intervals == "quantile":
-                    ends.append(levels[0, :, side])
-                    continue
-                radii = conformal_radii(self.errors, level)[:count] * design.unit
-                ends.append(levels[0, :, 0] + sign * radii)
-            sides.append(self.panel.restore(ends))
-        return sides[0], sides[1]
+            for k, levels in enumerate(ahead):
+                radii = self._radii(k, level)[:count] * self.designs[k].unit
+                ends.append((levels[0, :, 0] - radii, levels[0, :, 0] + radii))
+        low, high = zip(*ends, strict=True)
+        return self.panel.restore(low), self.panel.restore(high)
+
+    def _radii(self, k: int, level: float) -> NDArray[Any]:
+        """Return the radii (horizon,) of the intervals at the end of a series, in its unit."""
+        if self.settings.intervals == "split":
+            return conformal_radii(self.errors, level)
+        check_enough(len(self.errors), level)
+        horizon = self.settings.horizon
+        now = np.full((1, horizon), np.nan)  # of the forecast to be made
+        errors = np.concatenate([*self.later[k : k + 1], now])
+        wait = waiting(self.designs[k], horizon)
+        return np.asarray(adaptive_radii(self.errors, errors, level, wait=wait)[-1])
 
     def _ahead(self, steps: int | None, future: Any) -> list[_Floats]:
         """Return forecasts (1, steps, Q) of each series from its end."""
@@ -114,9 +138,36 @@ class Fitted:
         return forecasts
 
     def apply(self, panel: Panel, past: Any, future: Any) -> Fitted:
-        """Return this model, positioned at the end of other series."""
+        """Return this model, positioned at the end of other series.
+
+        Adaptive intervals adapt to the errors on all rows after the training rows of a series that
+        goes on from this one; on any other series they begin as they were at the end of training.
+        """
         designs = self.designs_of(panel, past, future)
-        return dataclasses.replace(self, panel=panel, designs=designs)
+        later: tuple[_Floats, ...] = ()
+        if self.settings.intervals == "adaptive" and len(self.errors):
+            later = tuple(
+                self._later(k, column, design)
+                for k, (column, design) in enumerate(zip(panel.columns, designs, strict=True))
+            )
+        return dataclasses.replace(self, panel=panel, designs=designs, later=later)
+
+    def _later(self, k: int, column: _Floats, design: Design) -> _Floats:
+        """Return the errors made on the rows of a series after the training rows."""
+        horizon, rows = self.settings.horizon, self.rows[k]
+        known = self.later[k] if self.later else np.empty((0, horizon))
+        end = rows + len(known)
+        begin = end - len(self.designs[k].levels)  # a file holds the last rows only
+        both = max(min(end, len(column)) - begin, 0)
+        if not both or not np.array_equal(
+            design.levels[begin : begin + both], self.designs[k].levels[:both]
+        ):
+            return np.empty((0, horizon))
+        # Of the last forecasts some true values were not known yet.
+        known = known[: max(min(end, len(column)) - rows - horizon + 1, 0)]
+        new = np.arange(rows + len(known), len(column))
+        errors = errors_of(self.predictor, column, design, new, horizon)
+        return np.concatenate([known, errors])
 
     def designs_of(self, panel: Panel, past: Any, future: Any) -> tuple[Design, ...]:
         """Transform and scale series in the same way as the training series."""
@@ -135,7 +186,7 @@ class Fitted:
             designs.append(
                 make_design(
                     column, p, f, target=fitted.target, scaler=fitted.scaler, unit=fitted.unit,
-                    train=0,
+                    train=0, gaps=fitted.gaps,
                 )
             )  # fmt: skip
         return tuple(designs)
@@ -157,7 +208,7 @@ class Fitted:
 
     def judge_rows(
         self, panel: Panel, past: Any, future: Any, starts: Sequence[int], stride: int,
-        most: int | None = None, trains: Sequence[int] | None = None,
+        most: int | None = None, trains: Sequence[int] | None = None, adapt: bool = True,
     ) -> tuple[Judged, ...]:  # fmt: skip
         """Forecast from successive rows, with the fitted scalers.
 
@@ -172,16 +223,31 @@ class Fitted:
             Maximum number of forecasts of each series; by default all that can be judged.
         trains : sequence of int, optional
             Length of each series' training part, on which the baselines are fitted; by default it
-            ends at the first forecast.
+            ends at the first forecast. Adaptive intervals adapt from there on.
+        adapt : bool
+            If False, there are no adaptive intervals.
 
         Returns
         -------
         tuple of Judged
         """
-        designs = self.designs_of(panel, past, future)
-        return judge_forecasts(
-            self.settings, self.predictor, panel, designs, starts, stride, most, self.errors, trains
+        designs, settings = self.designs_of(panel, past, future), self.settings
+        parts = judge_forecasts(
+            settings, self.predictor, panel, designs, starts, stride, most, self.errors, trains
         )
+        if not (adapt and settings.intervals == "adaptive" and len(self.errors)):
+            return parts
+        numbers, judged = {name: k for k, name in enumerate(panel.names)}, []
+        for part in parts:
+            k = numbers[part.name]
+            begin = (trains or starts)[k]
+            rows = np.arange(begin, part.origins[-1] + 1)
+            errors = errors_of(self.predictor, panel.columns[k], designs[k], rows, settings.horizon)
+            low, high = adapted_bounds(
+                part.forecast, part.origins, begin, self.errors, errors, settings.level, designs[k]
+            )
+            judged.append(dataclasses.replace(part, low=low, high=high))
+        return tuple(judged)
 
 
 def make_predictor(
@@ -193,8 +259,9 @@ def make_predictor(
 
 
 def finish(
-    prepared: Prepared, networks: Sequence[Params], backend: Backend
-) -> tuple[Fitted, Backtest | None]:
+    prepared: Prepared, networks: Sequence[Params], backend: Backend,
+    refitted: tuple[Prepared, Sequence[Params]],
+) -> tuple[Fitted, Backtest | None]:  # fmt: skip
     """Score trained networks on the validation part, and keep their errors.
 
     Parameters
@@ -203,18 +270,22 @@ def finish(
         The data that the networks were trained on.
     networks : sequence of Params
     backend : Backend
+    refitted : tuple of Prepared and sequence of Params
+        The data and the networks of the last training, which make the forecasts. Where these are
+        all the data, the errors of ``networks`` stand for theirs, which are not known.
 
     Returns
     -------
     fitted : Fitted
     report : Backtest or None
-        The scores; None without validation.
+        The scores of ``networks``; None without validation.
     """
-    fitted = unjudged(prepared, networks, backend)
+    fitted = unjudged(*refitted, backend)
     if prepared.validated is None:
         return fitted, None
     settings, panel, designs = fitted.settings, prepared.panel, prepared.designs
-    parts = judge_forecasts(settings, fitted.predictor, panel, designs, prepared.starts)
+    predictor = make_predictor(settings, prepared.net, networks, backend)
+    parts = judge_forecasts(settings, predictor, panel, designs, prepared.starts)
     units = {name: design.unit for name, design in zip(panel.names, designs, strict=True)}
     errors = [np.abs(part.truth - part.forecast) / units[part.name] for part in parts]
     report = judge(parts, settings.cell, None)

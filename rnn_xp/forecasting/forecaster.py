@@ -15,7 +15,8 @@ from rnn_xp.forecasting.panel import as_panel
 from rnn_xp.forecasting.predictor import Predictor
 from rnn_xp.forecasting.prepared import Prepared, prepare
 from rnn_xp.forecasting.settings import Settings, check_data
-from rnn_xp.forecasting.training import train
+from rnn_xp.forecasting.trainings import train_networks
+from rnn_xp.training.callbacks import Callback
 
 __all__ = ["Forecaster", "NotFittedError"]
 
@@ -32,7 +33,8 @@ class Forecaster(Settings):
     Each forecast is the sum of a linear autoregression and the output of a recurrent network.
     Training starts from the least-squares autoregression, with a network whose output is zero, so
     the network learns a correction to it. The last part of the series is held out for validation:
-    it selects the epoch, and its errors determine the intervals.
+    it selects the number of epochs, and its errors determine the intervals. Then the network is
+    trained again on all windows for this number of epochs.
 
     Changed settings take effect at the next `fit`; until then, forecasts use the fitted settings.
 
@@ -54,8 +56,9 @@ class Forecaster(Settings):
     scaler : {"standard", "minmax", "none"}
         Kind of scaling, fitted on the training part for each series and feature separately.
     missing : {"error", "mask"}
-        With "error", NaN is refused. With "mask", missing steps are skipped, and windows whose
-        targets are missing are left out.
+        With "error", NaN is refused. With "mask", windows whose targets are missing are left out,
+        and missing values within windows are estimated from the values before them if there is a
+        linear path, see `rnn_xp.forecasting.gaps`; without one, the network skips these steps.
     intervals : {"adaptive", "split", "quantile", None}
         Method of the prediction intervals, see `rnn_xp.forecasting.intervals`; "quantile" trains
         the network to forecast both ends of the interval with the pinball loss.
@@ -69,6 +72,12 @@ class Forecaster(Settings):
         Fraction of the windows to validate on, taken from the end, after a gap. If None, all
         windows are trained on, the last parameters are kept, and no errors are known from which to
         make intervals.
+    refit : bool
+        If True, each network is trained again, from its seed, on **all** windows for the number of
+        epochs with the lowest validation loss, with scalers fitted on all rows. This takes at most
+        as long again. `report_`, `history_` and the errors that make the intervals are those of the
+        networks before. If False, those networks make the forecasts, and the last windows of the
+        series are never trained on.
     n_seeds : int
         Number of networks, from different seeds, whose mean is the forecast.
     random_state : int
@@ -91,10 +100,16 @@ class Forecaster(Settings):
         The history of each training, in the order of the seeds, see `rnn_xp.FitResult`.
     results_ : list of FitResult
         The result of each training, in the order of the seeds.
+    refits_ : list of FitResult
+        The result of each training on all windows; empty if there was none.
 
     Notes
     -----
     Beyond ``horizon`` steps, forecasts are fed back in as inputs.
+
+    Intervals are made from errors of networks that had not seen the last part of the series, so
+    those around forecasts of a refitted network, which has, tend to be too wide rather than too
+    narrow.
 
     References
     ----------
@@ -132,7 +147,7 @@ class Forecaster(Settings):
         **training
             Further arguments of `rnn_xp.fit` that control the computation: ``workers``,
             ``memory_budget``, ``callbacks``, ``comm``, ``reduction`` and, for a single network
-            only, ``resume``.
+            only, ``resume``. Callbacks watch the first training; it is this one that is resumed.
 
         Returns
         -------
@@ -147,8 +162,19 @@ class Forecaster(Settings):
         """
         return self.fit_prepared(prepare(self, as_panel(series), past, future), **training)
 
-    def fit_prepared(self, prepared: Prepared, **training: Any) -> Forecaster:
-        """Train on prepared series, see `fit`."""
+    def fit_prepared(
+        self, prepared: Prepared, *, stop: Callback | None = None, **training: Any
+    ) -> Forecaster:
+        """Train on prepared series, see `fit`.
+
+        Parameters
+        ----------
+        prepared : Prepared
+        stop : callback, optional
+            A callback of all trainings, those on all windows included, which may end them.
+        **training
+            As for `fit`.
+        """
         settings = prepared.settings
         if unknown := training.keys() - _TRAINING:
             raise TypeError(
@@ -161,18 +187,14 @@ class Forecaster(Settings):
                 Argument("n_seeds", settings.n_seeds),
             )
         backend = get_backend() if settings.backend is None else settings.backend
-        results = [
-            train(
-                settings, prepared.net, prepared.trained, prepared.validated, backend,
-                settings.random_state + k, **training,
-            )
-            for k in range(settings.n_seeds)
-        ]  # fmt: skip
-        networks = tuple(r.params if r.best_params is None else r.best_params for r in results)
-        fitted, report = finish(prepared, networks, backend)
+        trained = train_networks(prepared, backend, stop, training)
+        fitted, report = finish(
+            prepared, trained.networks, backend, refitted=(trained.whole, trained.refitted)
+        )
         # From here on nothing can fail: an earlier fit is replaced as a whole.
-        self._fitted, self.report_, self.results_ = fitted, report, results
-        self.history_ = [result.history for result in results]
+        self._fitted, self.report_ = fitted, report
+        self.results_, self.refits_ = trained.results, trained.refits
+        self.history_ = [result.history for result in trained.results]
         if settings.verbose and settings.validation is not None:
             part = f"validation part, the last {100 * settings.validation:g} % of the windows"
             sys.stdout.write(f"{part}:\n{report}\n")
@@ -201,9 +223,10 @@ class Forecaster(Settings):
     ) -> tuple[Any, Any]:
         """Return the lower and upper ends of prediction intervals.
 
-        With ``intervals="quantile"`` the ends are quantiles that the network forecasts. Otherwise
-        the intervals are split-conformal, which assumes that future errors are distributed like the
-        errors on the validation part. `backtest` and `evaluate` measure the actual coverage.
+        With ``intervals="quantile"`` the ends are quantiles that the network forecasts; otherwise
+        see `rnn_xp.forecasting.intervals`. Both kinds of conformal intervals begin with the errors
+        on the validation part. Adaptive ones then follow the errors on newer values of the series,
+        which `apply` brings. `backtest` and `evaluate` judge these very intervals.
 
         Parameters
         ----------
@@ -225,8 +248,8 @@ class Forecaster(Settings):
         Parameters
         ----------
         series : as for `fit`
-            Newer values of the same series, or another series; they are scaled like the training
-            series.
+            All values of the same series with newer ones, or another series; they are scaled like
+            the training series. Adaptive intervals adapt to the errors on the newer values.
         past, future : as for `fit`
 
         Returns
@@ -292,7 +315,8 @@ class Forecaster(Settings):
             Number of steps between two origins.
         retrain : bool or int
             If an integer n, train again after every n origins on all values known by then; True
-            means 1. If False, train once.
+            means 1. If False, train once. Adaptive intervals go on from one training to the next,
+            while a forecaster that is fitted anew begins with the errors of its own validation.
 
         Returns
         -------
@@ -327,7 +351,7 @@ class Forecaster(Settings):
     def load(cls, path: str | Path, backend: Backend | None = None) -> Forecaster:
         """Read a model that `save` or ``rnn-xp train`` wrote on any backend.
 
-        The result lacks `report_`, `results_` and `history_`, which are not saved.
+        The result lacks `report_`, `results_`, `refits_` and `history_`, which are not saved.
 
         Parameters
         ----------

@@ -6,7 +6,8 @@ in training.
 
 - split: the quantile is fixed. The coverage is as nominal if future errors are like past ones.
 - adaptive: the quantile moves. Every miss raises it and every hit lowers it slightly, so that the
-  fraction of misses approaches its nominal value in the long run, however errors change [2]_.
+  fraction of misses approaches its nominal value in the long run, however errors change [2]_. The
+  quantile is taken of the latest errors, those of forecasts made after the training among them.
 
 References
 ----------
@@ -18,9 +19,11 @@ References
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +31,7 @@ from numpy.typing import NDArray
 
 from rnn_xp._checks import Argument, ParameterError
 
-__all__ = ["IntervalError", "adaptive_radii", "check_level", "conformal_radii", "interval_bounds"]
+__all__ = ["IntervalError", "adaptive_radii", "check_enough", "check_level", "conformal_radii"]
 
 _RATE, _MEMORY = 0.02, 500  # of the adaptive level; errors whose quantile is taken
 
@@ -51,6 +54,24 @@ def check_level(level: float) -> None:
 def _rank(count: int, level: float) -> int:
     """Return the rank, by size, of the error to use as the radius; 20 * 0.9 must give 18."""
     return math.ceil((count + 1) * level - 1e-9)
+
+
+def check_enough(count: int, level: float) -> None:
+    """Check that a number of errors suffices for a quantile of this level.
+
+    Raises
+    ------
+    IntervalError
+        If there are too few; the message says how many are required.
+    """
+    check_level(level)
+    if _rank(count, level) > count:
+        needed = next(n for n in itertools.count(count) if _rank(n, level) <= n)
+        raise IntervalError(
+            f"an interval of {level:g} needs the errors of {needed} "
+            f"windows or more, but there are {count}. Give more data, a larger validation share or "
+            "a lower level."
+        )
 
 
 def conformal_radii(errors: _Floats, level: float) -> _Floats:
@@ -78,98 +99,66 @@ def conformal_radii(errors: _Floats, level: float) -> _Floats:
     >>> conformal_radii(np.arange(1.0, 20.0)[:, None], 0.9).tolist()
     [18.0]
     """
-    check_level(level)
-    count = len(errors)
-    rank = _rank(count, level)
-    if rank > count:
-        needed = next(n for n in itertools.count(count) if _rank(n, level) <= n)
-        raise IntervalError(
-            f"an interval of {level:g} needs the errors of {needed} "
-            f"windows or more, but there are {count}. Give more data, a larger validation share or "
-            "a lower level."
-        )
-    radii: _Floats = np.sort(errors, axis=0)[rank - 1]
+    check_enough(len(errors), level)
+    radii: _Floats = np.sort(errors, axis=0)[_rank(len(errors), level) - 1]
     return radii
 
 
 def adaptive_radii(
-    past: _Floats, errors: _Floats, level: float, *, stride: int = 1, rate: float = _RATE
+    past: _Floats,
+    errors: _Floats,
+    level: float,
+    *,
+    rows: Sequence[int] | NDArray[np.intp] | None = None,
+    wait: int = 0,
+    rate: float = _RATE,
 ) -> _Floats:
     """Return radii for successive forecasts, each computed from the errors known by then.
 
-    The error of step j of a forecast is known, and used, from j steps after the forecast on.
+    The error of step j = 0, 1, ... of a forecast is known, and used, from j + 1 rows after it on.
 
     Parameters
     ----------
     past : (n, steps)
-        Absolute errors before the first forecast, as for `conformal_radii`.
+        Absolute errors before the first forecast, as for `conformal_radii`; n >= 1.
     errors : (M, steps)
-        Absolute errors of the forecasts, in the order of their origins.
+        Absolute errors of the forecasts, in the order of their origins; NaN where the true value is
+        not known, which changes nothing.
     level : float
-    stride : int
-        Steps between two forecasts.
+    rows : sequence of int (M,), optional
+        The row of each forecast; by default they follow each other row by row.
+    wait : int
+        Number of steps, 0 or more, before which no error of a forecast is used.
     rate : float
         Step size by which the level is adapted, gamma in Gibbs and Candes.
 
     Returns
     -------
     (M, steps) array
+
+    Examples
+    --------
+    >>> adaptive_radii(np.asarray([[1.0], [3.0]]), np.asarray([[9.0], [np.nan]]), 0.6).tolist()
+    [[3.0], [9.0]]
     """
     check_level(level)
-    radii = np.empty_like(errors)
+    rows = range(len(errors)) if rows is None else rows
+    radii = np.empty(errors.shape)
     for step in range(errors.shape[1]):
-        seen = deque(past[:, step].tolist(), maxlen=_MEMORY)
-        miss = 1.0 - level
-        late = -(-(step + 1) // stride)  # forecasts made before an error is known
-        for now in range(len(errors)):
-            if (known := now - late) >= 0:
+        latest = deque(past[-_MEMORY:, step].tolist())
+        ordered, miss, known = sorted(latest), 1.0 - level, 0
+        for now, row in enumerate(rows):
+            while known < now and rows[known] + max(step, wait) < row:
                 error = float(errors[known, step])
-                miss += rate * ((1.0 - level) - (error > radii[known, step]))
-                seen.append(error)
-            ordered = np.sort(np.fromiter(seen, dtype=np.float64))
+                if not math.isnan(error):
+                    miss += rate * ((1.0 - level) - (error > radii[known, step]))
+                    latest.append(error)
+                    bisect.insort(ordered, error)
+                    if len(latest) > _MEMORY:
+                        del ordered[bisect.bisect_left(ordered, latest.popleft())]
+                known += 1
             rank = _rank(len(ordered), 1.0 - miss)
             radii[now, step] = 0.0 if rank < 1 else ordered[min(rank, len(ordered)) - 1]
             if rank > len(ordered):  # asked for more than was ever seen
                 radii[now, step] *= 1.0 + (rank - len(ordered)) / len(ordered)
     return radii
-
-
-def interval_bounds(
-    kind: str | None,
-    level: float,
-    levels: _Floats,
-    truth: _Floats,
-    past: _Floats | None,
-    unit: float,
-    stride: int,
-) -> tuple[_Floats, _Floats] | None:
-    """Return the ends of the intervals of successive forecasts.
-
-    Parameters
-    ----------
-    kind : {"split", "adaptive", "quantile", None}
-    level : float
-    levels : (M, steps, Q)
-        Forecasts; with quantiles, from the lowest to the highest.
-    truth : (M, steps)
-    past : (n, steps)
-        Absolute errors before the first forecast, in ``unit``.
-    unit : float
-    stride : int
-
-    Returns
-    -------
-    low, high : (M, steps) arrays, or None
-    """
-    if kind is None or past is None:
-        return None
-    if kind == "quantile":
-        return levels[:, :, 0], levels[:, :, -1]
-    if not len(past):  # such as those of a network that was trained elsewhere
-        return None
-    forecast = levels[:, :, 0]
-    if kind == "split":
-        radii = np.broadcast_to(conformal_radii(past, level), forecast.shape)
-    else:
-        radii = adaptive_radii(past, np.abs(truth - forecast) / unit, level, stride=stride)
-    return forecast - unit * radii, forecast + unit * radii

@@ -24,6 +24,8 @@ __all__ = [
     "verdict",
 ]
 
+_LEVEL = 0.98  # times the RMSE of another forecast: what is not below counts as no better
+
 _Floats = NDArray[np.floating[Any]]
 
 
@@ -167,7 +169,7 @@ def verdict(scores: list[Score]) -> str:
     if best.rmse == 0.0:
         return f"{best.name} makes no error here: there is nothing to learn"
     ratio = model.rmse / best.rmse
-    if ratio <= 0.98:
+    if ratio <= _LEVEL:
         return f"{model.name} beats {best.name} by {100 * (1 - ratio):.1f} % of RMSE"
     if ratio < 1.02:
         return f"{model.name} is level with {best.name} (RMSE ratio {ratio:.3f})"
@@ -197,8 +199,10 @@ def score_table(scores: list[Score], unit: str = "") -> list[str]:
 def follows_last_value(name: str, forecast: _Floats, truth: _Floats, last: _Floats) -> str:
     """Return a warning if a forecast merely repeats the last value, one step late.
 
-    This is the case if the forecast of the first step correlates more with the last known value
-    than with the true value. Such a forecast looks right in a plot over time, but lags behind.
+    This is the case if the forecast of the first step is closer to the last known value than to the
+    true value, and its error is not smaller than that of the last value itself by 2 % or more. Such
+    a forecast looks right in a plot over time, but lags behind. Correlations of levels cannot tell:
+    along a trend, both are nearly 1.
 
     Parameters
     ----------
@@ -214,13 +218,13 @@ def follows_last_value(name: str, forecast: _Floats, truth: _Floats, last: _Floa
     str
         A sentence; empty if there is nothing to warn about.
     """
-    first = forecast[:, 0]
-    if min(np.ptp(first), np.ptp(last), np.ptp(truth[:, 0])) == 0.0:
+    first, ahead = forecast[:, 0], truth[:, 0]
+    if min(np.ptp(first), np.ptp(last), np.ptp(ahead)) == 0.0:
         return ""
-    behind, ahead = (float(np.corrcoef(first, other)[0, 1]) for other in (last, truth[:, 0]))
-    if behind <= ahead:
+    behind, error = metrics.rmse(last, first), metrics.rmse(ahead, first)
+    if behind >= error or error <= _LEVEL * metrics.rmse(ahead, last):
         return ""
     return (
-        f"{name} repeats the last value: its forecast correlates more with the value before "
-        f"({behind:.4f}) than with the one it is of ({ahead:.4f})"
+        f"{name} repeats the last value: its forecast is closer to the value before (RMSE "
+        f"{behind:.2g}) than to the one it is of ({error:.2g}), and no better than that value"
     )

@@ -101,11 +101,13 @@ class Predictor:
             rows = slice(start, start + _ROWS)
             inputs = backend.asarray(x[rows])
             keywords: dict[str, Any] = {}
-            if not mask[rows].all():
+            if not (self.net.linear_lags or mask[rows].all()):  # else x holds estimates
                 keywords["mask"] = backend.asarray(mask[rows])
             preds = [
                 to_numpy(self.net.predict(params, inputs, **keywords)).astype(np.float64)
                 for params in self.networks
             ]
             means.append(np.mean(preds, axis=0))
-        return np.concatenate(means).reshape(len(x), self.reach, self.quantiles)
+        # Quantiles that cross are put in order, as Chernozhukov, Fernandez-Val and Galichon do in
+        # "Quantile and probability curves without crossing", Econometrica 78 (2010), 1093-1125.
+        return np.sort(np.concatenate(means).reshape(len(x), self.reach, self.quantiles), axis=2)

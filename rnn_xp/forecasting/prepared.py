@@ -7,6 +7,8 @@ the two parts so that they have no value in common.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,8 @@ class Prepared:
         Windows to train on.
     validated : Cut or None
         Windows to validate on; None without validation.
+    tables : tuple of two lists of ndarray (n, k)
+        Past and future features of each series.
     """
 
     settings: Settings
@@ -47,6 +51,17 @@ class Prepared:
     net: Network
     trained: Cut
     validated: Cut | None
+    tables: tuple[list[Any], list[Any]]
+
+    def whole(self) -> Prepared:
+        """Return all windows to train on, scaled by all rows; the unit of errors stays."""
+        rows = tuple(len(column) for column in self.panel.columns)
+        units = [design.unit for design in self.designs]
+        designs = _designs(self.settings, self.panel, self.tables, rows, units)
+        trained, _ = _cuts(self.settings, designs, rows, validate=False)
+        return dataclasses.replace(
+            self, designs=designs, starts=rows, trained=trained, validated=None
+        )
 
 
 def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = None) -> Prepared:
@@ -70,22 +85,42 @@ def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = No
     settings = settings.frozen()
     settings.check()
     tables = check_data(settings, panel, past, future)
-    seq_length, horizon, reach = settings.seq_length, settings.horizon, settings.reach
     offset = int(settings.target != "level")
     starts = tuple(
-        first_validated(len(column), seq_length, offset, horizon, settings.validation)
+        first_validated(
+            len(column), settings.seq_length, offset, settings.horizon, settings.validation
+        )
         for column in panel.columns
     )
-    designs = tuple(
-        make_design(column, p, f, target=settings.target, scaler=settings.scaler, train=start)
-        for column, p, f, start in zip(panel.columns, *tables, starts, strict=True)
-    )
+    designs = _designs(settings, panel, tables, starts)
+    trained, validated = _cuts(settings, designs, starts, validate=settings.validation is not None)
+    net = settings.network(trained.x.shape[2])
+    return Prepared(settings, panel, designs, starts, net, trained, validated, tables)
+
+
+def _designs(
+    settings: Settings, panel: Panel, tables: tuple[list[Any], list[Any]], trains: Sequence[int],
+    units: Sequence[float | None] | None = None,
+) -> tuple[Design, ...]:  # fmt: skip
+    """Transform and scale each series, by its first rows."""
+    return tuple(
+        make_design(
+            column, p, f, target=settings.target, scaler=settings.scaler, train=train, unit=unit,
+            gaps=settings.gap_lags,
+        )
+        for column, p, f, train, unit in zip(
+            panel.columns, *tables, trains, units or (None,) * len(trains), strict=True
+        )
+    )  # fmt: skip
+
+
+def _cuts(
+    settings: Settings, designs: Sequence[Design], starts: Sequence[int], *, validate: bool
+) -> tuple[Cut, Cut | None]:
+    """Return the windows of all series to train on and to validate on."""
     cuts = [
-        cut(design, start, seq_length, horizon, reach, validate=settings.validation is not None)
+        cut(design, start, settings.seq_length, settings.horizon, settings.reach, validate=validate)
         for design, start in zip(designs, starts, strict=True)
     ]
-    trained = joined([part for part, _ in cuts])
     held_out = [part for _, part in cuts if part is not None]
-    net = settings.network(trained.x.shape[2])
-    validated = joined(held_out) if held_out else None
-    return Prepared(settings, panel, designs, starts, net, trained, validated)
+    return joined([part for part, _ in cuts]), joined(held_out) if held_out else None

@@ -52,6 +52,7 @@ class Settings:
     epochs: int = 200
     batch_size: int | None = None
     validation: float | None = 0.15
+    refit: bool = True
     patience: int | None = 30
     n_seeds: int = 1
     random_state: int = 0
@@ -103,6 +104,8 @@ class Settings:
                 listed = ", ".join(map(repr, valid))
                 raise ParameterError(f"{{0}} is not known. Valid: {listed}.", Argument(name, value))
         check_level(self.level)
+        if not isinstance(self.refit, bool):
+            raise ParameterError("{0} must be True or False.", Argument("refit", self.refit))
         if self.validation is not None and not 0.0 < self.validation < 1.0:
             raise ParameterError(
                 "{0:name} must be a share in (0, 1), got {0:value}.",
@@ -112,8 +115,11 @@ class Settings:
 
     def _check_combinations(self) -> None:
         intervals, level = Argument("intervals", self.intervals), Argument("target", "level")
-        if self.missing == "mask" and self.target != "level":
-            raise ParameterError("{0} needs {1}.", Argument("missing", "mask"), level)
+        if self.missing == "mask" and self.target != "level" and not self.linear:
+            raise ParameterError(
+                "{0} needs {1} or {2}.",
+                Argument("missing", "mask"), level, Argument("linear", True),
+            )  # fmt: skip
         if self.validation is None and self.intervals in ("adaptive", "split"):
             raise ParameterError(
                 "{0} needs {1:name}, whose errors make the intervals. Give a share to validate on, "
@@ -137,6 +143,11 @@ class Settings:
     def reach(self) -> int:
         """Number of steps that the network forecasts at once."""
         return self.horizon if self.strategy == "direct" else 1
+
+    @property
+    def gap_lags(self) -> int | None:
+        """Lags of the model that estimates missing values; None if they are skipped."""
+        return self.seq_length if self.linear and self.missing == "mask" else None
 
     @property
     def levels_of_quantiles(self) -> tuple[float, ...]:

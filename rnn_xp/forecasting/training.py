@@ -149,7 +149,8 @@ def default_optimizer(settings: Settings, rows: int) -> Optimizer:
 
 def train(
     settings: Settings, net: Network, trained: Cut, validated: Cut | None, backend: Backend,
-    seed: int, *, resume: Any = None, comm: Comm | None = None, **arguments: Any,
+    seed: int, *, epochs: int | None = None, resume: Any = None, comm: Comm | None = None,
+    **arguments: Any,
 ) -> FitResult:  # fmt: skip
     """Train one network.
 
@@ -161,6 +162,9 @@ def train(
     validated : Cut or None
     backend : Backend
     seed : int
+    epochs : int, optional
+        Number of epochs; by default ``settings.epochs``. The schedule of the default optimiser is
+        that of ``settings.epochs`` in any case.
     resume, comm, **arguments : as for `rnn_xp.fit`
 
     Returns
@@ -169,7 +173,7 @@ def train(
     """
     quantiles = settings.levels_of_quantiles
     parts = [part for part in (trained, validated) if part is not None]
-    masked = not all(part.mask.all() for part in parts)
+    masked = not (net.linear_lags or all(part.mask.all() for part in parts))
 
     def data(part: Cut) -> dict[str, Any]:
         y = np.repeat(part.y, len(quantiles), axis=1)
@@ -187,7 +191,8 @@ def train(
         optimizer=settings.optimizer or default_optimizer(settings, len(trained.x)),
         loss=Pinball(tuple(quantiles) * settings.reach) if len(quantiles) > 1 else "mse",
         validation=None if validated is None else data(validated),
-        epochs=settings.epochs, batch_size=settings.batch_size, patience=settings.patience,
+        epochs=settings.epochs if epochs is None else epochs, batch_size=settings.batch_size,
+        patience=settings.patience if epochs is None else None,
         backend=backend, params=start, seed=seed, resume=resume, comm=comm, **arguments,
     )  # fmt: skip
 
@@ -198,14 +203,19 @@ def _linear_start(
 ) -> Params:  # fmt: skip
     """Return parameters with which the network equals the least-squares autoregression.
 
-    The readout of the cells starts at zero, so their output is zero at first; their other weights
-    are drawn as usual. All ranks use the numbers of the first rank, because the last digits of a
+    It is fitted on the windows without a gap, unless they are fewer than its coefficients: then
+    estimates stand for missing values, see `rnn_xp.forecasting.gaps`. The readout of the cells
+    starts at zero, so their output is zero at first; their other weights are drawn as usual. All
+    ranks use the numbers of the first rank, because the last digits of a
     solver may differ between machines.
     """
     params = {name: to_numpy(p) for name, p in net.init(seed, backend).items()}
-    model = fit_linear_ar(trained.x, trained.y)
+    seen = np.flatnonzero(trained.mask.all(axis=1))
+    if len(seen) <= trained.x[0].size:
+        seen = np.arange(len(trained.x))
+    model = fit_linear_ar(trained.x[seen], trained.y[seen])
     weights = np.moveaxis(model.coef, -1, 0).reshape(trained.y.shape[1], -1)
-    residuals = trained.y - model.predict(trained.x)
+    residuals = trained.y[seen] - model.predict(trained.x[seen])
     shifts = np.quantile(residuals, quantiles, axis=0).T if len(quantiles) > 1 else 0.0
     start = {
         "readout.w_xy": np.repeat(weights, len(quantiles), axis=0),

@@ -103,6 +103,47 @@ class TestSuggestPeriod:
     def test_none_where_there_is_none(self, series):
         assert suggest_period(series) is None
 
+    @pytest.mark.parametrize("rows", [96, 144, 288, 600])
+    @pytest.mark.parametrize("seed", range(5))
+    def test_a_monthly_season_is_twelve_and_no_multiple_of_it(self, rows, seed):
+        rng, t = np.random.default_rng(seed), np.arange(rows)
+        months = rng.standard_normal(12)
+        series = (months / months.std())[t % 12] + 0.5 * rng.standard_normal(rows) + 0.02 * t
+        assert suggest_period(series) == 12
+
+    def test_a_multiple_that_is_a_little_better_by_chance_is_not_taken(self):
+        """Every fourth year is alike by another tenth: 48 is the lowest, 12 the season."""
+        rng, t = np.random.default_rng(0), np.arange(480)
+        series = 2.0 * np.sin(2 * np.pi * t / 12) + np.tile(0.3 * rng.standard_normal(48), 10)
+        series = series + 0.5 * rng.standard_normal(480)
+        gaps = {m: np.sqrt(np.mean((series[m:] - series[:-m]) ** 2)) for m in (12, 48)}
+        assert 1.05 < gaps[12] / gaps[48] < 1.15
+        assert suggest_period(series) == 12
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_an_hourly_season_is_a_day_unless_the_week_is_better(self, seed):
+        rng, t = np.random.default_rng(seed), np.arange(1200)
+        day = 1.4 * np.sin(2 * np.pi * t / 24) + 0.7 * np.sin(4 * np.pi * t / 24 + 1.0)
+        noise = 0.3 * rng.standard_normal(1200)
+        assert suggest_period(day + noise) == 24
+        weekend = np.where((t // 24) % 7 >= 5, 0.2, 1.0)
+        assert suggest_period(weekend * (day + 1.0) + noise) == 168
+
+    @pytest.mark.parametrize("rows", [100, 200, 700])
+    @pytest.mark.parametrize("seed", range(5))
+    def test_a_daily_season_is_a_week(self, rows, seed):
+        rng, t = np.random.default_rng(seed), np.arange(rows)
+        days = rng.standard_normal(7)
+        series = (days / days.std())[t % 7] + 0.5 * rng.standard_normal(rows) + 0.01 * t
+        assert suggest_period(series) == 7
+
+    @pytest.mark.parametrize("rows", [60, 96, 200, 600])
+    def test_noise_and_walks_have_a_season_by_chance_in_one_case_of_thirty_at_most(self, rows):
+        rng = np.random.default_rng(0)
+        noise = rng.standard_normal((30, rows))
+        found = [suggest_period(x) for x in (*noise, *noise.cumsum(axis=1))]
+        assert sum(period is not None for period in found) <= 2
+
     def test_the_bundled_series(self):
         """Tides: about 27 days. Oil has no season."""
         assert suggest_period(time_split(load("length_of_day").values)[0]) == 27

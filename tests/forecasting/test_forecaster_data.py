@@ -284,7 +284,10 @@ class TestBadInput:
             ({"intervals": "normal"}, "intervals='normal' is not known"),
             ({"validation": 0.0}, r"validation must be a share in \(0, 1\)"),
             ({"level": 95}, r"level must be a share in \(0, 1\)"),
-            ({"missing": "mask", "target": "diff"}, "missing='mask' needs target='level'"),
+            (
+                {"missing": "mask", "target": "diff", "linear": False},
+                "missing='mask' needs target='level' or linear=True",
+            ),
             (
                 {"intervals": "quantile", "horizon": 2, "strategy": "recursive"},
                 "needs strategy='direct' or horizon=1",

@@ -143,7 +143,7 @@ class TestFollowsLastValue:
         said = follows_last_value(
             "model", 0.9 * copy + 3.0 + noise, made.truth, made.baselines["persistence"][:, 0]
         )
-        assert said.startswith("model repeats the last value: its forecast correlates more with")
+        assert said.startswith("model repeats the last value: its forecast is closer to")
 
     def test_it_is_not_said_of_a_forecast(self):
         made = judged(self.WALK)
@@ -154,6 +154,36 @@ class TestFollowsLastValue:
             )
             == ""
         )
+
+    def test_it_is_not_said_on_a_trend_where_the_changes_are_forecast(self):
+        """Levels correlate more with the last value, but the error is 70 % below persistence's."""
+        rng, t = np.random.default_rng(0), np.arange(200.0)
+        last = t + 0.05 * rng.standard_normal(200)
+        truth = (last + 1.0 + 0.25 * rng.standard_normal(200))[:, None]
+        forecast = last[:, None] + 1.0
+        behind, ahead = (np.corrcoef(forecast[:, 0], v)[0, 1] for v in (last, truth[:, 0]))
+        assert behind > ahead
+        assert (
+            1.0 - np.sqrt(np.mean((truth - forecast) ** 2) / np.mean((truth.T - last) ** 2)) > 0.7
+        )
+        assert follows_last_value("model", forecast, truth, last) == ""
+
+    def test_it_is_said_on_a_trend_where_the_last_value_is_repeated(self):
+        """Both correlations are 1 on a straight line, and the forecast is a step late."""
+        last = np.arange(100.0)
+        truth, forecast = last[:, None] + 1.0, last[:, None] + 0.001 * (last[:, None] % 2)
+        assert "(RMSE 0.00071) than to the one" in follows_last_value("m", forecast, truth, last)
+
+    def test_it_is_not_said_of_small_changes_that_are_right(self):
+        """A third of each change is foreseen: closer to the last value, but better than it."""
+        last = self.WALK[:-1]
+        change = np.diff(self.WALK)
+        truth, forecast = (last + change)[:, None], (last + 0.33 * change)[:, None]
+        assert follows_last_value("model", forecast, truth, last) == ""
+
+    def test_nor_of_a_bad_forecast_that_repeats_nothing(self):
+        noise = 30.0 * np.random.default_rng(1).standard_normal(299)[:, None]
+        assert follows_last_value("model", noise, self.WALK[1:, None], self.WALK[:-1]) == ""
 
     @pytest.mark.parametrize("forecast", [0.0, 5.0])
     def test_nor_where_nothing_moves(self, forecast):

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnn_xp.forecasting.intervals import adaptive_radii, conformal_radii
+from rnn_xp.forecasting.intervals import (
+    IntervalError,
+    adaptive_radii,
+    check_enough,
+    conformal_radii,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,11 +69,60 @@ def test_an_error_is_not_used_before_it_is_known(stride):
     rng = np.random.default_rng(0)
     past, errors = np.abs(rng.standard_normal((50, 4))), np.abs(rng.standard_normal((40, 4)))
     errors[10] = 0.0
-    before = adaptive_radii(past, errors, 0.8, stride=stride)
+    rows = stride * np.arange(40)
+    before = adaptive_radii(past, errors, 0.8, rows=rows)
     changed = errors.copy()
     changed[10] = 1e6
-    after = adaptive_radii(past, changed, 0.8, stride=stride)
+    after = adaptive_radii(past, changed, 0.8, rows=rows)
     for step in range(4):
         first = next(k for k in range(40) if k * stride >= 10 * stride + step + 1)
         assert np.array_equal(after[:first, step], before[:first, step])
         assert after[first, step] > before[first, step]
+
+
+def test_the_quantile_of_the_latest_errors_is_taken():
+    """Of 600 past errors the last 500 count, and each new one takes the place of the oldest."""
+    past = np.concatenate([np.full(100, 9.0), np.linspace(1.0, 2.0, 500)])[:, None]
+    radii = adaptive_radii(past, np.full((600, 1), 5.0), 0.9, rate=1e-12)
+    expected = np.sort(past[100:, 0])[450]
+    np.testing.assert_allclose(radii[0], expected)
+    assert radii[-1] == 5.0
+    assert radii.max() == 5.0
+
+
+def test_a_miss_widens_and_a_hit_narrows():
+    """The share of misses moves by rate * 0.1 after a hit, and by -rate * 0.9 after a miss."""
+    past = np.arange(1.0, 100.0)[:, None]
+    inside, outside = (
+        adaptive_radii(past, np.asarray([[error], [np.nan]]), 0.9, rate=0.1)[:, 0]
+        for error in (0.5, 200.0)
+    )
+    assert inside.tolist() == [90.0, 89.0]  # rank ceil(101 * 0.89) = 90 with 0.5 below all others
+    assert outside.tolist() == [90.0, 200.0]  # rank ceil(101 * 0.99) = 100
+
+
+def test_an_unknown_error_changes_nothing():
+    rng = np.random.default_rng(0)
+    past, errors = np.abs(rng.standard_normal((50, 2))), np.abs(rng.standard_normal((30, 2)))
+    gone = errors.copy()
+    gone[10] = np.nan
+    rows = np.delete(np.arange(30), 10)
+    without = adaptive_radii(past, np.delete(errors, 10, axis=0), 0.8, rows=rows)
+    assert np.array_equal(np.delete(adaptive_radii(past, gone, 0.8), 10, axis=0), without)
+
+
+def test_no_error_is_used_before_the_wait_is_over():
+    rng = np.random.default_rng(0)
+    past, errors = np.abs(rng.standard_normal((50, 4))), np.abs(rng.standard_normal((40, 4)))
+    errors[10] = 0.0
+    changed = errors.copy()
+    changed[10] = 1e6
+    before, after = (adaptive_radii(past, e, 0.8, wait=3) for e in (errors, changed))
+    assert np.array_equal(after[:14], before[:14])
+    assert (after[14] > before[14]).all()
+
+
+def test_the_number_of_errors_that_a_level_needs_is_checked():
+    check_enough(9, 0.9)
+    with pytest.raises(IntervalError, match="0.99 needs the errors of 99 windows or more.* are 98"):
+        check_enough(98, 0.99)
