@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -14,6 +15,11 @@ from rnn_xp.optim.levenberg_marquardt import solve_positive
 
 BOTH = [optim.levenberg_marquardt, optim.hessian_free]
 START = {"p": np.asarray([-1.2, 1.0])}
+
+
+def test_every_optimiser_with_needs_is_tested_here():
+    exported = [getattr(optim, name) for name in optim.__all__ if name.islower()]
+    assert {kind for kind in exported if kind.needs} == set(BOTH)
 
 
 class TestBoth:
@@ -55,6 +61,25 @@ class TestBoth:
         on, *_ = minimise(optimizer, objective, params, 3, state=state)
         again, *_ = minimise(optimizer, objective, params, 3, state=restored)
         assert np.array_equal(on["p"], again["p"])
+
+    @pytest.mark.parametrize("make", BOTH)
+    def test_a_saved_state_that_was_tampered_with_is_refused(self, make):
+        optimizer = make()
+        params, state, *_ = minimise(optimizer, LeastSquares(rosenbrock_residuals), START, 3)
+        arrays, values = optimizer.pack(state)
+        for wrong in ({**values, "damping": "much"}, {**values, "more": 1}, {}):
+            with pytest.raises(ValueError, match="does not fit this optimiser"):
+                optimizer.unpack(arrays, wrong, params)
+
+    @pytest.mark.parametrize("make", BOTH)
+    def test_an_update_changes_none_of_its_arguments(self, make):
+        optimizer, objective = make(), LeastSquares(rosenbrock_residuals)
+        params, state, *_ = minimise(optimizer, objective, START, 3)
+        value, grads = objective(params)
+        given = (grads, state, params)
+        before = copy.deepcopy(given)
+        optimizer.update(*given, value=value, value_and_grad=objective)
+        np.testing.assert_equal(given, before)
 
     @pytest.mark.parametrize("make", BOTH)
     def test_a_gradient_that_is_not_finite_is_an_error(self, make):
