@@ -177,7 +177,7 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
     try:
         prepared = prepare(forecaster, as_panel(seen))
     except ParameterError as error:
-        if error.name != "seq_length":
+        if "is too short" not in error.reason:
             raise
         share = f"--train-fraction {args.train_fraction:g} of {len(series.values)} rows: "
         raise error.within(share) from error

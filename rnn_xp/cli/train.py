@@ -132,9 +132,9 @@ class _Run:
             checkpoint = self._checkpoint(folder)
             try:
                 with (
+                    Interrupts() as stop,
                     while_compiling(task.backend),
                     Progress(lines=0 if args.json else 10) as progress,
-                    Interrupts() as stop,
                 ):
                     # Several networks follow each other, of which no file could hold the state.
                     keep: list[Callback] = [] if args.seeds > 1 else [checkpoint]
