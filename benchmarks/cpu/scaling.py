@@ -117,7 +117,7 @@ def draw(found, path):
         below.set(xlabel=f"{letter}, {NAMES[letter]}", yscale="log")
         for ax in (above, below):
             ax.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("time per window and epoch, µs (lower is better)")
-    axes[1, 0].set_ylabel("peak memory, MB")
+    axes[0, 0].set_ylabel("µs per window and epoch\nlower is better")
+    axes[1, 0].set_ylabel("peak memory, MB\nlower is better")
     axes[0, 0].legend()
     figure.savefig(path, dpi=110, metadata={"Software": None})

@@ -155,3 +155,46 @@ class TestDataOfARun:
         capsys.readouterr()
         assert cli.main(["forecast", "../runs/one"]) == 0
         assert "data     tide: 120 rows" in capsys.readouterr().out
+
+
+class TestRunsThatDidNotEnd:
+    @pytest.fixture
+    def run(self, small_csv):
+        words = ["--data", small_csv, "--plain", "--epochs", "2", "--hidden-size", "3"]
+        assert cli.main(["train", *words, "--out", "run"]) == 0
+
+    def test_a_forecast_of_a_run_without_scores_warns(self, run, capsys):
+        Path("run/metrics.json").unlink()  # as after a divergence
+        capsys.readouterr()
+        assert cli.main(["forecast", "run"]) == 0
+        warning = "rnn-xp: warning: the training of run diverged or did not end"
+        assert capsys.readouterr().err.startswith(warning)
+
+    def test_a_forecast_of_a_run_that_ended_does_not(self, run, capsys):
+        capsys.readouterr()
+        assert cli.main(["forecast", "run"]) == 0
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize(
+        ("epochs", "line"),
+        [
+            ("3", "resuming run at epoch 3"),
+            ("2", "resuming run: all 2 epochs are done, none is trained"),
+        ],
+    )
+    def test_a_resumed_run_says_where_it_goes_on(self, epochs, line, run, capsys):
+        capsys.readouterr()
+        assert cli.main(["train", "--resume", "run", "--epochs", epochs]) == 0
+        assert line in capsys.readouterr().out.splitlines()
+
+    def test_a_second_signal_names_the_epoch_and_the_command(self, run, monkeypatch, capsys):
+        def interrupted(self, prepared, callbacks, **options):
+            keep = callbacks[2]
+            keep.saved_epoch = 2
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("rnn_xp.forecasting.Forecaster.fit_prepared", interrupted)
+        assert cli.main(["train", "--resume", "run", "--epochs", "9"]) == 130
+        assert capsys.readouterr().err.splitlines()[-1] == (
+            "rnn-xp: interrupted; saved after epoch 2; resume with: rnn-xp train --resume run"
+        )
