@@ -73,7 +73,8 @@ _LATER = {
     "fit": "training",
     "metrics": "forecasting",
     "open_shards": "data.shards",
-    **dict.fromkeys(("callbacks", "explain", "interchange", "plotting", "testing"), ""),
+    "plotting": "forecasting",
+    **dict.fromkeys(("callbacks", "explain", "interchange", "testing"), ""),
 }
 
 

@@ -6,11 +6,12 @@ NumPy numbers and booleans are accepted wherever Python's are, and are converted
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Argument", "ParameterError", "choice", "flag", "number", "whole"]
+__all__ = ["Argument", "ParameterError", "choice", "flag", "install", "number", "whole"]
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,22 @@ def flag(name: str, given: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {given!r}.")
     return value
+
+
+def install(extra: str) -> str:
+    """Return the command that installs an extra: in a checkout from there, otherwise by name.
+
+    Parameters
+    ----------
+    extra : str
+        An extra of this package, such as "plot".
+
+    Returns
+    -------
+    str
+    """
+    checkout = os.path.exists(os.path.join(os.path.dirname(__file__), "..", "pyproject.toml"))
+    return f"pip install -e '.[{extra}]'" if checkout else f"pip install 'rnn-xp[{extra}]'"
 
 
 def _scalar(given: Any) -> Any:

@@ -21,7 +21,7 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,22 @@ def atomic_write(path: str | Path, data: bytes) -> None:
         # Not /dev/null, nor a link that leads to itself: a rename would put a file in its place.
         if not stat.S_ISREG(os.lstat(target).st_mode):
             raise OSError(errno.EINVAL, "not a regular file, cannot be replaced", str(path))
+    with _in_the_name_of(path):
+        _replace(target, data)
+
+
+@contextlib.contextmanager
+def _in_the_name_of(path: str | Path) -> Iterator[None]:
+    """Raise errors of the system with the name of the file, and not that of a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _replace(target: str, data: bytes) -> None:
     file, temporary = _create_beside(target)
     try:
         try:

@@ -35,7 +35,7 @@ MAY_IMPORT_NUMPY = {
     *("kernels.numpy", "kernels.numba"),
     *("data", "testing", "distributed", "checkpoint"),
     *(name for name, level in LEVELS.items() if level >= LEVELS["training"]),
-    *("plotting", "interchange"),
+    "interchange",
 }
 FACADES = {"callbacks"}  # another address of what lives in a package
 MAX_LINES = 400

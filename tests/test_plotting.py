@@ -53,8 +53,8 @@ class TestForecast:
         others = [line for name, line in lines.items() if name != "persistence"]
         assert lines["persistence"].get_zorder() > max(line.get_zorder() for line in others)
         assert lines["persistence"].is_dashed()
-        assert not any(line.is_dashed() for line in others)
-        assert 0.3 <= float(lines["persistence"].get_color()) <= 0.7  # a grey
+        assert not lines["truth"].is_dashed()
+        assert not lines["rnn"].is_dashed()
 
     def test_times_are_a_time_axis(self):
         start = datetime(2022, 1, 1)
@@ -75,7 +75,8 @@ class TestForecast:
     def test_few_days_are_labelled_each_and_marked(self):
         ax, lines = draw(DAYS[:5])
         assert labels(ax)[1:] == ["02", "03", "04", "05"]
-        assert {line.get_marker() for line in lines.values()} == {"o"}
+        assert [line.get_marker() for line in lines.values()] == ["o", "s", "D", "o"]
+        assert {line.get_markevery() for line in lines.values()} <= {None, 1}
 
     def test_a_single_day(self):
         ax, lines = draw(DAYS[3:4])

@@ -26,6 +26,8 @@ QUICK = {"N": [10, 100, 1000, 8317], "T": [1, 10, 100], "H": [8, 32, 128]}
 FIXED = {"N": 1040, "T": 10, "I": 1, "H": 50}  # what does not vary
 MOST_ROWS = {"gru": 100_000, "lstm": 100_000}  # the others show how it goes on
 FLAT = 0.15
+CELLS = ("rnn", "gru", "lstm")
+LOOKS = (("#D55E00", "o", "-"), ("#0072B2", "s", "--"), ("#009E73", "^", ":"))
 NAMES = {"N": "windows", "T": "steps", "H": "hidden units"}
 
 
@@ -100,7 +102,9 @@ def draw(found, path):
     for column, letter in enumerate(letters):
         above, below = axes[:, column]
         for curve in (curve for curve in found if curve["over"] == letter):
-            points, style = curve["points"], {"marker": "o", "markersize": 3.5}
+            points, look = curve["points"], LOOKS[CELLS.index(curve["cell"]) % len(LOOKS)]
+            style = dict(zip(("color", "marker", "linestyle"), look, strict=True))
+            style["markersize"] = 4.5
             values = [point["value"] for point in points]
             above.plot(values, [per_window(p) for p in points], label=curve["cell"], **style)
             if all(point["memory"] is not None for point in points):
@@ -113,7 +117,7 @@ def draw(found, path):
         below.set(xlabel=f"{letter}, {NAMES[letter]}", yscale="log")
         for ax in (above, below):
             ax.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("time per window and epoch, µs")
-    axes[1, 0].set_ylabel("peak memory, MB")
+    axes[0, 0].set_ylabel("µs per window and epoch\nlower is better")
+    axes[1, 0].set_ylabel("peak memory, MB\nlower is better")
     axes[0, 0].legend()
     figure.savefig(path, dpi=110, metadata={"Software": None})

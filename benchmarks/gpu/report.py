@@ -8,6 +8,7 @@ from benchmarks.cpu import GRADIENT_TOLERANCE, LOSS_TOLERANCE, SIZES, Case
 from benchmarks.cpu.report import table
 from benchmarks.gpu.benchmark import TF32_SLACK
 from benchmarks.gpu.tiers import FUSED, NAMES
+from rnn_xp.forecasting.looks import NETWORK
 
 TORCH, GRAPH = "torch, eager", "torch, CUDA graph"
 TITLES = {
@@ -30,6 +31,11 @@ def failures(results):
         for record in section["records"]
         if record.get("holds") is False
     ]
+
+
+# One colour for a library and one shape for each of its ways, both told apart by the colour-blind.
+LIBRARY_COLORS = (NETWORK, "#0072B2", "#009E73", "#CC79A7")
+LIBRARY_MARKERS = ("o", "s", "^", "D", "v")
 
 
 def timed(results, tf32):
@@ -217,12 +223,24 @@ def draw(results, path):
     if not found:
         return False
     names = list(dict.fromkeys(name for each in found.values() for name in each))
-    figure, axes = pyplot.subplots(figsize=(9, 1.5 + 0.42 * len(found)), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(11, 1.5 + 0.5 * len(found)), layout="constrained")
+    libraries = list(dict.fromkeys(name.partition(",")[0] for name in names))
     for name in names:
-        at = [row for row, each in enumerate(found.values()) if name in each]
+        library = name.partition(",")[0]
+        number = libraries.index(library)
+        ways = [each for each in names if each.partition(",")[0] == library]
+        shift = 0.22 * (number - (len(libraries) - 1) / 2)  # a line of its own for each library
+        at = [row + shift for row, each in enumerate(found.values()) if name in each]
         walls = [best(each[name])["wall"] for each in found.values() if name in each]
-        axes.plot(walls, at, "o", label=name, markersize=6)
-    axes.set(xscale="log", xlabel="µs of an epoch, FP32", yticks=range(len(found)))
+        axes.plot(
+            walls, at, LIBRARY_MARKERS[ways.index(name) % len(LIBRARY_MARKERS)], label=name,
+            color=LIBRARY_COLORS[number % len(LIBRARY_COLORS)], markersize=6,
+            markerfacecolor="none",
+        )  # fmt: skip
+    axes.set(xscale="log", xlabel="µs of an epoch, FP32; lower is better", yticks=range(len(found)))
+    axes.set_title("Time of a training epoch, rnn_xp and the contenders")
+    for row in range(len(found) - 1):
+        axes.axhline(row + 0.5, color="0.85", linewidth=0.8)
     axes.set_yticklabels([str(case) for case in found])
     axes.invert_yaxis()
     axes.grid(axis="x", which="both", alpha=0.3)

@@ -10,16 +10,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rnn_xp import checkpoint, plotting
+from rnn_xp import checkpoint
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
+from rnn_xp.cli.messages import say, while_compiling
 from rnn_xp.cli.run_folder import column_label
-from rnn_xp.cli.task import add_forecaster_options, add_training_options, make_task, resolve
+from rnn_xp.cli.targets import FORCE, check_file, check_folder, check_plots
+from rnn_xp.cli.task import Task, add_forecaster_options, add_training_options, make_task, resolve
 from rnn_xp.data.datasets import Series
-from rnn_xp.forecasting import Backtest
+from rnn_xp.forecasting import Backtest, plotting
 from rnn_xp.forecasting.backtest import as_dict
 
 __all__ = ["add_command"]
+
+_PLOTS = ("forecast.png", "residuals.png", "steps.png")
 
 
 def add_command(commands: Any) -> None:
@@ -42,6 +46,7 @@ def add_command(commands: Any) -> None:
     options.add_backend_options(add)
     add("--csv", type=Path, metavar="FILE", help="write every forecast to this file")
     add("--plots", type=Path, metavar="DIR", help="draw forecasts, errors by step and residuals")
+    add("--force", action="store_true", help=FORCE)
     add("--json", action="store_true", help="print one line of JSON and nothing else")
     add("-h", "--help", action="help", help="show this page")
     command.set_defaults(run=functools.partial(_backtest, command))
@@ -49,32 +54,40 @@ def add_command(commands: Any) -> None:
 
 def _backtest(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     args = resolve(options.with_config(command, args))
+    check_file("--csv", args.csv, force=args.force)
+    check_folder("--plots", args.plots, _PLOTS, force=args.force)
+    check_plots("--plots", args.plots)
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     for option, value in (("--stride", args.stride), ("--retrain", args.retrain)):
         options.check_whole(option, value, 1)
     task = make_task(args, backend, options.load_series(args))
     series = task.series
-    result = task.forecaster.backtest(
-        series, task.cut, stride=args.stride, retrain=args.retrain or False
-    )
-    written = []
-    if args.csv is not None:
-        checkpoint.atomic_write(args.csv, _table(result, series.dates).encode())
-        written.append(args.csv)
-    if args.plots is not None:
-        written += _draw(result, series, args.plots)
+    with while_compiling(backend):
+        result = task.forecaster.backtest(
+            series, task.cut, stride=args.stride, retrain=args.retrain or False
+        )
     if args.json:
         print(json.dumps({"data": series.name, "sha256": series.sha256, **as_dict(result)}))
-        return 0
-    print(f"backend  {backend}")
-    print(f"data     {options.describe_data(args, series)}")
-    print(result)
-    if result.series[0].truth.shape[1] > 1:
-        print("by step  " + "  ".join(f"RMSE({k + 1}) {e:.4g}"
-                                      for k, e in enumerate(result.per_step["rmse"])))  # fmt: skip
-    for path in written:
-        print(f"wrote    {path}")
+    else:
+        _print(args, task, result)
+    # Only now: what was computed is not lost if a disk is full.
+    if args.csv is not None:
+        checkpoint.atomic_write(args.csv, _table(result, series.dates).encode())
+    written = [] if args.csv is None else [args.csv]
+    if args.plots is not None:
+        written += _draw(result, series, args.plots)
+    for path in () if args.json else written:
+        say(f"wrote    {path}")
     return 0
+
+
+def _print(args: argparse.Namespace, task: Task, result: Backtest) -> None:
+    say(f"backend  {task.backend}")
+    say(f"data     {options.describe_data(args, task.series)}")
+    say(result)
+    if result.series[0].truth.shape[1] > 1:
+        say("by step  " + "  ".join(f"RMSE({k + 1}) {e:.4g}"
+                                      for k, e in enumerate(result.per_step["rmse"])))  # fmt: skip
 
 
 def _draw(result: Backtest, series: Series, folder: Path) -> list[Path]:

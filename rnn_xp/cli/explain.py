@@ -9,17 +9,17 @@ import functools
 import io
 import json
 import math
-import textwrap
-import tomllib
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rnn_xp import checkpoint, plotting
+from rnn_xp import checkpoint
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
-from rnn_xp.cli.run_folder import RunFolder, new_folder_name
+from rnn_xp.cli.messages import say
+from rnn_xp.cli.run_folder import RunFolder, new_folder_name, recorded_data
 from rnn_xp.data import datasets
 from rnn_xp.data.datasets import Series
 from rnn_xp.data.windows import time_split
@@ -32,6 +32,7 @@ from rnn_xp.explain import (
     shape_table,
     walk_shapes,
 )
+from rnn_xp.forecasting import plotting
 from rnn_xp.forecasting.files import load_fitted
 from rnn_xp.forecasting.fitted import Fitted
 from rnn_xp.forecasting.panel import as_panel
@@ -70,6 +71,11 @@ def add_command(commands: Any) -> None:
 def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     args = options.with_config(command, args)
     options.check_whole("--seed", args.seed, 0)
+    if args.feed == "feedback" and args.horizon > 1:
+        raise ValueError(
+            f"--feed feedback needs --horizon 1, got {args.horizon}: each prediction, of one "
+            "value, is the next input. The number of steps is --seq-length."
+        )
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     precise = get_backend(args.backend, device=args.device, dtype="float64") if args.check else None
     model = None
@@ -103,21 +109,22 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         of_windows = f"{len(x)} of {len(windows[0])} windows"
         about = options.describe_data(args, series)
         page = _Page(net, series, about, walk_shapes(net, len(x), args.seq_length), flow, check)
-        text = "\n".join([f"backend  {backend}", *page.lines(of_windows)]) + "\n"
+        head = f"backend  {backend}"
+        text = "\n".join([head, *page.lines(of_windows)]) + "\n"
         folder.remove(_FILES)
         checkpoint.atomic_write(folder.path / "explain.txt", text.encode())
         checkpoint.atomic_write(folder.path / "gradient_flow.csv", page.csv())
         if not args.json:
-            print(text, end="")
+            say("\n".join([head, *page.lines(of_windows, shutil.get_terminal_size().columns)]))
         try:
             checkpoint.atomic_write(folder.path / "gradient_flow.png", page.png(of_windows))
         except ImportError as error:
             if not args.json:
-                print(f"no plot: {error}")
+                say(f"no plots: {error}")
     if args.json:
         print(json.dumps({"out": str(folder.path), "rows": len(x), **page.summary()}))
     else:
-        print(f"wrote    {folder.path}/")
+        say(f"wrote    {folder.path}/")
     return 0 if check is None or check.ok else 1
 
 
@@ -146,7 +153,7 @@ def _take_settings(
 ) -> argparse.Namespace:
     """Parse again with the run's settings as defaults, and refuse contradicting options."""
     net, path = model.predictor.net, args.trained / "config.toml"
-    config = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    config = options.read_toml(path) if path.exists() else {}
     fixed = {
         "seq_length": model.settings.seq_length,
         "horizon": model.settings.horizon,
@@ -164,6 +171,8 @@ def _take_settings(
     if args.data in datasets.names() and config.get("data") not in (None, args.data):
         command.set_defaults(column=None, missing="error")  # those were of the run's own file
         args = command.parse_args(args.argv[1:], argparse.Namespace(argv=args.argv))
+    if "data" in config and args.data == config["data"]:
+        args.data = recorded_data(args.trained, str(config["data"]))
     for key, value in fixed.items():
         if getattr(args, key) != value:
             raise ValueError(
@@ -202,7 +211,7 @@ class _Page:
     flow: GradientFlow
     check: GradientCheck | None
 
-    def lines(self, of_windows: str) -> list[str]:
+    def lines(self, of_windows: str, width: int | None = None) -> list[str]:
         net, flow = self.net, self.flow
         sizes = f"I={net.input_size}, H={net.hidden_size}, O={net.output_size}"
         steps = len(next(iter(flow.dh.values())))
@@ -212,14 +221,19 @@ class _Page:
             f"data     {self.about}",
             f"model    {options.describe_network(net)}",
             f"sizes    N={of_windows}, T={steps}, {sizes}",
-            "         [N], [T*N]: the product contracts the batch, so it is a sum over all samples",
-            "         and, for T*N, over all time steps",
+            "         [N], [T*N]: the product contracts the batch, so it is a sum over all",
+            "         samples and, for T*N, over all time steps",
         ]
         for title, columns in (("rows", False), ("columns, as in books", True)):
-            lines += ["", f"SHAPES, samples in {title}", *shape_table(self.walk, columns=columns)]
-        lines += ["", f"GRADIENT FLOW, loss {flow.loss:.6g} (mse, scaled){off}", *flow.table(), ""]
-        for name in flow.dh:
-            lines += textwrap.wrap(f"verdict  {flow.verdict(name)}", 100, subsequent_indent=" " * 9)
+            lines += [
+                "",
+                f"SHAPES, samples in {title}",
+            ]
+            lines += shape_table(self.walk, columns=columns, width=width)
+        lines += ["", f"GRADIENT FLOW, loss {flow.loss:.6g} (mse, scaled){off}"]
+        if flow.shares:
+            lines.append("share: the part of dL/dw_hh that step t adds; the shares sum to 100 %")
+        lines += [*flow.table(), "", *(f"verdict  {flow.verdict(name)}" for name in flow.dh)]
         if self.check is not None:
             lines += [
                 "",

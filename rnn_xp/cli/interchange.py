@@ -14,7 +14,9 @@ from rnn_xp._typing import Params
 from rnn_xp.backend import Backend, get_backend
 from rnn_xp.checkpoint import CheckpointError, ForeignFileError
 from rnn_xp.cli import options
+from rnn_xp.cli.messages import say
 from rnn_xp.cli.run_folder import RUN_FILES, RunFolder
+from rnn_xp.cli.targets import check_file
 from rnn_xp.data.scalers import Scaler
 from rnn_xp.forecasting.files import describe, load_fitted, of_network, save_fitted
 from rnn_xp.forecasting.fitted import Fitted
@@ -82,8 +84,8 @@ def _export(args: argparse.Namespace) -> int:
     options.check_whole("--rows", args.rows, 1)
     folder = args.source if args.source.is_dir() else args.source.parent
     path = args.out or folder / _FILES[args.to]
-    if path.exists() and not args.force:
-        raise FileExistsError(f"{path} already exists. Give another with --out, or --force.")
+    if args.source.exists():  # otherwise an error names the run, and not the file
+        check_file("--out", path, force=args.force)
     model, precise = _load(args.source, float32=args.to.startswith("onnx"))
     net, params = _network_of(args, model)
     about = {**describe(model.settings, model.designs[0].scaler), "rnn_xp": __version__}
@@ -104,7 +106,7 @@ def _export(args: argparse.Namespace) -> int:
             notes.append("cast from float64 to float32")
     print(f"wrote    {path} ({path.stat().st_size / 1000:.1f} kB)")
     for note in notes:
-        print(f"         {note}")
+        say(f"         {note}")
     return 0
 
 
@@ -179,7 +181,7 @@ def _import(args: argparse.Namespace) -> int:
         save_fitted(folder.path / "model.safetensors", model)
         folder.remove(set(RUN_FILES) - {"model.safetensors"})  # those of an earlier run
         print(f"wrote    {folder.path}/model.safetensors")
-        print(f"         {options.describe_network(model.predictor.net)}")
+        say(f"         {options.describe_network(model.predictor.net)}")
     return 0
 
 

@@ -6,12 +6,10 @@ import argparse
 import functools
 import os
 import tomllib
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.backend.adapters import ADAPTERS
 from rnn_xp.cells import CELLS
 from rnn_xp.cli.run_folder import column_label
@@ -30,45 +28,11 @@ __all__ = [
     "load_series",
     "make_network",
     "read_toml",
-    "told",
     "with_config",
 ]
 
 _IN_ENVIRONMENT = {"backend", "device", "dtype"}  # as RNN_XP_BACKEND, ...
 _NOT_IN_FILES = {"config", "help", "out", "force", "json", "resume", "csv", "plots"}
-
-# Arguments whose option has another name.
-_OPTIONS = {
-    "fraction": "train-fraction",
-    "kind": "scaler",
-    "num_layers": "layers",
-    "n_seeds": "seeds",
-    "random_state": "seed",
-}
-
-
-@dataclass(frozen=True)
-class _Option:
-    """An argument of the library, formatted as an option of the command line."""
-
-    argument: Argument
-
-    def __format__(self, spec: str) -> str:
-        name = self.argument.name
-        value = "none" if self.argument.value is None else self.argument.value
-        option = "--" + _OPTIONS.get(name, name).replace("_", "-")
-        if spec == "value":
-            return str(value)
-        return option if spec == "name" or value is ... else f"{option} {value}"
-
-
-def told(error: Exception) -> str:
-    """Return the text of an error, with its arguments written as options.
-
-    >>> told(ParameterError("Pass {0} to drop them.", Argument("missing", "drop")))
-    'Pass --missing drop to drop them.'
-    """
-    return error.told(_Option) if isinstance(error, ParameterError) else str(error)
 
 
 def add_parser(
@@ -153,6 +117,8 @@ def with_config(command: argparse.ArgumentParser, args: argparse.Namespace) -> a
     """
     if args.config is None:
         return args
+    if not args.config.exists():
+        raise ValueError(f"--config {args.config}: there is no such file.")
     values = read_toml(args.config)
     known = {action.dest: action for action in command._actions if action.option_strings}
     settings = {}
@@ -182,6 +148,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}.") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _check_value(path: Path, key: str, value: Any, action: argparse.Action) -> None:

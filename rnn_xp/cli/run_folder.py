@@ -29,9 +29,10 @@ from typing import Any
 
 import tomli_w
 
-from rnn_xp import checkpoint, plotting
+from rnn_xp import checkpoint
+from rnn_xp.data import datasets
 from rnn_xp.data.datasets import Series
-from rnn_xp.forecasting import Backtest
+from rnn_xp.forecasting import Backtest, plotting
 from rnn_xp.forecasting.backtest import Judged
 from rnn_xp.training.files import SCHEMA, check_schema
 
@@ -41,6 +42,8 @@ __all__ = [
     "column_label",
     "load_arguments",
     "new_folder_name",
+    "read_metrics",
+    "recorded_data",
 ]
 
 RUN_FILES = (
@@ -57,6 +60,7 @@ RUN_FILES = (
 """Files of a run, the pictures last."""
 
 _SHOWN = 60  # steps in forecast.png
+_REPAIR = "The model is a file of its own: remove this one to go on without its scores."
 
 
 def new_folder_name(parent: Path, name: str) -> Path:
@@ -72,7 +76,55 @@ def column_label(series: Series) -> str:
     return f"column {series.column}" if series.column.isdecimal() else series.column
 
 
-def load_arguments(folder: str | Path) -> tuple[dict[str, Any], str]:
+def recorded_data(run: Path, name: str) -> str:
+    """Return where the data are that a run names, from whatever folder the command is called.
+
+    Parameters
+    ----------
+    run : path
+        Folder of the run.
+    name : str
+        A bundled series, or a path that is relative to the folder where training was started.
+        That is mostly a folder above the run.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If the file is neither in a folder above the run nor in the current one.
+    """
+    if name in datasets.names():
+        return name
+    for folder in run.resolve().parents:
+        if (folder / name).is_file():
+            return name if folder == Path.cwd() else str(folder / name)
+    if Path(name).is_file():
+        return name
+    raise ValueError(
+        f"{run} was trained on {name!r}, which is neither in this folder nor in one above the run. "
+        "Say with --data where it is."
+    )
+
+
+def read_metrics(run: Path) -> dict[str, Any]:
+    """Return the content of metrics.json, or an empty dict if the run has no such file."""
+    path = run / "metrics.json"
+    if not path.exists():
+        return {}
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}. {_REPAIR}") from error
+    wanted = {"data", "backend", "epochs", "seconds", "rnn_xp", "scores", "verdict"}
+    if not isinstance(metrics, dict) or not wanted <= metrics.keys():
+        raise ValueError(f"{path} is damaged: it lacks what `rnn-xp train` writes. {_REPAIR}")
+    return metrics
+
+
+def load_arguments(folder: str | Path) -> tuple[dict[str, Any], str, int]:
     """Read the arguments with which a run was started from last.safetensors.
 
     Returns
@@ -81,6 +133,8 @@ def load_arguments(folder: str | Path) -> tuple[dict[str, Any], str]:
         Arguments of the command line.
     sha256 : str
         Digest of the data file.
+    epoch : int
+        Number of epochs after which the state was saved.
 
     Raises
     ------
@@ -96,10 +150,15 @@ def load_arguments(folder: str | Path) -> tuple[dict[str, Any], str]:
         )
     _, about = checkpoint.load(path)
     check_schema(path, about)
-    arguments, sha256 = about.get("arguments"), about.get("data")
-    if not (isinstance(arguments, dict) and isinstance(sha256, str)):
+    arguments, sha256, training = (about.get(key) for key in ("arguments", "data", "training"))
+    if not (
+        isinstance(arguments, dict)
+        and isinstance(sha256, str)
+        and isinstance(training, dict)
+        and isinstance(epoch := training.get("epoch"), int)
+    ):
         raise checkpoint.CheckpointError(f"{path} is not of a run of `rnn-xp train`.")
-    return arguments, sha256
+    return arguments, sha256, epoch
 
 
 class RunFolder:
@@ -119,7 +178,11 @@ class RunFolder:
 
     def __init__(self, path: str | Path, *, force: bool = False) -> None:
         self.path = Path(path)
-        if self.path.exists() and (not force or not self.path.is_dir()):
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(
+                f"{self.path} is a file, and a run needs a folder. Give another with --out."
+            )
+        if self.path.exists() and not force:
             raise FileExistsError(
                 f"{self.path} already exists. Give another folder with --out, or --force to "
                 "replace the files of the run in it."
@@ -211,7 +274,7 @@ class RunFolder:
     def write_plots(
         self, history: Mapping[str, Sequence[float]], series: Series, judged: Backtest
     ) -> None:
-        """Write loss.png and forecast.png (of the first step ahead).
+        """Write loss.png and forecast.png.
 
         Parameters
         ----------
@@ -225,30 +288,22 @@ class RunFolder:
         ImportError
             If matplotlib is not installed.
         """
-        (part,), name, label = judged.series, judged.scores[-1].name, column_label(series)
-        shown = min(_SHOWN, len(part.origins))
-        steps = "step" if shown == 1 else f"{shown} steps"
+        (part,), label = judged.series, column_label(series)
         # Far from the others, the mean would flatten the picture; drift is all but persistence.
-        drawn = {n: f for n, f in part.baselines.items() if n not in ("drift", "mean")}
-        drawn[name] = part.forecast
-        interval = None
-        if part.low is not None and part.high is not None:
-            interval = (part.low[:, 0], part.high[:, 0])
+        drawn = [name for name in part.baselines if name not in ("drift", "mean")]
         axes = {
             "loss.png": plotting.loss(
                 history["loss"],
                 history.get("validation_loss"),
                 title=f"{series.name}: {'losses' if len(history) > 1 else 'training loss'}",
             ),
-            "forecast.png": plotting.forecast(
-                _dates_of(series, part),
-                part.truth[:, 0],
-                {n: forecast[:, 0] for n, forecast in drawn.items()},
+            "forecast.png": plotting.backtest(
+                judged,
+                dates=series.dates,
                 label=f"{label} ({series.unit})" if series.unit else label,
-                title=f"{series.name}: one step ahead, last {steps} of the test part",
-                last=shown,
-                interval=interval,
-                interval_label=f"{100 * (judged.level or 0.0):g} % interval",
+                title=series.name,
+                last=_SHOWN,
+                baselines=drawn,
             ),
         }
         for file, ax in axes.items():

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from rnn_xp.backend import BackendError
-from rnn_xp.cli.options import told
+from rnn_xp.cli.messages import told
 from rnn_xp.cli.ranks import end_all, let_the_first_speak
 from rnn_xp.distributed import CommError
 from rnn_xp.testing import GradientError
@@ -18,9 +18,13 @@ __all__ = ["run"]
 _USER_ERRORS = (BackendError, CommError, ValueError, TypeError, OSError)
 
 
+_ONCE = ("--data", "--column")  # a second one would silently replace the first
+
+
 def run(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Parse the arguments and run the command; return the exit status, see `rnn_xp.cli.main`."""
     try:
+        _check_once(words)
         arguments = parser.parse_args(words, argparse.Namespace(argv=words))
         return int(arguments.run(arguments))
     except BrokenPipeError:
@@ -40,3 +44,12 @@ def run(parser: argparse.ArgumentParser, words: list[str]) -> int:
         print("; ".join(["rnn-xp: interrupted", *map(str, error.args)]), file=sys.stderr)
         end_all(130)
         return 130
+
+
+def _check_once(words: list[str]) -> None:
+    for option in _ONCE:
+        if sum(word.partition("=")[0] == option for word in words) > 1:
+            raise ValueError(
+                f"{option} is given more than once, but a network is trained on one column of one "
+                "file. In Python, other columns can be features: Forecaster.fit(past=...)."
+            )

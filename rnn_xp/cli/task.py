@@ -23,7 +23,7 @@ __all__ = [
     "Task",
     "add_forecaster_options",
     "add_training_options",
-    "check_test_part",
+    "check_parts",
     "first_judged",
     "judge_test_part",
     "make_task",
@@ -75,6 +75,8 @@ def add_training_options(command: argparse.ArgumentParser) -> Any:
 def resolve(args: argparse.Namespace) -> argparse.Namespace:
     """Return the arguments, checked and with defaults for omitted ones."""
     args = argparse.Namespace(**vars(args))
+    if args.plain and args.patience is not None and args.validation is None:
+        raise ValueError("--patience needs --validation: it watches the validation loss.")
     for name, values in _DEFAULTS.items():
         if getattr(args, name) is None:
             setattr(args, name, values[args.plain])
@@ -172,8 +174,14 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
         refit=not args.plain, patience=args.patience, n_seeds=args.seeds,
         random_state=args.seed, backend=backend, verbose=False,
     )  # fmt: skip
-    prepared = prepare(forecaster, as_panel(seen))
-    check_test_part(len(test), args.seq_length, args.horizon, plain=args.plain)
+    try:
+        prepared = prepare(forecaster, as_panel(seen))
+    except ParameterError as error:
+        if "is too short" not in error.reason:
+            raise
+        share = f"--train-fraction {args.train_fraction:g} of {len(series.values)} rows: "
+        raise error.within(share) from error
+    _check_test_part(len(test), args.seq_length, args.horizon, plain=args.plain)
     rows = len(prepared.trained.x)
     options.check_whole("--batch-size", args.batch_size, 1, rows)
     optimizer, reason = choose_optimizer(args, rows)
@@ -182,7 +190,16 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
     return Task(args, backend, series, len(seen), forecaster, prepared, reason)
 
 
-def check_test_part(rows: int, seq_length: int, horizon: int, *, plain: bool) -> None:
+def check_parts(cut: int, rows: int, seq_length: int, horizon: int, *, plain: bool) -> None:
+    """Check that the rows before ``cut`` hold a window, and that those from it on can be judged."""
+    try:
+        num_windows(cut, seq_length, horizon)
+    except ParameterError as error:
+        raise error.within(f"the part of {cut} values to judge by is too short: ") from error
+    _check_test_part(rows - cut, seq_length, horizon, plain=plain)
+
+
+def _check_test_part(rows: int, seq_length: int, horizon: int, *, plain: bool) -> None:
     """Check that the test part is long enough to judge forecasts."""
     try:
         if plain:

@@ -15,7 +15,14 @@ from typing import Any
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options, ranks
 from rnn_xp.cli.interrupts import Interrupts, signal_in
-from rnn_xp.cli.run_folder import RUN_FILES, RunFolder, load_arguments, new_folder_name
+from rnn_xp.cli.messages import say, while_compiling
+from rnn_xp.cli.run_folder import (
+    RUN_FILES,
+    RunFolder,
+    load_arguments,
+    new_folder_name,
+    recorded_data,
+)
 from rnn_xp.cli.summary import summarize, where
 from rnn_xp.cli.task import (
     Task,
@@ -37,7 +44,7 @@ __all__ = ["add_command"]
 # What may differ when a run is resumed; of these the settings of the run are only the defaults.
 _FREE = {"data", "epochs", "patience", "workers", "backend", "device", "checkpoint_every"}
 _NOT_OF_THE_RUN = {
-    *("run", "argv", "json", "force", "out", "resume", "data_sha256", "config"),
+    *("run", "argv", "json", "force", "out", "resume", "data_sha256", "done", "config"),
 }
 _RESULTS = set(RUN_FILES) - {"config.toml", "last.safetensors", "best.safetensors"}
 
@@ -92,7 +99,7 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     computing = {"workers": args.workers, "comm": comm, "reduction": args.reduction}
     if comm is not None and comm.rank:
         return ranks.follow(task.forecaster, task.prepared, computing, args.resume)
-    run = _Run(task, begun, print if not args.json else _silent)
+    run = _Run(task, begun, say if not args.json else _silent)
     return run.train(computing, ranks.describe(comm))
 
 
@@ -119,12 +126,16 @@ class _Run:
         out = args.resume or args.out
         out = out or new_folder_name(Path("runs"), f"{task.series.name}-{args.cell}")
         with RunFolder(out, force=args.force or args.resume is not None) as folder:
-            for line in (*_preamble(task), *of_ranks):
+            for line in (*_preamble(task), *of_ranks, *_resuming(args)):
                 self.say(line)
             begin = _Begin(folder, None if args.resume else _config(task, self.begun))
             checkpoint = self._checkpoint(folder)
             try:
-                with Progress(lines=0 if args.json else 10) as progress, Interrupts() as stop:
+                with (
+                    Interrupts() as stop,
+                    while_compiling(task.backend),
+                    Progress(lines=0 if args.json else 10) as progress,
+                ):
                     # Several networks follow each other, of which no file could hold the state.
                     keep: list[Callback] = [] if args.seeds > 1 else [checkpoint]
                     task.forecaster.fit_prepared(
@@ -212,15 +223,22 @@ def _resumed(command: argparse.ArgumentParser, args: argparse.Namespace) -> argp
         raise ValueError("--resume continues in the run's own folder: leave out --out and --force.")
     if args.resume.is_file():
         args.resume = args.resume.parent
-    settings, args.data_sha256 = load_arguments(args.resume)
+    settings, args.data_sha256, args.done = load_arguments(args.resume)
     if settings.keys() != _arguments(args).keys():
         raise ValueError(f"--resume {args.resume} is a run of another version.")
     if args.backend or os.environ.get("RNN_XP_BACKEND", "").strip():  # another than the run's
         settings["backend"] = settings["device"] = None
     command.set_defaults(**settings)
-    kept = {"argv": args.argv, "resume": args.resume, "data_sha256": args.data_sha256}
+    kept = {key: getattr(args, key) for key in ("argv", "resume", "data_sha256", "done")}
     args = command.parse_args(args.argv[1:])
     vars(args).update(kept)
+    if args.data == settings["data"]:
+        args.data = recorded_data(args.resume, args.data)
+    if args.epochs is not None and args.epochs < args.done:
+        raise ValueError(
+            f"--epochs {args.epochs} is less than the {args.done} epochs after which "
+            f"{args.resume} was saved. Give the number of all epochs, or leave it out."
+        )
     for key, value in settings.items():
         if key not in _FREE and (now := getattr(args, key)) != value:
             name = key.replace("_", "-")
@@ -256,7 +274,8 @@ class _Begin:
 def _how_to_go_on(folder: RunFolder, checkpoint: Checkpoint) -> str:
     """Return a remark on how to resume a training that was ended at once."""
     if checkpoint.last.exists():
-        return f"resume with: rnn-xp train --resume {folder.path}"
+        saved = f" after epoch {checkpoint.saved_epoch}" if checkpoint.saved_epoch else ""
+        return f"saved{saved}; resume with: rnn-xp train --resume {folder.path}"
     return "nothing was written"
 
 
@@ -301,6 +320,15 @@ def _preamble(task: Task) -> list[str]:
         share = f"the last {100 * args.validation:g} % of the windows, after a gap"
         lines.insert(3, f"         validation: {share}; {rows} are trained on")
     return [*lines, f"warning  {task.warning}"] if task.warning else lines
+
+
+def _resuming(args: argparse.Namespace) -> list[str]:
+    """Return a line on where a resumed run goes on; no line for a new run."""
+    if args.resume is None:
+        return []
+    if args.done == args.epochs:
+        return [f"resuming {args.resume}: all {_epochs(args.done)} are done, none is trained"]
+    return [f"resuming {args.resume} at epoch {args.done + 1}"]
 
 
 def _epochs(count: int) -> str:

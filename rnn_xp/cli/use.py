@@ -7,18 +7,21 @@ import csv
 import dataclasses
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from rnn_xp import checkpoint, plotting
+from rnn_xp import checkpoint
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
-from rnn_xp.cli.run_folder import column_label
-from rnn_xp.cli.task import check_test_part, judge_test_part
+from rnn_xp.cli.messages import say
+from rnn_xp.cli.run_folder import column_label, read_metrics, recorded_data
+from rnn_xp.cli.targets import FORCE, check_file, check_plots
+from rnn_xp.cli.task import check_parts, judge_test_part
 from rnn_xp.data.datasets import Series
 from rnn_xp.data.dates import following_dates
 from rnn_xp.data.windows import time_split
-from rnn_xp.forecasting import Forecaster
+from rnn_xp.forecasting import Forecaster, plotting
 from rnn_xp.forecasting.backtest import as_dict
 from rnn_xp.forecasting.intervals import IntervalError
 
@@ -60,6 +63,7 @@ def add_command(commands: Any) -> None:
     add("--level", type=float, metavar="P", help="coverage of the intervals; the run's by default")
     add("--csv", type=Path, metavar="FILE", help="write the forecasts to this file")
     add("--png", type=Path, metavar="FILE", help="draw the forecasts in this file")
+    add("--force", action="store_true", help=FORCE)
     command.set_defaults(run=_forecast)
 
 
@@ -86,14 +90,21 @@ def _load(args: argparse.Namespace) -> tuple[Forecaster, Series, dict[str, Any]]
             f"{args.source} is not a model that forecasts a series: its network is {net.topology} "
             f"with {net.input_size} inputs."
         )
-    path = args.source / "config.toml"  # which a run that was imported has not
+    folder = args.source if args.source.is_dir() else args.source.parent
+    path = folder / "config.toml"  # which a run that was imported has not
     config = options.read_toml(path) if path.exists() else {}
+    if config and not (folder / "metrics.json").exists():
+        print(
+            f"rnn-xp: warning: the training of {args.source} diverged or did not end: it has no "
+            "metrics.json. This is its last good model.",
+            file=sys.stderr,
+        )
+    chosen = {key: getattr(args, key) for key in ("data", "column", "missing")}
     if args.data is None:
         if "data" not in config:
             raise ValueError(f"{args.source} does not name its training data: give --data.")
-        chosen = {key: config.get(key) for key in ("data", "column", "missing")}
-    else:
-        chosen = {"data": args.data, "column": args.column, "missing": args.missing}
+        chosen = {key: config.get(key) if value is None else value for key, value in chosen.items()}
+        chosen["data"] = recorded_data(folder, str(config["data"]))
     chosen["missing"] = chosen["missing"] or "error"
     return forecaster, options.load_series(argparse.Namespace(**chosen)), config
 
@@ -101,8 +112,7 @@ def _load(args: argparse.Namespace) -> tuple[Forecaster, Series, dict[str, Any]]
 def _info(args: argparse.Namespace) -> int:
     forecaster = Forecaster.load(args.source, get_backend("numpy", device="cpu"))
     net, scaler = forecaster.predictor_.net, forecaster.fitted.designs[0].scaler
-    path = args.source / "metrics.json"
-    metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    metrics = read_metrics(args.source if args.source.is_dir() else args.source.parent)
     if args.json:
         about: dict[str, Any] = {
             "network": dataclasses.asdict(net),
@@ -113,26 +123,26 @@ def _info(args: argparse.Namespace) -> int:
         print(json.dumps({**about, "metrics": metrics}))
         return 0
     averaged = f", {forecaster.n_seeds} of them averaged" if forecaster.n_seeds > 1 else ""
-    print(f"model    {options.describe_network(net)}{averaged}")
+    say(f"model    {options.describe_network(net)}{averaged}")
     target = "" if forecaster.target == "level" else f", target {forecaster.target}"
-    print(
+    say(
         f"windows  {forecaster.seq_length} values -> {forecaster.horizon} ahead, "
         f"scaler {scaler.kind}{target}"
     )
     if forecaster.intervals is not None:
-        print(f"interval {100 * forecaster.level:g} %, {forecaster.intervals}")
+        say(f"interval {100 * forecaster.level:g} %, {forecaster.intervals}")
     if not metrics:
-        print("         no metrics.json: it was imported, or its training did not end")
+        say("         no metrics.json: it was imported, or its training did not end")
         return 0
     data, backend = metrics["data"], metrics["backend"]
     span = f" {data['first']}..{data['last']}" if data["first"] else ""
-    print(f"data     {data['name']}: {data['rows']} rows{span}, sha256 {data['sha256'][:8]}")
-    print(f"trained  {metrics['epochs']} epochs in {metrics['seconds']:.1f} s on {backend['name']} "
+    say(f"data     {data['name']}: {data['rows']} rows{span}, sha256 {data['sha256'][:8]}")
+    say(f"trained  {metrics['epochs']} epochs in {metrics['seconds']:.1f} s on {backend['name']} "
           f"{backend['version']} ({backend['dtype']}), rnn_xp {metrics['rnn_xp']}")  # fmt: skip
     width = max(len(score["name"]) for score in metrics["scores"])
     for score in metrics["scores"]:
         print(f"{score['name']:{width}}  RMSE {score['rmse']:.4f}  MAE {score['mae']:.4f}")
-    print(f"verdict  {metrics['verdict']}")
+    say(f"verdict  {metrics['verdict']}")
     return 0
 
 
@@ -144,19 +154,22 @@ def _evaluate(args: argparse.Namespace) -> int:
     plain = bool(config.get("plain", True))  # of what was not trained here nothing else is known
     cut = len(time_split(series.values, fraction)[0])
     seq_length, horizon = forecaster.seq_length, forecaster.horizon
-    check_test_part(len(series.values) - cut, seq_length, horizon, plain=plain)
+    check_parts(cut, len(series.values), seq_length, horizon, plain=plain)
     result = judge_test_part(forecaster.fitted, series, cut, plain=plain)
     if args.json:
         print(json.dumps({"data": series.name, "sha256": series.sha256, **as_dict(result)}))
     else:
-        print(f"data     {series.name}: test part from row {cut} of {len(series.values)}")
-        print(result)
+        say(f"data     {series.name}: test part from row {cut} of {len(series.values)}")
+        say(result)
     return 0
 
 
 def _forecast(args: argparse.Namespace) -> int:
-    forecaster, series, _ = _load(args)
     options.check_whole("--steps", args.steps, 1)
+    check_file("--csv", args.csv, force=args.force)
+    check_file("--png", args.png, force=args.force, suffix=".png")
+    check_plots("--png", args.png)
+    forecaster, series, _ = _load(args)
     if args.level is not None and forecaster.intervals is None:
         raise ValueError(
             f"{args.source} has no intervals: it was trained without. Leave out --level, or train "
@@ -186,7 +199,7 @@ def _forecast(args: argparse.Namespace) -> int:
         print(json.dumps(outlook.summary()))
         return 0
     for line in outlook.lines():
-        print(line)
+        say(line)
     for path in (args.csv, args.png):
         if path is not None:
             print(f"wrote    {path}")
@@ -256,7 +269,8 @@ class _Outlook:
         shown = (*series.dates[-_SHOWN:], *dates) if series.dates and dates else None
         return plotting.to_png(
             plotting.outlook(
-                series.values[-_SHOWN:], self.values, dates=shown, title=series.name,
+                series.values[-_SHOWN:], self.values, dates=shown,
+                title=f"{series.name}: {len(self.values)} steps after the last value",
                 label=f"{column_label(series)}{unit}", interval=self.bounds,
                 interval_label=f"{100 * self.level:g} % interval",
             )

@@ -230,10 +230,13 @@ def read_csv(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
+    name = path.name.removesuffix(".gz")
+    for suffix in (".csv", ".tsv", ".txt"):
+        name = name.removesuffix(suffix)
     data = _unzip(path.read_bytes(), path.name)
     title, values, dates = read_column(data, path.name, column, date_column, missing)
     return Series(
-        name=path.name.removesuffix(".gz").removesuffix(".csv"),
+        name=name,
         values=values,
         dates=dates,
         unit="",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_xp._checks import install
 from rnn_xp._typing import Array
 from rnn_xp.backend import array_namespace, backend_of
 from rnn_xp.distributed.comm import CommError
@@ -173,7 +174,7 @@ def mpi(*, deadline: float | None = None, device_buffers: bool | None = None) ->
         except (ImportError, RuntimeError) as error:
             raise ImportError(
                 f"training on several ranks needs mpi4py and an MPI library ({error}). Install "
-                'them with: pip install "rnn-xp[mpi]" mpich'
+                f"them with: {install('mpi')} mpich"
             ) from error
         world = library.COMM_WORLD
         if world.Get_size() == 1 < launched:

@@ -9,12 +9,14 @@ another library stay on their device, and predictions are arrays of that library
 ``backend=`` computes NumPy data with another library and returns NumPy predictions.
 """
 
+from rnn_xp._checks import install
+
 try:
     import sklearn  # noqa: F401
 except ImportError as error:
     raise ImportError(
         "RecurrentRegressor and RecurrentClassifier need scikit-learn >= 1.6. Install it with: "
-        "pip install 'rnn-xp[sklearn]'"
+        f"{install('sklearn')}"
     ) from error
 
 from rnn_xp.estimators.classification import RecurrentClassifier

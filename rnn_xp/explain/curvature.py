@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_xp import plotting
-from rnn_xp._checks import whole
+from rnn_xp._checks import install, whole
 from rnn_xp._typing import Array, Loss, Params
 from rnn_xp.backend import array_namespace, device_of
 from rnn_xp.network import Network
@@ -212,5 +211,16 @@ class Sharpness:
 
     def plot(self, learning_rate: float | None = None, *, title: str = "", ax: Any = None) -> Any:
         """Draw the sharpness by epoch, and the bound of a learning rate; return the Axes."""
-        bound = None if learning_rate is None else 2.0 / learning_rate
-        return plotting.sharpness(self.epochs, self.values, bound=bound, title=title, ax=ax)
+        if ax is None:
+            try:
+                from matplotlib.figure import Figure  # only for those who draw
+            except ImportError:
+                raise ImportError(f"Plots need matplotlib: {install('plot')}") from None
+            ax = Figure(figsize=(7.0, 4.0), layout="constrained").subplots()
+        ax.plot(self.epochs, self.values, "o-", label="sharpness")
+        if learning_rate is not None:
+            ax.axhline(2.0 / learning_rate, color="0.4", ls="--", label="2 / learning rate")
+        ax.set(xlabel="epoch", ylabel="largest eigenvalue of the Hessian", title=title)
+        ax.set_yscale("log")
+        ax.legend()
+        return ax

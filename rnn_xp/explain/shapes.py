@@ -8,6 +8,7 @@ its rows belong to all steps, over time as well. That axis is marked: ``[N]``, `
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from string import Template
@@ -59,6 +60,9 @@ once        | dw_xh = ${dx}.T @ x             | dw_xh = $dx @ x.T           | K,
 once        | db_h = ones @ $dp               | db_h = $dp @ ones           | 1,S @ S,K
 once norm   | dg_xh = ones @ ($dp * norm(a_x)) | dg_xh = ($dp * norm(a_x)) @ ones | 1,S @ S,K
 """
+
+
+_INDENT = " " * 6  # before the further lines of an operation
 
 
 class Dim(NamedTuple):
@@ -258,8 +262,24 @@ class _Maker:
         }
 
 
-def shape_table(walk: list[Operation], *, columns: bool = False) -> list[str]:
-    """Format a walk as lines of aligned text, with samples in rows or in columns."""
+def shape_table(
+    walk: list[Operation], *, columns: bool = False, width: int | None = None
+) -> list[str]:
+    """Format a walk as lines of aligned text.
+
+    Parameters
+    ----------
+    walk : list of Operation
+    columns : bool
+        If True, samples are in columns, as in books; otherwise in rows.
+    width : int, optional
+        Columns of the terminal. Where they are too few for a line per operation, each operation
+        takes two or three lines, all broken at the same place.
+
+    Returns
+    -------
+    list of str
+    """
     table = [
         (
             f"  {op.columns if columns else op.rows}",
@@ -270,11 +290,24 @@ def shape_table(walk: list[Operation], *, columns: bool = False) -> list[str]:
         for op in walk
     ]
     widths = [max(len(row[i]) for row in table) for i in range(4)]
+    breaks = _breaks(widths, width)
     lines, part = [], ""
     for op, row in zip(walk, table, strict=True):
         if op.part != part:
             part = op.part
             lines.append(part)
-        cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(cells).rstrip())
+        cells = [f"{cell:{size}}" for cell, size in zip(row, widths, strict=True)]
+        for first, last in itertools.pairwise(breaks):
+            indent = _INDENT if first else ""
+            lines.append(indent + "  ".join(cells[first:last]).rstrip())
     return lines
+
+
+def _breaks(widths: list[int], width: int | None) -> tuple[int, ...]:
+    """Return the cells with which a row's lines begin: as few lines as fit into the width."""
+    for breaks in ((0, 4), (0, 3, 4), (0, 2, 4)):
+        lines = itertools.pairwise(breaks)
+        needed = [sum(widths[a:b]) + 2 * (b - a - 1) + (len(_INDENT) if a else 0) for a, b in lines]
+        if width is None or max(needed) <= width:
+            return breaks
+    return 0, 2, 3, 4

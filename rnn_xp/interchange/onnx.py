@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from rnn_xp._checks import install
 from rnn_xp._typing import Array
 from rnn_xp.data.scalers import Scaler
 from rnn_xp.interchange.tensors import Floats, check_expressible, host_params, reorder
@@ -130,7 +131,7 @@ class _Graph:
             self.onnx = importlib.import_module("onnx")
         except ImportError as error:
             raise ImportError(
-                "onnx is required to export. Install it with: pip install 'rnn-xp[onnx]'"
+                f"onnx is required to export. Install it with: {install('onnx')}"
             ) from error
         self.nodes: list[Any] = []
         self.constants: list[Any] = []

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rnn_xp._checks import install
 from rnn_xp._typing import Array, Loss, Namespace
 from rnn_xp.interchange.tensors import check_expressible
 from rnn_xp.losses import resolve_loss, takes_classes
@@ -144,7 +145,7 @@ def _load() -> tuple[Any, Any]:
     except ImportError as error:
         raise ImportError(
             "ndonnx is required to export a training step. Install it with: "
-            "pip install 'rnn-xp[onnx-train]'"
+            f"{install('onnx-train')}"
         ) from error
 
 

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from rnn_xp._checks import install
 from rnn_xp._typing import Array, Namespace, Workspace
 from rnn_xp.backend import Backend, BackendError
 from rnn_xp.backend.arrays import library_name
@@ -118,7 +119,7 @@ def kernels_of(backend: Backend) -> Kernels:
     if chosen and reason:
         raise BackendError(
             f"{_VARIABLE}=numba is not available: {reason}. Install it with: "
-            f"pip install 'rnn-xp[numba]', or leave {_VARIABLE} empty."
+            f"{install('numba')}, or leave {_VARIABLE} empty."
         )
     return Kernels("numba", version) if version else Kernels("numpy")
 

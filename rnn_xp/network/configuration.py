@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from rnn_xp._checks import choice, flag, number, whole
+from rnn_xp._checks import Argument, ParameterError, choice, flag, number, whole
 from rnn_xp.cells import CELLS, Cell
 from rnn_xp.cells.gates import Parameter
 from rnn_xp.kernels.portable import IDENTITY, RELU, SIGMOID, SOFTMAX, TANH, Activation
@@ -53,7 +53,9 @@ class Configuration:
         for name in ("dropout", "recurrent_dropout"):
             rate = number(f"Network: {name}", getattr(self, name), "a number in [0, 1)")
             if not 0.0 <= rate < 1.0:
-                raise ValueError(f"Network: {name} must be in [0, 1), got {rate!r}.")
+                raise ParameterError(
+                    "Network: {0:name} must be in [0, 1), got {0:value}.", Argument(name, rate)
+                )
             self._set(name, rate)
         for name in ("bidirectional", "layer_norm", "residual", "reset_after"):
             self._set(name, flag(f"Network: {name}", getattr(self, name)))
@@ -71,42 +73,50 @@ class Configuration:
     def _check_combinations(self) -> None:
         """Refuse options that would be ignored, and combinations that have no meaning."""
 
-        def needs(condition: bool, option: str, needed: str) -> None:
+        def needs(condition: bool, name: str, needed: str, *others: Argument) -> None:
             if not condition:
-                raise ValueError(f"Network: {option} needs {needed}.")
+                option = Argument(name, getattr(self, name))
+                raise ParameterError(f"Network: {{0}} needs {needed}.", option, *others)
 
         for name in ("activation", "reset_after"):
             value, default = getattr(self, name), Configuration.__dataclass_fields__[name].default
-            takers = [f"cell={cell!r}" for cell, kind in CELLS.items() if name in kind.options]
+            takers = [
+                Argument("cell", cell) for cell, kind in CELLS.items() if name in kind.options
+            ]
             taken = name in CELLS[self.cell].options
-            needs(taken or value == default, f"{name}={value!r}", " or ".join(takers))
+            several = " or ".join(f"{{{i}}}" for i in range(1, len(takers) + 1))
+            needs(taken or value == default, name, several, *takers)
         needs(
             self.topology == "many_to_one" or self.read == "last",
-            f"read={self.read!r}",
-            "topology='many_to_one'; other topologies read every step",
+            "read",
+            "{1}; other topologies read every step",
+            Argument("topology", "many_to_one"),
         )
         needs(
             self.topology == "one_to_many" or self.feed == "zeros",
-            f"feed={self.feed!r}",
-            "topology='one_to_many'; other topologies have an input at every step",
+            "feed",
+            "{1}; other topologies have an input at every step",
+            Argument("topology", "one_to_many"),
         )
         needs(
             self.topology == "many_to_one" or not self.linear_lags,
-            f"linear_lags={self.linear_lags}",
-            "topology='many_to_one': it is a path from the last steps to the one prediction",
+            "linear_lags",
+            "{1}: it is a path from the last steps to the one prediction",
+            Argument("topology", "many_to_one"),
         )
-        several = "num_layers >= 2: it acts between layers"
-        needs(self.num_layers > 1 or not self.dropout, f"dropout={self.dropout}", several)
-        needs(self.num_layers > 1 or not self.residual, "residual=True", several)
+        between, layers = "{1:name} >= 2: it acts between layers", Argument("num_layers")
+        needs(self.num_layers > 1 or not self.dropout, "dropout", between, layers)
+        needs(self.num_layers > 1 or not self.residual, "residual", between, layers)
         if self.feedback:
             needs(
                 not self.bidirectional,
-                "feed='feedback'",
-                "bidirectional=False: the reverse direction would start from the future",
+                "feed",
+                "{1}: the reverse direction would start from the future",
+                Argument("bidirectional", False),
             )
             needs(
                 self.input_size == self.output_size,
-                "feed='feedback'",
+                "feed",
                 f"input_size == output_size, got {self.input_size} and {self.output_size}: "
                 "the prediction is the next input",
             )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
+from rnn_xp._checks import Argument, ParameterError
 from rnn_xp._typing import Array
 
 __all__ = ["Saved", "flag", "integer", "is_number", "number"]
@@ -47,7 +48,10 @@ def number(owner: object, name: str, interval: str) -> None:
         or (value == high and interval[-1] == "]")
     )
     if not inside:
-        raise ValueError(f"{type(owner).__name__}: {name} must be in {interval}, got {value!r}.")
+        raise ParameterError(
+            f"{type(owner).__name__}: {{0:name}} must be in {interval}, got {{0:value}}.",
+            Argument(name, value),
+        )
     object.__setattr__(owner, name, float(value))
 
 

@@ -9,6 +9,7 @@ too.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import tempfile
 import time
@@ -22,6 +23,9 @@ from rnn_xp.training import files
 from rnn_xp.training.state import Best, TrainingState
 
 __all__ = ["Callback", "Checkpoint", "Epoch", "History", "Progress"]
+
+_TIMES = 2 + len("0:00:00<0:00:00")  # of the status line
+_BAR = 2 + 10 + 1  # a bar of fewer cells says nothing
 
 
 @dataclass(frozen=True)
@@ -127,13 +131,37 @@ class Progress:
 
                 # A resumed run does not begin with the first epoch.
                 initial = epoch.number - 1
-                self._bar = tqdm(total=epoch.epochs, initial=initial, unit="epoch", file=self.file)
-            self._bar.set_postfix(shown, refresh=False)
+                self._bar = tqdm(total=epoch.epochs, initial=initial, file=self.file)
+            self._bar.ncols = _columns(self.file)
+            self._bar.bar_format = _bar_format(epoch.epochs, shown, self._bar.ncols)
             self._bar.update(epoch.number - self._bar.n)
         elif self.lines and (epoch.final or epoch.number % max(1, epoch.epochs // self.lines) == 0):
             seconds = time.perf_counter() - self._start
             words = "  ".join(f"{name} {value}" for name, value in shown.items())
             print(f"epoch {epoch.number}/{epoch.epochs}  {words}  {seconds:.1f} s", file=self.file)
+
+
+def _columns(file: TextIO) -> int:
+    """Return the width of a terminal: COLUMNS if set, as for other programs, else its own."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(file.fileno()).columns
+    except (OSError, ValueError):  # no terminal with a size
+        return 80
+
+
+def _bar_format(epochs: int, shown: Mapping[str, str], columns: int) -> str:
+    """Return tqdm's format of the status line: losses first, then times, and a bar if it fits."""
+    losses = "  ".join(f"{name} {value}" for name, value in shown.items())
+    count = "{n_fmt}/{total_fmt}"
+    taken = 2 * len(str(epochs)) + 1 + 2 + len(losses)
+    if columns - taken < _TIMES:
+        return f"{count}  {losses}"
+    if columns - taken - _TIMES < _BAR:
+        return f"{count}  {losses}  {{elapsed}}<{{remaining}}"
+    return f"{count} |{{bar}}| {losses}  {{elapsed}}<{{remaining}}"
 
 
 class History:
@@ -220,15 +248,15 @@ class Checkpoint:
         self.best = Path(folder) / "best.safetensors"
         self.every, self.seconds, self.about = every, seconds, about
         self._written = time.monotonic()
-        self._written_epoch: int | None = None
+        self.saved_epoch: int | None = None
         self._best: Best | None = None
 
     def __call__(self, epoch: Epoch) -> None:
         """Write the files that are due."""
-        if self._written_epoch is None or epoch.number <= self._written_epoch:
+        if self.saved_epoch is None or epoch.number <= self.saved_epoch:
             # A training begins: the first that this object sees, or another one.
             self._written, self._best = time.monotonic(), None
-            self._written_epoch = epoch.number - 1
+            self.saved_epoch = epoch.number - 1
         if epoch.state is None or not (epoch.final or self._due(epoch)):
             return
         state = epoch.state()
@@ -238,9 +266,9 @@ class Checkpoint:
             files.save_best(self.best, state, self.about)
             self._best = state.best
         files.save(self.last, state, self.about)
-        self._written, self._written_epoch = time.monotonic(), epoch.number
+        self._written, self.saved_epoch = time.monotonic(), epoch.number
 
     def _due(self, epoch: Epoch) -> bool:
         if self.every is None:
             return time.monotonic() - self._written >= self.seconds
-        return epoch.number // self.every > (self._written_epoch or 0) // self.every
+        return epoch.number // self.every > (self.saved_epoch or 0) // self.every

@@ -9,8 +9,9 @@ from pictures import dots as dots
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Run in an empty folder."""
+    """Run in an empty folder, and in a terminal so wide that no line is broken."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "500")
 
 
 @pytest.fixture

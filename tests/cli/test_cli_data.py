@@ -15,7 +15,7 @@ from commands import ROOT, train
 
 from rnn_xp import cli
 from rnn_xp._checks import Argument, ParameterError
-from rnn_xp.cli import options
+from rnn_xp.cli import messages
 
 
 class TestData:
@@ -133,10 +133,10 @@ class TestErrorsWithFields:
         assert str(self.ERROR) == (
             "seq_length must be >= 1, got 0; missing='drop' and column= are others."
         )
-        assert options.told(self.ERROR) == (
+        assert messages.told(self.ERROR) == (
             "--seq-length must be >= 1, got 0; --missing drop and --column are others."
         )
-        assert options.told(ValueError("plain {0}")) == "plain {0}"
+        assert messages.told(ValueError("plain {0}")) == "plain {0}"
         assert self.ERROR.name == "seq_length"
         assert self.ERROR.arguments[1].value == "drop"
 
@@ -144,7 +144,7 @@ class TestErrorsWithFields:
         error = ParameterError("{0} {1:name} {2}", *(
             Argument(*pair) for pair in (("fraction", 2), ("num_layers", 1), ("intervals", None))
         ))  # fmt: skip
-        assert options.told(error) == "--train-fraction 2 --layers --intervals none"
+        assert messages.told(error) == "--train-fraction 2 --layers --intervals none"
 
     def test_words_before_it_are_taken_as_they_are(self):
         found = self.ERROR.within("{0} of {file}: ")

@@ -243,8 +243,8 @@ class TestTrain:
                 ["--train-fraction", "0.00001"],
                 "--train-fraction 1e-05 of 10409 values leaves 0 for training",
             ),
-            (["--optimizer", "sgd", "--learning-rate", "0"], "SGD: learning_rate must be"),
-            (["--optimizer", "adam", "--learning-rate", "0"], "Adam: learning_rate must be"),
+            (["--optimizer", "sgd", "--learning-rate", "0"], "error: --learning-rate must be"),
+            (["--optimizer", "adam", "--learning-rate", "0"], "error: --learning-rate must be"),
             (["--learning-rate", "0.1"], "--learning-rate has no meaning for lbfgs"),
             (
                 ["--optimizer", "lbfgs", "--batch-size", "10"],
@@ -263,10 +263,13 @@ class TestTrain:
             (["--backend", "tensorflow"], "Choose one of: numpy, cupy, torch, jax"),
             (["--dtype", "float16"], "Choose one of: float32, float64"),
             (["--seed", "-1"], "--seed must be an integer >= 0, got -1"),
-            (["--cell", "lstm", "--activation", "relu"], "activation='relu' needs cell='rnn'"),
-            (["--dropout", "0.5"], "dropout=0.5 needs num_layers >= 2"),
+            (
+                ["--cell", "lstm", "--activation", "relu"],
+                "error: --activation relu needs --cell rnn.",
+            ),
+            (["--dropout", "0.5"], "error: --dropout 0.5 needs --layers >= 2"),
             (["--layers", "2", "--dropout", "1"], "dropout must be in [0, 1), got 1.0"),
-            (["--reset-before"], "reset_after=False needs cell='gru'"),
+            (["--reset-before"], "error: --reset-before needs --cell gru."),
             (["--workers", "0"], "--workers must be an integer >= 1, got 0"),
         ],
     )

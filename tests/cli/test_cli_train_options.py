@@ -30,6 +30,7 @@ class TestCommand:
     @pytest.fixture(autouse=True)
     def elsewhere(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "500")  # no line is broken
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         for name in ("BACKEND", "DEVICE", "DTYPE"):
             monkeypatch.delenv(f"RNN_XP_{name}", raising=False)

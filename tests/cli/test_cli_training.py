@@ -224,7 +224,10 @@ class TestResume:
         assert train("--out", "run") == 0
         Path("tide.csv").rename("moved.csv")
         assert resume() == 2
-        assert "'tide.csv' is neither a bundled series" in capsys.readouterr().err
+        assert (
+            "run was trained on 'tide.csv', which is neither in this folder"
+            in capsys.readouterr().err
+        )
         options = ["--data", "moved.csv", "--epochs", "6"]
         assert cli.main(["train", "--resume", "run/last.safetensors", *options]) == 0
         assert len(Path("run/history.csv").read_text().splitlines()) == 7

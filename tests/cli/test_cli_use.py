@@ -274,4 +274,6 @@ class TestConfig:
         assert words in refused(capsys, "train", "--config", path)
 
     def test_a_file_that_is_not_there(self, tmp_path, capsys):
-        assert "No such file" in refused(capsys, "train", "--config", tmp_path / "none.toml")
+        assert "none.toml: there is no such file." in refused(
+            capsys, "train", "--config", tmp_path / "none.toml"
+        )

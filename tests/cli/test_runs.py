@@ -111,7 +111,7 @@ class TestFolder:
     def test_a_file_of_that_name_is_not_replaced(self, tmp_path):
         (tmp_path / "run").write_text("mine")
         for force in (False, True):
-            with pytest.raises(FileExistsError, match="run already exists"):
+            with pytest.raises(FileExistsError, match="run is a file, and a run needs a folder"):
                 RunFolder(tmp_path / "run", force=force)
         assert (tmp_path / "run").read_text() == "mine"
 

@@ -22,6 +22,7 @@ class TestCommand:
     @pytest.fixture(autouse=True)
     def elsewhere(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "500")  # no line is broken
 
     @pytest.mark.pictures
     def test_the_reference_series(self, capsys):
@@ -184,7 +185,7 @@ class TestCommand:
     def test_without_matplotlib_all_but_the_picture(self, monkeypatch, capsys):
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         assert cli.main(["explain", "--hidden-size", "4", "--out", "it"]) == 0
-        assert "no plot: Plots need matplotlib: pip install" in capsys.readouterr().out
+        assert "no plots: Plots need matplotlib: pip install" in capsys.readouterr().out
         assert {path.name for path in Path("it").iterdir()} == FILES - {"gradient_flow.png"}
 
     @pytest.mark.parametrize(
@@ -197,13 +198,16 @@ class TestCommand:
             (["--hidden-size", "0"], "--hidden-size must be an integer >= 1, got 0"),
             (["--seed", "-1"], "--seed must be an integer >= 0, got -1"),
             (["--layers", "0"], "--layers must be an integer >= 1, got 0"),
-            (["--dropout", "0.5"], "dropout=0.5 needs num_layers >= 2"),
-            (["--reset-before"], "reset_after=False needs cell='gru'"),
-            (["--cell", "lstm", "--activation", "relu"], "activation='relu' needs cell='rnn'"),
-            (["--feed", "repeat"], "feed='repeat' needs topology='one_to_many'"),
+            (["--dropout", "0.5"], "error: --dropout 0.5 needs --layers >= 2"),
+            (["--reset-before"], "error: --reset-before needs --cell gru."),
+            (
+                ["--cell", "lstm", "--activation", "relu"],
+                "error: --activation relu needs --cell rnn.",
+            ),
+            (["--feed", "repeat"], "error: --feed repeat needs --topology one_to_many"),
             (
                 ["--topology", "one_to_many", "--feed", "feedback", "--horizon", "2"],
-                "needs input_size == output_size, got 1 and 2",
+                "--feed feedback needs --horizon 1, got 2",
             ),
             (["--backend", "tensorflow"], "Choose one of: numpy, cupy, torch, jax"),
         ],

@@ -2,7 +2,7 @@
 
 ROWS = (  # level 0 first; a package imports from lower levels only
     "_typing _checks",
-    "backend data checkpoint plotting",
+    "backend data checkpoint",
     "kernels distributed",
     "cells losses optim",
     "network",
@@ -10,5 +10,6 @@ ROWS = (  # level 0 first; a package imports from lower levels only
     "training explain",
     "forecasting estimators callbacks",
     "cli",
+    "__main__",
 )
 LEVELS = {name: level for level, row in enumerate(ROWS) for name in row.split()}

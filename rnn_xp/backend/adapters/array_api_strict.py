@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rnn_xp._checks import install
 from rnn_xp._typing import Array
 from rnn_xp.backend.adapters.base import Adapter
 
@@ -16,7 +17,7 @@ class StrictAdapter(Adapter):
     """array-api-strict, which is for tests: it refuses what the standard does not promise."""
 
     name = "array_api_strict"
-    install = "pip install 'rnn-xp[strict]'"
+    install = install("strict")
 
     def device_name(self, device: Any) -> str:
         """Return a name such as ``"device1"``, for ``array_api_strict.Device('device1')``."""

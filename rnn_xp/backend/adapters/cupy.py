@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rnn_xp._checks import install
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend.adapters.base import Adapter
 
@@ -17,7 +18,7 @@ class CupyAdapter(Adapter):
     """CuPy, which imports without a GPU and fails only when it has to compute."""
 
     name = "cupy"
-    install = "pip install 'rnn-xp[cuda12x]' (or 'rnn-xp[cuda13x]', whichever fits the driver)"
+    install = f"{install('cuda12x')} (or cuda13x, whichever fits the driver)"
     device_word = "CUDA device"
     auto_device = "cuda"
     device_buffers = True

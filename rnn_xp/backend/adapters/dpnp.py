@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rnn_xp._checks import install
 from rnn_xp._typing import Array
 from rnn_xp.backend.adapters.base import Adapter
 
@@ -24,7 +25,7 @@ class DpnpAdapter(Adapter):
     """
 
     name = "dpnp"
-    install = "pip install 'rnn-xp[dpnp]'"
+    install = install("dpnp")
     device_word = "SYCL device"
     gpu_hint = "check `python -m dpctl -f` and that the GPU's driver is installed"
 

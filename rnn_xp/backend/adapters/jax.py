@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rnn_xp._checks import install
 from rnn_xp._typing import Namespace
 from rnn_xp.backend.adapters.base import Adapter
 
@@ -14,7 +15,7 @@ class JaxAdapter(Adapter):
     """JAX, which computes asynchronously and by default silently narrows float64."""
 
     name = "jax"
-    install = "pip install 'rnn-xp[jax]'"
+    install = install("jax")
     dtype_hint = "Set JAX_ENABLE_X64=1 before the program starts (JAX would narrow silently)"
 
     def namespace(self) -> Namespace:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rnn_xp._checks import install
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend.adapters.base import Adapter
 
@@ -17,7 +18,7 @@ class TorchAdapter(Adapter):
     """PyTorch, whose names of devices are used as they are."""
 
     name = "torch"
-    install = "pip install 'rnn-xp[torch]'"
+    install = install("torch")
     auto_device = "cuda"
     device_buffers = True
 

@@ -1,14 +1,34 @@
-"""Plots: each function draws on a matplotlib Axes and returns it (extra ``plot``)."""
+"""Plots: each function draws on a matplotlib Axes and returns it (extra ``plot``).
+
+A colour has one meaning in all of them, see `rnn_xp.forecasting.looks`.
+"""
 
 from __future__ import annotations
 
 import io
+import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rnn_xp.forecasting.looks import (
+    BAND,
+    FEW,
+    LAYERS,
+    NETWORK,
+    TRUTH,
+    VALIDATION,
+    finish,
+    legend_beside,
+    log_axis,
+    look_of,
+    marked,
+    new_axes,
+    time_axis,
+)
 
 __all__ = [
     "backtest",
@@ -17,14 +37,13 @@ __all__ = [
     "loss",
     "outlook",
     "residuals",
-    "sharpness",
     "step_errors",
     "to_png",
 ]
 
 _Floats = NDArray[np.floating[Any]]
 
-_FEW = 10  # points, that need a marker each
+_TITLE, _MANY = 72, 40  # letters in a line of a title; markers that do not hide their line
 
 
 def loss(
@@ -49,28 +68,29 @@ def loss(
     -------
     matplotlib Axes
     """
-    ax = _axes() if ax is None else ax
+    ax = new_axes() if ax is None else ax
     epochs = range(1, len(losses) + 1)
-    ax.plot(epochs, losses, color="C0", label="training loss")
+    ax.plot(epochs, losses, color=NETWORK, label="training")
     what = "training loss"
     if validation:
         lowest = int(np.argmin(validation))
-        ax.plot(epochs, validation, color="C1", label="validation loss")
+        ax.plot(epochs, validation, color=VALIDATION, linestyle="--", label="validation")
         label = f"lowest, epoch {lowest + 1}"
-        ax.plot(lowest + 1, validation[lowest], "o", color="C1", label=label)
+        ax.plot(lowest + 1, validation[lowest], "o", color=VALIDATION, label=label)
         what = "loss"
     if max(losses, default=0.0) > 0.0:
-        ax.set_yscale("log")
+        log_axis(ax)
     ax.set(xlabel="epoch", ylabel=f"{what} (mean squared error, scaled)", title=title)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    if len(losses) <= _FEW:
+    if len(losses) <= FEW:
         ax.lines[0].set_marker("o")
     if len(losses) == 1:
         ax.set_xlim(0.0, 2.0)
         if losses[0] > 0.0:
             ax.set_ylim(losses[0] / 10, losses[0] * 10)
     ax.grid(alpha=0.3, which="both")
-    ax.legend()
+    if validation:
+        legend_beside(ax)
     return ax
 
 
@@ -110,28 +130,17 @@ def forecast(
     -------
     matplotlib Axes
     """
-    ax = _axes() if ax is None else ax
-    when, what = _time_axis(list(dates))
+    ax = new_axes() if ax is None else ax
+    when, what = time_axis(list(dates))
     when = when[-last:]
-    few = {"marker": "o", "markersize": 4} if len(when) <= _FEW else {}
     if interval is not None:
         low, high = (end[-last:] for end in interval)
-        ax.fill_between(when, low, high, color="0.85", label=interval_label)
-    ax.plot(when, truth[-last:], color="black", linewidth=2.0, label="truth", **few)
-    for i, (name, values) in enumerate(forecasts.items()):
-        # Persistence is dashed and on top: where a network equals it, both can be seen.
-        look: dict[str, Any] = {"color": f"C{i}"}
-        if name == "persistence":
-            look = {"color": "0.45", "linestyle": (0, (4, 3)), "zorder": 3}
-        ax.plot(when, values[-last:], label=name, **few, **look)
-    ax.set(xlabel=what, ylabel=label, title=title)
-    if what == "date":
-        _show_dates(ax, when)
-    else:
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.grid(alpha=0.3)
-    ax.legend()
-    return ax
+        ax.fill_between(when, low, high, color=BAND, label=interval_label)
+    few = {"marker": "o", "markersize": 4} if len(when) <= FEW else {}
+    ax.plot(when, truth[-last:], color=TRUTH, linewidth=2.0, label="truth", **few)
+    for name, values in forecasts.items():
+        ax.plot(when, values[-last:], label=name, **marked(look_of(name), len(when)))
+    return finish(ax, when, what, label, title)
 
 
 def outlook(
@@ -163,26 +172,22 @@ def outlook(
     -------
     matplotlib Axes
     """
-    ax = _axes() if ax is None else ax
+    ax = new_axes() if ax is None else ax
     when: list[Any] = list(range(1 - len(past), len(ahead) + 1))
     what = "steps after the last value"
     if dates is not None:
-        when, what = _time_axis(list(dates))
+        when, what = time_axis(list(dates))
     # The forecast begins at the last value, so that no gap is between them.
     joined = np.concatenate([past[-1:], ahead])
     if interval is not None:
         low, high = (np.concatenate([past[-1:], end]) for end in interval)
         covered = when[len(past) - 1 : len(past) - 1 + len(low)]
-        ax.fill_between(covered, low, high, color="0.85", label=interval_label)
-    ax.plot(when[: len(past)], past, color="black", linewidth=2.0, label="so far")
-    few = {"marker": "o", "markersize": 4} if len(ahead) <= _FEW else {}
-    ax.plot(when[len(past) - 1 :], joined, color="C0", label="forecast", **few)
-    ax.set(xlabel=what, ylabel=label, title=title)
-    if what == "date":
-        _show_dates(ax, when)
-    ax.grid(alpha=0.3)
-    ax.legend()
-    return ax
+        ax.fill_between(covered, low, high, color=BAND, label=interval_label)
+    ax.plot(when[: len(past)], past, color=TRUTH, linewidth=2.0, label="so far")
+    few = {"marker": "o", "markersize": 4} if len(ahead) <= FEW else {}
+    line = {"color": NETWORK, "linewidth": 2.0, "label": "forecast", **few}
+    ax.plot(when[len(past) - 1 :], joined, **line)
+    return finish(ax, when, what, label, title)
 
 
 def backtest(
@@ -192,9 +197,13 @@ def backtest(
     label: str,
     title: str = "",
     last: int = 60,
+    baselines: Sequence[str] = ("persistence",),
     ax: Any = None,
 ) -> Any:
-    """Draw the latest one-step forecasts of a backtest, with its intervals and persistence.
+    """Draw the latest forecasts of a backtest, with their intervals and some baselines.
+
+    Forecasts of one step are joined to a line. Of longer forecasts, those are drawn that follow
+    each other without overlap, each as a path of its own.
 
     Parameters
     ----------
@@ -202,22 +211,62 @@ def backtest(
         Its first series is drawn.
     dates : sequence of str, optional
         Dates of all rows of the series.
-    label, title, last, ax : as for `forecast`
+    label : str
+        Quantity and unit, for the vertical axis.
+    title : str
+        The name of the series, to which the title adds what is shown.
+    last : int
+        Number of rows to show.
+    baselines : sequence of str
+        Names of the baselines to draw.
+    ax : matplotlib Axes, optional
 
     Returns
     -------
     matplotlib Axes
     """
-    part = result.series[0]
-    when = [dates[row] if dates else str(row) for row in part.origins]
-    name = result.scores[-1].name
-    interval = None if part.low is None else (part.low[:, 0], part.high[:, 0])
-    return forecast(
-        when, part.truth[:, 0],
-        {"persistence": part.baselines["persistence"][:, 0], name: part.forecast[:, 0]},
-        label=label, title=f"{title}: one step ahead" if title else "one step ahead", last=last,
-        interval=interval, interval_label=f"{100 * (result.level or 0.0):g} % interval", ax=ax,
-    )  # fmt: skip
+    part, name, horizon = result.series[0], result.scores[-1].name, result.series[0].truth.shape[1]
+    drawn = {each: part.baselines[each] for each in baselines} | {name: part.forecast}
+    band = f"{100 * (result.level or 0.0):g} % interval"
+    about = f"{title}: " if title else ""
+    if horizon == 1:
+        shown = min(last, len(part.origins))
+        of = "last step" if shown == 1 else f"last {shown} steps"
+        return forecast(
+            [dates[row] if dates else str(row) for row in part.origins], part.truth[:, 0],
+            {each: values[:, 0] for each, values in drawn.items()}, label=label, last=last,
+            title=f"{about}one step ahead, {of} of the test part",
+            interval=None if part.low is None else (part.low[:, 0], part.high[:, 0]),
+            interval_label=band, ax=ax,
+        )  # fmt: skip
+    chosen = _apart(part.origins, horizon, max(last, horizon))
+    first = int(part.origins[chosen[0]])
+    rows = list(range(first, int(part.origins[chosen[-1]]) + horizon))
+    when, what = time_axis([dates[row] if dates else str(row) for row in rows])
+    ax = new_axes() if ax is None else ax
+    truth = {int(part.origins[i]) + k: part.truth[i, k] for i in chosen for k in range(horizon)}
+    ax.plot(
+        when, [truth.get(row, np.nan) for row in rows], color=TRUTH, linewidth=2.0, label="truth"
+    )
+    for number, i in enumerate(chosen):
+        at = when[int(part.origins[i]) - first :][:horizon]
+        if part.low is not None:
+            once = {"label": band} if number == 0 else {}
+            ax.fill_between(at, part.low[i], part.high[i], color=BAND, **once)
+        for each, values in drawn.items():
+            look = marked(look_of(each), len(rows), markers=each == name)
+            ax.plot(at, values[i], label=each if number == 0 else None, **look)
+    return finish(ax, when, what, label, f"{about}{len(chosen)} forecasts of {horizon} steps each")
+
+
+def _apart(origins: Sequence[int], horizon: int, last: int) -> list[int]:
+    """Return the latest origins whose forecasts do not overlap, within the last rows."""
+    chosen = [len(origins) - 1]
+    for i in range(len(origins) - 2, -1, -1):
+        near = origins[-1] + horizon - origins[i] <= last
+        if near and origins[chosen[-1]] - origins[i] >= horizon:
+            chosen.append(i)
+    return chosen[::-1]
 
 
 def step_errors(scores: Sequence[Any], *, unit: str = "", title: str = "", ax: Any = None) -> Any:
@@ -234,19 +283,19 @@ def step_errors(scores: Sequence[Any], *, unit: str = "", title: str = "", ax: A
     -------
     matplotlib Axes
     """
-    ax = _axes() if ax is None else ax
-    for i, score in enumerate(scores):
+    ax = new_axes() if ax is None else ax
+    for score in scores:
         steps = range(1, len(score.rmse_per_step) + 1)
-        # Baselines are dashed and on top: where the network equals one, both can be seen.
-        look: dict[str, Any] = {"color": f"C{i}", "linestyle": (0, (4, 3)), "zorder": 3}
-        if score is scores[-1]:
-            look = {"color": "black", "linewidth": 2.5}
-        ax.plot(steps, score.rmse_per_step, marker="o", markersize=4, label=score.name, **look)
-    ax.set(xlabel="steps ahead", ylabel=f"RMSE ({unit})" if unit else "RMSE", title=title)
+        ax.plot(steps, score.rmse_per_step, markersize=5, label=score.name, **look_of(score.name))
+    ax.set(
+        xlabel="steps ahead",
+        ylabel=f"RMSE ({unit})" if unit else "RMSE",
+        title=f"{title}: error by step, lower is better".removeprefix(": "),
+    )
     ax.set_ylim(bottom=0.0)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.3)
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend_beside(ax)
     return ax
 
 
@@ -270,18 +319,18 @@ def residuals(
     -------
     matplotlib Axes
     """
-    ax = _axes() if ax is None else ax
+    ax = new_axes() if ax is None else ax
     errors = forecast - truth
     errors = errors - errors.mean()
     count = min(lags, len(errors) - 1)
     whole = float(errors @ errors) or 1.0
     correlations = [float(errors[k:] @ errors[:-k]) / whole for k in range(1, count + 1)]
     band = 1.96 / np.sqrt(len(errors))
-    ax.axhspan(-band, band, color="0.9", label="95 % band of white noise")
+    ax.axhspan(-band, band, color=BAND, label="95 % band of white noise")
     ax.axhline(0.0, color="0.5")
-    ax.vlines(range(1, count + 1), 0.0, correlations, color="C0")
+    ax.vlines(range(1, count + 1), 0.0, correlations, color=NETWORK)
     ax.plot(
-        range(1, count + 1), correlations, "o", color="C0", markersize=4, label="autocorrelation"
+        range(1, count + 1), correlations, "o", color=NETWORK, markersize=4, label="autocorrelation"
     )
     spread = f", standard deviation {np.std(errors):.4g}{f' {unit}' if unit else ''}"
     ax.set(
@@ -289,7 +338,7 @@ def residuals(
     )
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.3)
-    ax.legend()
+    legend_beside(ax)
     return ax
 
 
@@ -315,39 +364,32 @@ def gradient_flow(
     -------
     matplotlib Axes
     """
-    ax = _axes() if ax is None else ax
-    colors = {name: f"C{i}" for i, name in enumerate({**norms, **terms})}
+    ax = new_axes() if ax is None else ax
+    looks = dict(zip({**norms, **terms}, itertools.cycle(LAYERS), strict=False))
     ax.axhline(1.0, color="0.8")
-    for values, style, what in ((norms, "o-", "|dL/dh_t|"), (terms, "s:", "term of dL/dw_hh")):
+    for values, style, of_terms in ((norms, "-", False), (terms, ":", True)):
         for name, entry in values.items():
+            color, marker = looks[name]
             # A logarithmic axis has no zero, such as the first term's where h_0 is zero.
-            y = np.where(np.isfinite(entry) & (entry > 0.0), entry, np.nan)
-            steps = range(1, len(entry) + 1)
-            ax.plot(steps, y, style, color=colors[name], markersize=4, label=f"{name}: {what}")
-    ax.set_yscale("log")
+            drawn = np.isfinite(entry) & (entry > 0.0)
+            norm = "|dL/dpred_t|" if name == "prediction" else "|dL/dh_t|"
+            label = f"{name}: {'term of dL/dw_hh' if of_terms else norm}"
+            zeros = [str(t) for t in np.flatnonzero(entry == 0.0) + 1]
+            if zeros:
+                label += f"\n(0 at t = {', '.join(zeros[:3])}{', ...' if zeros[3:] else ''})"
+            ax.plot(
+                range(1, len(entry) + 1), np.where(drawn, entry, np.nan), color=color,
+                linestyle=style, marker=marker, markersize=4, label=label,
+                markerfacecolor="white" if of_terms else color,
+                markevery=max(1, len(entry) // _MANY),
+            )  # fmt: skip
+    log_axis(ax)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel="time step t", ylabel="gradient norm, relative to its start", title=title)
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, _TITLE)]
+    ax.set(xlabel="time step t", ylabel="gradient norm, relative to the last step")
+    ax.set_title("\n".join(lines))
     ax.grid(alpha=0.3, which="both")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return ax
-
-
-def sharpness(
-    epochs: Sequence[int],
-    values: Sequence[float],
-    *,
-    bound: float | None = None,
-    title: str = "",
-    ax: Any = None,
-) -> Any:
-    """Draw the largest eigenvalue of the Hessian by epoch, and the bound 2 / learning rate."""
-    ax = _axes() if ax is None else ax
-    ax.plot(epochs, values, "o-", color="C0", label="sharpness")
-    if bound is not None:
-        ax.axhline(bound, color="black", linestyle="--", label="2 / learning rate")
-    ax.set(xlabel="epoch", ylabel="largest eigenvalue of the Hessian", yscale="log", title=title)
-    ax.grid(alpha=0.3, which="both")
-    ax.legend()
+    legend_beside(ax)
     return ax
 
 
@@ -356,43 +398,3 @@ def to_png(ax: Any) -> bytes:
     data = io.BytesIO()
     ax.figure.savefig(data, format="png", dpi=120)
     return data.getvalue()
-
-
-def _axes() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Plots need matplotlib: pip install 'rnn-xp[plot]'.") from error
-    # Not pyplot: no window, no global state, nothing to close.
-    return Figure(figsize=(9, 4.5), layout="constrained").subplots()
-
-
-def _time_axis(dates: list[str]) -> tuple[list[Any], str]:
-    if all(date.isdecimal() for date in dates):
-        return [int(date) for date in dates], "row"
-    try:
-        moments = [datetime.fromisoformat(date) for date in dates]
-        min(moments)
-    except (ValueError, TypeError):  # not ISO 8601, or some with a time zone and some without
-        return list(range(1, len(dates) + 1)), "step of the test part"
-    return moments, "date"
-
-
-def _show_dates(ax: Any, when: list[Any]) -> None:
-    """Use short date labels, and write the full range, with the year, once."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    ax.xaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=9))
-    if len(when) <= _FEW:
-        ax.set_xticks(when)
-    if len(when) == 1:
-        ax.set_xticklabels([_plain(when[0])])
-        return
-    locator = ax.xaxis.get_major_locator()
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
-    ax.set_xlabel(f"date, {_plain(when[0])} .. {_plain(when[-1])}")
-
-
-def _plain(moment: datetime) -> str:
-    """Write a moment, omitting a time of midnight, which a mere date has."""
-    return str(moment).removesuffix(" 00:00:00")
