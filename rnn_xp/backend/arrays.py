@@ -63,18 +63,23 @@ def array_namespace(*arrays: Array) -> Namespace:
         ) from None
 
 
-def device_of(array: Array) -> Any:
+def device_of(array: Array, *, rows: bool = False) -> Any:
     """Return the device of an array, ready for ``device=``.
 
     Parameters
     ----------
     array : Array
         An array of any library.
+    rows : bool
+        If True, the device is for an array with as many rows. It matters only for a JAX array that
+        is split over devices: the other array is then split in the same way along its first axis,
+        and otherwise it is whole on each of them.
 
     Returns
     -------
     object
-        The library's own device object; None for an array that JAX is tracing.
+        The library's own device object; None for an array that JAX is tracing. For a JAX array
+        on several devices it is a sharding.
 
     Examples
     --------
@@ -84,7 +89,8 @@ def device_of(array: Array) -> Any:
     """
     import array_api_compat
 
-    return array_api_compat.device(array)
+    place = array_api_compat.device(array)
+    return ADAPTERS["jax"].beside(place, rows) if hasattr(place, "device_set") else place
 
 
 def float_dtype(**arrays: Array) -> Any:

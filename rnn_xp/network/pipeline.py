@@ -311,7 +311,8 @@ def _initial_states(
 
     @functools.cache
     def zeros() -> Array:
-        return xp.zeros((x.shape[0], net.hidden_size), dtype=x.dtype, device=device_of(x))
+        place = device_of(x, rows=True)
+        return xp.zeros((x.shape[0], net.hidden_size), dtype=x.dtype, device=place)
 
     cells, directions = net.layers.cells, net.directions
     return lambda i: cells[i // directions].initial_state(zeros())

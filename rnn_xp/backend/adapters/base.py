@@ -74,6 +74,10 @@ class Adapter:
         """Return the name of a device, as a user writes it in RNN_XP_DEVICE."""
         return str(device)
 
+    def beside(self, sharding: Any, rows: bool) -> Any:
+        """Return the place of another array on the devices over which an array is split."""
+        return sharding
+
     def device_kind(self, device: Any) -> str:
         """Return the kind of a device without its number: devices of a kind compute equal bits."""
         return self.device_name(device).partition(":")[0]
