@@ -90,7 +90,9 @@ def device_of(array: Array, *, rows: bool = False) -> Any:
     import array_api_compat
 
     place = array_api_compat.device(array)
-    return ADAPTERS["jax"].beside(place, rows) if hasattr(place, "device_set") else place
+    if not hasattr(place, "device_set"):
+        return place
+    return ADAPTERS[library_name(array_namespace(array))].beside(place, rows)
 
 
 def float_dtype(**arrays: Array) -> Any:
