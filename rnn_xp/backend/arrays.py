@@ -18,6 +18,7 @@ __all__ = [
     "device_of",
     "dtype_name",
     "float_dtype",
+    "is_traced",
     "library_name",
     "to_numpy",
 ]
@@ -197,6 +198,30 @@ def detached(array: Array) -> Array:
     """
     adapter = ADAPTERS.get(library_name(array_namespace(array)))
     return array if adapter is None else adapter.detached(array)
+
+
+def is_traced(*arrays: Array) -> bool:
+    """Return True if a library traces the arrays, so that host values would be constants.
+
+    Parameters
+    ----------
+    *arrays : Array
+        Arrays of one library, at least one.
+
+    Returns
+    -------
+    bool
+        True inside a function that JAX or ``torch.jit.trace`` compiles, or that JAX or torch maps
+        over a batch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> is_traced(np.zeros(2))
+    False
+    """
+    adapter = ADAPTERS.get(library_name(array_namespace(*arrays)))
+    return adapter is not None and adapter.is_traced(arrays)
 
 
 def library_name(xp: Namespace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -126,6 +127,10 @@ class Adapter:
     def detached(self, array: Array) -> Array:
         """Return an array without a history of gradients, if the library records one."""
         return array
+
+    def is_traced(self, arrays: Sequence[Array]) -> bool:
+        """Return True if a function of these arrays is being compiled or mapped over a batch."""
+        return False
 
     def synchronize(self, device: Any) -> None:
         """Wait until the device has finished its work."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from rnn_xp._typing import Namespace
+from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend.adapters.base import Adapter
 
 __all__ = ["JaxAdapter"]
@@ -72,6 +73,12 @@ class JaxAdapter(Adapter):
     def is_accelerator(self, device: Any) -> bool:
         """Return True for every device but a CPU."""
         return bool(_devices(device)[0].platform != "cpu")
+
+    def is_traced(self, arrays: Sequence[Array]) -> bool:
+        """Return True under every transformation of JAX, such as ``jit``, ``vmap`` and ``grad``."""
+        import jax
+
+        return any(isinstance(array, jax.core.Tracer) for array in arrays)
 
     def synchronize(self, device: Any) -> None:
         """Wait until every live array is computed."""
