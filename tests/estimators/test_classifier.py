@@ -79,6 +79,17 @@ class TestEarlyStopping:
         assert named["batch_size"] is None  # 150 rows are fewer than a batch of 200
         assert "gap" not in named
 
+    def test_held_out_samples_are_not_trained_on(self, monkeypatch):
+        x, labels = labelled(200)
+        named = watch_fit(monkeypatch)
+        model = RecurrentClassifier(hidden_size=3, early_stopping=True, max_iter=2, random_state=1)
+        curve = model.fit(x, labels).loss_curve_
+        changed = x.copy()
+        for held_out in named["validation"]["x"][:, :, 0]:
+            changed[(x == held_out).all(axis=1)] += 5.0
+        assert not np.array_equal(changed, x)
+        assert model.fit(changed, labels).loss_curve_ == curve
+
     def test_the_held_out_samples_follow_from_the_random_state(self, monkeypatch):
         x, labels = labelled()
         named, parts = watch_fit(monkeypatch), []

@@ -23,6 +23,7 @@ RECURRENT, CLASSES, NUMBERS = (
     f"rnn_xp.estimators.{name}" for name in ("recurrent", "classification", "regression")
 )
 REGRESSOR, CLASSIFIER = test_estimators.TestRegressor, test_classifier.TestClassifier
+SPLIT = test_classifier.TestEarlyStopping
 
 MISTAKES = {
     "labels of the wrong column": (
@@ -46,6 +47,18 @@ MISTAKES = {
     "classes of this call instead of the first": (
         CLASSES, "known = self.classes_ if go_on else np.unique", "known = np.unique",
         CLASSIFIER.test_batches_that_lack_a_class,
+    ),
+    "a split that ignores the classes": (
+        CLASSES, "stratify=labels", "stratify=None",
+        SPLIT.test_each_part_has_the_share_of_each_class,
+    ),
+    "held-out rows also trained on": (
+        CLASSES, "return trained, len(parts[0])", "return data, len(labels)",
+        SPLIT.test_held_out_samples_are_not_trained_on,
+    ),
+    "a split that ignores the random state": (
+        CLASSES, "random_state=seed", "random_state=0",
+        SPLIT.test_the_held_out_samples_follow_from_the_random_state,
     ),
     "classes= forgotten": (
         CLASSES, "np.unique(labels if classes is None else classes)", "np.unique(labels)",
@@ -162,9 +175,11 @@ def functions(module):
 
 
 def run(test):
-    """Run a test method that takes no argument."""
+    """Run a test method that takes no fixture but monkeypatch."""
     owner = getattr(sys.modules[test.__module__], test.__qualname__.partition(".")[0])
-    getattr(owner(), test.__name__)()
+    with pytest.MonkeyPatch.context() as patch:
+        fixtures = [patch] if "monkeypatch" in inspect.signature(test).parameters else []
+        getattr(owner(), test.__name__)(*fixtures)
 
 
 TESTS = {test: module for module, _, _, test in MISTAKES.values()}
