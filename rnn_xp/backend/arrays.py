@@ -18,6 +18,7 @@ __all__ = [
     "device_of",
     "dtype_name",
     "float_dtype",
+    "is_traced",
     "library_name",
     "to_numpy",
 ]
@@ -63,18 +64,23 @@ def array_namespace(*arrays: Array) -> Namespace:
         ) from None
 
 
-def device_of(array: Array) -> Any:
+def device_of(array: Array, *, rows: bool = False) -> Any:
     """Return the device of an array, ready for ``device=``.
 
     Parameters
     ----------
     array : Array
         An array of any library.
+    rows : bool
+        If True, the device is for an array with as many rows. It matters only for a JAX array that
+        is split over devices: the other array is then split in the same way along its first axis,
+        and otherwise it is whole on each of them.
 
     Returns
     -------
     object
-        The library's own device object; None for an array that JAX is tracing.
+        The library's own device object; None for an array that JAX is tracing. For a JAX array
+        on several devices it is a sharding.
 
     Examples
     --------
@@ -84,7 +90,10 @@ def device_of(array: Array) -> Any:
     """
     import array_api_compat
 
-    return array_api_compat.device(array)
+    place = array_api_compat.device(array)
+    if not hasattr(place, "device_set"):
+        return place
+    return ADAPTERS[library_name(array_namespace(array))].beside(place, rows)
 
 
 def float_dtype(**arrays: Array) -> Any:
@@ -189,6 +198,30 @@ def detached(array: Array) -> Array:
     """
     adapter = ADAPTERS.get(library_name(array_namespace(array)))
     return array if adapter is None else adapter.detached(array)
+
+
+def is_traced(*arrays: Array) -> bool:
+    """Return True if a library traces the arrays, so that host values would be constants.
+
+    Parameters
+    ----------
+    *arrays : Array
+        Arrays of one library, at least one.
+
+    Returns
+    -------
+    bool
+        True inside a function that JAX or ``torch.jit.trace`` compiles, or that JAX or torch maps
+        over a batch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> is_traced(np.zeros(2))
+    False
+    """
+    adapter = ADAPTERS.get(library_name(array_namespace(*arrays)))
+    return adapter is not None and adapter.is_traced(arrays)
 
 
 def library_name(xp: Namespace) -> str:

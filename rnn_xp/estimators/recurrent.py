@@ -19,6 +19,7 @@ from rnn_xp.backend import (
     get_backend,
     to_numpy,
 )
+from rnn_xp.backend.arrays import detached
 from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
 from rnn_xp.optim.names import OPTIMIZERS
@@ -52,6 +53,7 @@ def elsewhere(X: Any) -> bool:
 def beside(x: Any, values: Any, dtype: Any) -> Array:
     """Bring y or weights to the library and device of x."""
     xp, device = array_namespace(x), device_of(x)
+    values = detached(values) if elsewhere(values) else values
     if not elsewhere(values):
         values = xp.asarray(np.array(values), device=device)  # its own, to be written to
     elif array_namespace(values) is not xp or device_of(values) != device:
@@ -240,6 +242,7 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
     def _windows(self, X: Any, y: Any = _NO_Y, *, reset: bool) -> tuple[Any, Any]:
         """Check X and y, if there is one, and return X as windows (n, T, I)."""
         if elsewhere(X):
+            X = detached(X)
             steps = X.shape[1] if len(X.shape) > 1 else 0
             if reset:
                 self.n_features_in_ = steps

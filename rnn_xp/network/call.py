@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from rnn_xp._typing import Array, Namespace, Params, State, Workspace
 from rnn_xp.backend import array_namespace, device_of, float_dtype
 from rnn_xp.network.configuration import Configuration
+from rnn_xp.network.dropout import check_masks
 
 __all__ = ["Options", "check", "check_shape", "check_state"]
 
@@ -86,6 +87,9 @@ def check(
     if options.state is not None:
         check_state(net, "state", options.state, x.shape[0])
         named |= {f"state.{name}": field for name, field in options.state._asdict().items()}
+    if isinstance(options.rng, dict):
+        check_masks(net, x, shape[1], options.rng)
+        named |= options.rng
     xp = array_namespace(*named.values(), options.lengths, options.mask, options.reset)
     float_dtype(**named)
     for name, array in (("mask", options.mask), ("reset", options.reset)):

@@ -13,10 +13,12 @@ gradients are a flat dict with the same keys that comes out, so the caller owns 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from rnn_xp._typing import Array, Params, State, Workspace
-from rnn_xp.backend import Backend, get_backend
-from rnn_xp.network import initializers, pipeline, prediction
+from rnn_xp.backend import Backend, array_namespace, get_backend
+from rnn_xp.backend.arrays import detached
+from rnn_xp.network import dropout, initializers, pipeline, prediction
 from rnn_xp.network.call import Options, check
 from rnn_xp.network.second_order import SecondOrder
 
@@ -103,8 +105,10 @@ class Network(SecondOrder):
         Number of steps of each row, in any order; later steps are padding. 0 is allowed.
     mask : Array (N, T) of bool, optional
         A step with False is skipped, the state is carried on and the loss does not count.
-    rng : numpy.random.Generator, optional
-        Source of the dropout masks; there is no dropout by default.
+    rng : numpy.random.Generator or dict of arrays, optional
+        Source of the dropout masks, or the masks, as `dropout_masks` returns them; there is no
+        dropout by default. A generator is refused with a TypeError while ``jax.jit``, ``jax.vmap``
+        or ``torch.func.vmap`` traces the arrays, because all calls would have the same masks.
     reset : Array (N, T) of bool, optional
         A True sets the row's state to zero before the step, as at the start of a sequence.
     steps : int
@@ -153,6 +157,33 @@ class Network(SecondOrder):
         weights = initializers.initial_weights(self.parameters, seed)
         return {name: backend.asarray(weight) for name, weight in weights.items()}
 
+    def dropout_masks(self, rng: Any, x: Array, steps: int | None = None) -> dict[str, Array]:
+        """Draw the masks of dropout, for functions that are compiled or mapped.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            The source, which draws what it would draw in a call with ``rng=rng``.
+        x, steps : see `Network`
+
+        Returns
+        -------
+        dict of str to Array
+            Masks to be given as ``rng=``, with entries 0 or 1 / (1 - rate): ``"layer1.input"``
+            (T, N, D*H) and so on for ``dropout``, and ``"layer0.recurrent"``,
+            ``"layer0.reverse.recurrent"`` (N, H) and so on for ``recurrent_dropout``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> net = Network(hidden_size=4, recurrent_dropout=0.5)
+        >>> masks = net.dropout_masks(np.random.default_rng(0), np.ones((3, 5, 1)))
+        >>> {name: mask.shape for name, mask in masks.items()}
+        {'layer0.recurrent': (3, 4)}
+        """
+        steps = x.shape[1] if steps is None else steps
+        return dropout.draw_masks(self, x, steps, rng, xp=array_namespace(x))
+
     def forward(
         self,
         params: Params,
@@ -199,8 +230,8 @@ class Network(SecondOrder):
     ) -> Array:
         """Predict any number of rows, in memory that does not grow with them.
 
-        Rows go through the network in blocks, and nothing is kept for a backward pass. Layers
-        for which the library has a kernel use it.
+        Rows go through the network in blocks, and nothing is kept for a backward pass: tensors of
+        torch are detached from their graph. Layers for which the library has a kernel use it.
 
         Parameters
         ----------
@@ -227,4 +258,7 @@ class Network(SecondOrder):
         """
         options = Options(state, lengths, mask, reset, None, steps)
         xp = check(self, params, x, options, fewest_rows=0)
+        params, x = {name: detached(p) for name, p in params.items()}, detached(x)
+        if state is not None:
+            options = options._replace(state=type(state)(*map(detached, state)))
         return prediction.predict(self, params, x, options, block_rows, xp=xp)

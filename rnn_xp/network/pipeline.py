@@ -18,7 +18,7 @@ from typing import Any
 from rnn_xp._typing import Array, Namespace, Params, State
 from rnn_xp.backend import array_namespace, device_of
 from rnn_xp.kernels.portable import sum_rows
-from rnn_xp.network import sequence
+from rnn_xp.network import dropout, sequence
 from rnn_xp.network.call import Options
 from rnn_xp.network.configuration import Configuration
 from rnn_xp.network.feedback import FeedbackState
@@ -47,7 +47,7 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
     states = _initial_states(net, x, options.state, xp=xp)
     plain = options.state is None and schedule.mask is None and schedule.reset is None
     workspace = options.workspace if plain else None
-    noise = _draw(net, x, steps, options.rng, xp=xp)
+    noise = dropout.noise(net, params, x, steps, options.rng, xp=xp)
     if net.feedback:
         return _run_feedback(
             net, params, x, steps, states, schedule, noise, tape=options.tape, xp=xp
@@ -324,7 +324,8 @@ def _initial_states(
 
     @functools.cache
     def zeros() -> Array:
-        return xp.zeros((x.shape[0], net.hidden_size), dtype=x.dtype, device=device_of(x))
+        place = device_of(x, rows=True)
+        return xp.zeros((x.shape[0], net.hidden_size), dtype=x.dtype, device=place)
 
     cells, directions = net.layers.cells, net.directions
     return lambda i: cells[i // directions].initial_state(zeros())
@@ -338,19 +339,3 @@ def _split_state(net: Configuration, forward: Pass, dstate: State | None) -> Cal
         forward.tape.initial.layers if isinstance(forward, FeedbackPass) else forward.stack.finals
     )
     return lambda i: sequence.map_state(forward.xp.zeros_like, finals[i])
-
-
-def _draw(net: Configuration, x: Array, steps: int, rng: Any, *, xp: Namespace) -> Noise:
-    """Draw the masks of dropout in a fixed order: between layers first, then recurrent."""
-    rows, count = x.shape[0], net.num_layers * net.directions
-    width = net.directions * net.hidden_size
-
-    def draw(shape: tuple[int, ...], rate: float) -> Array | None:
-        if rng is None or not rate:
-            return None
-        kept = xp.asarray(rng.random(shape) >= rate, device=device_of(x))
-        return xp.astype(kept, x.dtype) * (1.0 / (1.0 - rate))
-
-    between = [draw((steps, rows, width), net.dropout) for _ in range(net.num_layers - 1)]
-    recurrent = [draw((rows, net.hidden_size), net.recurrent_dropout) for _ in range(count)]
-    return Noise([None, *between], recurrent)

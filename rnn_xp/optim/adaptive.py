@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from rnn_xp._typing import Array, Namespace
+from rnn_xp.backend import array_namespace
 from rnn_xp.optim.checks import number
 from rnn_xp.optim.first_order import FirstOrder
 from rnn_xp.optim.schedules import ReduceOnPlateau, Schedule
@@ -76,6 +77,12 @@ class Adam(FirstOrder):
 
     def _corrections(self, t: int) -> tuple[Any, Any]:
         """Return the total weight of t gradients in m, and the root of their total weight in v."""
+        if hasattr(t, "dtype"):  # compiled by JAX, perhaps in float32, where 1 - beta**t is coarse
+            xp = array_namespace(t)
+            weights = [
+                -xp.expm1(t * math.log(beta)) if beta else 1.0 for beta in (self.beta1, self.beta2)
+            ]
+            return weights[0], weights[1] ** 0.5
         return 1.0 - self.beta1**t, math.sqrt(1.0 - self.beta2**t)
 
 

@@ -8,7 +8,8 @@ An update does, in this order::
     p = p - step                                         by the optimiser's own rule
 
 Scalars such as the rate and bias corrections are Python floats, never NumPy scalars, so that
-float32 parameters stay float32 on every library.
+float32 parameters stay float32 on every library. Only ``jax.jit(optimizer.update)`` traces the
+state's numbers as arrays, whose dtype JAX adapts to the parameters in the same way.
 """
 
 from __future__ import annotations
@@ -179,6 +180,15 @@ class FirstOrder(Optimizer):
         plateau = self.learning_rate.observe(state.plateau or Plateau(), loss)
         return state._replace(plateau=plateau)
 
+    def restart(self, state: FirstOrderState) -> FirstOrderState:
+        """Return the state with plain numbers, which may come from a compiled update as arrays."""
+        plateau = state.plateau
+        if plateau is not None:
+            best = None if plateau.best is None else float(plateau.best)
+            wait, rest, scale = int(plateau.wait), int(plateau.rest), float(plateau.scale)
+            plateau = Plateau(best, wait, rest, scale)
+        return FirstOrderState(int(state.step), state.slots, plateau)
+
     def pack(self, state: FirstOrderState) -> tuple[dict[str, Array], dict[str, Any]]:
         """Return the state as arrays such as ``"m.layer0.w_xh"``, and as values for JSON."""
         arrays = {
@@ -186,6 +196,7 @@ class FirstOrder(Optimizer):
             for slot, memory in state.slots.items()
             for name, array in memory.items()
         }
+        state = self.restart(state)
         plateau = None if state.plateau is None else state.plateau._asdict()
         return arrays, {"step": state.step, "plateau": plateau}
 

@@ -5,6 +5,9 @@ A schedule is any callable ``schedule(step) -> float`` that returns the rate for
 step. A plain float is the constant schedule. A schedule of your own should be a frozen dataclass as
 well, because the ``repr`` of the optimiser identifies a run.
 
+Under ``jax.jit`` the step is an array without a value, so a schedule that is to be compiled must
+be a formula in which no ``if`` looks at the step. Those of this module are such formulas.
+
 `ReduceOnPlateau` is not a schedule: it depends on the loss and not on the step, and its memory is
 part of the optimiser's state.
 """
@@ -14,8 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias
 
+from rnn_xp.backend import array_namespace
 from rnn_xp.optim.checks import Saved, integer, is_number, number
 
 __all__ = [
@@ -31,6 +36,15 @@ __all__ = [
 
 Schedule: TypeAlias = Callable[[int], float]
 """A function that returns the learning rate of the next update after ``step`` updates."""
+
+_OF_NUMBERS = SimpleNamespace(
+    cos=math.cos, maximum=max, minimum=min, where=lambda condition, a, b: a if condition else b
+)
+
+
+def _functions(number: Any) -> Any:
+    """Return the functions of a number: those of Python, or those of the library of an array."""
+    return array_namespace(number) if hasattr(number, "dtype") else _OF_NUMBERS
 
 
 def check_rate(owner: object, name: str) -> None:
@@ -56,6 +70,8 @@ def rate_at(rate: float | Schedule, step: int) -> float:
     if not callable(rate):
         return rate
     value = rate(step)
+    if hasattr(step, "dtype"):  # in a compiled update there is no value to look at
+        return value
     if not (is_number(value) and 0.0 <= value < math.inf):
         raise ValueError(
             f"{rate!r} gave the learning rate {value!r} for step {step}; a schedule must give "
@@ -144,10 +160,11 @@ class Cosine:
 
     def __call__(self, step: int) -> float:
         """Return the rate for update ``step`` + 1."""
-        if step >= self.total:
-            return self.final
-        height = 0.5 * (1.0 + math.cos(math.pi * step / self.total))
-        return self.final + (self.initial - self.final) * height
+        xp = _functions(step)
+        height = 0.5 * (1.0 + xp.cos(math.pi * step / self.total))
+        falling = self.final + (self.initial - self.final) * height
+        rate: float = xp.where(step >= self.total, self.final, falling)
+        return rate
 
 
 @dataclass(frozen=True)
@@ -190,9 +207,11 @@ class WarmUp:
 
     def __call__(self, step: int) -> float:
         """Return the rate for update ``step`` + 1."""
-        if step >= self.steps:
-            return rate_at(self.then, step - self.steps)
-        return rate_at(self.then, 0) * (step + 1) / self.steps
+        xp = _functions(step)
+        after = rate_at(self.then, xp.maximum(step - self.steps, 0))
+        rising = rate_at(self.then, 0) * (step + 1) / self.steps
+        rate: float = xp.where(step >= self.steps, after, rising)
+        return rate
 
 
 class Plateau(NamedTuple):
@@ -275,7 +294,9 @@ class ReduceOnPlateau:
 
     def rate(self, memory: Plateau) -> float:
         """Return the rate of the next update."""
-        return max(self.initial * memory.scale, self.minimum)
+        xp = _functions(memory.scale)
+        rate: float = xp.maximum(self.initial * memory.scale, self.minimum)
+        return rate
 
     def observe(self, memory: Plateau, loss: float) -> Plateau:
         """Return the memory after an epoch with this loss."""

@@ -79,6 +79,17 @@ class TestEarlyStopping:
         assert named["batch_size"] is None  # 150 rows are fewer than a batch of 200
         assert "gap" not in named
 
+    def test_held_out_samples_are_not_trained_on(self, monkeypatch):
+        x, labels = labelled(200)
+        named = watch_fit(monkeypatch)
+        model = RecurrentClassifier(hidden_size=3, early_stopping=True, max_iter=2, random_state=1)
+        curve = model.fit(x, labels).loss_curve_
+        changed = x.copy()
+        for held_out in named["validation"]["x"][:, :, 0]:
+            changed[(x == held_out).all(axis=1)] += 5.0
+        assert not np.array_equal(changed, x)
+        assert model.fit(changed, labels).loss_curve_ == curve
+
     def test_the_held_out_samples_follow_from_the_random_state(self, monkeypatch):
         x, labels = labelled()
         named, parts = watch_fit(monkeypatch), []
@@ -140,6 +151,24 @@ class TestArrays:
             model.predict(x)
         with pytest.raises(ValueError, match="X has 7 features, but .* is expecting 8"):
             model.predict(there_x[:, :7])
+
+    @pytest.mark.torch
+    @pytest.mark.parametrize("kind", [RecurrentRegressor, RecurrentClassifier])
+    def test_tensors_that_record_gradients_are_detached(self, kind):
+        torch = pytest.importorskip("torch", reason="torch is not installed")
+        x, y = map(torch.tensor, windows(60))
+        y = y > 0 if kind is RecurrentClassifier else y
+        expected = kind(hidden_size=4, random_state=0, max_iter=2).fit(x, y)
+        recorded = x.clone().requires_grad_() * 1.0  # with a graph behind it
+        target = y if kind is RecurrentClassifier else y.clone().requires_grad_()
+        model = kind(hidden_size=4, random_state=0, max_iter=2).fit(recorded, target)
+        assert model.loss_curve_ == expected.loss_curve_
+        outputs = [model.predict(recorded), *model.params_.values()]
+        if kind is RecurrentClassifier:
+            outputs.append(model.predict_proba(recorded))
+        assert not any(output.requires_grad for output in outputs)
+        assert torch.equal(outputs[0], expected.predict(x))
+        assert recorded.requires_grad
 
     def test_numpy_data_computed_elsewhere(self):
         x, y = windows(100, "float32")

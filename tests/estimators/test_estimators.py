@@ -16,6 +16,7 @@ from estimating import quick, series, watch_fit, windows
 import rnn_xp as rx
 
 sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+import joblib  # noqa: E402
 from sklearn.base import clone  # noqa: E402
 from sklearn.model_selection import (  # noqa: E402
     GridSearchCV,
@@ -324,13 +325,33 @@ class TestRegressor:
             kept = {name: kept[name] for name in kept if name not in ("params_", "_last_params")}
         assert not modules(kept, {})
 
-    def test_cross_validation_and_pickle(self):
+    def test_cross_validation_and_copies(self, tmp_path):
         x, y = windows(150)
         scores = cross_val_score(quick(solver="lbfgs", max_iter=20), x, y, cv=TimeSeriesSplit(3))
         assert scores[-1] > 0.9
         model = quick().fit(x, y)
-        copy = pickle.loads(pickle.dumps(model))
-        assert np.array_equal(copy.predict(x), model.predict(x))
+        joblib.dump(model, tmp_path / "model.joblib")
+        for copy in (
+            pickle.loads(pickle.dumps(model)), joblib.load(tmp_path / "model.joblib"),
+            clone(model).fit(x, y),
+        ):  # fmt: skip
+            assert np.array_equal(copy.predict(x), model.predict(x))
+            assert copy.partial_fit(x, y).loss_curve_ == [*model.loss_curve_, copy.loss_curve_[-1]]
+
+    def test_frames_and_series_of_pandas(self):
+        pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+        x, y = windows(60)
+        frame = pandas.DataFrame(x, columns=[f"lag{lag}" for lag in range(8, 0, -1)])
+        expected = quick().fit(x, y)
+        model = quick().fit(frame, pandas.Series(y, index=range(100, 100 + len(y))))
+        assert list(model.feature_names_in_) == list(frame.columns)
+        assert np.array_equal(model.predict(frame), expected.predict(x))
+        both = quick().fit(frame, pandas.DataFrame({"one": y, "two": 2.0 * y}))
+        assert np.array_equal(
+            both.predict(frame), quick().fit(x, np.stack([y, 2.0 * y], 1)).predict(x)
+        )
+        with pytest.raises(ValueError, match="feature names should match"):
+            model.predict(frame[frame.columns[::-1]])
 
     def test_memory_of_a_prediction_does_not_grow_with_the_rows(self, monkeypatch):
         x, y = windows(100)

@@ -106,7 +106,7 @@ class Problem:
             "state": self.state,
         }
         self.arrays = {name: arrays[name] for name in with_ if name != "rng"}
-        self.noisy = "rng" in with_
+        self.noisy, self.masks = "rng" in with_, None
         self.steps = {"steps": steps} if one_to_many else {}
 
     def _random_state(self, rng, rows):
@@ -123,11 +123,13 @@ class Problem:
         there.state = map_state(case.array, self.state)
         there.dstate = map_state(case.array, self.dstate)
         there.arrays = {k: map_state(case.array, a) for k, a in self.arrays.items()}
+        if self.noisy and "jax" in case.id:  # a compiled function takes masks
+            there.masks = self.net.dropout_masks(np.random.default_rng(11), there.x, **self.steps)
         return there
 
     def options(self, *, steps=True):
         """Arguments of a call; each time a new generator, so each time the same dropout."""
-        rng = {"rng": np.random.default_rng(11)} if self.noisy else {}
+        rng = {"rng": self.masks or np.random.default_rng(11)} if self.noisy else {}
         return self.arrays | rng | (self.steps if steps else {})
 
     def vjp(self):

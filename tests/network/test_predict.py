@@ -212,3 +212,17 @@ class TestTheDoor:
         net = rx.Network(input_size=I, hidden_size=H, output_size=O, topology="one_to_many")
         with pytest.raises(ValueError, match="one_to_many needs steps= >= 1"):
             net.predict(here.params, here.x[:, :1])
+
+
+@pytest.mark.torch
+def test_a_prediction_leaves_no_graph_behind():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    net, backend = rx.Network(hidden_size=4), rx.get_backend("torch")
+    x = torch.ones((3, 5, 1), dtype=backend.dtype, requires_grad=True)
+    params = net.init(0, backend)
+    recorded = {name: param.clone().requires_grad_() for name, param in params.items()}
+    state = net.forward(recorded, x)[1]
+    pred = net.predict(recorded, x, state)
+    assert state.h.requires_grad
+    assert not pred.requires_grad
+    torch.testing.assert_close(pred, net.forward(params, x, state)[0].detach())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,6 +75,10 @@ class Adapter:
         """Return the name of a device, as a user writes it in RNN_XP_DEVICE."""
         return str(device)
 
+    def beside(self, sharding: Any, rows: bool) -> Any:
+        """Return the place of another array on the devices over which an array is split."""
+        return sharding
+
     def device_kind(self, device: Any) -> str:
         """Return the kind of a device without its number: devices of a kind compute equal bits."""
         return self.device_name(device).partition(":")[0]
@@ -122,6 +127,10 @@ class Adapter:
     def detached(self, array: Array) -> Array:
         """Return an array without a history of gradients, if the library records one."""
         return array
+
+    def is_traced(self, arrays: Sequence[Array]) -> bool:
+        """Return True if a function of these arrays is being compiled or mapped over a batch."""
+        return False
 
     def synchronize(self, device: Any) -> None:
         """Wait until the device has finished its work."""

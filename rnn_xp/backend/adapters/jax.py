@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rnn_xp._checks import install
-from rnn_xp._typing import Namespace
+from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend.adapters.base import Adapter
 
 __all__ = ["JaxAdapter"]
+
+
+def _devices(place: Any) -> list[Any]:
+    """List the devices of a sharding in order, or the device that is given."""
+    return sorted(getattr(place, "device_set", [place]), key=lambda device: int(device.id))
 
 
 class JaxAdapter(Adapter):
@@ -25,20 +31,35 @@ class JaxAdapter(Adapter):
         return jax.numpy
 
     def devices(self) -> tuple[list[Any], Any]:
-        """List the devices of this process, including the CPU unless JAX_PLATFORMS omits it."""
+        """List the devices of this process, including the CPU unless JAX_PLATFORMS omits it.
+
+        The default is that of ``jax.default_device`` or of the option ``jax_default_device``.
+        """
         import jax
 
         devices = list(jax.local_devices())
-        default = devices[0]
         platforms = jax.config.jax_platforms or "cpu"  # JAX_PLATFORMS; where not set, all
-        if default.platform != "cpu" and "cpu" in platforms:
+        if devices[0].platform != "cpu" and "cpu" in platforms:
             devices += jax.local_devices(backend="cpu")
-        return devices, default
+        default = jax.config.jax_default_device  # a device, the name of a platform, or None
+        if isinstance(default, str):
+            default = jax.local_devices(backend=default)[0]
+        return devices, default or devices[0]
+
+    def beside(self, sharding: Any, rows: bool) -> Any:
+        """Return a sharding that is whole on each device, or split as the first axis is."""
+        import jax
+
+        place = jax.sharding
+        mesh, spec = getattr(sharding, "mesh", None), getattr(sharding, "spec", ())
+        if mesh is None:
+            mesh = place.Mesh(_devices(sharding), ("devices",))
+        return place.NamedSharding(mesh, place.PartitionSpec(*spec[: int(rows)]))
 
     def device_name(self, device: Any) -> str:
-        """Return a name in torch's style: ``"cpu"``, ``"cuda:1"``, ``"tpu:0"``."""
-        if not hasattr(device, "platform"):  # the sharding of an array on several devices
-            return str(device)
+        """Return a name in torch's style: ``"cpu"``, ``"cuda:1"``; several with commas between."""
+        if hasattr(device, "device_set"):
+            return ", ".join(map(self.device_name, _devices(device)))
         if device.platform == "cpu" and device.id == 0:
             return "cpu"
         kind = "cuda" if device.platform == "gpu" else device.platform
@@ -46,12 +67,19 @@ class JaxAdapter(Adapter):
 
     def device_kind(self, device: Any) -> str:
         """Return ``"cpu"`` or ``"tpu"``, or ``"cuda"`` and the model of the GPU."""
+        device = _devices(device)[0]
         kind = super().device_kind(device)
         return f"{kind} {device.device_kind}" if kind == "cuda" else kind
 
     def is_accelerator(self, device: Any) -> bool:
         """Return True for every device but a CPU."""
-        return getattr(device, "platform", "cpu") != "cpu"
+        return bool(_devices(device)[0].platform != "cpu")
+
+    def is_traced(self, arrays: Sequence[Array]) -> bool:
+        """Return True under every transformation of JAX, such as ``jit``, ``vmap`` and ``grad``."""
+        import jax
+
+        return any(isinstance(array, jax.core.Tracer) for array in arrays)
 
     def synchronize(self, device: Any) -> None:
         """Wait until every live array is computed."""

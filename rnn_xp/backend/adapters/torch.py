@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,18 @@ class TorchAdapter(Adapter):
     def detached(self, array: Array) -> Array:
         """Detach an array from its graph; the memory stays shared."""
         return array.detach()
+
+    def is_traced(self, arrays: Sequence[Array]) -> bool:
+        """Return True under ``torch.func.vmap`` and ``torch.jit.trace``.
+
+        ``torch.compile`` leaves the host's draws out of what it compiles: each call has its own.
+        """
+        import torch
+        from torch._functorch import pyfunctorch  # there is no public question for a vmap
+
+        levels = pyfunctorch.retrieve_all_functorch_interpreters()
+        mapped = any(level.key().name == "Vmap" for level in levels)
+        return mapped or torch.jit.is_tracing()
 
     def synchronize(self, device: Any) -> None:
         """Wait for a GPU; a CPU has finished when a call returns."""

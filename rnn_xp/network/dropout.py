@@ -1,0 +1,95 @@
+"""Masks of dropout: drawn from a generator, or given by name.
+
+A generator of the host draws anew at every call, but only once for a function that is compiled or
+mapped over a batch, whose every later call would then drop the same entries. Such a function takes
+the masks as an argument.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rnn_xp._typing import Array, Namespace, Params
+from rnn_xp.backend import device_of
+from rnn_xp.backend.arrays import is_traced
+from rnn_xp.network.configuration import Configuration
+from rnn_xp.network.layers import Noise
+
+__all__ = ["check_masks", "draw_masks", "noise"]
+
+
+def draw_masks(
+    net: Configuration, x: Array, steps: int, rng: Any, *, xp: Namespace
+) -> dict[str, Array]:
+    """Draw all masks in a fixed order: between layers first, then recurrent.
+
+    Returns
+    -------
+    dict of str to Array
+        Factors 0 or 1 / (1 - rate): ``"layer1.input"`` (T, N, D*H) of the input of a layer, and
+        ``"layer0.recurrent"`` (N, H) of the state of a layer and direction.
+    """
+
+    def draw(name: str, shape: tuple[int, ...]) -> Array:
+        rate = net.dropout if name.endswith(".input") else net.recurrent_dropout
+        kept = xp.asarray(rng.random(shape) >= rate, device=device_of(x))
+        return xp.astype(kept, x.dtype) * (1.0 / (1.0 - rate))
+
+    return {name: draw(name, shape) for name, shape in _shapes(net, x, steps).items()}
+
+
+def check_masks(net: Configuration, x: Array, steps: int, masks: dict[str, Array]) -> None:
+    """Check the names and shapes of masks that were given."""
+    shapes = _shapes(net, x, steps)
+    if {name: tuple(mask.shape) for name, mask in masks.items()} != shapes:
+        raise ValueError(
+            f"Network: the masks in rng= must have the names and shapes {shapes}, got "
+            f"{ {name: tuple(mask.shape) for name, mask in masks.items()} }. "
+            "net.dropout_masks(rng, x) draws them."
+        )
+
+
+def noise(
+    net: Configuration, params: Params, x: Array, steps: int, rng: Any, *, xp: Namespace
+) -> Noise:
+    """Return the masks that ``rng`` draws or is, by layer and direction.
+
+    Raises
+    ------
+    TypeError
+        If a generator is to draw while a library traces the arrays.
+    """
+    masks = {}
+    if isinstance(rng, dict):
+        masks = rng
+    elif rng is not None and _shapes(net, x, steps):
+        if is_traced(x, *params.values()):
+            raise TypeError(
+                "Network: rng is a generator, and the function is being compiled or mapped, so all "
+                "its calls would have one dropout mask. Draw the masks outside, masks = "
+                "net.dropout_masks(rng, x), let the function take them as an argument, and give "
+                "them as rng=masks."
+            )
+        masks = draw_masks(net, x, steps, rng, xp=xp)
+    between = [masks.get(f"layer{layer}.input") for layer in range(net.num_layers)]
+    return Noise(between, [masks.get(f"{prefix}recurrent") for prefix in _prefixes(net)])
+
+
+def _prefixes(net: Configuration) -> list[str]:
+    return [
+        net.layers.prefix(layer, direction)
+        for layer in range(net.num_layers)
+        for direction in range(net.directions)
+    ]
+
+
+def _shapes(net: Configuration, x: Array, steps: int) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of the masks of a network; none without dropout."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    if net.dropout:
+        by_step = (steps, x.shape[0], net.directions * net.hidden_size)
+        shapes |= {f"layer{layer}.input": by_step for layer in range(1, net.num_layers)}
+    if net.recurrent_dropout:
+        by_row = (x.shape[0], net.hidden_size)
+        shapes |= {f"{prefix}recurrent": by_row for prefix in _prefixes(net)}
+    return shapes

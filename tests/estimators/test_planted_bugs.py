@@ -1,0 +1,198 @@
+"""Mistakes in the estimators, planted line by line, and each caught by a test that is named.
+
+A mistake is a line of the source as it stands and as a tired engineer might have written it. The
+module's functions are compiled anew with that one change, and the named test must then fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import sys
+import types
+
+import pytest
+
+pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+
+import test_classifier
+import test_estimators
+
+RECURRENT, CLASSES, NUMBERS = (
+    f"rnn_xp.estimators.{name}" for name in ("recurrent", "classification", "regression")
+)
+REGRESSOR, CLASSIFIER = test_estimators.TestRegressor, test_classifier.TestClassifier
+SPLIT = test_classifier.TestEarlyStopping
+
+MISTAKES = {
+    "labels of the wrong column": (
+        CLASSES, "index = np.searchsorted(known, labels)",
+        "index = len(known) - 1 - np.searchsorted(known, labels)",
+        CLASSIFIER.test_probabilities,
+    ),
+    "the least probable class": (
+        CLASSES, "self.classes_[np.argmax(logits, axis=1)]",
+        "self.classes_[np.argmin(logits, axis=1)]",
+        CLASSIFIER.test_probabilities,
+    ),
+    "probabilities that are not normalised": (
+        CLASSES, "return power / xp.sum(power, axis=1, keepdims=True)", "return power",
+        CLASSIFIER.test_probabilities,
+    ),
+    "probabilities normalised over the rows": (
+        CLASSES, "xp.sum(power, axis=1, keepdims=True)", "xp.sum(power, axis=0, keepdims=True)",
+        CLASSIFIER.test_probabilities,
+    ),
+    "classes of this call instead of the first": (
+        CLASSES, "known = self.classes_ if go_on else np.unique", "known = np.unique",
+        CLASSIFIER.test_batches_that_lack_a_class,
+    ),
+    "a split that ignores the classes": (
+        CLASSES, "stratify=labels", "stratify=None",
+        SPLIT.test_each_part_has_the_share_of_each_class,
+    ),
+    "held-out rows also trained on": (
+        CLASSES, "return trained, len(parts[0])", "return data, len(labels)",
+        SPLIT.test_held_out_samples_are_not_trained_on,
+    ),
+    "a split that ignores the random state": (
+        CLASSES, "random_state=seed", "random_state=0",
+        SPLIT.test_the_held_out_samples_follow_from_the_random_state,
+    ),
+    "classes= forgotten": (
+        CLASSES, "np.unique(labels if classes is None else classes)", "np.unique(labels)",
+        CLASSIFIER.test_batches_that_lack_a_class,
+    ),
+    "unknown labels taken for a neighbour": (
+        CLASSES, "if not np.array_equal(known[", "if False and not np.array_equal(known[",
+        CLASSIFIER.test_batches_that_lack_a_class,
+    ),
+    "weights of samples dropped by the classifier": (
+        CLASSES, "return self._train(x, target, sample_weight,",
+        "return self._train(x, target, None,",
+        CLASSIFIER.test_weights_of_samples,
+    ),
+    "weights of samples dropped by the regressor": (
+        NUMBERS, "return self._train(x, y, sample_weight,", "return self._train(x, y, None,",
+        REGRESSOR.test_a_weight_of_two_is_a_row_twice,
+    ),
+    "weights that are negative": (
+        RECURRENT, "ensure_non_negative=True", "ensure_non_negative=False",
+        REGRESSOR.test_a_weight_of_two_is_a_row_twice,
+    ),
+    "partial_fit starts afresh": (
+        RECURRENT, "params=self._last_params if go_on else None", "params=None",
+        REGRESSOR.test_epoch_by_epoch_is_the_same_training,
+    ),
+    "partial_fit forgets the solver's state": (
+        RECURRENT, "opt_state=self._opt_state if go_on else None", "opt_state=None",
+        REGRESSOR.test_epoch_by_epoch_is_the_same_training,
+    ),
+    "warm_start ignored": (
+        RECURRENT, "return (partial or self.warm_start) and", "return partial and",
+        REGRESSOR.test_epoch_by_epoch_is_the_same_training,
+    ),
+    "the same minibatches in every later call": (
+        RECURRENT, "seed + (self.n_iter_ if go_on else 0)", "seed",
+        REGRESSOR.test_minibatches_of_later_epochs_are_in_another_order,
+    ),
+    "random_state ignored": (
+        RECURRENT, "check_random_state(self.random_state)", "check_random_state(0)",
+        REGRESSOR.test_it_is_fit,
+    ),
+    "the last instead of the best weights": (
+        RECURRENT, "result.params if best is None else best", "result.params",
+        REGRESSOR.test_early_stopping_holds_out_the_last_windows,
+    ),
+    "the best training loss reported for the held-out one": (
+        RECURRENT, "min(self.validation_curve_ or self.loss_curve_)", "min(self.loss_curve_)",
+        REGRESSOR.test_early_stopping_holds_out_the_last_windows,
+    ),
+    "patience ignored": (
+        RECURRENT, "patience=None if partial else self.n_iter_no_change", "patience=None",
+        REGRESSOR.test_tolerance_ends_training,
+    ),
+    "tolerance ignored": (
+        RECURRENT, "tolerance=self.tol", "tolerance=0.0",
+        REGRESSOR.test_tolerance_ends_training,
+    ),
+    "a batch of more rows than there are": (
+        RECURRENT, "return min(_BATCH_ROWS, rows)", "return _BATCH_ROWS",
+        REGRESSOR.test_tolerance_ends_training,
+    ),
+    "features folded into steps": (
+        RECURRENT, "self._network(x.shape[2], outputs)", "self._network(1, outputs)",
+        REGRESSOR.test_three_axes_are_features_at_each_step,
+    ),
+    "one output of several": (
+        NUMBERS, "return out[:, 0] if self._flat else out", "return out[:, 0]",
+        REGRESSOR.test_several_outputs,
+    ),
+    "a column where a vector was given": (
+        NUMBERS, "return out[:, 0] if self._flat else out", "return out",
+        REGRESSOR.test_three_axes_are_features_at_each_step,
+    ),
+    "the penalty on the weights forgotten": (
+        RECURRENT, "weight_decay=self.alpha", "weight_decay=0.0",
+        REGRESSOR.test_alpha_and_clipping_reach_the_solver,
+    ),
+    "clipping forgotten": (
+        RECURRENT, "clip_norm=self.clip_norm", "clip_norm=None",
+        REGRESSOR.test_alpha_and_clipping_reach_the_solver,
+    ),
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def planted(name, old, new):
+    """Give the functions and methods of a module the code of its source with one change."""
+    module = importlib.import_module(name)
+    source = inspect.getsource(module)
+    assert old in source, f"{old!r} is not in {name} any more"
+    changed = types.ModuleType(name)
+    exec(source.replace(old, new), changed.__dict__)
+    with pytest.MonkeyPatch.context() as patch:
+        for key, function in functions(module).items():
+            patch.setattr(function, "__code__", functions(changed)[key].__code__)
+        yield
+
+
+def functions(module):
+    """The functions and methods of a module by name, but for those that call super()."""
+    parts = {"": vars(module)}
+    for name, thing in vars(module).items():
+        if inspect.isclass(thing) and thing.__module__ == module.__name__:
+            parts[f"{name}."] = vars(thing)
+    return {
+        prefix + name: function
+        for prefix, part in parts.items()
+        for name, function in part.items()
+        if inspect.isfunction(function)
+        and function.__module__ == module.__name__
+        and "__class__" not in function.__code__.co_freevars
+    }
+
+
+def run(test):
+    """Run a test method that takes no fixture but monkeypatch."""
+    owner = getattr(sys.modules[test.__module__], test.__qualname__.partition(".")[0])
+    with pytest.MonkeyPatch.context() as patch:
+        fixtures = [patch] if "monkeypatch" in inspect.signature(test).parameters else []
+        getattr(owner(), test.__name__)(*fixtures)
+
+
+TESTS = {test: module for module, _, _, test in MISTAKES.values()}
+
+
+@pytest.mark.parametrize("test", TESTS, ids=lambda test: test.__name__)
+def test_without_a_mistake_nothing_is_caught(test):
+    with planted(TESTS[test], "return", "return"):
+        run(test)
+
+
+@pytest.mark.parametrize("name", MISTAKES, ids=lambda name: name.replace(" ", "-"))
+def test_every_mistake_is_caught(name):
+    module, old, new, test = MISTAKES[name]
+    with planted(module, old, new), pytest.raises((Exception, pytest.fail.Exception)):
+        run(test)
