@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Argument", "ParameterError", "choice", "flag", "number", "whole"]
+__all__ = ["Argument", "ParameterError", "choice", "flag", "number", "refuse_masked", "whole"]
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,40 @@ def flag(name: str, given: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {given!r}.")
     return value
+
+
+def refuse_masked(what: str, values: Any) -> None:
+    """Refuse a NumPy masked array, because conversions to plain arrays drop its mask.
+
+    It is refused even if nothing is masked, so that whether data are accepted does not depend on
+    their values.
+
+    Parameters
+    ----------
+    what : str
+        Name of the values, as the message shows it.
+    values : object
+
+    Raises
+    ------
+    TypeError
+        If the values are a masked array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> refuse_masked("x", np.zeros(2))
+    >>> refuse_masked("x", np.ma.zeros(2))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    TypeError: x: a masked array would lose its mask. Give values.filled(numpy.nan) where ...
+    """
+    if any(kind.__name__ == "MaskedArray" for kind in type(values).__mro__):
+        raise TypeError(
+            f"{what}: a masked array would lose its mask. Give values.filled(numpy.nan) where NaN "
+            "stands for missing values, such as to a Forecaster with missing='mask'; elsewhere "
+            "values.filled(0), and mask= for steps or sample_weight= for rows to leave out."
+        )
 
 
 def _scalar(given: Any) -> Any:

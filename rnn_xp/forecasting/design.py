@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.data.scalers import Scaler, fit_scaler
 from rnn_xp.forecasting.targets import from_target, to_target
 
@@ -158,8 +159,9 @@ def make_design(
     columns = np.concatenate([z[:, None], past[offset:], future[offset:]], axis=1)
     known = known[offset:]
     if isinstance(scaler, str):
-        seen = columns[: train - offset]
-        scaler = fit_scaler(scaler, seen[known[: train - offset]])
+        seen = columns[: train - offset][known[: train - offset]]
+        _check_scales(scaler, seen, target, past.shape[1])
+        scaler = fit_scaler(scaler, seen)
     scaled = scaler.transform(columns)
     scaled[~known, 0] = 0.0
     first = 1 + past.shape[1]
@@ -167,6 +169,40 @@ def make_design(
         unit = float(np.std(levels[:train] if train else levels)) or 1.0
     return Design(
         target, scaler, levels, scaled[:, 0], scaled[:, 1:first], scaled[:, first:], known, unit
+    )
+
+
+def _check_scales(scaler: str, seen: _Floats, target: str, past: int) -> None:
+    """Refuse constant columns, which have no scale.
+
+    Raises
+    ------
+    ParameterError
+        If a column of the training part is constant, and the scaler is not "none".
+    """
+    constant = np.flatnonzero(np.ptp(seen, axis=0) == 0.0) if len(seen) else np.empty(0, int)
+    if scaler == "none" or not constant.size:
+        return
+    column = int(constant[0])
+    value = f"constant ({seen[0, column]:g}) in the training part"
+    if column:
+        kind, number = ("past", column - 1) if column <= past else ("future", column - 1 - past)
+        raise ParameterError(
+            f"{kind} feature {number} is {value}, so it has no scale and says nothing. Leave it "
+            "out, or give {0}.",
+            Argument("scaler", "none"),
+        )
+    if target == "level":
+        raise ParameterError(
+            f"the series is {value}, so it has no scale. Give {{0}}, or more values that vary.",
+            Argument("scaler", "none"),
+        )
+    changes = "changes" if target == "diff" else "logarithmic changes"
+    raise ParameterError(
+        f"the {changes} of the series are {value}: there is nothing to forecast. Give {{0}}, or "
+        "{1}.",
+        Argument("target", "level"),
+        Argument("scaler", "none"),
     )
 
 

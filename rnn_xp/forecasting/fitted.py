@@ -45,7 +45,7 @@ class Fitted:
     designs : tuple of Design
         Each series with its fitted scaler.
     rows : tuple of int
-        Number of training rows of each series.
+        Number of rows of each series, after which forecasts begin.
     errors : ndarray (n, horizon)
         Absolute errors on the validation part, in the unit of each series.
     """
@@ -99,7 +99,7 @@ class Fitted:
     def _ahead(self, steps: int | None, future: Any) -> list[_Floats]:
         """Return forecasts (1, steps, Q) of each series from its end."""
         settings, names = self.settings, self.panel.names
-        steps, tables = check_ahead(settings, steps, future, self.designs[0], names)
+        steps, tables = check_ahead(settings, steps, future, self.designs[0], self.panel)
         forecasts = []
         for name, design, table in zip(names, self.designs, tables, strict=True):
             ahead, end = design.scaled_future(table), np.asarray([len(design.levels)])
@@ -116,7 +116,9 @@ class Fitted:
     def apply(self, panel: Panel, past: Any, future: Any) -> Fitted:
         """Return this model, positioned at the end of other series."""
         designs = self.designs_of(panel, past, future)
-        return dataclasses.replace(self, panel=panel, designs=designs)
+        panel = dataclasses.replace(panel, features=self.panel.features)
+        rows = tuple(len(column) for column in panel.columns)
+        return dataclasses.replace(self, panel=panel, designs=designs, rows=rows)
 
     def designs_of(self, panel: Panel, past: Any, future: Any) -> tuple[Design, ...]:
         """Transform and scale series in the same way as the training series."""
@@ -124,7 +126,7 @@ class Fitted:
             raise ValueError(
                 f"this forecaster was fitted on {len(self.designs)} series, got {len(panel.names)}."
             )
-        tables = check_data(self.settings, panel, past, future)
+        _, tables = check_data(self.settings, panel, past, future, self.panel.features)
         designs = []
         for column, p, f, fitted in zip(panel.columns, *tables, self.designs, strict=True):
             width = len(fitted.scaler.offset)

@@ -69,7 +69,7 @@ def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = No
     """
     settings = settings.frozen()
     settings.check()
-    tables = check_data(settings, panel, past, future)
+    panel, tables = check_data(settings, panel, past, future)
     seq_length, horizon, reach = settings.seq_length, settings.horizon, settings.reach
     offset = int(settings.target != "level")
     starts = tuple(

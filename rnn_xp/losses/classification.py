@@ -62,7 +62,7 @@ def cross_entropy(
     return value, mean(power / norm - xp.astype(chosen, pred.dtype))
 
 
-@declare(takes_logits=True)
+@declare(takes_logits=True, targets=(0.0, 1.0))
 def binary_cross_entropy(
     pred: Array, target: Array, weight: Array | None = None, total: Any = None
 ) -> tuple[Array, Array]:
@@ -75,7 +75,8 @@ def binary_cross_entropy(
         dpred = w * (p - target) / total
 
     The loss is computed entry by entry. Parameters, results and errors are as for `mse`; ``pred``
-    are logits of any size, and ``target`` lies between 0 and 1 in the floating dtype of ``pred``.
+    are logits of any size, and ``target`` lies between 0 and 1 in the floating dtype of ``pred``;
+    `rnn_xp.fit` refuses targets outside.
 
     References
     ----------

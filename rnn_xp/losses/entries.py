@@ -15,7 +15,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def declare(
-    *, takes_classes: bool = False, takes_logits: bool = False
+    *,
+    takes_classes: bool = False,
+    takes_logits: bool = False,
+    targets: tuple[float, float] | None = None,
 ) -> Callable[[_Function], _Function]:
     """Declare a loss: a decorator that sets its attributes.
 
@@ -27,6 +30,9 @@ def declare(
     takes_logits : bool
         If True, the loss applies softmax or sigmoid itself. A network whose output has an
         activation is then refused.
+    targets : tuple of two floats, optional
+        The smallest and the largest target that the loss has a meaning for, both included; either
+        may be infinite. `rnn_xp.fit` refuses targets outside. By default all numbers are targets.
 
     Examples
     --------
@@ -34,10 +40,14 @@ def declare(
     ... def loss(pred, target, weight=None, total=None): ...
     >>> loss.takes_classes, loss.takes_logits
     (True, False)
+    >>> @declare(targets=(0.0, math.inf))
+    ... def poisson(pred, target, weight=None, total=None): ...
+    >>> poisson.targets
+    (0.0, inf)
     """
 
     def mark(loss: _Function) -> _Function:
-        vars(loss).update(takes_classes=takes_classes, takes_logits=takes_logits)
+        vars(loss).update(takes_classes=takes_classes, takes_logits=takes_logits, targets=targets)
         return loss
 
     return mark

@@ -1,19 +1,21 @@
 """Names of losses, and what a loss declares about itself.
 
-A loss may have two attributes, both False unless set: ``takes_classes``, if its targets are class
-indices without an axis O, and ``takes_logits``, if it applies softmax or sigmoid itself. The losses
-of this package set them with `rnn_xp.losses.declare`. A loss of your own may do the same, or define
-them as class attributes.
+A loss may have three attributes: ``takes_classes``, True if its targets are class indices without
+an axis O; ``takes_logits``, True if it applies softmax or sigmoid itself; and ``targets``, the
+smallest and the largest target that it has a meaning for. The losses of this package set them with
+`rnn_xp.losses.declare`. A loss of your own may do the same, or define them as class attributes.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from rnn_xp._checks import choice
 from rnn_xp._typing import Loss
 from rnn_xp.losses.classification import binary_cross_entropy, cross_entropy
 from rnn_xp.losses.regression import Huber, mae, mse
 
-__all__ = ["LOSSES", "resolve_loss", "takes_classes", "takes_logits"]
+__all__ = ["LOSSES", "name_of", "resolve_loss", "takes_classes", "takes_logits", "valid_targets"]
 
 LOSSES: dict[str, Loss] = {
     "mse": mse,
@@ -41,9 +43,8 @@ def resolve_loss(loss: str | Loss, output_activation: str = "identity") -> Loss:
     """
     function: Loss = choice("loss", loss, LOSSES) if isinstance(loss, str) else loss
     if output_activation != "identity" and takes_logits(function):
-        name = getattr(function, "__name__", type(function).__name__)
         raise ValueError(
-            f"{name} takes logits and applies its own softmax or sigmoid; "
+            f"{name_of(function)} takes logits and applies its own softmax or sigmoid; "
             f"output_activation={output_activation!r} would apply it twice. Leave it at 'identity'."
         )
     return function
@@ -67,6 +68,26 @@ def takes_logits(loss: Loss) -> bool:
     return _declares(loss, "takes_logits")
 
 
+def valid_targets(loss: Loss) -> tuple[float, float] | None:
+    """Return the smallest and the largest target that a loss has a meaning for; None for all.
+
+    >>> valid_targets(binary_cross_entropy), valid_targets(mse)
+    ((0.0, 1.0), None)
+    """
+    limits: tuple[float, float] | None = _declared(loss, "targets", None)
+    return limits
+
+
+def name_of(loss: Loss) -> str:
+    """Return the name of a loss, for messages."""
+    loss = getattr(loss, "func", loss)
+    return str(getattr(loss, "__name__", type(loss).__name__))
+
+
 def _declares(loss: Loss, name: str) -> bool:
+    return bool(_declared(loss, name, False))
+
+
+def _declared(loss: Loss, name: str, otherwise: Any) -> Any:
     """Return an attribute of a loss, also through a functools.partial of the loss."""
-    return bool(getattr(loss, name, getattr(getattr(loss, "func", None), name, False)))
+    return getattr(loss, name, getattr(getattr(loss, "func", None), name, otherwise))

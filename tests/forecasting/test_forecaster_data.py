@@ -59,22 +59,6 @@ class TestKinds:
         with pytest.raises(ValueError, match=r"shape \(1, 240\): time is the first axis"):
             quick().fit(waves()[None, :])
 
-    @pytest.mark.parametrize(
-        ("library", "kind", "remedy"),
-        [
-            ("polars", "DataFrame", "to_pandas()"),
-            ("pyarrow", "Table", "to_pandas()"),
-            ("xarray", "DataArray", "to_series()"),
-            ("darts", "TimeSeries", "to_dataframe()"),
-        ],
-    )
-    def test_times_kept_in_other_ways_are_not_lost(self, library, kind, remedy):
-        columns = {"columns": ["a"]} if kind in ("DataFrame", "Table") else {}
-        given = type(kind, (), {"__module__": f"{library}.x", **columns})()
-        with pytest.raises(TypeError, match=f"{library}.{kind} has times") as error:
-            quick().fit(given)
-        assert remedy in str(error.value)
-
     def test_pandas_is_not_imported_unless_given(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "pandas", None)
         assert quick().fit(waves()).predict(2).shape == (2,)
