@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from rnn_xp._checks import refuse_masked
 from rnn_xp._typing import Array, Loss
-from rnn_xp.backend import Backend, backend_of, to_numpy
-from rnn_xp.backend.arrays import detached
+from rnn_xp.backend import Backend, array_namespace, to_numpy
+from rnn_xp.backend.arrays import detached, library_name
 from rnn_xp.data.shards import Shards
 from rnn_xp.data.windows import cast_windows
 from rnn_xp.engines.blocks import Batch
@@ -86,14 +86,7 @@ def enter(
         If values are not finite or out of range, or a dtype is of the wrong kind.
     """
     given = {"x": x, "y": y, "sample_weight": sample_weight, "lengths": lengths, "mask": mask}
-    for name, array in (given | {"reset": reset}).items():
-        if array is not None and not on_host(array) and backend_of(array).name != backend.name:
-            raise TypeError(
-                f"fit: arrays of one library are required, but {name} is an array of "
-                f"{backend_of(array).name} and the training is on {backend.name}. Give all of them "
-                f"as NumPy arrays, for instance rnn_xp.backend.to_numpy({name}), or all as arrays "
-                f"of {backend_of(array).name}."
-            )
+    _check_library(backend, {**given, "reset": reset})
     classes, steps = takes_classes(loss), np.shape(y if net.topology == "one_to_many" else x)[1]
     rows = range(np.shape(x)[0]) if rows is None else rows
     x, y, sample_weight, lengths, mask, reset = (
@@ -166,6 +159,20 @@ def shuffled(rows: int, batch_size: int, seed: int) -> Callable[[int], list[Any]
 def seeded(seed: int) -> Callable[[int, int], np.random.Generator]:
     """Return a function that makes the dropout generator of a block in an update."""
     return lambda step, block: np.random.default_rng((seed, step, block))
+
+
+def _check_library(backend: Backend, arrays: dict[str, Any]) -> None:
+    """Refuse arrays of another library than that of the backend, unless they are on the host."""
+    wanted = library_name(backend.xp)
+    for name, array in arrays.items():
+        if array is None or on_host(array):
+            continue
+        if (library := library_name(array_namespace(array))) != wanted:
+            raise TypeError(
+                f"fit: arrays of one library are required, but {name} is an array of {library} and "
+                f"the training is on {wanted}. Give all of them as NumPy arrays, for instance "
+                f"rnn_xp.backend.to_numpy({name}), or all as arrays of {library}."
+            )
 
 
 def _some(array: Any, rows: range) -> Any:

@@ -310,6 +310,26 @@ class TestBadInput:
         with pytest.raises(ValueError, match="past features are not known beyond the series"):
             f.predict(3)
 
+    def test_a_constant_feature_has_a_name_and_a_remedy(self):
+        constant, varying = np.full((240, 1), 7.0), waves(seed=1)[:, None]
+        words = r"past feature 1 is constant \(7\) in the training part.*scaler='none'"
+        with pytest.raises(ValueError, match=words):
+            quick().fit(waves(), past=np.concatenate([varying, constant], axis=1))
+        with pytest.raises(ValueError, match="future feature 0 is constant"):
+            quick().fit(waves(), past=varying, future=constant)
+        quick(scaler="none").fit(waves(), past=constant)
+
+    def test_a_series_without_changes(self):
+        line = np.arange(240.0)
+        with pytest.raises(
+            ValueError, match=r"^the changes of the series are constant \(1\).*level"
+        ):
+            quick(target="diff").fit(line)
+        with pytest.raises(ValueError, match="^the logarithmic changes of the series are constant"):
+            quick(target="logret").fit(2.0**line)
+        with pytest.raises(ValueError, match="^the series is constant .* in the training part"):
+            quick().fit(np.where(line < 235, 3.0, 4.0))
+
     def test_a_failed_fit_leaves_the_last_one(self):
         f = quick().fit(waves())
         before = f.predict(3)
