@@ -160,7 +160,7 @@ def make_design(
     known = known[offset:]
     if isinstance(scaler, str):
         seen = columns[: train - offset][known[: train - offset]]
-        _check_scales(scaler, seen, target, past.shape[1])
+        _check_scales(scaler, seen, levels, target, past.shape[1])
         scaler = fit_scaler(scaler, seen)
     scaled = scaler.transform(columns)
     scaled[~known, 0] = 0.0
@@ -172,16 +172,24 @@ def make_design(
     )
 
 
-def _check_scales(scaler: str, seen: _Floats, target: str, past: int) -> None:
+def _check_scales(scaler: str, seen: _Floats, levels: _Floats, target: str, past: int) -> None:
     """Refuse constant columns, which have no scale.
+
+    Changes that differ only by the rounding of the levels count as constant.
 
     Raises
     ------
     ParameterError
         If a column of the training part is constant, and the scaler is not "none".
     """
-    constant = np.flatnonzero(np.ptp(seen, axis=0) == 0.0) if len(seen) else np.empty(0, int)
-    if scaler == "none" or not constant.size:
+    if scaler == "none" or not len(seen):
+        return
+    rounding = np.zeros(seen.shape[1])
+    if target != "level":
+        subtracted = levels if target == "diff" else np.log(levels)
+        rounding[0] = 4.0 * np.finfo(float).eps * np.max(np.abs(subtracted))
+    constant = np.flatnonzero(np.ptp(seen, axis=0) <= rounding)
+    if not constant.size:
         return
     column = int(constant[0])
     value = f"constant ({seen[0, column]:g}) in the training part"
