@@ -134,13 +134,17 @@ def _as_pandas(data: Any) -> Any:
 def _is_columnar(data: Any) -> bool:
     """Return True for tables of polars and pyarrow."""
     library = type(data).__module__.partition(".")[0]
-    return library in ("polars", "pyarrow") and hasattr(data, "columns")
+    lazy_or_table = hasattr(data, "collect") or hasattr(data, "columns")
+    return library in ("polars", "pyarrow") and lazy_or_table
 
 
 def _columns(data: Any, what: str, feature: bool) -> Table:
     """Read a table whose times, if it has any, are a column."""
+    if hasattr(data, "collect"):
+        raise TypeError(f"{what}: the table is lazy and holds no values yet. Give its collect().")
     names = [*(data.column_names if hasattr(data, "column_names") else data.columns)]
     read_names(names, what)
+    _refuse_long(names)
     columns = {name: np.asarray(data[name].to_numpy()) for name in names}
     dated = [name for name, column in columns.items() if column.dtype.kind == "M"]
     if len(dated) > 1:
@@ -162,10 +166,21 @@ def _columns(data: Any, what: str, feature: bool) -> Table:
 
 def _numbers(frame: Any) -> NDArray[Any]:
     """Return the numbers of a pandas DataFrame; columns of dates or text are refused."""
+    _refuse_long(frame.columns)
     for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
         if dtype.kind not in "biufc":
             _check_column(name, frame[name], f" Make it the index: frame.set_index({name!r}).")
     return np.asarray(frame.to_numpy())
+
+
+def _refuse_long(names: Iterable[Any]) -> None:
+    """Refuse a table whose names say that it holds one series after another."""
+    if {"unique_id", "ds", "y"} <= {str(name) for name in names}:
+        raise TypeError(
+            "the columns 'unique_id', 'ds' and 'y' are those of a long table, but a table has one "
+            "column for each series. Give frame.pivot(index='ds', columns='unique_id', "
+            "values='y'), or a dict of series if they are not of equal length."
+        )
 
 
 def _check_column(name: Any, column: Any, remedy: str = " Convert it to a type of dates.") -> None:

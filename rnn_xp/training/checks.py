@@ -162,9 +162,10 @@ def _check_x_and_y(net: Network, x: Any, y: Any, classes: bool) -> int:
     one_to_many = net.topology == "one_to_many"
     if len(x_shape) != 3 or 0 in x_shape or (one_to_many and x_shape[1] != 1):
         wanted = "(N, 1, I)" if one_to_many else "(N, T, I)"
+        values = "x.to_numpy()" if hasattr(x, "to_numpy") else "x"
         raise ValueError(
             f"fit: x must have shape {wanted} with no axis empty, got {x_shape}. For windows of a "
-            "single series give x[:, :, None]."
+            f"single series give {values}[:, :, None]."
         )
     rows: int = x_shape[0]
     lead = ["N"] if net.topology == "many_to_one" else ["N", "T"]

@@ -91,6 +91,11 @@ class TestColumns:
         make = module.table if library == "pyarrow" else module.DataFrame
         with pytest.raises(TypeError, match="'unique_id' holds text.*one column for each series"):
             quick().fit(make({"unique_id": ["x"] * 240, "y": waves()}))
+        long = {"unique_id": [1] * 240, "ds": DAYS.to_numpy(), "y": waves()}
+        with pytest.raises(TypeError, match="those of a long table.*one column for each series"):
+            quick().fit(make(long))
+        with pytest.raises(TypeError, match="those of a long table"):
+            quick().fit(pd.DataFrame(long))
         with pytest.raises(TypeError, match="'ds' holds dates, not values. Convert it"):
             quick().fit(make({"ds": DAYS.strftime("%Y-%m-%d").tolist(), "y": waves()}))
         with pytest.raises(TypeError, match="'day' and 'end' both hold dates"):
@@ -119,3 +124,9 @@ def test_names_of_groups_come_back_from_a_file(tmp_path):
     f = quick().fit({("north", 1): waves(), ("south", 2): waves(seed=1)})
     f.save(tmp_path / "f")
     assert rx.Forecaster.load(tmp_path / "f").predict().keys() == {("north", 1), ("south", 2)}
+
+
+def test_a_lazy_table_is_to_be_collected():
+    polars = pytest.importorskip("polars")
+    with pytest.raises(TypeError, match=r"the table is lazy .* Give its collect\(\)"):
+        quick().fit(polars.DataFrame(COLUMNS).lazy())

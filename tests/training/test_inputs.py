@@ -97,6 +97,18 @@ class TestTooLarge:
         with pytest.raises(ValueError, match="x has values that are not finite"):
             train(Y, "mse", x=np.where(X[0, 0] == X, np.inf, X), backend=backend)
 
+    def test_an_estimator_and_a_forecast_say_so(self):
+        flat = X[:, :, 0].astype("float32")
+        with pytest.raises(ValueError, match="y has values that are too large for float32"):
+            rx.RecurrentRegressor(max_iter=1).fit(flat, np.full(6, 1e39))
+        series = np.sin(np.arange(120) / 5.0)
+        f = rx.Forecaster(
+            seq_length=6, hidden_size=2, epochs=1, verbose=False,
+            backend=rx.get_backend(dtype="float32"),
+        ).fit(series)  # fmt: skip
+        with pytest.raises(ValueError, match="too large for float32 after scaling as in fit"):
+            f.apply(1e39 * series).predict()
+
     def test_float64_holds_them(self):
         train(Y, "mse", x=X * 1e39, backend=rx.get_backend(dtype="float64"))
 
@@ -112,6 +124,8 @@ class TestKinds:
         weights = pd.Series(np.arange(1.0, 7.0))
         found = train(pd.DataFrame(Y), "mse", sample_weight=weights)
         assert found.history == train(Y, "mse", sample_weight=np.arange(1.0, 7.0)).history
+        with pytest.raises(ValueError, match=r"got \(6, 3\).*x\.to_numpy\(\)\[:, :, None\]"):
+            train(Y, "mse", x=pd.DataFrame(X[:, :, 0]))
         with pytest.raises(ValueError, match=r"got \(6,\). For one output give y\.to_numpy\(\)\["):
             train(pd.Series(Y[:, 0]), "mse")
 
