@@ -45,7 +45,7 @@ class Fitted:
     designs : tuple of Design
         Each series with its fitted scaler.
     rows : tuple of int
-        Number of rows of each series, after which forecasts begin.
+        Number of training rows of each series.
     errors : ndarray (n, horizon)
         Absolute errors on the validation part, in the unit of each series.
     """
@@ -117,8 +117,7 @@ class Fitted:
         """Return this model, positioned at the end of other series."""
         designs = self.designs_of(panel, past, future)
         panel = dataclasses.replace(panel, features=self.panel.features)
-        rows = tuple(len(column) for column in panel.columns)
-        return dataclasses.replace(self, panel=panel, designs=designs, rows=rows)
+        return dataclasses.replace(self, panel=panel, designs=designs)
 
     def designs_of(self, panel: Panel, past: Any, future: Any) -> tuple[Design, ...]:
         """Transform and scale series in the same way as the training series."""

@@ -91,7 +91,9 @@ class Panel:
         ):
             if times is None or earlier is None or len(times.index) < count:
                 continue
-            if times.index[count - 1] != earlier.index[-1]:
+            last = int(times.index.get_indexer(earlier.index[-1:])[0])
+            known = len(earlier.index)  # 1 if they come from a file, which may hold later ones
+            if last < count - 1 or (known >= count and last != known - 1):
                 raise ValueError(
                     f"the complete series is required, the {count} values of {name!r} that the "
                     f"forecaster knows and the values after them. These end with "
