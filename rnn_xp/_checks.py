@@ -11,7 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Argument", "ParameterError", "choice", "flag", "install", "number", "whole"]
+__all__ = [
+    "Argument",
+    "ParameterError",
+    "choice",
+    "flag",
+    "install",
+    "number",
+    "refuse_masked",
+    "whole",
+]
 
 
 @dataclass(frozen=True)
@@ -239,6 +248,40 @@ def install(extra: str) -> str:
     """
     checkout = os.path.exists(os.path.join(os.path.dirname(__file__), "..", "pyproject.toml"))
     return f"pip install -e '.[{extra}]'" if checkout else f"pip install 'rnn-xp[{extra}]'"
+
+
+def refuse_masked(what: str, values: Any) -> None:
+    """Refuse a NumPy masked array, because conversions to plain arrays drop its mask.
+
+    It is refused even if nothing is masked, so that whether data are accepted does not depend on
+    their values.
+
+    Parameters
+    ----------
+    what : str
+        Name of the values, as the message shows it.
+    values : object
+
+    Raises
+    ------
+    TypeError
+        If the values are a masked array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> refuse_masked("x", np.zeros(2))
+    >>> refuse_masked("x", np.ma.zeros(2))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    TypeError: x: a masked array would lose its mask. Give values.filled(numpy.nan) where ...
+    """
+    if any(kind.__name__ == "MaskedArray" for kind in type(values).__mro__):
+        raise TypeError(
+            f"{what}: a masked array would lose its mask. Give values.filled(numpy.nan) where NaN "
+            "stands for missing values, such as to a Forecaster with missing='mask'; elsewhere "
+            "values.filled(0), and mask= for steps or sample_weight= for rows to leave out."
+        )
 
 
 def _scalar(given: Any) -> Any:

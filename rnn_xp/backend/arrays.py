@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rnn_xp._checks import refuse_masked
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend.adapters import ADAPTERS
 
@@ -42,7 +43,7 @@ def array_namespace(*arrays: Array) -> Namespace:
     Raises
     ------
     TypeError
-        If there is no array, or if the arrays belong to different libraries.
+        If there is no array, if the arrays belong to different libraries, or if one is masked.
 
     Examples
     --------
@@ -54,6 +55,8 @@ def array_namespace(*arrays: Array) -> Namespace:
     import array_api_compat
 
     present = [array for array in arrays if array is not None]
+    for array in present:
+        refuse_masked("arrays", array)
     try:
         return array_api_compat.array_namespace(*present)
     except TypeError:

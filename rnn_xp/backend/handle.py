@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnn_xp._checks import refuse_masked
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend.adapters import ADAPTERS, Adapter
 from rnn_xp.backend.arrays import (
@@ -134,7 +135,8 @@ class Backend:
         Raises
         ------
         TypeError
-            If the values are not real numbers, or if no integer dtype of the device holds them.
+            If the values are not real numbers or are a masked array, or if no integer dtype of the
+            device holds them.
 
         Examples
         --------
@@ -145,6 +147,7 @@ class Backend:
         >>> backend.asarray([1, 2]).dtype
         dtype('int64')
         """
+        refuse_masked("asarray", host)
         values = np.asarray(host)
         dtype = self._host_dtype(values)
         return self.adapter.asarray(values, dtype, self.device, copy, xp=self.xp)

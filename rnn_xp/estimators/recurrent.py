@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from rnn_xp._checks import number, whole
+from rnn_xp._checks import number, refuse_masked, whole
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import (
     Backend,
@@ -63,6 +63,7 @@ def beside(x: Any, values: Any, dtype: Any) -> Array:
 
 def _check_weights(sample_weight: Any, x: Any) -> Any:
     """Check the weights of the rows of x; those of host data must not be negative."""
+    refuse_masked("sample_weight", sample_weight)
     if not on_host(x):
         return beside(x, sample_weight, x.dtype)
     weights = check_array(
@@ -241,6 +242,8 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
 
     def _windows(self, X: Any, y: Any = _NO_Y, *, reset: bool) -> tuple[Any, Any]:
         """Check X and y, if there is one, and return X as windows (n, T, I)."""
+        refuse_masked("X", X)
+        refuse_masked("y", y)
         if elsewhere(X):
             X = detached(X)
             steps = X.shape[1] if len(X.shape) > 1 else 0

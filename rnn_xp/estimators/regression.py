@@ -58,7 +58,7 @@ class RecurrentRegressor(RegressorMixin, Recurrent):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any, *, partial: bool) -> Self:
         go_on = self._goes_on(partial)
         x, y = self._windows(X, y, reset=not go_on)
-        y = y.astype(x.dtype, copy=False) if on_host(x) else beside(x, y, x.dtype)
+        y = y if on_host(x) else beside(x, y, x.dtype)
         self._flat = len(y.shape) == 1
         y = y[:, None] if self._flat else y
         return self._train(x, y, sample_weight, y.shape[1], partial=partial, go_on=go_on)

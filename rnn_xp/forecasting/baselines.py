@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rnn_xp._checks import refuse_masked
 from rnn_xp.data.windows import as_series, num_windows
 
 __all__ = [
@@ -304,6 +305,7 @@ def fit_linear_ar(x: ArrayLike, y: ArrayLike) -> LinearAR:
     [[49.0]]
     """
     windows = _windows(x)
+    refuse_masked("y", y)
     targets = np.asarray(y)
     if targets.ndim != 2 or len(targets) != len(windows):
         raise ValueError(
@@ -324,6 +326,7 @@ def _vector(values: ArrayLike, least: int) -> NDArray[np.floating[Any]]:
 
 def _windows(x: ArrayLike) -> NDArray[np.floating[Any]]:
     """Check that `x` has the shape (N, T, I) without empty axes."""
+    refuse_masked("x", x)
     windows = np.asarray(x)
     if windows.ndim != 3 or windows.size == 0:
         raise ValueError(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.data.scalers import Scaler, fit_scaler
 from rnn_xp.forecasting.gaps import GapModel, estimate_gaps, fill_forward, fit_gap_model
 from rnn_xp.forecasting.targets import from_target, to_target
@@ -168,8 +169,9 @@ def make_design(
     columns = np.concatenate([z[:, None], past[offset:], future[offset:]], axis=1)
     known = known[offset:] & known[: len(z)]  # a change is known if both of its ends are
     if isinstance(scaler, str):
-        seen = columns[: train - offset]
-        scaler = fit_scaler(scaler, seen[known[: train - offset]])
+        seen = columns[: train - offset][known[: train - offset]]
+        _check_scales(scaler, seen, levels, target, past.shape[1])
+        scaler = fit_scaler(scaler, seen)
     scaled = scaler.transform(columns)
     if gaps is None:
         scaled[~known, 0] = 0.0
@@ -186,4 +188,46 @@ def make_design(
         known,
         unit,
         gaps,
+    )
+
+
+def _check_scales(scaler: str, seen: _Floats, levels: _Floats, target: str, past: int) -> None:
+    """Refuse constant columns, which have no scale.
+
+    Changes that differ only by the rounding of the levels count as constant.
+
+    Raises
+    ------
+    ParameterError
+        If a column of the training part is constant, and the scaler is not "none".
+    """
+    if scaler == "none" or not len(seen):
+        return
+    rounding = np.zeros(seen.shape[1])
+    if target != "level":
+        subtracted = levels if target == "diff" else np.log(levels)
+        rounding[0] = 4.0 * np.finfo(float).eps * np.max(np.abs(subtracted))
+    constant = np.flatnonzero(np.ptp(seen, axis=0) <= rounding)
+    if not constant.size:
+        return
+    column = int(constant[0])
+    value = f"constant ({seen[0, column]:g}) in the training part"
+    if column:
+        kind, number = ("past", column - 1) if column <= past else ("future", column - 1 - past)
+        raise ParameterError(
+            f"{kind} feature {number} is {value}, so it has no scale and says nothing. Leave it "
+            "out, or give {0}.",
+            Argument("scaler", "none"),
+        )
+    if target == "level":
+        raise ParameterError(
+            f"the series is {value}, so it has no scale. Give {{0}}, or more values that vary.",
+            Argument("scaler", "none"),
+        )
+    changes = "changes" if target == "diff" else "logarithmic changes"
+    raise ParameterError(
+        f"the {changes} of the series are {value}: there is nothing to forecast. Give {{0}}, or "
+        "{1}.",
+        Argument("target", "level"),
+        Argument("scaler", "none"),
     )

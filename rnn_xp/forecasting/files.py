@@ -9,7 +9,6 @@ runs made before the Forecaster existed.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from rnn_xp.checkpoint import CheckpointError
 from rnn_xp.data.scalers import Scaler
 from rnn_xp.forecasting.design import Design
 from rnn_xp.forecasting.fitted import Fitted, make_predictor
-from rnn_xp.forecasting.panel import Panel, frequency_of
+from rnn_xp.forecasting.panel import Panel
 from rnn_xp.forecasting.settings import Settings
+from rnn_xp.forecasting.times import load_times
 from rnn_xp.network import Network
 
 __all__ = ["describe", "load_fitted", "of_network", "save_fitted"]
@@ -56,13 +56,14 @@ def save_fitted(path: str | Path, fitted: Fitted) -> None:
                 "scaler": dataclasses.asdict(design.scaler),
                 "unit": design.unit,
                 "gaps": design.gaps,
-                "index": _describe(index),
+                "index": None if times is None else times.describe(),
             }
-            for name, rows, design, index in zip(
-                panel.names, fitted.rows, fitted.designs, panel.indices, strict=True
+            for name, rows, design, times in zip(
+                panel.names, fitted.rows, fitted.designs, panel.times, strict=True
             )
         ],
         "kind": panel.kind,
+        "features": panel.features,
     }
     checkpoint.save(path, arrays, about)
 
@@ -185,9 +186,10 @@ def _forecaster(arrays: dict[str, Any], about: dict[str, Any], backend: Backend)
     series = about["series"]
     panel = Panel(
         about["kind"],
-        tuple(each["name"] for each in series),
+        tuple(_tuples(each["name"]) for each in series),
         tuple(design.levels for design in designs),
-        tuple(_rebuild(each["index"]) for each in series),
+        tuple(None if each["index"] is None else load_times(each["index"]) for each in series),
+        _tuples(about.get("features", (None, None))),
     )
     predictor = make_predictor(settings, net, networks, backend)
     rows = tuple(int(each["rows"]) for each in series)
@@ -203,36 +205,14 @@ def _params(net: Network, arrays: dict[str, Any], backend: Backend) -> Params:
     return {name: backend.asarray(arrays[name]) for name in net.shapes}
 
 
+def _tuples(names: Any) -> Any:
+    """Return names with tuples in place of the lists of JSON."""
+    return tuple(map(_tuples, names)) if isinstance(names, list | tuple) else names
+
+
 def _plain(settings: Settings) -> dict[str, Any]:
     return {name: v for name, v in settings.get_params().items() if name not in _NOT_SAVED}
 
 
 def _prefix(number: int) -> str:
     return f"network{number}." if number else ""
-
-
-def _describe(index: Any) -> dict[str, Any] | None:
-    """Describe how a pandas index continues."""
-    if index is None:
-        return None
-    if index.dtype.kind in "iu" and len(index) > 1:
-        return {"kind": "integer", "last": int(index[-1]), "step": int(index[-1] - index[-2])}
-    kind = "period" if hasattr(index, "to_timestamp") else "date"
-    frequency = index.freqstr if kind == "period" else frequency_of(index)
-    frequency = getattr(frequency, "freqstr", frequency)
-    return {"kind": kind if frequency else "none", "last": str(index[-1]), "step": frequency}
-
-
-def _rebuild(about: dict[str, Any] | None) -> Any:
-    """Return an index that continues like the described one."""
-    if about is None:
-        return None
-    pandas = importlib.import_module("pandas")
-    last, step = about["last"], about["step"]
-    if about["kind"] == "integer":
-        return pandas.RangeIndex(last - step, last + step, step)
-    if about["kind"] == "date":
-        return pandas.date_range(last, periods=1, freq=step)
-    if about["kind"] == "period":
-        return pandas.period_range(last, periods=1, freq=step)
-    return pandas.Index([last])

@@ -123,7 +123,7 @@ class Fitted:
     def _ahead(self, steps: int | None, future: Any) -> list[_Floats]:
         """Return forecasts (1, steps, Q) of each series from its end."""
         settings, names = self.settings, self.panel.names
-        steps, tables = check_ahead(settings, steps, future, self.designs[0], names)
+        steps, tables = check_ahead(settings, steps, future, self.designs[0], self.panel)
         forecasts = []
         for name, design, table in zip(names, self.designs, tables, strict=True):
             ahead, end = design.scaled_future(table), np.asarray([len(design.levels)])
@@ -144,6 +144,7 @@ class Fitted:
         goes on from this one; on any other series they begin as they were at the end of training.
         """
         designs = self.designs_of(panel, past, future)
+        panel = dataclasses.replace(panel, features=self.panel.features)
         later: tuple[_Floats, ...] = ()
         if self.settings.intervals == "adaptive" and len(self.errors):
             later = tuple(
@@ -175,7 +176,7 @@ class Fitted:
             raise ValueError(
                 f"this forecaster was fitted on {len(self.designs)} series, got {len(panel.names)}."
             )
-        tables = check_data(self.settings, panel, past, future)
+        _, tables = check_data(self.settings, panel, past, future, self.panel.features)
         designs = []
         for column, p, f, fitted in zip(panel.columns, *tables, self.designs, strict=True):
             width = len(fitted.scaler.offset)

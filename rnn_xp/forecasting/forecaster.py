@@ -138,12 +138,16 @@ class Forecaster(Settings):
         ----------
         series : list, array (n,), pandas Series or `rnn_xp.data.datasets.Series`
             The values in time order. Several series are given as an array (n, S), a DataFrame, or a
-            mapping of names to series.
+            mapping of names to series. Series and tables of polars, pyarrow, xarray and darts are
+            taken, too; if they have times, forecasts are pandas objects.
         past : array (n, k) or DataFrame, or mapping of names to those, optional
-            Features that are known up to the present, one table for all series or one for each.
+            Features that are known up to the present, one table for all series or one for each. The
+            rows of an array are taken by position. The rows of a DataFrame are matched with those
+            of the series by time, and may be more; its columns are matched with those of other
+            calls by name.
         future : array (n, k) or DataFrame, or mapping of names to those, optional
             Features that are known in advance, such as the calendar; `predict` needs their values
-            for the steps to forecast.
+            for the steps to forecast. They are matched as those of ``past``.
         **training
             Further arguments of `rnn_xp.fit` that control the computation: ``workers``,
             ``memory_budget``, ``callbacks``, ``comm``, ``reduction`` and, for a single network
@@ -209,7 +213,8 @@ class Forecaster(Settings):
             Number of steps to forecast; the horizon by default.
         future : array (steps, k) or DataFrame, or mapping of names to those
             Future features, required if `fit` was given some: one row for each step, and at least
-            as many rows as the horizon.
+            as many rows as the horizon. A DataFrame must hold the times that follow the series; it
+            may hold others, too.
 
         Returns
         -------
@@ -266,7 +271,8 @@ class Forecaster(Settings):
         >>> bool(np.isclose(f.apply(series[:110]).predict()[0], series[110], atol=0.1))
         True
         """
-        return _with(self.fitted.apply(as_panel(series), past, future))
+        panel = as_panel(series).in_order_of(self.fitted.panel.names)
+        return _with(self.fitted.apply(panel, past, future))
 
     def evaluate(
         self, series: Any, *, past: Any = None, future: Any = None, stride: int = 1
@@ -285,10 +291,12 @@ class Forecaster(Settings):
         -------
         Backtest
         """
-        panel, fitted = as_panel(series), self.fitted
+        fitted = self.fitted
+        panel = as_panel(series).in_order_of(fitted.panel.names)
         if panel.names != fitted.panel.names:
-            names = ", ".join(fitted.panel.names)
+            names = ", ".join(map(str, fitted.panel.names))
             raise ValueError(f"the series must have the names that fit was given, {names}.")
+        panel.check_begins_with(fitted.panel, fitted.rows)
         return fitted.evaluate_rows(panel, past, future, fitted.rows, stride)
 
     def backtest(
@@ -329,7 +337,7 @@ class Forecaster(Settings):
             raise ParameterError(
                 "{0:name} must be an integer >= 1, got {0:value}.", Argument("stride", stride)
             )
-        tables = check_data(settings, panel, past, future)
+        panel, tables = check_data(settings, panel, past, future)
         starts = [row_of(start, len(column)) for column in panel.columns]
 
         def trained(prepared: Prepared) -> Fitted:

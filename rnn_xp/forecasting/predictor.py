@@ -97,6 +97,12 @@ class Predictor:
     def _networks(self, x: _Floats, mask: NDArray[np.bool_]) -> _Floats:
         """Return scaled forecasts (M, reach, Q), averaged over the networks."""
         backend, means = self.backend, []
+        if np.max(np.abs(x), initial=0.0) > np.finfo(backend.dtype_name).max:
+            raise ValueError(
+                f"the values to forecast from are too large for {backend.dtype_name} after scaling "
+                f"as in fit, up to {np.max(np.abs(x)):.3g}. Are they in the units of the training "
+                "series? Else compute in float64 with backend=rnn_xp.get_backend(dtype='float64')."
+            )
         for start in range(0, len(x), _ROWS):
             rows = slice(start, start + _ROWS)
             inputs = backend.asarray(x[rows])

@@ -84,7 +84,7 @@ def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = No
     """
     settings = settings.frozen()
     settings.check()
-    tables = check_data(settings, panel, past, future)
+    panel, tables = check_data(settings, panel, past, future)
     offset = int(settings.target != "level")
     starts = tuple(
         first_validated(

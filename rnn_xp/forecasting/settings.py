@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 from rnn_xp._checks import Argument, ParameterError, whole
 from rnn_xp.backend import Backend
 from rnn_xp.forecasting.design import Design
+from rnn_xp.forecasting.features import read_features
 from rnn_xp.forecasting.intervals import check_level
-from rnn_xp.forecasting.panel import Panel, as_rows
+from rnn_xp.forecasting.panel import Names, Panel
 from rnn_xp.forecasting.targets import TARGETS
 from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
@@ -176,12 +176,26 @@ class Settings:
 
 
 def check_data(
-    settings: Settings, panel: Panel, past: Any, future: Any
-) -> tuple[list[Any], list[Any]]:
+    settings: Settings,
+    panel: Panel,
+    past: Any,
+    future: Any,
+    features: tuple[Names, Names] = (None, None),
+) -> tuple[Panel, tuple[list[Any], list[Any]]]:
     """Check series and features against the settings.
+
+    Parameters
+    ----------
+    settings : Settings
+    panel : Panel
+    past, future : as for `rnn_xp.Forecaster.fit`
+    features : tuple of two Names
+        Names of the features in `fit`, in whose order columns are returned.
 
     Returns
     -------
+    panel : Panel
+        The series, with the names of their features.
     past, future : list of ndarray (n, k)
         Features of each series; k is 0 if there are none.
 
@@ -190,7 +204,6 @@ def check_data(
     ValueError
         If values are missing or all equal, or features do not suit the strategy.
     """
-    lengths = [len(column) for column in panel.columns]
     for name, column in zip(panel.names, panel.columns, strict=True):
         gaps = np.flatnonzero(np.isnan(column))
         if len(gaps) and settings.missing == "error":
@@ -215,15 +228,19 @@ def check_data(
             Argument("seq_length", settings.seq_length),
             Argument("horizon", settings.horizon),
         )
-    empty = [np.empty((n, 0)) for n in lengths]
-    return (
-        empty if past is None else as_rows("past", past, panel.names, lengths),
-        empty if future is None else as_rows("future", future, panel.names, lengths),
-    )
+    tables, names = [], []
+    for what, given, known in zip(("past", "future"), (past, future), features, strict=True):
+        read, columns = [np.empty((len(column), 0)) for column in panel.columns], known
+        if given is not None:
+            read, columns = read_features(what, given, panel, known)
+        tables.append(read)
+        names.append(columns)
+    panel = dataclasses.replace(panel, features=(names[0], names[1]))
+    return panel, (tables[0], tables[1])
 
 
 def check_ahead(
-    settings: Settings, steps: int | None, future: Any, design: Design, names: Sequence[str]
+    settings: Settings, steps: int | None, future: Any, design: Design, panel: Panel
 ) -> tuple[int, list[NDArray[np.float64]]]:
     """Check the number of steps to forecast, and the future features for them.
 
@@ -244,9 +261,9 @@ def check_ahead(
             f"past features are not known beyond the series: steps must be at most "
             f"horizon={settings.horizon}, got {steps}."
         )
-    tables = [np.empty((rows, 0))] * len(names)
+    tables = [np.empty((rows, 0))] * len(panel.names)
     if future is not None:
-        tables = as_rows("future", future, names, [rows] * len(names))
+        tables, _ = read_features("future", future, panel, panel.features[1], ahead=rows)
     if tables[0].shape[1] != width:
         raise ValueError(f"future must have {width} columns, got {tables[0].shape[1]}.")
     return steps, tables

@@ -15,13 +15,21 @@ the gradient. If all weights are 0, both are 0.
 Shapes must match exactly. Nothing is broadcast, because (N, 1) against (N,) would silently become
 (N, N).
 
-Any callable with this signature is a loss. `declare` says whether its targets are classes and
-whether it takes logits; `enter` checks its arguments and applies the weights.
+Any callable with this signature is a loss. `declare` says whether its targets are classes, whether
+it takes logits, and between which limits its targets lie; `enter` checks its arguments and applies
+the weights.
 """
 
 from rnn_xp.losses.classification import binary_cross_entropy, cross_entropy
 from rnn_xp.losses.entries import declare, enter, total_weight
-from rnn_xp.losses.names import curvature_rows, resolve_loss, takes_classes, takes_logits
+from rnn_xp.losses.names import (
+    curvature_rows,
+    name_of,
+    resolve_loss,
+    takes_classes,
+    takes_logits,
+    valid_targets,
+)
 from rnn_xp.losses.regression import Huber, Pinball, mae, mse
 
 __all__ = [
@@ -34,8 +42,10 @@ __all__ = [
     "enter",
     "mae",
     "mse",
+    "name_of",
     "resolve_loss",
     "takes_classes",
     "takes_logits",
     "total_weight",
+    "valid_targets",
 ]

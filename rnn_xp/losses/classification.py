@@ -81,7 +81,7 @@ def _binary_rows(pred: Array, target: Array, weight: Any, total: Any, jacobian: 
     return xp.expand_dims(root, axis=-1) * jacobian
 
 
-@declare(takes_logits=True, curvature_rows=_binary_rows)
+@declare(takes_logits=True, targets=(0.0, 1.0), curvature_rows=_binary_rows)
 def binary_cross_entropy(
     pred: Array, target: Array, weight: Array | None = None, total: Any = None
 ) -> tuple[Array, Array]:
@@ -94,7 +94,8 @@ def binary_cross_entropy(
         dpred = w * (p - target) / total
 
     The loss is computed entry by entry. Parameters, results and errors are as for `mse`; ``pred``
-    are logits of any size, and ``target`` lies between 0 and 1 in the floating dtype of ``pred``.
+    are logits of any size, and ``target`` lies between 0 and 1 in the floating dtype of ``pred``;
+    `rnn_xp.fit` refuses targets outside.
 
     References
     ----------

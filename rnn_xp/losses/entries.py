@@ -18,6 +18,7 @@ def declare(
     *,
     takes_classes: bool = False,
     takes_logits: bool = False,
+    targets: tuple[float, float] | None = None,
     curvature_rows: Callable[..., Array] | None = None,
 ) -> Callable[[_Function], _Function]:
     """Declare a loss: a decorator that sets its attributes.
@@ -30,6 +31,9 @@ def declare(
     takes_logits : bool
         If True, the loss applies softmax or sigmoid itself. A network whose output has an
         activation is then refused.
+    targets : tuple of two floats, optional
+        The smallest and the largest target that the loss has a meaning for, both included; either
+        may be infinite. `rnn_xp.fit` refuses targets outside. By default all numbers are targets.
     curvature_rows : callable, optional
         ``curvature_rows(pred, target, weight, total, jacobian)`` gives rows R of the shape of
         ``jacobian``, which is (N, O, P) or (N, T, O, P), so that R^T R, summed over all rows, is
@@ -42,12 +46,17 @@ def declare(
     ... def loss(pred, target, weight=None, total=None): ...
     >>> loss.takes_classes, loss.takes_logits
     (True, False)
+    >>> @declare(targets=(0.0, math.inf))
+    ... def poisson(pred, target, weight=None, total=None): ...
+    >>> poisson.targets
+    (0.0, inf)
     """
 
     def mark(loss: _Function) -> _Function:
         vars(loss).update(
-            takes_classes=takes_classes, takes_logits=takes_logits, curvature_rows=curvature_rows
-        )
+            takes_classes=takes_classes, takes_logits=takes_logits, targets=targets,
+            curvature_rows=curvature_rows,
+        )  # fmt: skip
         return loss
 
     return mark

@@ -1,22 +1,31 @@
 """Names of losses, and what a loss declares about itself.
 
-A loss may have three attributes, which are False or None unless set: ``takes_classes``, if its
-targets are class indices without an axis O; ``takes_logits``, if it applies softmax or sigmoid
-itself; and ``curvature_rows``, if its second derivative is known. The losses of this package set
-them with `rnn_xp.losses.declare`. A loss of your own may do the same, or define them as class
-attributes.
+A loss may have four attributes: ``takes_classes``, True if its targets are class indices without
+an axis O; ``takes_logits``, True if it applies softmax or sigmoid itself; ``targets``, the smallest
+and the largest target that it has a meaning for; and ``curvature_rows``, a function that gives its
+second derivative. The losses of this package set them with `rnn_xp.losses.declare`. A loss of your
+own may do the same, or define them as class attributes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from rnn_xp._checks import choice
 from rnn_xp._typing import Array, Loss
 from rnn_xp.losses.classification import binary_cross_entropy, cross_entropy
 from rnn_xp.losses.regression import Huber, mae, mse
 
-__all__ = ["LOSSES", "curvature_rows", "resolve_loss", "takes_classes", "takes_logits"]
+__all__ = [
+    "LOSSES",
+    "curvature_rows",
+    "name_of",
+    "resolve_loss",
+    "takes_classes",
+    "takes_logits",
+    "valid_targets",
+]
 
 LOSSES: dict[str, Loss] = {
     "mse": mse,
@@ -44,9 +53,8 @@ def resolve_loss(loss: str | Loss, output_activation: str = "identity") -> Loss:
     """
     function: Loss = choice("loss", loss, LOSSES) if isinstance(loss, str) else loss
     if output_activation != "identity" and takes_logits(function):
-        name = getattr(function, "__name__", type(function).__name__)
         raise ValueError(
-            f"{name} takes logits and applies its own softmax or sigmoid; "
+            f"{name_of(function)} takes logits and applies its own softmax or sigmoid; "
             f"output_activation={output_activation!r} would apply it twice. Leave it at 'identity'."
         )
     return function
@@ -76,10 +84,30 @@ def curvature_rows(loss: Loss) -> Callable[..., Array] | None:
     >>> curvature_rows(mae) is None, curvature_rows(mse) is None
     (True, False)
     """
-    rows: Callable[..., Array] | None = getattr(loss, "curvature_rows", None)
+    rows: Callable[..., Array] | None = _declared(loss, "curvature_rows", None)
     return rows
 
 
+def valid_targets(loss: Loss) -> tuple[float, float] | None:
+    """Return the smallest and the largest target that a loss has a meaning for; None for all.
+
+    >>> valid_targets(binary_cross_entropy), valid_targets(mse)
+    ((0.0, 1.0), None)
+    """
+    limits: tuple[float, float] | None = _declared(loss, "targets", None)
+    return limits
+
+
+def name_of(loss: Loss) -> str:
+    """Return the name of a loss, for messages."""
+    loss = getattr(loss, "func", loss)
+    return str(getattr(loss, "__name__", type(loss).__name__))
+
+
 def _declares(loss: Loss, name: str) -> bool:
+    return bool(_declared(loss, name, False))
+
+
+def _declared(loss: Loss, name: str, otherwise: Any) -> Any:
     """Return an attribute of a loss, also through a functools.partial of the loss."""
-    return bool(getattr(loss, name, getattr(getattr(loss, "func", None), name, False)))
+    return getattr(loss, name, getattr(getattr(loss, "func", None), name, otherwise))

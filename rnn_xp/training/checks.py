@@ -15,7 +15,7 @@ from rnn_xp.engines.blocks import Batch
 from rnn_xp.losses import curvature_rows
 from rnn_xp.network import Network, sequence
 from rnn_xp.optim import Optimizer
-from rnn_xp.training.inputs import on_host, split_rows
+from rnn_xp.training.inputs import check_readable, on_host, split_rows
 from rnn_xp.training.state import all_finite
 
 __all__ = [
@@ -141,6 +141,7 @@ def check_arrays(net: Network, data: Batch, classes: bool) -> None:
     ValueError
         If the network cannot be trained on these shapes.
     """
+    check_readable(data)
     rows = _check_x_and_y(net, data.x, data.y, classes)
     steps = steps_of(net, data)
     shapes = [(rows,)] if net.topology == "many_to_one" else [(rows,), (rows, steps)]
@@ -173,9 +174,10 @@ def _check_x_and_y(net: Network, x: Any, y: Any, classes: bool) -> int:
     one_to_many = net.topology == "one_to_many"
     if len(x_shape) != 3 or 0 in x_shape or (one_to_many and x_shape[1] != 1):
         wanted = "(N, 1, I)" if one_to_many else "(N, T, I)"
+        values = "x.to_numpy()" if hasattr(x, "to_numpy") else "x"
         raise ValueError(
             f"fit: x must have shape {wanted} with no axis empty, got {x_shape}. For windows of a "
-            "single series give x[:, :, None]."
+            f"single series give {values}[:, :, None]."
         )
     rows: int = x_shape[0]
     lead = ["N"] if net.topology == "many_to_one" else ["N", "T"]
@@ -190,7 +192,9 @@ def _check_x_and_y(net: Network, x: Any, y: Any, classes: bool) -> int:
         wanted = ", ".join(str(sizes.get(letter, letter)) for letter in letters)
         wanted = f"({wanted},)" if len(letters) == 1 else f"({wanted})"
         kind = "class indices of shape" if classes else "shape"
-        hint = " For one output give y[..., None]." if len(y_shape) == len(letters) - 1 else ""
+        values = "y.to_numpy()" if hasattr(y, "to_numpy") else "y"
+        column = len(y_shape) == len(letters) - 1
+        hint = f" For one output give {values}[..., None]." if column else ""
         raise ValueError(
             f"fit: y must have {kind} {wanted} for {net.topology}, got {y_shape}.{hint}"
         )

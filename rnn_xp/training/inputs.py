@@ -11,25 +11,45 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rnn_xp._checks import refuse_masked
 from rnn_xp._typing import Array, Loss
-from rnn_xp.backend import Backend, to_numpy
-from rnn_xp.backend.arrays import detached
+from rnn_xp.backend import Backend, array_namespace, to_numpy
+from rnn_xp.backend.arrays import detached, library_name
 from rnn_xp.data.shards import Shards
 from rnn_xp.data.windows import cast_windows
 from rnn_xp.engines.blocks import Batch
-from rnn_xp.losses import takes_classes
+from rnn_xp.losses import name_of, takes_classes, valid_targets
 from rnn_xp.network import Network
 from rnn_xp.network.streams import Purpose, stream
 
-__all__ = ["enter", "on_host", "seeded", "shuffled", "split_rows"]
+__all__ = ["check_readable", "enter", "on_host", "seeded", "shuffled", "split_rows"]
 
 _PIECE = 2**20  # entries
 
 
 def on_host(array: Any) -> bool:
-    """Return True for NumPy arrays, lists, tuples and Shards, which are moved to the backend."""
-    return isinstance(array, np.ndarray | list | tuple | Shards)
+    """Return True for data of the host, which are moved to the backend.
+
+    These are NumPy arrays, lists, tuples, Shards, and objects with a method ``to_numpy``, such as
+    those of pandas.
+    """
+    return isinstance(array, np.ndarray | list | tuple | Shards) or hasattr(array, "to_numpy")
+
+
+def check_readable(data: Batch) -> None:
+    """Refuse masked arrays, and lists of sequences of unequal length."""
+    for name, array in data._asdict().items():
+        refuse_masked(f"fit: {name}", array)
+        if isinstance(array, list | tuple):
+            try:
+                np.shape(array)
+            except ValueError:
+                raise ValueError(
+                    f"fit: {name} is a list of sequences of unequal length. Pad them to one "
+                    "length, for instance with zeros, and give their true lengths with lengths=."
+                ) from None
 
 
 def enter(
@@ -66,6 +86,8 @@ def enter(
     ValueError, TypeError
         If values are not finite or out of range, or a dtype is of the wrong kind.
     """
+    given = {"x": x, "y": y, "sample_weight": sample_weight, "lengths": lengths, "mask": mask}
+    _check_library(backend, {**given, "reset": reset})
     classes, steps = takes_classes(loss), np.shape(y if net.topology == "one_to_many" else x)[1]
     rows = range(np.shape(x)[0]) if rows is None else rows
     x, y, sample_weight, lengths, mask, reset = (
@@ -84,11 +106,10 @@ def enter(
         mask=None if mask is None else _bools(backend, "mask", mask),
         reset=None if reset is None else _bools(backend, "reset", reset),
     )
-    if classes:
-        high, what = net.output_size - 1, "a class of the network's outputs"
-        _check_range("y", entered.y, high, what, rows.start, entered)
     if entered.lengths is not None:
-        _check_range("lengths", entered.lengths, steps, "a number of steps", rows.start)
+        rule = f"a number of steps is 0..{steps}."
+        _check_range("lengths", to_numpy(entered.lengths), (0, steps), rule, rows.start)
+    _check_targets(net, loss, entered, rows.start)
     if entered.sample_weight is not None and bool(backend.xp.any(entered.sample_weight < 0)):
         raise ValueError("fit: sample_weight must be >= 0.")
     return entered
@@ -141,6 +162,20 @@ def seeded(seed: int) -> Callable[[int, int], np.random.Generator]:
     return lambda step, block: stream(seed, Purpose.DROPOUT, step, block)
 
 
+def _check_library(backend: Backend, arrays: dict[str, Any]) -> None:
+    """Refuse arrays of another library than that of the backend, unless they are on the host."""
+    wanted = library_name(backend.xp)
+    for name, array in arrays.items():
+        if array is None or on_host(array):
+            continue
+        if (library := library_name(array_namespace(array))) != wanted:
+            raise TypeError(
+                f"fit: arrays of one library are required, but {name} is an array of {library} and "
+                f"the training is on {wanted}. Give all of them as NumPy arrays, for instance "
+                f"rnn_xp.backend.to_numpy({name}), or all as arrays of {library}."
+            )
+
+
 def _some(array: Any, rows: range) -> Any:
     """Return the given rows of an array, as a view if its library has views."""
     if isinstance(array, Shards):
@@ -150,6 +185,7 @@ def _some(array: Any, rows: range) -> Any:
 
 
 def _floats(backend: Backend, name: str, array: Any) -> Array:
+    given = array
     if on_host(array) and array.dtype.kind in "biuf":  # whole numbers are fine as data
         array = _cast(backend, array)
     if on_host(array) and not (isinstance(array, Shards) and array.dtype.kind == "f"):
@@ -158,6 +194,12 @@ def _floats(backend: Backend, name: str, array: Any) -> Array:
         array = detached(array)  # or every epoch would be added to its graph
     xp = backend.xp
     if xp.isdtype(array.dtype, "real floating") and not _all_finite(array, xp=xp):
+        if on_host(given) and _all_finite(np.asarray(given), xp=np):
+            raise ValueError(
+                f"fit: {name} has values that are too large for {backend.dtype_name}, up to "
+                f"{np.max(np.abs(np.asarray(given))):.3g}. Scale them, or compute in float64 with "
+                "backend=rnn_xp.get_backend(dtype='float64')."
+            )
         raise ValueError(
             f"fit: {name} has values that are not finite. Remove or fill the gaps first, or leave "
             "steps out with mask= and a placeholder such as 0."
@@ -168,7 +210,8 @@ def _floats(backend: Backend, name: str, array: Any) -> Array:
 def _cast(backend: Backend, host: Any) -> Any:
     """Cast to the backend's dtype; on NumPy, data in files stay there and are cast when read."""
     if not isinstance(host, Shards):
-        return cast_windows(host, backend.dtype_name)
+        with np.errstate(over="ignore"):  # it is an error of its own
+            return cast_windows(host, backend.dtype_name)
     host = host.astype(backend.dtype_name)
     return host if backend.name == "numpy" else np.asarray(host)
 
@@ -198,27 +241,55 @@ def _bools(backend: Backend, name: str, array: Any) -> Array:
     return array
 
 
+def _check_targets(net: Network, loss: Loss, batch: Batch, first: int) -> None:
+    """Check that the loss has a meaning for all targets that count."""
+    limits = valid_targets(loss)
+    if takes_classes(loss):
+        limits = (0, net.output_size - 1)
+        rule = f"a class of the network's outputs is 0..{limits[1]}."
+    elif limits is None:
+        return
+    else:
+        rule = f"{name_of(loss)} takes targets in {limits[0]:g}..{limits[1]:g}."
+        if limits == (0.0, 1.0):
+            rule += " For targets of -1 and +1 give (y + 1) / 2, for 0..255 give y / 255."
+    rule += " Entries that do not count can be given the weight 0."
+    host = to_numpy(batch.y)
+    counted = _counted(batch, host.shape, per_step=net.topology != "many_to_one")
+    _check_range("y", host, limits, rule, first, counted)
+
+
 def _check_range(
-    name: str, array: Array, high: int, what: str, first: int, weighted: Batch | None = None
+    name: str,
+    host: NDArray[Any],
+    limits: tuple[float, float],
+    rule: str,
+    first: int,
+    counted: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Check that values lie in 0..high; with ``weighted``, entries of weight 0 are ignored."""
-    host = to_numpy(array)
-    outside = (host < 0) | (host > high)
-    if weighted is not None and weighted.sample_weight is not None:
-        weight = to_numpy(weighted.sample_weight)
-        weight = weight if weight.ndim == host.ndim else weight[:, None]
-        outside &= weight != 0
-    if weighted is not None and host.ndim == 2:
-        if weighted.mask is not None:
-            outside &= to_numpy(weighted.mask)
-        if weighted.lengths is not None:
-            outside &= np.arange(host.shape[1]) < to_numpy(weighted.lengths)[:, None]
+    """Check that the values that count lie within limits; ``first`` is the number of row 0."""
+    outside = (host < limits[0]) | (host > limits[1])
+    if counted is not None:
+        outside &= counted
     if outside.any():
         index = tuple(int(i) for i in np.argwhere(outside)[0])
         where = ", ".join(map(str, (first + index[0], *index[1:])))
-        raise ValueError(
-            f"fit: {name}[{where}] is {host[index]}, but {what} is 0..{high}. Entries that do not "
-            "count can be given the weight 0."
-            if name == "y"
-            else f"fit: {name}[{where}] is {host[index]}, but {what} is 0..{high}."
-        )
+        raise ValueError(f"fit: {name}[{where}] is {host[index]}, but {rule}")
+
+
+def _counted(batch: Batch, shape: tuple[int, ...], *, per_step: bool) -> NDArray[np.bool_]:
+    """Return True for the entries of y, of the given shape, that count in the loss."""
+    counted = np.ones(shape, bool)
+
+    def among(part: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return part.reshape(part.shape + (1,) * (len(shape) - part.ndim))
+
+    if batch.sample_weight is not None:
+        counted &= among(to_numpy(batch.sample_weight) != 0)
+    if not per_step:
+        return counted
+    if batch.mask is not None:
+        counted &= among(to_numpy(batch.mask))
+    if batch.lengths is not None:
+        counted &= among(np.arange(shape[1]) < to_numpy(batch.lengths)[:, None])
+    return counted

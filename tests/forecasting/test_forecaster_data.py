@@ -59,22 +59,6 @@ class TestKinds:
         with pytest.raises(ValueError, match=r"shape \(1, 240\): time is the first axis"):
             quick().fit(waves()[None, :])
 
-    @pytest.mark.parametrize(
-        ("library", "kind", "remedy"),
-        [
-            ("polars", "DataFrame", "to_pandas()"),
-            ("pyarrow", "Table", "to_pandas()"),
-            ("xarray", "DataArray", "to_series()"),
-            ("darts", "TimeSeries", "to_dataframe()"),
-        ],
-    )
-    def test_times_kept_in_other_ways_are_not_lost(self, library, kind, remedy):
-        columns = {"columns": ["a"]} if kind in ("DataFrame", "Table") else {}
-        given = type(kind, (), {"__module__": f"{library}.x", **columns})()
-        with pytest.raises(TypeError, match=f"{library}.{kind} has times") as error:
-            quick().fit(given)
-        assert remedy in str(error.value)
-
     def test_pandas_is_not_imported_unless_given(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "pandas", None)
         assert quick().fit(waves()).predict(2).shape == (2,)
@@ -160,7 +144,7 @@ class TestPandas:
 
     def test_a_long_table_is_told_how_to_become_a_wide_one(self):
         table = self.pd.DataFrame({"unique_id": ["a"] * 240, "ds": range(240), "y": waves()})
-        with pytest.raises(TypeError, match=r"'unique_id' holds text.*frame\.pivot"):
+        with pytest.raises(TypeError, match=r"long table.*frame\.pivot"):
             quick().fit(table)
 
     def test_names_twice(self):
@@ -328,6 +312,26 @@ class TestBadInput:
         f.fit(values, past=feature)
         with pytest.raises(ValueError, match="past features are not known beyond the series"):
             f.predict(3)
+
+    def test_a_constant_feature_has_a_name_and_a_remedy(self):
+        constant, varying = np.full((240, 1), 7.0), waves(seed=1)[:, None]
+        words = r"past feature 1 is constant \(7\) in the training part.*scaler='none'"
+        with pytest.raises(ValueError, match=words):
+            quick().fit(waves(), past=np.concatenate([varying, constant], axis=1))
+        with pytest.raises(ValueError, match="future feature 0 is constant"):
+            quick().fit(waves(), past=varying, future=constant)
+        quick(scaler="none").fit(waves(), past=constant)
+
+    def test_a_series_without_changes(self):
+        line = np.arange(240.0)
+        with pytest.raises(
+            ValueError, match=r"^the changes of the series are constant \(0.1\).*level"
+        ):
+            quick(target="diff").fit(0.1 * line)
+        with pytest.raises(ValueError, match="^the logarithmic changes of the series are constant"):
+            quick(target="logret").fit(1.1**line)
+        with pytest.raises(ValueError, match="^the series is constant .* in the training part"):
+            quick().fit(np.where(line < 235, 3.0, 4.0))
 
     def test_a_failed_fit_leaves_the_last_one(self):
         f = quick().fit(waves())
