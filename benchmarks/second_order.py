@@ -5,10 +5,10 @@
     python -m benchmarks.second_order --out benchmarks/results/second_order.md
 
 On the reference batch (8317 windows of 10 values, 50 hidden units), one thread each, contenders in
-turns; before a contender is timed its gradients are compared with those of this library. Exits with
-1 if per-sample gradients take more than a fifth of the time of ``torch.func.vmap(grad)`` over the
-same network (or of opacus, where it is installed), if a Hessian product takes more than three
-gradients, or if per-sample gradients in blocks need 200 MB or more.
+turns, in processor time; before a contender is timed its gradients are compared with those of this
+library. Exits with 1 if per-sample gradients take more than a fifth of the time of
+``torch.func.vmap(grad)`` over the same network (or of opacus, where it is installed), if a Hessian
+product takes more than three gradients, or if per-sample gradients in blocks need 200 MB or more.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import importlib.util
 import sys
 import textwrap
+import time
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -49,13 +50,25 @@ class Task:
 
 
 class Call(Contender):
-    """A function without arguments."""
+    """A function without arguments, timed in processor time.
+
+    All contenders have one thread, so on an idle machine this is the time that passes; on a busy
+    one it leaves out what others take.
+    """
 
     def __init__(self, name, step):
-        self.name, self.step = name, step
+        self.name, self.function = name, step
 
-    def step(self):  # replaced by the function
-        raise NotImplementedError
+    def step(self):
+        self.function()
+
+    def times(self, seconds, most):
+        taken, end = [], time.perf_counter() + seconds
+        while not taken or (len(taken) < most and time.perf_counter() < end):
+            began = time.process_time()
+            self.step()
+            taken.append(time.process_time() - began)
+        return taken
 
 
 def own(task):
@@ -222,8 +235,8 @@ def main(argv=None):
     absent = [name for name in PEERS if name not in times]
     text = (
         f"{WINDOWS} windows of {STEPS} values, {HIDDEN} hidden units, mean squared error, one "
-        "thread each, contenders in turns. *gradients* is the median divided by that of "
-        f"value_and_grad. Not installed: {', '.join(absent) or 'nothing'}."
+        "thread each, contenders in turns, in processor time. *gradients* is the median divided by "
+        f"that of value_and_grad. Not installed: {', '.join(absent) or 'nothing'}."
     )
     versions = f"NumPy {np.__version__}" + (f", torch {torch.__version__}" if torch else "")
     command = " ".join(["python -m benchmarks.second_order", *(argv or sys.argv[1:])])

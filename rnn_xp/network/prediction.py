@@ -17,7 +17,7 @@ from rnn_xp.network import pipeline
 from rnn_xp.network.call import Options
 from rnn_xp.network.configuration import Configuration
 
-__all__ = ["predict"]
+__all__ = ["default_rows", "predict"]
 
 
 def predict(
@@ -57,8 +57,7 @@ def predict(
     rows, steps = x.shape[0], x.shape[1] if options.steps is None else options.steps
     backend = _backend(x)
     if block_rows is None:
-        states = steps * net.directions * net.hidden_size
-        block_rows = rows_at_once(backend is None or on_accelerator(backend), states)
+        block_rows = default_rows(net, x, steps)
     size = whole("Network: block_rows", block_rows)
     if not rows:
         shape = (net.output_size,) if net.topology == "many_to_one" else (steps, net.output_size)
@@ -72,6 +71,13 @@ def predict(
         preds.append(pipeline.prediction(net, block))
         del block  # so that its memory can be used again
     return preds[0] if len(preds) == 1 else xp.concat(preds)
+
+
+def default_rows(net: Configuration, x: Array, steps: int) -> int:
+    """Return the number of rows that are worth computing at once where x is."""
+    backend = _backend(x)
+    states = steps * net.directions * net.hidden_size
+    return rows_at_once(backend is None or on_accelerator(backend), states)
 
 
 def _backend(x: Array) -> Backend | None:

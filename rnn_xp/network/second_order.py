@@ -29,7 +29,7 @@ References
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,6 +43,7 @@ from rnn_xp.network.call import Options, check, check_shape, check_state
 from rnn_xp.network.configuration import Configuration
 from rnn_xp.network.gradients import loss_options
 from rnn_xp.network.per_sample import PerSample
+from rnn_xp.network.prediction import default_rows
 from rnn_xp.network.sequence import map_state
 
 __all__ = ["SecondOrder"]
@@ -168,14 +169,8 @@ class SecondOrder(PerSample):
         """
         options = Options(state, lengths, mask, reset, rng)
         task = _Task.of(self, params, x, y, loss, sample_weight, options, total)
-        xp = task.xp
         _check_vector("hvp", params, v)
-        at, inputs, options = _shifted(self, "hvp", params, x, task.options, "v", v, xp=xp)
-        forward = pipeline.run(self, at, inputs, options, xp=_FirstOrder(xp))
-        pred = pipeline.prediction(self, forward)
-        dpred = xp.astype(task.dpred(pred), pred.dtype)  # mae and pinball have a real one
-        back = pipeline.run_back(self, at, forward, dpred, None)
-        return {name: xp.imag(grad) / _step_of(x) for name, grad in back.grads.items()}
+        return _by_blocks(self, _hvp, params, x, task, v)
 
     def gnvp(
         self,
@@ -233,23 +228,59 @@ class SecondOrder(PerSample):
         """
         options = Options(state, lengths, mask, reset, rng)
         task = _Task.of(self, params, x, y, loss, sample_weight, options, total)
-        xp = task.xp
         _check_vector("gnvp", params, v)
-        again = task.options._replace(rng=copy.deepcopy(rng))  # for the same masks of dropout
-        point = _shifted(self, "gnvp", params, x, again, "v", v, xp=xp)
-        shifted = pipeline.run(self, *point, xp=_FirstOrder(xp))
-        dpred = task.dpred(pipeline.prediction(self, shifted))
-        if not xp.isdtype(dpred.dtype, "complex floating"):
-            name = getattr(task.loss, "__name__", type(task.loss).__name__)
-            raise ValueError(
-                f"Network.gnvp: the loss {name} has a slope that does not change between its "
-                "kinks, so that its second derivative and the product would be 0 everywhere. Take "
-                "a loss such as 'mse' or 'huber'."
-            )
-        del shifted
-        forward = pipeline.run(self, params, x, task.options, xp=xp)
-        back = pipeline.run_back(self, params, forward, xp.imag(dpred) / _step_of(x), None)
-        return back.grads
+        return _by_blocks(self, _gnvp, params, x, task, v)
+
+
+def _by_blocks(
+    net: Configuration, product: Callable[..., Params], params: Params, x: Array, task: _Task,
+    v: Mapping[str, Array],
+) -> Params:  # fmt: skip
+    """Add up the products of blocks of rows, whose complex numbers stay in the cache."""
+    rows, steps = x.shape[0], task.options.steps or x.shape[1]
+    size = default_rows(net, x, steps)
+    if task.options.rng is not None or rows <= size:  # masks of dropout are those of a whole call
+        return product(net, params, x, task, v)
+    summed: Params = {}
+    for start in range(0, rows, size):
+        stop = min(start + size, rows)
+        part = product(net, params, x[start:stop, ...], task.rows(start, stop), v)
+        summed = {name: summed[name] + a for name, a in part.items()} if summed else part
+    return summed
+
+
+def _hvp(
+    net: Configuration, params: Params, x: Array, task: _Task, v: Mapping[str, Array]
+) -> Params:
+    xp = task.xp
+    at, inputs, options = _shifted(net, "hvp", params, x, task.options, "v", v, xp=xp)
+    forward = pipeline.run(net, at, inputs, options, xp=_FirstOrder(xp))
+    pred = pipeline.prediction(net, forward)
+    dpred = xp.astype(task.dpred(pred), pred.dtype)  # mae and pinball have a real one
+    back = pipeline.run_back(net, at, forward, dpred, None)
+    return {name: xp.imag(grad) / _step_of(x) for name, grad in back.grads.items()}
+
+
+def _gnvp(
+    net: Configuration, params: Params, x: Array, task: _Task, v: Mapping[str, Array]
+) -> Params:
+    xp = task.xp
+    rng = task.options.rng
+    again = task.options._replace(rng=copy.deepcopy(rng))  # for the same masks of dropout
+    point = _shifted(net, "gnvp", params, x, again, "v", v, xp=xp)
+    shifted = pipeline.run(net, *point, xp=_FirstOrder(xp))
+    dpred = task.dpred(pipeline.prediction(net, shifted))
+    if not xp.isdtype(dpred.dtype, "complex floating"):
+        name = getattr(task.loss, "__name__", type(task.loss).__name__)
+        raise ValueError(
+            f"Network.gnvp: the loss {name} has a slope that does not change between its kinks, "
+            "so that its second derivative and the product would be 0 everywhere. Take a loss "
+            "such as 'mse' or 'huber'."
+        )
+    del shifted
+    forward = pipeline.run(net, params, x, task.options, xp=xp)
+    back = pipeline.run_back(net, params, forward, xp.imag(dpred) / _step_of(x), None)
+    return back.grads
 
 
 class _Task(NamedTuple):
@@ -264,16 +295,9 @@ class _Task(NamedTuple):
 
     @classmethod
     def of(
-        cls,
-        net: Configuration,
-        params: Params,
-        x: Array,
-        y: Array,
-        loss: str | Loss,
-        sample_weight: Array | None,
-        options: Options,
-        total: Any,
-    ) -> _Task:
+        cls, net: Configuration, params: Params, x: Array, y: Array, loss: str | Loss,
+        sample_weight: Array | None, options: Options, total: Any,
+    ) -> _Task:  # fmt: skip
         """Check the arguments of a method that takes a loss."""
         function = resolve_loss(loss, net.output_activation)
         options = loss_options(net, y, options)
@@ -281,6 +305,12 @@ class _Task(NamedTuple):
         weight = pipeline.loss_weight(net, x, y, sample_weight, options)
         total = losses.total_weight(y, weight) if total is None else total
         return cls(xp, options, function, y, weight, total)
+
+    def rows(self, start: int, stop: int) -> _Task:
+        """Return the task of rows start..stop-1, with the divisor of all rows."""
+        weight = None if self.weight is None else self.weight[start:stop, ...]
+        y, options = self.y[start:stop, ...], self.options.rows(start, stop)
+        return self._replace(options=options, y=y, weight=weight)
 
     def dpred(self, pred: Array) -> Array:
         return self.loss(pred, self.y, self.weight, self.total)[1]
@@ -307,16 +337,9 @@ class _FirstOrder:
 
 
 def _shifted(
-    net: Configuration,
-    method: str,
-    params: Params,
-    x: Array,
-    options: Options,
-    name: str,
-    direction: Mapping[str, Any],
-    *,
-    xp: Namespace,
-) -> tuple[Params, Array, Options]:
+    net: Configuration, method: str, params: Params, x: Array, options: Options, name: str,
+    direction: Mapping[str, Any], *, xp: Namespace,
+) -> tuple[Params, Array, Options]:  # fmt: skip
     """Return complex params, x and options, a complex step along the direction."""
     known = {*params, "x"} | ({"state"} if options.state is not None else set())
     if unknown := sorted(set(direction) - known):

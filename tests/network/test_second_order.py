@@ -231,6 +231,18 @@ def test_blocks_add_up_when_the_total_is_that_of_all_rows():
         assert_alike({k: parts[0][k] + parts[1][k] for k in whole}, whole, 1e-13)
 
 
+def test_many_rows_are_the_sum_of_their_blocks_and_few_are_one(monkeypatch):
+    """Rows of targets, weights, lengths and states go with their samples."""
+    p = Problem(cell="gru", topology="many_to_many", rows=7, with_=("lengths", "state"))
+    v = vector(p)
+    for product in (p.net.hvp, p.net.gnvp):
+        whole = product(p.params, p.x, p.y, v, "mse", p.weight, **p.arrays)
+        with monkeypatch.context() as patch:
+            patch.setattr(second_order, "default_rows", lambda *a: 3)
+            parts = product(p.params, p.x, p.y, v, "mse", p.weight, **p.arrays)
+        assert_alike(parts, whole, 1e-13)
+
+
 def test_a_step_of_gauss_newton_solves_a_linear_least_squares_problem():
     """With w_hh and w_hy fixed to small numbers nothing is left but b_y: one step ends at 0."""
     p = Problem(outputs=1)
