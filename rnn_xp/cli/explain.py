@@ -30,6 +30,7 @@ from rnn_xp.explain import (
     check_network,
     measure_flow,
     shape_table,
+    walk,
     walk_shapes,
 )
 from rnn_xp.forecasting.files import load_fitted
@@ -62,6 +63,7 @@ def add_command(commands: Any) -> None:
     add = command.add_argument_group("explain").add_argument
     add("--run", dest="trained", type=Path, metavar="DIR", help="a trained run's network and data")
     add("--rows", type=int, metavar="N", help="training windows to use (256, or all if fewer)")
+    add("--html", type=Path, metavar="PAGE", help="write a page for a browser, with every sum")
     add("--check", action="store_true", help="check the gradients; exit status 1 if one is wrong")
     options.add_common_options(command, "runs/explain-DATA-CELL")
     command.set_defaults(run=functools.partial(_explain, command))
@@ -87,6 +89,9 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         net, params = model.predictor.net, model.predictor.networks[0]
         windows = _windows_of(model, seen)
     x, y = _targets(net, *_choose(*windows, args.rows))
+    page_rows = (x, y) if args.rows else _targets(net, *windows)
+    if args.html is not None:
+        walk(net, params, *page_rows, title=series.name).save(args.html)
 
     out = args.out or new_folder_name(Path("runs"), f"explain-{series.name}-{net.cell}")
     with RunFolder(out, force=args.force) as folder:
@@ -118,6 +123,8 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         print(json.dumps({"out": str(folder.path), "rows": len(x), **page.summary()}))
     else:
         print(f"wrote    {folder.path}/")
+        if args.html is not None:
+            print(f"wrote    {args.html}")
     return 0 if check is None or check.ok else 1
 
 
