@@ -69,6 +69,21 @@ class TestOpening:
         difference = float(page.text("difference").split()[-1].rstrip("."))
         assert difference <= 1e-12
 
+    def test_a_notebook_s_frame_draws_and_steps(self, page, reference, tmp_path):
+        net, params, x, y = reference
+        walk = rx.explain.walk(net, params, x[:9], y[:9])
+        frame = tmp_path / "frame.html"
+        frame.write_text(f"<!DOCTYPE html><meta charset='utf-8'>{walk._repr_html_()}", "utf-8")
+        page.open(frame)
+        page.driver.switch_to.frame(page.find("iframe"))
+        assert page.text("frame-title") == "forward, step 10"
+        page.find("#back").click()
+        assert page.text("frame-title") == "forward, step 9"
+        page.press(LEFT, at="#back")
+        assert page.text("frame-title") == "forward, step 8"
+        page.driver.switch_to.default_content()
+        assert page.complaints() == []
+
     def test_names_are_text(self, page, tmp_path):
         net, params, x, y = problem(rows=40)
         page.open(rx.explain.walk(net, params, x, y, title=NASTY).save(tmp_path / "nasty.html"))
@@ -100,6 +115,10 @@ class TestOpening:
             page.find(f"input[name=matrix][value={matrix}]").click()
             assert "The gradient is right." in page.text("right-verdict")
         assert page.complaints() == []
+        # Every step can be read if the next input is a target, and if not all are read already.
+        can = not options.get("linear_lags") and net.topology == "many_to_one"
+        shown = page.find("#every-choice").is_displayed()
+        assert shown == (can and net.input_size == net.output_size)
 
     @pytest.mark.parametrize("steps", [1, 2, 3])
     def test_few_steps_and_a_single_row(self, page, tmp_path, steps):
@@ -132,11 +151,7 @@ class TestOneEntry:
                 (at + 0.5) / size * length - length / 2
                 for at, size, length in zip((j, i), grad.shape[::-1], box, strict=True)
             ]
-            from selenium.webdriver import ActionChains
-
-            plate = page.find("#matrix")
-            actions = ActionChains(page.driver)
-            actions.move_to_element_with_offset(plate, *map(int, place)).click().perform()
+            page.click_at(plate, *place)
             at = tuple(page.run("[state.i, state.j]"))
             assert at == (i, j)
             last = page.run(
@@ -335,7 +350,7 @@ class TestFrames:
     def test_a_frame_as_png(self, page, path):
         page.open(path, "#t=7&n=4&pass=backward")
         picture = matplotlib.image.imread(io.BytesIO(page.png()))
-        assert picture.shape[0] == 480
+        assert picture.shape[0] == 510
         assert picture.shape[1] > 1000
         assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20
 

@@ -60,6 +60,13 @@ class Page:
     def press(self, *keys: str, at: str = "body"):
         self.find(at).send_keys(*keys)
 
+    def click_at(self, element, right: float, down: float):
+        """Click at a distance from the middle of an element."""
+        from selenium.webdriver import ActionChains
+
+        actions = ActionChains(self.driver)
+        actions.move_to_element_with_offset(element, int(right), int(down)).click().perform()
+
     def move(self, slider: str, value):
         """Move a slider or choose from a list, as a hand does."""
         self.run(

@@ -23,17 +23,18 @@ function drawPicture() {
   lit(340 + (state.j / J) * 64, row, 6, 6);
   text(190, 145, "@", "sign");
   text(312, 145, "=", "sign");
-  text(91, 88, `${left} (${K}, ${rows})`);
+  text(91, 80, `${left} (${K}, ${rows})`);
   text(250, 50, `${right} (${rows}, ${J})`);
   text(375, 88, `${names[state.m]} (${K}, ${J})`);
   text(91, 200, `row i = ${state.i}`);
   text(250, 227, `column j = ${state.j}`);
-  root.append(shape("line", { x1: 16, x2: 166, y1: 112, y2: 112, class: "axis" }));
+  root.append(shape("line", { x1: 16, x2: 166, y1: 91, y2: 91, class: "axis" }));
   root.append(shape("line", { x1: 204, x2: 204, y1: 62, y2: 212, class: "axis" }));
   text(180, 16, `summed over ${axis}`, "summed");
   replace("picture-place", root);
   const indices = rows === pass.N ? "n" : "t, n";
+  const [dOne, aOne] = rows === pass.N ? [d, a] : factorNames();
   byId("formula").textContent =
     `${names[state.m]}[${state.i}, ${state.j}] = sum over ${indices} of ` +
-    `${d}[n, ${state.i}] * ${a}[n, ${state.j}] = (${left} @ ${right})[${state.i}, ${state.j}]`;
+    `${dOne}[n, ${state.i}] * ${aOne}[n, ${state.j}] = (${left} @ ${right})[${state.i}, ${state.j}]`;
 }

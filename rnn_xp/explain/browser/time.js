@@ -2,9 +2,9 @@
 
 function drawTime() {
   const list = currentTerms(), [rows, columns] = MATRICES[state.m], T = steps();
-  const sums = [null];
+  const sums = [list[1].map(() => 0)];
   for (let t = 1; t <= T; t++) {
-    sums.push(t === 1 ? list[1] : list[t].map((value, k) => value + sums[t - 1][k]));
+    sums.push(t <= state.cut ? sums[0] : list[t].map((value, k) => value + sums[t - 1][k]));
   }
   const most = Math.max(...list.slice(1).map(largest), largest(sums[T]));
   const size = clamp(Math.floor(byId("terms-place").clientWidth / T) - 14, 56, 110);
@@ -19,7 +19,8 @@ function drawTime() {
     return figure;
   };
   replace("terms-place", ...list.slice(1).map((values, k) => draw(`t = ${k + 1}`, values, k + 1)));
-  const upTo = (t) => (t === 1 ? "t = 1" : `t ≤ ${t}`);
+  const first = state.cut + 1;
+  const upTo = (t) => (t < first ? "cut" : t === first ? `t = ${t}` : `t = ${first}…${t}`);
   replace("running-place", ...sums.slice(1).map((values, k) => draw(upTo(k + 1), values, k + 1)));
   drawCut(list, T);
 }

@@ -129,11 +129,12 @@ function remarkOnTerm(T, t) {
 const inConvention = ([rows, columns = rows]) => (state.columns ? columns : rows);
 
 // The frame as a picture of its own
+const TOP = 200; // of its arrays, below the equations
 function frameAsPicture() {
   const { title, equations } = frameOfPass(currentPass());
   const canvas = element("canvas"), style = getComputedStyle(document.body);
   const plates = [...document.querySelectorAll("#frame figure")];
-  [canvas.width, canvas.height] = [60 + 290 * plates.length, 480];
+  [canvas.width, canvas.height] = [60 + 290 * plates.length, TOP + 310];
   const pen = canvas.getContext("2d");
   pen.fillStyle = style.backgroundColor;
   pen.fillRect(0, 0, canvas.width, canvas.height);
@@ -146,14 +147,14 @@ function frameAsPicture() {
   plates.forEach((figure, k) => {
     const plate = figure.querySelector(".plate"), x = 30 + 290 * k;
     const wide = 2 * parseFloat(plate.style.width), high = 2 * parseFloat(plate.style.height);
-    pen.drawImage(figure.querySelector("canvas"), x, 170, wide, high);
+    pen.drawImage(figure.querySelector("canvas"), x, TOP, wide, high);
     pen.strokeStyle = style.color;
-    pen.strokeRect(x, 170, wide, high);
+    pen.strokeRect(x, TOP, wide, high);
     pen.font = "18px monospace";
     const [name, size] = ["b", ".shape"].map((part) => figure.querySelector(part).textContent);
-    pen.fillText(name, x, 166 - 8);
+    pen.fillText(name, x, TOP - 10);
     pen.font = "15px monospace";
-    pen.fillText(size, x, 170 + high + 22, 270);
+    pen.fillText(size, x, TOP + high + 22, 270);
   });
   return canvas;
 }
