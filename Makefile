@@ -67,11 +67,11 @@ test-interchange: $(VENV)/installed-test ## install Keras and ONNX and run the t
 
 # Chromium comes from the system's packages; where it cannot be installed, pytest says what it skips.
 CHROMIUM := command -v chromium >/dev/null && command -v chromedriver >/dev/null
-test-browser: $(VENV)/installed-test ## install Chromium (Debian, as root) and test the page of `explain --html` in it
+test-browser: $(VENV)/installed-test ## install Chromium (Debian, as root) and test the pages for browsers in it
 	@{ $(CHROMIUM); } || { apt-get update --quiet && apt-get install --quiet --yes chromium chromium-driver; } \
 		|| echo "Chromium could not be installed here: the tests in a browser are skipped."
 	$(BIN)/python -m pip install --quiet 'selenium==4.36.0' 'axe-core-python==0.1.0'
-	$(BIN)/python -m pytest -m browser tests/explain $(ARGS)
+	$(BIN)/python -m pytest -m browser $(ARGS)
 
 test-mpi: $(VENV)/installed-test ## install mpi4py and MPICH and run the tests on ranks of MPI (five minutes)
 	$(BIN)/python -m pip install --quiet 'mpich>=4.3' --editable '.[mpi]'

@@ -13,7 +13,9 @@ from typing import Any
 from rnn_xp import checkpoint, plotting
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
+from rnn_xp.cli.report import about, report
 from rnn_xp.cli.run_folder import column_label
+from rnn_xp.cli.summary import where
 from rnn_xp.cli.task import add_forecaster_options, add_training_options, make_task, resolve
 from rnn_xp.data.datasets import Series
 from rnn_xp.forecasting import Backtest
@@ -42,6 +44,7 @@ def add_command(commands: Any) -> None:
     options.add_backend_options(add)
     add("--csv", type=Path, metavar="FILE", help="write every forecast to this file")
     add("--plots", type=Path, metavar="DIR", help="draw forecasts, errors by step and residuals")
+    add("--html", type=Path, metavar="PAGE", help="write a report with scores and pictures")
     add("--json", action="store_true", help="print one line of JSON and nothing else")
     add("-h", "--help", action="help", help="show this page")
     command.set_defaults(run=functools.partial(_backtest, command))
@@ -63,6 +66,10 @@ def _backtest(command: argparse.ArgumentParser, args: argparse.Namespace) -> int
         written.append(args.csv)
     if args.plots is not None:
         written += _draw(result, series, args.plots)
+    if args.html is not None:
+        facts = about(series, {**vars(args), **where(backend)})
+        checkpoint.atomic_write(args.html, report(series, result, facts).encode())
+        written.append(args.html)
     if args.json:
         print(json.dumps({"data": series.name, "sha256": series.sha256, **as_dict(result)}))
         return 0

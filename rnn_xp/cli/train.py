@@ -15,6 +15,7 @@ from typing import Any
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options, ranks
 from rnn_xp.cli.interrupts import Interrupts, signal_in
+from rnn_xp.cli.report import report
 from rnn_xp.cli.run_folder import RUN_FILES, RunFolder, load_arguments, new_folder_name
 from rnn_xp.cli.summary import summarize, where
 from rnn_xp.cli.task import (
@@ -192,6 +193,8 @@ class _Run:
         folder.write_history(histories)
         folder.write_predictions(task.series, result)
         folder.write_metrics(summary)
+        remarks = [f"warning  {repeats}"] if repeats else []
+        folder.write_report(report(task.series, result, summary, histories[0], remarks))
         for line in result.table(task.series.unit):
             self.say(line)
         if repeats:

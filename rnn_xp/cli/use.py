@@ -13,6 +13,7 @@ from typing import Any
 from rnn_xp import checkpoint, plotting
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
+from rnn_xp.cli.report import about, report
 from rnn_xp.cli.run_folder import column_label
 from rnn_xp.cli.task import check_test_part, judge_test_part
 from rnn_xp.data.datasets import Series
@@ -45,6 +46,9 @@ def add_command(commands: Any) -> None:
     _add_data(command)
     command.add_argument(
         "--train-fraction", type=float, metavar="F", help="part before it; the run's by default"
+    )
+    command.add_argument(
+        "--html", type=Path, metavar="PAGE", help="write a report with scores and pictures"
     )
     command.set_defaults(run=_evaluate)
     command = commands.add_parser(
@@ -146,11 +150,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     seq_length, horizon = forecaster.seq_length, forecaster.horizon
     check_test_part(len(series.values) - cut, seq_length, horizon, plain=plain)
     result = judge_test_part(forecaster.fitted, series, cut, plain=plain)
+    if args.html is not None:
+        facts = about(series, {**config, "run": args.source, "train_fraction": fraction})
+        checkpoint.atomic_write(args.html, report(series, result, facts).encode())
     if args.json:
         print(json.dumps({"data": series.name, "sha256": series.sha256, **as_dict(result)}))
     else:
         print(f"data     {series.name}: test part from row {cut} of {len(series.values)}")
         print(result)
+        if args.html is not None:
+            print(f"wrote    {args.html}")
     return 0
 
 
