@@ -47,10 +47,10 @@ def report(
     history : mapping, optional
         Losses of the training, as in ``FitResult.history``.
     remarks : sequence of str
-        Further lines below the scores.
+        Further notes, below the verdict.
     """
     *scores, verdict = result.table(series.unit)  # of a table the verdict is the last line
-    notes = [*(f"note     {note}" for note in result.notes), *remarks]
+    notes = [*result.notes, *remarks]
     parts = {
         "TITLE": html.escape(f"{series.name}, {column_label(series)}"),
         "VERDICT": html.escape(verdict.removeprefix("verdict").strip()),

@@ -193,7 +193,7 @@ class _Run:
         folder.write_history(histories)
         folder.write_predictions(task.series, result)
         folder.write_metrics(summary)
-        remarks = [f"warning  {repeats}"] if repeats else []
+        remarks = [repeats] if repeats and repeats not in result.notes else []
         folder.write_report(report(task.series, result, summary, histories[0], remarks))
         for line in result.table(task.series.unit):
             self.say(line)

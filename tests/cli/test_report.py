@@ -70,6 +70,13 @@ class TestRunFolder:
         assert page.count("<svg") == 4  # the latest, all, the errors, the losses
         stands_alone(page)
 
+    @pytest.mark.parametrize("plain", [True, False])
+    def test_a_network_that_repeats_the_last_value_is_told_once(self, plain):
+        options = ["--plain"] if plain else []
+        assert cli.main(["train", "--data", "wti", "--epochs", "1", *options, "--out", "it"]) == 0
+        page = Path("it/report.html").read_text("utf-8")
+        assert page.count("rnn repeats the last value: its forecast correlates more") == 1
+
     def test_without_matplotlib_it_says_what_is_missing(self, small_csv, monkeypatch):
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         assert train("--data", small_csv, "--out", "run") == 0
