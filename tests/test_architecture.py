@@ -27,7 +27,8 @@ MAY_NAME_LIBRARIES = {
     *("backend.adapters", "kernels", "engines", "distributed", "interchange", "cli"),
 }
 PORTABLE = {"cells", "losses", "optim", "kernels.portable", "network"}
-ON_HOST = {"network.initializers"}  # random numbers are drawn by NumPy, alike on all backends
+# Random numbers are drawn by NumPy, alike on all backends.
+ON_HOST = {"network.initializers", "network.streams"}
 MAY_IMPORT_NUMPY = {
     *ON_HOST,
     *("backend.adapters", "backend.arrays", "backend.handle"),

@@ -6,11 +6,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
+from sklearn.model_selection import train_test_split
 from sklearn.utils.multiclass import check_classification_targets
 
 from rnn_xp._typing import Array
 from rnn_xp.backend import array_namespace, backend_of, to_numpy
-from rnn_xp.estimators.recurrent import Recurrent, beside, elsewhere
+from rnn_xp.estimators.recurrent import Data, Recurrent, beside, elsewhere
 from rnn_xp.training.inputs import on_host
 
 __all__ = ["RecurrentClassifier"]
@@ -35,6 +36,8 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
     """
 
     _loss = "cross_entropy"
+    _held_out = """They are drawn at random, with the share of each class that it has in y, because
+        the samples are independent."""
     _checks_of_y: ClassVar[dict[str, bool]] = {}
     classes_: Any
 
@@ -86,6 +89,23 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         target = index if on_host(x) else beside(x, index, array_namespace(x).int64)
         return self._train(x, target, sample_weight, len(known), partial=partial, go_on=go_on)
 
+    def _hold_out(self, data: Data, share: float, seed: int) -> tuple[Data, int, dict[str, Any]]:
+        """Hold out samples of each class, drawn at random."""
+        labels = self.classes_[to_numpy(data.y)]
+        try:
+            parts = train_test_split(
+                np.arange(len(labels)), test_size=share, stratify=labels, random_state=seed
+            )
+        except ValueError as error:
+            reason = str(error).rstrip(".")
+            raise ValueError(
+                f"early_stopping=True holds out a share of each class, which these {len(labels)} "
+                f"samples do not allow: {reason}. Give more samples, another "
+                "validation_fraction, or early_stopping=False."
+            ) from error
+        trained, held_out = (_take(data, np.sort(part)) for part in parts)
+        return trained, len(parts[0]), {"validation": held_out._asdict()}
+
     def predict_proba(self, X: Any) -> Array:
         """Predict the probability of each class.
 
@@ -107,3 +127,12 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         backend = backend_of(logits)
         index = backend.xp.argmax(logits, axis=1)
         return backend.xp.take(backend.asarray(self.classes_), index)
+
+
+def _take(data: Data, rows: Any) -> Data:
+    """Return some rows of the data, in the library that holds them."""
+    if on_host(data.x):
+        return Data(*(None if array is None else np.asarray(array)[rows] for array in data))
+    backend = backend_of(data.x)
+    index = backend.asarray(rows)
+    return Data(*(None if a is None else backend.xp.take(a, index, axis=0) for a in data))

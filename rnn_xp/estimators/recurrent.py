@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from rnn_xp._checks import whole
+from rnn_xp._checks import number, whole
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import (
     Backend,
@@ -27,11 +27,19 @@ from rnn_xp.training.inputs import on_host, split_rows
 from rnn_xp.training.result import FitResult
 from rnn_xp.training.trainer import fit
 
-__all__ = ["Recurrent", "beside", "elsewhere"]
+__all__ = ["Data", "Recurrent", "beside", "elsewhere"]
 
 _BATCH_ROWS = 200
 
 _NO_Y: Any = object()
+
+
+class Data(NamedTuple):
+    """Checked windows, targets and weights."""
+
+    x: Any
+    y: Any
+    sample_weight: Any
 
 
 def elsewhere(X: Any) -> bool:
@@ -110,11 +118,10 @@ _PARAMETERS = """
     n_iter_no_change : int, optional
         Number of epochs without an improvement after which training ends; None never ends it.
     early_stopping : bool
-        If True, the last windows in time are held out, never shuffled, and the weights with the
-        lowest loss on them are kept. The T + O - 1 windows before them, which share values with
-        them, are left out.
+        If True, some windows are held out, and the weights with the lowest loss on them are kept.
+        {held_out}
     validation_fraction : float
-        Fraction of the windows to hold out for early stopping.
+        Fraction of the windows to hold out for early stopping, in (0, 1).
     random_state : int, RandomState or None
         Seeds the initial weights, the order of minibatches and dropout.
     warm_start : bool
@@ -151,6 +158,8 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
     """Base class of the estimators; a subclass defines the loss and the checks of y."""
 
     _loss: ClassVar[str]
+    _held_out = """They are the last windows in time, never shuffled. The T + O - 1 windows before
+        them, which share values with them, are left out."""
     _checks_of_y: ClassVar[dict[str, bool]]
     net_: Network
     params_: Params
@@ -160,7 +169,8 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.__doc__ = (cls.__doc__ or "").replace("    {parameters}", _PARAMETERS.strip("\n"))
+        parameters = _PARAMETERS.strip("\n").replace("{held_out}", cls._held_out)
+        cls.__doc__ = (cls.__doc__ or "").replace("    {parameters}", parameters)
 
     def __init__(
         self,
@@ -307,19 +317,21 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"the network was {self.net_!r} and cannot go on as {net!r}. Give warm_start=False."
             )
-        validation = gap = None
-        if self.early_stopping and not partial:  # windows across the gap share no value
-            validation = float(self.validation_fraction)
-            gap = x.shape[1] + (y.shape[1] if len(y.shape) > 1 else 1) - 1
-            rows, _ = split_rows(rows, validation, gap)
-        batch = self._update_rows(rows)
         seed = int(check_random_state(self.random_state).randint(2**31))
+        data = Data(x, y, sample_weight)
+        validation: dict[str, Any] = {}
+        if self.early_stopping and not partial:
+            share = number("validation_fraction", self.validation_fraction, "a number in (0, 1)")
+            if not 0.0 < share < 1.0:
+                raise ValueError(f"validation_fraction must be a number in (0, 1), got {share!r}.")
+            data, rows, validation = self._hold_out(data, share, seed)
+        batch = self._update_rows(rows)
         progress = Progress() if self.verbose else Progress(lines=0)
         with progress:
             result = fit(
-                net, x, y, optimizer=optimizer, epochs=1 if partial else self.max_iter,
+                net, data.x, data.y, optimizer=optimizer, epochs=1 if partial else self.max_iter,
                 loss=self._loss, batch_size=None if full or batch == rows else batch,
-                sample_weight=sample_weight, validation=validation, gap=gap,
+                sample_weight=data.sample_weight, **validation,
                 patience=None if partial else self.n_iter_no_change, tolerance=self.tol,
                 params=self._last_params if go_on else None,
                 opt_state=self._opt_state if go_on else None,
@@ -328,6 +340,23 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
                 callbacks=[progress] if self.verbose else [],
             )  # fmt: skip
         return self._keep(net, result, outputs, go_on=go_on)
+
+    def _hold_out(self, data: Data, share: float, seed: int) -> tuple[Data, int, dict[str, Any]]:
+        """Hold out the last windows in time.
+
+        Returns
+        -------
+        data : Data
+            The data for `rnn_xp.fit`.
+        rows : int
+            Number of rows that are trained on.
+        validation : dict
+            Arguments for `rnn_xp.fit`.
+        """
+        x, y, _ = data
+        gap = x.shape[1] + (y.shape[1] if len(y.shape) > 1 else 1) - 1  # no value in both parts
+        rows, _ = split_rows(x.shape[0], share, gap)
+        return data, rows, {"validation": share, "gap": gap}
 
     def _keep(self, net: Network, result: FitResult, outputs: int, *, go_on: bool) -> Self:
         losses, held_out = (result.history.get(name, []) for name in ("loss", "validation_loss"))

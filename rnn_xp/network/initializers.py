@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rnn_xp._checks import choice
 from rnn_xp.cells.gates import Parameter
+from rnn_xp.network.streams import Purpose, stream
 
 __all__ = ["glorot_uniform", "initial_weights", "orthogonal"]
 
@@ -106,7 +107,7 @@ def initial_weights(parameters: Mapping[str, Parameter], seed: int) -> dict[str,
     >>> initial_weights({"b_h": Parameter((4,), (0.0, 1.0))}, seed=0)["b_h"].tolist()
     [0.0, 0.0, 1.0, 1.0]
     """
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, Purpose.WEIGHTS)
     return {name: _draw(rng, parameter) for name, parameter in parameters.items()}
 
 

@@ -20,6 +20,7 @@ from rnn_xp.data.windows import cast_windows
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.losses import takes_classes
 from rnn_xp.network import Network
+from rnn_xp.network.streams import Purpose, stream
 
 __all__ = ["enter", "on_host", "seeded", "shuffled", "split_rows"]
 
@@ -129,7 +130,7 @@ def shuffled(rows: int, batch_size: int, seed: int) -> Callable[[int], list[Any]
     """
 
     def batches(epoch: int) -> list[Any]:
-        order = np.random.default_rng((seed, epoch)).permutation(rows)
+        order = stream(seed, Purpose.SHUFFLE, epoch).permutation(rows)
         return [order[start : start + batch_size] for start in range(0, rows, batch_size)]
 
     return batches
@@ -137,7 +138,7 @@ def shuffled(rows: int, batch_size: int, seed: int) -> Callable[[int], list[Any]
 
 def seeded(seed: int) -> Callable[[int, int], np.random.Generator]:
     """Return a function that makes the dropout generator of a block in an update."""
-    return lambda step, block: np.random.default_rng((seed, step, block))
+    return lambda step, block: stream(seed, Purpose.DROPOUT, step, block)
 
 
 def _some(array: Any, rows: range) -> Any:

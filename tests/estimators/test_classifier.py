@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from estimating import labelled, quick, windows
+from estimating import labelled, quick, watch_fit, windows
 
 import rnn_xp as rx
 
@@ -48,6 +48,71 @@ class TestClassifier:
         certain = RecurrentClassifier(hidden_size=4, solver="lbfgs", random_state=0, max_iter=30)
         only = certain.fit(x, y, sample_weight=np.where(y == "flat", 0.0, 1.0))
         assert "flat" not in only.predict(x)
+
+
+class TestEarlyStopping:
+    """The classifier holds out samples of every class."""
+
+    def test_samples_sorted_by_class_are_learned(self):
+        rng = np.random.default_rng(0)
+        y = np.repeat(["down", "flat", "up"], 60)
+        x = 0.3 * rng.standard_normal((180, 6)) + np.repeat([-1.0, 0.0, 1.0], 60)[:, None]
+        model = RecurrentClassifier(
+            hidden_size=8, early_stopping=True, random_state=0, learning_rate_init=0.01
+        )
+        assert model.fit(x, y).score(x, y) == 1.0
+
+    def test_each_part_has_the_share_of_each_class(self, monkeypatch):
+        x, labels = labelled(200)
+        named = watch_fit(monkeypatch)
+        RecurrentClassifier(
+            hidden_size=3, early_stopping=True, validation_fraction=0.25, max_iter=1, random_state=1
+        ).fit(x, labels, sample_weight=np.arange(1.0, 201.0))
+        held_out = named["validation"]
+        counts = np.bincount(held_out["y"], minlength=3)
+        everyone = np.bincount(np.unique(labels, return_inverse=True)[1])
+        np.testing.assert_allclose(counts, everyone / 4, atol=1.0)
+        rows = held_out["sample_weight"].astype(int) - 1  # a weight tells its row
+        assert len(set(rows)) == len(held_out["x"]) == 50
+        assert np.array_equal(held_out["x"][:, :, 0], x[rows])
+        assert rows.max() - rows.min() > 100
+        assert named["batch_size"] is None  # 150 rows are fewer than a batch of 200
+        assert "gap" not in named
+
+    def test_the_held_out_samples_follow_from_the_random_state(self, monkeypatch):
+        x, labels = labelled()
+        named, parts = watch_fit(monkeypatch), []
+        for seed in (0, 0, 1):
+            quickly = {"hidden_size": 3, "max_iter": 1, "random_state": seed}
+            RecurrentClassifier(early_stopping=True, **quickly).fit(x, labels)
+            parts.append(named["validation"]["x"])
+        assert np.array_equal(parts[0], parts[1])
+        assert not np.array_equal(parts[0], parts[2])
+
+    def test_a_class_of_one_sample_is_refused_by_its_name(self):
+        x, labels = np.ones((7, 3)), ["once", *["twice"] * 6]
+        with pytest.raises(ValueError, match=r"holds out a share of each class.*'once'.*Give more"):
+            RecurrentClassifier(early_stopping=True).fit(x, labels)
+
+    @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, "0.1"])
+    def test_bad_fractions(self, share):
+        x, labels = labelled()
+        model = RecurrentClassifier(early_stopping=True, validation_fraction=share)
+        with pytest.raises((ValueError, TypeError), match=r"validation_fraction must be a number"):
+            model.fit(x, labels)
+
+    def test_the_docstrings_say_what_is_held_out(self):
+        assert "drawn at random, with the share of each class" in RecurrentClassifier.__doc__
+        assert "the last windows in time, never shuffled" in RecurrentRegressor.__doc__
+
+    def test_on_another_library(self):
+        x, labels = labelled()
+        x, y = x.astype("float32"), np.unique(labels, return_inverse=True)[1]
+        backend = rx.get_backend("array_api_strict", device="device1", dtype="float32")
+        quickly = {"hidden_size": 3, "max_iter": 2, "random_state": 0, "early_stopping": True}
+        here = RecurrentClassifier(**quickly).fit(x, y)
+        there = RecurrentClassifier(**quickly).fit(backend.asarray(x), y)
+        np.testing.assert_allclose(there.validation_curve_, here.validation_curve_, rtol=1e-4)
 
 
 class TestArrays:

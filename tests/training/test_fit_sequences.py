@@ -7,6 +7,7 @@ import pytest
 from problems import windows
 
 import rnn_xp as rx
+from rnn_xp.network.streams import Purpose
 
 NET = rx.Network(input_size=1, hidden_size=8, output_size=1)
 FLOAT64 = rx.get_backend("numpy", dtype="float64")
@@ -154,15 +155,18 @@ class TestDropout:
         original = rx.Network.value_and_grad
 
         def value_and_grad(self, *args, rng=None, **options):
-            drawn.append(rng.bit_generator.seed_seq.entropy)
+            seeds = rng.bit_generator.seed_seq
+            drawn.append((seeds.entropy, *seeds.spawn_key))
             return original(self, *args, rng=rng, **options)
 
         monkeypatch.setattr(rx.Network, "value_and_grad", value_and_grad)
         self.fit(seed=7, workers=1)
-        assert drawn == [(7, step, block) for step in (0, 1) for block in (0, 1, 2)]
+        assert drawn == [
+            (7, Purpose.DROPOUT, step, block) for step in (0, 1) for block in (0, 1, 2)
+        ]
         drawn.clear()
         self.fit(seed=7, workers=1, batch_size=1000)
-        assert drawn == [(7, step, 0) for step in range(6)]
+        assert drawn == [(7, Purpose.DROPOUT, step, 0) for step in range(6)]
 
     def test_masks_keep_the_expectation(self):
         """Where all is positive relu is the identity, and the mean over many draws is exact."""
