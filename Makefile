@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-interchange test-mpi scaling lint format learn reproduce coverage contract \
+.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-interchange test-browser test-mpi scaling lint format learn reproduce coverage contract \
 	golden data memory crash-test sanitize bench gpu-check docs clean
 
 help: ## show the targets
@@ -64,6 +64,14 @@ test-interchange: $(VENV)/installed-test ## install Keras and ONNX and run the t
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'keras>=3.10' 'onnxruntime>=1.20' \
 		--editable '.[onnx-train]'
 	$(PYTEST) -m interchange $(ARGS)
+
+# Chromium comes from the system's packages; where it cannot be installed, pytest says what it skips.
+CHROMIUM := command -v chromium >/dev/null && command -v chromedriver >/dev/null
+test-browser: $(VENV)/installed-test ## install Chromium (Debian, as root) and test the pages for browsers in it
+	@{ $(CHROMIUM); } || { apt-get update --quiet && apt-get install --quiet --yes chromium chromium-driver; } \
+		|| echo "Chromium could not be installed here: the tests in a browser are skipped."
+	$(BIN)/python -m pip install --quiet 'selenium==4.36.0' 'axe-core-python==0.1.0'
+	$(BIN)/python -m pytest -m browser $(ARGS)
 
 test-mpi: $(VENV)/installed-test ## install mpi4py and MPICH and run the tests on ranks of MPI (five minutes)
 	$(BIN)/python -m pip install --quiet 'mpich>=4.3' --editable '.[mpi]'

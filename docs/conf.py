@@ -19,6 +19,23 @@ exclude_patterns = ["_build"]
 # What was measured lies beside the benchmarks; the HTML has a copy of it.
 RESULTS = Path(__file__).parent / "results"
 shutil.copytree(RESULTS.parents[1] / "benchmarks" / "results", RESULTS, dirs_exist_ok=True)
+
+# The live page of walk.md, made from the reference workload.
+EXTRA = Path(__file__).parent / "_build" / "extra"
+
+
+def write_walk(path):
+    """Write the page on which one watches backpropagation through time."""
+    series = rnn_xp.datasets.load("length_of_day").values[:8327]
+    x, y = rnn_xp.make_windows((series - series.mean()) / series.std(), seq_length=10)
+    net = rnn_xp.Network(hidden_size=50)
+    params = net.init(seed=0, backend=rnn_xp.get_backend("numpy", dtype="float64"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rnn_xp.explain.walk(net, params, x, y, title="length_of_day").save(path)
+
+
+write_walk(EXTRA / "bptt_walk.html")
+html_extra_path = [str(EXTRA)]
 html_theme = "furo"
 html_title = f"rnn_xp {version}"
 html_copy_source = html_show_sourcelink = False

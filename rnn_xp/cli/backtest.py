@@ -14,7 +14,9 @@ from rnn_xp import checkpoint
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
 from rnn_xp.cli.messages import say, while_compiling
+from rnn_xp.cli.report import about, report
 from rnn_xp.cli.run_folder import column_label
+from rnn_xp.cli.summary import where
 from rnn_xp.cli.targets import FORCE, check_file, check_folder, check_plots
 from rnn_xp.cli.task import Task, add_forecaster_options, add_training_options, make_task, resolve
 from rnn_xp.data.datasets import Series
@@ -47,6 +49,7 @@ def add_command(commands: Any) -> None:
     add("--csv", type=Path, metavar="FILE", help="write every forecast to this file")
     add("--plots", type=Path, metavar="DIR", help="draw forecasts, errors by step and residuals")
     add("--force", action="store_true", help=FORCE)
+    add("--html", type=Path, metavar="PAGE", help="write a report with scores and pictures")
     add("--json", action="store_true", help="print one line of JSON and nothing else")
     add("-h", "--help", action="help", help="show this page")
     command.set_defaults(run=functools.partial(_backtest, command))
@@ -57,6 +60,7 @@ def _backtest(command: argparse.ArgumentParser, args: argparse.Namespace) -> int
     check_file("--csv", args.csv, force=args.force)
     check_folder("--plots", args.plots, _PLOTS, force=args.force)
     check_plots("--plots", args.plots)
+    check_file("--html", args.html, force=args.force)
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     for option, value in (("--stride", args.stride), ("--retrain", args.retrain)):
         options.check_whole(option, value, 1)
@@ -76,6 +80,10 @@ def _backtest(command: argparse.ArgumentParser, args: argparse.Namespace) -> int
     written = [] if args.csv is None else [args.csv]
     if args.plots is not None:
         written += _draw(result, series, args.plots)
+    if args.html is not None:
+        facts = about(series, {**vars(args), **where(backend)})
+        checkpoint.atomic_write(args.html, report(series, result, facts).encode())
+        written.append(args.html)
     for path in () if args.json else written:
         say(f"wrote    {path}")
     return 0

@@ -20,6 +20,7 @@ from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
 from rnn_xp.cli.messages import say
 from rnn_xp.cli.run_folder import RunFolder, new_folder_name, recorded_data
+from rnn_xp.cli.targets import check_file
 from rnn_xp.data import datasets
 from rnn_xp.data.datasets import Series
 from rnn_xp.data.windows import time_split
@@ -30,6 +31,7 @@ from rnn_xp.explain import (
     check_network,
     measure_flow,
     shape_table,
+    walk,
     walk_shapes,
 )
 from rnn_xp.forecasting import plotting
@@ -63,6 +65,7 @@ def add_command(commands: Any) -> None:
     add = command.add_argument_group("explain").add_argument
     add("--run", dest="trained", type=Path, metavar="DIR", help="a trained run's network and data")
     add("--rows", type=int, metavar="N", help="training windows to use (256, or all if fewer)")
+    add("--html", type=Path, metavar="PAGE", help="write a page for a browser, with every sum")
     add("--check", action="store_true", help="check the gradients; exit status 1 if one is wrong")
     options.add_common_options(command, "runs/explain-DATA-CELL")
     command.set_defaults(run=functools.partial(_explain, command))
@@ -71,6 +74,7 @@ def add_command(commands: Any) -> None:
 def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     args = options.with_config(command, args)
     options.check_whole("--seed", args.seed, 0)
+    check_file("--html", args.html, force=args.force)
     if args.feed == "feedback" and args.horizon > 1:
         raise ValueError(
             f"--feed feedback needs --horizon 1, got {args.horizon}: each prediction, of one "
@@ -93,6 +97,8 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         net, params = model.predictor.net, model.predictor.networks[0]
         windows = _windows_of(model, seen)
     x, y = _targets(net, *_choose(*windows, args.rows))
+    page_rows = (x, y) if args.rows else _targets(net, *windows)
+    explorer = None if args.html is None else walk(net, params, *page_rows, title=series.name)
 
     out = args.out or new_folder_name(Path("runs"), f"explain-{series.name}-{net.cell}")
     with RunFolder(out, force=args.force) as folder:
@@ -112,6 +118,8 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         head = f"backend  {backend}"
         text = "\n".join([head, *page.lines(of_windows)]) + "\n"
         folder.remove(_FILES)
+        if explorer is not None:
+            explorer.save(args.html)
         checkpoint.atomic_write(folder.path / "explain.txt", text.encode())
         checkpoint.atomic_write(folder.path / "gradient_flow.csv", page.csv())
         if not args.json:
@@ -125,6 +133,8 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         print(json.dumps({"out": str(folder.path), "rows": len(x), **page.summary()}))
     else:
         say(f"wrote    {folder.path}/")
+        if args.html is not None:
+            say(f"wrote    {args.html}")
     return 0 if check is None or check.ok else 1
 
 

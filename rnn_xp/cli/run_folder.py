@@ -10,6 +10,7 @@
     history.csv          epoch, loss and, with validation, validation_loss
     metrics.json         data, split, versions, timings, scores of baselines and network
     predictions.csv      test part: date (or row), step, truth, each forecast, interval, in units
+    report.html          all of it to read and to send: scores, pictures (with matplotlib), settings
     loss.png             (with matplotlib)
     forecast.png         (with matplotlib)
 """
@@ -54,6 +55,7 @@ RUN_FILES = (
     "history.csv",
     "metrics.json",
     "predictions.csv",
+    "report.html",
     "loss.png",
     "forecast.png",
 )
@@ -270,6 +272,10 @@ class RunFolder:
         first = "row" if series.dates is None else "date"
         first += "_of_step_1" if part.truth.shape[1] > 1 else ""
         self._write_csv("predictions.csv", [first, "step", *columns], rows)
+
+    def write_report(self, page: str) -> None:
+        """Write report.html."""
+        self._write("report.html", page)
 
     def write_plots(
         self, history: Mapping[str, Sequence[float]], series: Series, judged: Backtest

@@ -16,6 +16,7 @@ from rnn_xp.backend import get_backend
 from rnn_xp.cli import options, ranks
 from rnn_xp.cli.interrupts import Interrupts, signal_in
 from rnn_xp.cli.messages import say, while_compiling
+from rnn_xp.cli.report import report
 from rnn_xp.cli.run_folder import (
     RUN_FILES,
     RunFolder,
@@ -206,6 +207,8 @@ class _Run:
         folder.write_history(histories)
         folder.write_predictions(task.series, result)
         folder.write_metrics(summary)
+        remarks = [repeats] if repeats and repeats not in result.notes else []
+        folder.write_report(report(task.series, result, summary, histories[0], remarks))
         for line in result.table(task.series.unit):
             self.say(line)
         if repeats:

@@ -15,6 +15,7 @@ from rnn_xp import checkpoint
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
 from rnn_xp.cli.messages import say
+from rnn_xp.cli.report import about, report
 from rnn_xp.cli.run_folder import column_label, read_metrics, recorded_data
 from rnn_xp.cli.targets import FORCE, check_file, check_plots
 from rnn_xp.cli.task import check_parts, judge_test_part
@@ -49,6 +50,10 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--train-fraction", type=float, metavar="F", help="part before it; the run's by default"
     )
+    command.add_argument(
+        "--html", type=Path, metavar="PAGE", help="write a report with scores and pictures"
+    )
+    command.add_argument("--force", action="store_true", help=FORCE)
     command.set_defaults(run=_evaluate)
     command = commands.add_parser(
         "forecast",
@@ -147,6 +152,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    check_file("--html", args.html, force=args.force)
     forecaster, series, config = _load(args)
     fraction = args.train_fraction
     if fraction is None:
@@ -156,11 +162,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     seq_length, horizon = forecaster.seq_length, forecaster.horizon
     check_parts(cut, len(series.values), seq_length, horizon, plain=plain)
     result = judge_test_part(forecaster.fitted, series, cut, plain=plain)
+    if args.html is not None:
+        facts = about(series, {**config, "run": args.source, "train_fraction": fraction})
+        checkpoint.atomic_write(args.html, report(series, result, facts).encode())
     if args.json:
         print(json.dumps({"data": series.name, "sha256": series.sha256, **as_dict(result)}))
     else:
         say(f"data     {series.name}: test part from row {cut} of {len(series.values)}")
         say(result)
+        if args.html is not None:
+            say(f"wrote    {args.html}")
     return 0
 
 

@@ -5,6 +5,7 @@
 - `check`: the error of the gradient, and the entry that is furthest off;
 - `attribution`: the input steps and the training windows that a prediction rests on;
 - `curvature`: the largest eigenvalues of the Hessian, which bound the learning rate.
+- `walk`: all of it to look at, on a page with every product of every sum.
 """
 
 from rnn_xp.explain.attribution import (
@@ -17,6 +18,7 @@ from rnn_xp.explain.check import GradientCheck, check_network
 from rnn_xp.explain.curvature import Curvature, Sharpness, measure_curvature
 from rnn_xp.explain.flow import GradientFlow, measure_flow
 from rnn_xp.explain.shapes import Dim, Operation, shape_table, walk_shapes
+from rnn_xp.explain.walk import Walk, walk
 
 __all__ = [
     "Curvature",
@@ -26,6 +28,7 @@ __all__ = [
     "IntegratedGradients",
     "Operation",
     "Sharpness",
+    "Walk",
     "check_network",
     "influence",
     "integrated_gradients",
@@ -33,5 +36,6 @@ __all__ = [
     "measure_flow",
     "saliency",
     "shape_table",
+    "walk",
     "walk_shapes",
 ]

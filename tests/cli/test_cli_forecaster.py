@@ -127,7 +127,7 @@ class TestOneModel:
             assert words in out
         assert {path.name for path in Path("run").iterdir()} == {
             "config.toml", "last.safetensors", "best.safetensors", "model.safetensors",
-            "history.csv", "metrics.json", "predictions.csv",
+            "history.csv", "metrics.json", "predictions.csv", "report.html",
         }  # fmt: skip
         assert run("info", "run") == 0
         out = capsys.readouterr().out

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 FILES = {
     "model.safetensors", "last.safetensors", "config.toml", "history.csv", "metrics.json",
-    "predictions.csv", "loss.png", "forecast.png",
+    "predictions.csv", "report.html", "loss.png", "forecast.png",
 }  # fmt: skip
 
 

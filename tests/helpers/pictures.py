@@ -7,6 +7,7 @@ import base64
 import pytest
 
 from rnn_xp import plotting
+from rnn_xp.cli import report
 
 DOT = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -21,3 +22,4 @@ def dots(request, monkeypatch):
     """
     if not (request.config.option.full or request.node.get_closest_marker("pictures")):
         monkeypatch.setattr(plotting, "to_png", lambda ax: DOT if ax.figure else b"")
+        monkeypatch.setattr(report, "to_svg", lambda ax, label: "<svg/>" if ax.figure else "")

@@ -1,0 +1,141 @@
+"""One file that says how a network was judged: scores, pictures, settings; to read and to send.
+
+Pictures are SVG by matplotlib, inside the file. The scripts of plotly 7.1.0 (4.8 MB) and of bokeh
+3.9.2 (1.3 MB), which would have to lie in it, are larger than the whole page may be (a megabyte).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from rnn_xp import __version__
+from rnn_xp._checks import install
+from rnn_xp.cli.run_folder import column_label
+from rnn_xp.data.datasets import Series
+from rnn_xp.forecasting import Backtest, plotting
+
+__all__ = ["about", "report", "to_svg"]
+
+_LATEST = 60  # steps of the first picture
+_SHOWN = {"metrics", "scores", "per_step", "verdict", "warning", "follows_last_value"}  # elsewhere
+_NO_PICTURES = f"Pictures need matplotlib: {install('plot')}."
+
+
+def report(
+    series: Series,
+    result: Backtest,
+    facts: Mapping[str, Any],
+    history: Mapping[str, Sequence[float]] | None = None,
+    remarks: Sequence[str] = (),
+) -> str:
+    """Return the page as HTML, without a reference to anything outside it.
+
+    Parameters
+    ----------
+    series : Series
+    result : Backtest
+        The scores and forecasts of this one series.
+    facts : mapping
+        Settings, digests and versions, nested; written as a table.
+    history : mapping, optional
+        Losses of the training, as in ``FitResult.history``.
+    remarks : sequence of str
+        Further notes, below the verdict.
+    """
+    *scores, verdict = result.table(series.unit)  # of a table the verdict is the last line
+    notes = [*result.notes, *remarks]
+    parts = {
+        "TITLE": html.escape(f"{series.name}, {column_label(series)}"),
+        "VERDICT": html.escape(verdict.removeprefix("verdict").strip()),
+        "SCORES": html.escape("\n".join(scores)),
+        "NOTES": "\n".join(f"<p>{html.escape(note)}</p>" for note in notes),
+        "PICTURES": "\n".join(_pictures(series, result, history)),
+        "FACTS": "\n".join(
+            f'<tr><th scope="row">{html.escape(key)}</th><td>{html.escape(value)}</td></tr>'
+            for key, value in _flat(facts)
+        ),
+        "VERSION": html.escape(__version__),
+    }
+    template = resources.files("rnn_xp.cli").joinpath("report.html").read_text("utf-8")
+    return re.sub("@([A-Z]+)@", lambda match: parts[match[1]], template)
+
+
+def about(series: Series, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of a report that has no run folder behind it."""
+    plain = {k: str(v) for k, v in settings.items() if v is not None and not callable(v)}
+    dates = series.dates or (None,)
+    data = {"name": series.name, "column": series.column, "unit": series.unit,
+            "sha256": series.sha256, "rows": len(series.values),
+            "first": dates[0], "last": dates[-1]}  # fmt: skip
+    return {"data": data, "settings": plain, "rnn_xp": __version__, "numpy": np.__version__}
+
+
+def to_svg(ax: Any, label: str) -> str:
+    """Return the figure of an Axes as an SVG element, with a label for who cannot see it.
+
+    Coordinates have one decimal of a point, so that 10,000 values take some hundred kilobytes.
+    """
+    import matplotlib
+
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
+        ax.figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # alike in all figures, and nothing refers to them
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+
+
+def _pictures(
+    series: Series, result: Backtest, history: Mapping[str, Sequence[float]] | None
+) -> Iterator[str]:
+    (part,), unit, column = result.series, series.unit, column_label(series)
+    label = f"{column} ({unit})" if unit else column
+    try:
+        for last, what in ((_LATEST, "the latest"), (len(part.origins), "the whole test part")):
+            ax = plotting.backtest(
+                result, dates=series.dates, label=label, title=series.name, last=last
+            )
+            yield _figure(ax, f"Forecast, truth and interval: {what}", zoom=last != _LATEST)
+        if part.truth.shape[1] > 1:
+            drawn = [score for score in result.scores if score.name not in ("drift", "mean")]
+            yield _figure(plotting.step_errors(drawn, unit=unit), "Errors by steps ahead")
+        errors = plotting.residuals(part.truth[:, 0], part.forecast[:, 0], unit=unit)
+        yield _figure(errors, "Autocorrelation of the errors")
+        if history is not None:
+            losses = plotting.loss(history["loss"], history.get("validation_loss"))
+            yield _figure(losses, "Losses of the training")
+    except ImportError:
+        yield f"<p>{html.escape(_NO_PICTURES)}</p>"
+
+
+def _figure(ax: Any, label: str, *, zoom: bool = False) -> str:
+    slider = (
+        '<label>zoom <input type="range" min="1" max="10" step="0.5" value="1" oninput="'
+        "this.closest('figure').style.setProperty('--zoom', this.value)\"></label>"
+    )
+    view = f'<div class="view" tabindex="0" role="region" aria-label="{html.escape(label)}">'
+    caption = f"<figcaption>{html.escape(label)} {slider if zoom else ''}</figcaption>"
+    return f"<figure>{caption}{view}{to_svg(ax, label)}</div></figure>"
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield dotted names and values of nested facts; results that the page shows are left out."""
+    for key, value in facts.items():
+        if not prefix and key in _SHOWN:
+            continue
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, str | int | float) or (prefix == "" and key == "argv"):
+            yield f"{prefix}{key}", " ".join(value) if isinstance(value, list) else str(value)
