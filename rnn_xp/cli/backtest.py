@@ -33,8 +33,7 @@ def add_command(commands: Any) -> None:
     command = options.add_parser(
         commands,
         "backtest",
-        description="Train a network beside a linear path on the first part of a series, and "
-        "forecast the rest from successive origins.",
+        description="Train on the first part of a series, forecast the rest from many origins.",
         example="rnn-xp backtest --data wti --horizon 5 --target logret --csv out.csv",
     )
     options.add_data_options(command)

@@ -6,18 +6,15 @@ import argparse
 from typing import Any
 
 from rnn_xp import optim
+from rnn_xp.optim.first_order import FirstOrder
+from rnn_xp.optim.names import OPTIMIZERS
 
 __all__ = ["add_optimizer_options", "choose_optimizer"]
 
-_OPTIMIZERS = {
-    "lbfgs": optim.LBFGS,
-    "adam": optim.Adam,
-    "adamw": optim.AdamW,
-    "rmsprop": optim.RMSprop,
-    "adagrad": optim.Adagrad,
-    "sgd": optim.SGD,
-}
 _RATES = {"adam": 0.01, "adamw": 0.01, "rmsprop": 0.003, "adagrad": 0.05, "sgd": 0.1}
+_TITLES = {
+    "lbfgs": "L-BFGS", "levenberg_marquardt": "Levenberg-Marquardt", "hessian_free": "Hessian-free",
+}  # fmt: skip
 _FIRST_ORDER_ONLY = ("learning_rate", "weight_decay", "clip_norm", "schedule", "warmup")
 
 
@@ -27,9 +24,8 @@ def add_optimizer_options(add: Any) -> None:
     Options without a help text are listed in the title of the group.
     """
     rates = ", ".join(f"{name} {rate:g}" for name, rate in _RATES.items())
-    others = ", ".join(list(_OPTIMIZERS)[2:])
-    words = f"default lbfgs or adam; also {others}"
-    add("--optimizer", choices=list(_OPTIMIZERS), metavar="NAME", help=words)
+    words = "default lbfgs or adam; also adamw, sgd, levenberg_marquardt, ..."
+    add("--optimizer", choices=list(OPTIMIZERS), metavar="NAME", help=words)
     add("--learning-rate", type=float, metavar="R", help=f"({rates})")
     add("--schedule", choices=["cosine", "plateau"], help=argparse.SUPPRESS)
     add("--warmup", type=int, help=argparse.SUPPRESS)
@@ -59,17 +55,19 @@ def choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
     _check_options(args, name)
     if kinks and not args.optimizer and not args.schedule:
         args.schedule = "cosine"
-    if name == "lbfgs" and (noisy or not full_batch):
+    exact = OPTIMIZERS[name].full_batch_only
+    if exact and (noisy or not full_batch):
         given = "dropout" if full_batch else f"--batch-size {args.batch_size}"
         raise ValueError(
-            f"--optimizer lbfgs needs the full batch of {rows} without dropout: its line search "
+            f"--optimizer {name} needs the full batch of {rows} without dropout: it "
             f"compares losses, which must belong to one function. Leave out {given}, or take "
             "--optimizer adam."
         )
     batch = f"full batch of {rows}" if full_batch else f"batches of {args.batch_size} from {rows}"
-    if name == "lbfgs":
+    if exact:
         why = "a full-batch gradient is exact, so its curvature can be used"
-        return optim.lbfgs(), f"{batch}, L-BFGS ({why})"
+        decay = {} if args.weight_decay is None else {"weight_decay": args.weight_decay}
+        return OPTIMIZERS[name](**decay), f"{batch}, {_TITLES[name]} ({why})"
     updates = args.epochs * -(-rows // (args.batch_size or rows))
     asked = {key: getattr(args, key) for key in ("momentum", "weight_decay", "clip_norm")}
     extras = {key: value for key, value in asked.items() if value is not None}
@@ -83,17 +81,18 @@ def choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
             if full_batch and not noisy
             else f"{noise} are noisy; L-BFGS needs exact ones"
         )
-    optimizer = _OPTIMIZERS[name](_rate(args, name, updates), **extras)
+    optimizer = OPTIMIZERS[name](_rate(args, name, updates), **extras)
     why = type(optimizer).__name__ + (f" ({', '.join(words)})" if words else "")
     return optimizer, f"{batch}, {why}"
 
 
 def _check_options(args: argparse.Namespace, name: str) -> None:
-    for key in _FIRST_ORDER_ONLY:
-        if name == "lbfgs" and getattr(args, key) is not None:
+    kind = OPTIMIZERS[name]
+    for key in () if issubclass(kind, FirstOrder) else _FIRST_ORDER_ONLY:
+        if getattr(args, key) is not None and not hasattr(kind, key):
             option = f"--{key.replace('_', '-')}"
             raise ValueError(
-                f"{option} has no meaning for lbfgs, whose line search finds the step; "
+                f"{option} has no meaning for {name}, which finds the length of its steps; "
                 "add --optimizer adam or sgd."
             )
     if args.momentum is not None and name not in ("sgd", "rmsprop"):

@@ -75,6 +75,8 @@ def add_training_options(command: argparse.ArgumentParser) -> Any:
 def resolve(args: argparse.Namespace) -> argparse.Namespace:
     """Return the arguments, checked and with defaults for omitted ones."""
     args = argparse.Namespace(**vars(args))
+    if args.patience is not None:
+        options.check_whole("--patience", args.patience, 1)
     if args.plain and args.patience is not None and args.validation is None:
         raise ValueError("--patience needs --validation: it watches the validation loss.")
     for name, values in _DEFAULTS.items():
@@ -85,7 +87,6 @@ def resolve(args: argparse.Namespace) -> argparse.Namespace:
         ("--epochs", args.epochs, 1),
         ("--seed", args.seed, 0),
         ("--warmup", args.warmup, 1),
-        ("--patience", args.patience, 1),
         ("--seeds", args.seeds, 1),
         ("--layers", args.layers, 1),
         ("--hidden-size", args.hidden_size, 1),

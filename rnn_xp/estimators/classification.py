@@ -11,7 +11,8 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from rnn_xp._typing import Array
 from rnn_xp.backend import array_namespace, backend_of, to_numpy
-from rnn_xp.estimators.recurrent import Data, Recurrent, beside, elsewhere
+from rnn_xp.estimators.arrays import Data, beside, elsewhere
+from rnn_xp.estimators.recurrent import Recurrent
 from rnn_xp.training.inputs import on_host
 
 __all__ = ["RecurrentClassifier"]

@@ -2,81 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from rnn_xp._checks import number, refuse_masked, whole
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import (
     Backend,
-    array_namespace,
     backend_of,
-    device_of,
     get_backend,
     to_numpy,
 )
 from rnn_xp.backend.arrays import detached
+from rnn_xp.estimators.arrays import Data, check_weights, elsewhere
 from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
+from rnn_xp.optim.first_order import FirstOrder
 from rnn_xp.optim.names import OPTIMIZERS
 from rnn_xp.training.callbacks import Progress
 from rnn_xp.training.inputs import on_host, split_rows
 from rnn_xp.training.result import FitResult
 from rnn_xp.training.trainer import fit
 
-__all__ = ["Data", "Recurrent", "beside", "elsewhere"]
+__all__ = ["Recurrent"]
 
 _BATCH_ROWS = 200
 
 _NO_Y: Any = object()
-
-
-class Data(NamedTuple):
-    """Checked windows, targets and weights."""
-
-    x: Any
-    y: Any
-    sample_weight: Any
-
-
-def elsewhere(X: Any) -> bool:
-    """Return True if X is an array of a library other than NumPy, which then computes."""
-    import array_api_compat
-
-    return array_api_compat.is_array_api_obj(X) and not array_api_compat.is_numpy_array(X)
-
-
-def beside(x: Any, values: Any, dtype: Any) -> Array:
-    """Bring y or weights to the library and device of x."""
-    xp, device = array_namespace(x), device_of(x)
-    values = detached(values) if elsewhere(values) else values
-    if not elsewhere(values):
-        values = xp.asarray(np.array(values), device=device)  # its own, to be written to
-    elif array_namespace(values) is not xp or device_of(values) != device:
-        values = xp.asarray(np.array(to_numpy(values)), device=device)
-    return xp.astype(values, dtype, copy=False)
-
-
-def _check_weights(sample_weight: Any, x: Any) -> Any:
-    """Check the weights of the rows of x; those of host data must not be negative."""
-    refuse_masked("sample_weight", sample_weight)
-    if not on_host(x):
-        return beside(x, sample_weight, x.dtype)
-    weights = check_array(
-        sample_weight, ensure_2d=False, dtype=x.dtype, ensure_non_negative=True,
-        input_name="sample_weight",
-    )  # fmt: skip
-    if weights.ndim != 1:
-        raise ValueError(f"sample_weight must have shape (n,), got {weights.shape}.")
-    check_consistent_length(x, weights)
-    if not weights.any():
-        raise ValueError("sample_weight is zero for every row; at least one must be positive.")
-    return weights
-
 
 _PARAMETERS = """
     Parameters
@@ -101,19 +57,22 @@ _PARAMETERS = """
         If True, the cell normalises its projections.
     residual : bool
         If True, every layer but the first adds its input to its output.
-    solver : {"adam", "adamw", "rmsprop", "adagrad", "sgd", "lbfgs"} or Optimizer
+    solver : str or Optimizer
+        "adam", "adamw", "rmsprop", "adagrad", "sgd", "lbfgs", "levenberg_marquardt" or
+        "hessian_free"; the last three use all windows in every update, and no learning rate.
+        Levenberg-Marquardt is the best choice for up to some thousand weights and float64 data.
         An object of `rnn_xp.optim` has settings of its own, and `learning_rate_init`, `alpha` and
         `clip_norm` are then ignored.
     learning_rate_init : float
-        Learning rate; ignored by "lbfgs".
+        Learning rate; ignored by solvers that have none.
     alpha : float
         L2 penalty on the weights: ``alpha / 2 * |w|**2`` is added to the mean loss; for "adamw" it
         is the weight decay. Not available for "lbfgs".
     clip_norm : float, optional
-        Largest norm of a gradient. Not available for "lbfgs".
+        Largest norm of a gradient. Only for solvers with a learning rate.
     batch_size : int or "auto"
         Number of windows in an update, clipped to the number of windows that are trained on;
-        "auto" is 200. "lbfgs" always uses all of them.
+        "auto" is 200. Solvers without a learning rate always use all of them.
     max_iter : int
         Largest number of epochs.
     tol : float
@@ -282,13 +241,16 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
                 f"solver={self.solver!r} is not known. Choose from: {', '.join(OPTIMIZERS)}, or "
                 "give an object of rnn_xp.optim."
             )
-        if self.solver == "lbfgs":
-            if self.alpha or self.clip_norm is not None:
-                raise ValueError("solver='lbfgs' has no alpha and no clip_norm; leave these out.")
-            return OPTIMIZERS[self.solver]()
-        return OPTIMIZERS[self.solver](
-            self.learning_rate_init, weight_decay=self.alpha, clip_norm=self.clip_norm
-        )
+        kind = OPTIMIZERS[self.solver]
+        if issubclass(kind, FirstOrder):
+            return kind(self.learning_rate_init, weight_decay=self.alpha, clip_norm=self.clip_norm)
+        if self.clip_norm is not None:
+            raise ValueError(f"solver={self.solver!r} has no clip_norm; leave it out.")
+        if not self.alpha:
+            return kind()
+        if not hasattr(kind, "weight_decay"):
+            raise ValueError(f"solver={self.solver!r} has no alpha; leave it out.")
+        return kind(weight_decay=self.alpha)
 
     def _update_rows(self, rows: int) -> int:
         """Return the number of rows of an update, at most the number to train on."""
@@ -318,7 +280,7 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
         full = isinstance(optimizer, Optimizer) and optimizer.full_batch_only
         rows, net, self._on_host = x.shape[0], self._network(x.shape[2], outputs), on_host(x)
         if sample_weight is not None:
-            sample_weight = _check_weights(sample_weight, x)
+            sample_weight = check_weights(sample_weight, x)
         if go_on and self.net_ != net:
             raise ValueError(
                 f"the network was {self.net_!r} and cannot go on as {net!r}. Give warm_start=False."

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 from sklearn.base import RegressorMixin
 
 from rnn_xp._typing import Array
-from rnn_xp.estimators.recurrent import Recurrent, beside
+from rnn_xp.estimators.arrays import beside
+from rnn_xp.estimators.recurrent import Recurrent
 from rnn_xp.training.inputs import on_host
 
 __all__ = ["RecurrentRegressor"]

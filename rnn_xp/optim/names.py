@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rnn_xp.optim.adaptive import Adagrad, Adam, AdamW, RMSprop
+from rnn_xp.optim.hessian_free import HessianFree
+from rnn_xp.optim.levenberg_marquardt import LevenbergMarquardt
 from rnn_xp.optim.quasi_newton import LBFGS
 from rnn_xp.optim.sgd import SGD
 
@@ -17,5 +19,7 @@ OPTIMIZERS: dict[str, type[Any]] = {
     "rmsprop": RMSprop,
     "adagrad": Adagrad,
     "sgd": SGD,
+    "levenberg_marquardt": LevenbergMarquardt,
+    "hessian_free": HessianFree,
 }
-"""All but L-BFGS, whose line search finds the step, take a learning rate first."""
+"""Those that are `rnn_xp.optim.first_order.FirstOrder` take a learning rate first."""

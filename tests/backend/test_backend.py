@@ -176,11 +176,11 @@ def test_device_without_float64():
 @pytest.mark.parametrize(
     ("name", "install"),
     [
-        ("cupy", r"pip install 'rnn-xp\[cuda12x\]' \(or 'rnn-xp\[cuda13x\]'"),
-        ("torch", r"pip install 'rnn-xp\[torch\]'"),
-        ("jax", r"pip install 'rnn-xp\[jax\]'"),
-        ("dpnp", r"pip install 'rnn-xp\[dpnp\]'"),
-        ("array_api_strict", r"pip install 'rnn-xp\[strict\]'"),
+        ("cupy", r"pip install -e '\.\[cuda12x\]' \(or cuda13x"),
+        ("torch", r"pip install -e '\.\[torch\]'"),
+        ("jax", r"pip install -e '\.\[jax\]'"),
+        ("dpnp", r"pip install -e '\.\[dpnp\]'"),
+        ("array_api_strict", r"pip install -e '\.\[strict\]'"),
     ],
 )
 def test_missing_package_names_the_install_command(monkeypatch, name, install):

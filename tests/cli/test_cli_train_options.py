@@ -188,7 +188,7 @@ class TestCommand:
             assert about["training"]["run"]["optimizer"] == repr(expected)
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    @pytest.mark.parametrize(("at", "files"), [(2, 2), (3, 6)])
+    @pytest.mark.parametrize(("at", "files"), [(2, 2), (3, 7)])
     def test_a_signal(self, at, files, number, monkeypatch, capsys):
         """In the last epoch there is nothing left to interrupt."""
 

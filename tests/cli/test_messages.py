@@ -15,7 +15,7 @@ from rnn_xp import _checks, cli
 from rnn_xp.cli import messages
 from rnn_xp.cli.run_folder import recorded_data
 from rnn_xp.explain import shape_table, walk_shapes
-from rnn_xp.training.callbacks import Epoch, Progress
+from rnn_xp.training.callbacks import Checkpoint, Epoch, Progress
 
 SPACE = 80
 
@@ -189,7 +189,7 @@ class TestRunsThatDidNotEnd:
 
     def test_a_second_signal_names_the_epoch_and_the_command(self, run, monkeypatch, capsys):
         def interrupted(self, prepared, callbacks, **options):
-            keep = callbacks[2]
+            keep = next(each for each in callbacks if isinstance(each, Checkpoint))
             keep.saved_epoch = 2
             raise KeyboardInterrupt
 

@@ -84,7 +84,7 @@ def test_without_a_launcher_mpi_is_not_looked_for(monkeypatch):
 def test_mpi4py_is_missing(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     monkeypatch.setenv("PMI_SIZE", "2")
-    with pytest.raises(ImportError, match=r"pip install \"rnn-xp\[mpi\]\" mpich"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[mpi\]' mpich"):
         join()
     assert main(["train", "--epochs", "1"]) == 2
     assert "needs mpi4py" in capsys.readouterr().err

@@ -211,7 +211,7 @@ class TestRegressor:
                 {"solver": "newton"},
                 "solver='newton' is not known. Choose from: lbfgs, adam, .*adagrad",
             ),
-            ({"solver": "lbfgs", "alpha": 1.0}, "'lbfgs' has no alpha and no clip_norm"),
+            ({"solver": "lbfgs", "alpha": 1.0}, "'lbfgs' has no alpha; leave it out"),
             ({"batch_size": 0}, "batch_size must be 'auto' or an integer >= 1, got 0"),
             ({"batch_size": "all"}, "batch_size must be 'auto' or an integer >= 1, got 'all'"),
             ({"batch_size": True}, "batch_size must be 'auto' or an integer >= 1, got True"),
@@ -374,6 +374,6 @@ def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.delitem(vars(rx), "RecurrentRegressor", raising=False)
-    with pytest.raises(ImportError, match=r"pip install 'rnn-xp\[sklearn\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[sklearn\]'"):
         _ = rx.RecurrentRegressor
     exec("from rnn_xp import *", {})

@@ -187,5 +187,5 @@ def test_a_relu_cell_in_the_evaluator_is_its_own_error():
 
 def test_without_onnx_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"pip install 'rnn-xp\[onnx\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[onnx\]'"):
         interchange.to_onnx(NET, PARAMS)

@@ -113,5 +113,5 @@ def test_sizes_are_fixed():
 def test_without_ndonnx_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ndonnx", None)
     net = rx.Network(hidden_size=3)
-    with pytest.raises(ImportError, match=r"pip install 'rnn-xp\[onnx-train\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[onnx-train\]'"):
         onnx_training.to_training_step(net, rows=3, steps=1, optimizer=rx.optim.sgd(0.1))

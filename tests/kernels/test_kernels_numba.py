@@ -336,7 +336,7 @@ class TestChoice:
     def test_an_error_where_it_was_asked_for(self, monkeypatch):
         self.without_numba(monkeypatch)
         monkeypatch.setenv("RNN_XP_KERNELS", "numba")
-        with pytest.raises(BackendError, match=r"NumPy 2.0 or less\. .* pip install 'rnn-xp\[num"):
+        with pytest.raises(BackendError, match=r"NumPy 2.0 or less\. .* pip install -e '\.\[num"):
             kernels_of(FLOAT32)
 
     def test_numba_in_float64_is_refused_and_not_replaced(self, monkeypatch):

@@ -318,6 +318,6 @@ class TestProgress:
                 progress(Epoch(number, 7, 0.5, validation_loss=0.25))
         err = capsys.readouterr().err
         assert "7/7" in err
-        assert "loss=0.5" in err
-        assert "validation=0.25" in err
+        assert "loss 0.5" in err
+        assert "validation 0.25" in err
         assert " 4/7" in err or " 5/7" in err

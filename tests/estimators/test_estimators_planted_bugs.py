@@ -19,8 +19,8 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 import test_classifier
 import test_estimators
 
-RECURRENT, CLASSES, NUMBERS = (
-    f"rnn_xp.estimators.{name}" for name in ("recurrent", "classification", "regression")
+RECURRENT, CLASSES, NUMBERS, ARRAYS = (
+    f"rnn_xp.estimators.{name}" for name in ("recurrent", "classification", "regression", "arrays")
 )
 REGRESSOR, CLASSIFIER = test_estimators.TestRegressor, test_classifier.TestClassifier
 SPLIT = test_classifier.TestEarlyStopping
@@ -78,7 +78,7 @@ MISTAKES = {
         REGRESSOR.test_a_weight_of_two_is_a_row_twice,
     ),
     "weights that are negative": (
-        RECURRENT, "ensure_non_negative=True", "ensure_non_negative=False",
+        ARRAYS, "ensure_non_negative=True", "ensure_non_negative=False",
         REGRESSOR.test_a_weight_of_two_is_a_row_twice,
     ),
     "partial_fit starts afresh": (

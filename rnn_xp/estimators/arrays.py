@@ -1,0 +1,59 @@
+"""Windows, targets and weights of estimators, in NumPy or in the library of the windows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils import check_array, check_consistent_length
+
+from rnn_xp._checks import refuse_masked
+from rnn_xp._typing import Array
+from rnn_xp.backend import array_namespace, device_of, to_numpy
+from rnn_xp.backend.arrays import detached
+from rnn_xp.training.inputs import on_host
+
+__all__ = ["Data", "beside", "check_weights", "elsewhere"]
+
+
+class Data(NamedTuple):
+    """Checked windows, targets and weights."""
+
+    x: Any
+    y: Any
+    sample_weight: Any
+
+
+def elsewhere(X: Any) -> bool:
+    """Return True if X is an array of a library other than NumPy, which then computes."""
+    import array_api_compat
+
+    return array_api_compat.is_array_api_obj(X) and not array_api_compat.is_numpy_array(X)
+
+
+def beside(x: Any, values: Any, dtype: Any) -> Array:
+    """Bring y or weights to the library and device of x."""
+    xp, device = array_namespace(x), device_of(x)
+    values = detached(values) if elsewhere(values) else values
+    if not elsewhere(values):
+        values = xp.asarray(np.array(values), device=device)  # its own, to be written to
+    elif array_namespace(values) is not xp or device_of(values) != device:
+        values = xp.asarray(np.array(to_numpy(values)), device=device)
+    return xp.astype(values, dtype, copy=False)
+
+
+def check_weights(sample_weight: Any, x: Any) -> Any:
+    """Check the weights of the rows of x; those of host data must not be negative."""
+    refuse_masked("sample_weight", sample_weight)
+    if not on_host(x):
+        return beside(x, sample_weight, x.dtype)
+    weights = check_array(
+        sample_weight, ensure_2d=False, dtype=x.dtype, ensure_non_negative=True,
+        input_name="sample_weight",
+    )  # fmt: skip
+    if weights.ndim != 1:
+        raise ValueError(f"sample_weight must have shape (n,), got {weights.shape}.")
+    check_consistent_length(x, weights)
+    if not weights.any():
+        raise ValueError("sample_weight is zero for every row; at least one must be positive.")
+    return weights
