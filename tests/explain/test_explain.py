@@ -314,7 +314,7 @@ class TestFlow:
         assert ax.get_ylabel() == "gradient norm, relative to the last step"
         labels = [text.get_text() for text in ax.get_legend().get_texts()]
         assert labels[0] == "layer0: |dL/dh_t|"
-        assert labels[-1] == "layer1: term of dL/dw_hh (0 at t = 1)"
+        assert labels[-1] == "layer1: term of dL/dw_hh\n(0 at t = 1)"
         assert plotting.to_png(ax).startswith(b"\x89PNG")
 
 
