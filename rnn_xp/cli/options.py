@@ -56,7 +56,7 @@ def add_data_options(command: argparse.ArgumentParser) -> None:
     add(
         "--data",
         default="length_of_day",
-        help="bundled series, or a CSV file (%(default)s)",
+        help="bundled series or CSV file; ./wti means a file (%(default)s)",
     )
     add("--column", help="column of the CSV file, by name or index from 0")
     add("--missing", default="error", choices=["error", "drop", "interpolate"])

@@ -87,6 +87,7 @@ def seen():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("said", ["context", "option"])
 def test_the_default_device_of_jax_is_the_default_here(seen, said):
     assert seen["plain"] == seen["platform"] == "cpu"

@@ -248,7 +248,7 @@ class TestTrain:
             (["--learning-rate", "0.1"], "--learning-rate has no meaning for lbfgs"),
             (
                 ["--optimizer", "lbfgs", "--batch-size", "10"],
-                "--optimizer lbfgs needs the full batch of 8317 without dropout: its line search "
+                "--optimizer lbfgs needs the full batch of 8317 without dropout: it "
                 "compares losses, which must belong to one function. Leave out --batch-size 10, "
                 "or take --optimizer adam.",
             ),

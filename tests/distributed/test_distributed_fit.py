@@ -19,6 +19,8 @@ from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.training import ranks as training_ranks
 from rnn_xp.training.callbacks import Checkpoint, History
 
+pytestmark = pytest.mark.full("hessian")
+
 
 class TestBits:
     @pytest.mark.cover("values")

@@ -141,6 +141,7 @@ def test_any_number_of_threads_gives_the_same_bits():
     assert_equal(one.params, three.params)
 
 
+@pytest.mark.full("jax", "torch")
 @pytest.mark.parametrize("optimizer", [LM, rx.optim.hessian_free()], ids=["lm", "hf"])
 @pytest.mark.parametrize("name", ["array_api_strict", "torch", "jax"])
 def test_on_other_libraries(name, optimizer):

@@ -142,6 +142,7 @@ class TestInfluence:
         assert (before - after) / size == pytest.approx(scores[best], rel=1e-3)
 
 
+@pytest.mark.full("jax")
 @pytest.mark.parametrize("library", ["array_api_strict", "torch", "jax"])
 def test_on_other_libraries(library):
     pytest.importorskip(library)

@@ -370,6 +370,7 @@ class TestCache:
         )  # fmt: skip
         return done.stdout.split()
 
+    @pytest.mark.full
     def test_compiled_code_is_kept_for_the_next_process(self, tmp_path):
         root, settings = Path(rx.__file__).parents[1], {"NUMBA_CACHE_DIR": str(tmp_path)}
         said = [self.run(root, **settings) for _ in range(2)]

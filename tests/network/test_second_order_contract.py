@@ -105,6 +105,7 @@ def test_against_the_derivatives_that_jax_takes(names, case, request):
     ],
     ids=ids,
 )
+@pytest.mark.full
 @pytest.mark.parametrize("case", ["jax-cpu-f64"], indirect=True)
 def test_each_cell_against_the_derivatives_that_jax_takes(names, case):
     against_jax(make(*names, steps=2), case)
