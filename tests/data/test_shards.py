@@ -209,7 +209,7 @@ def fit_sharded(comm, counts, net=NET, data=None, **options):
 
 
 class TestRowsOfEachRank:
-    @pytest.mark.full("84", "14")
+    @pytest.mark.full("84", "7, 7")
     @pytest.mark.cover("values")
     @pytest.mark.parametrize("case", CASES)
     @pytest.mark.parametrize("counts", [WHOLE_BLOCKS, (84, 6), (7,) * 12 + (6,)], ids=str)
