@@ -94,6 +94,7 @@ def test_the_default_device_of_jax_is_the_default_here(seen, said):
     assert seen[said] == "cpu:1"
 
 
+@pytest.mark.full
 def test_weights_are_made_on_the_default_device(seen):
     assert seen["weights"] == [1]
 

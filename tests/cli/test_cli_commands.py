@@ -58,6 +58,7 @@ class TestOtherCommands:
             "torch, jax, dpnp, array_api_strict, auto."
         )
 
+    @pytest.mark.full("train")
     @pytest.mark.cover("values")
     @pytest.mark.parametrize("unbuffered", ["", "1"])
     @pytest.mark.parametrize("command", ["datasets", "train --help", "train --data tide.csv"])

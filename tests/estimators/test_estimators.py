@@ -61,6 +61,7 @@ print(done)
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["RecurrentRegressor", "RecurrentClassifier"])
 def test_scikit_learns_checks_of_array_api_dispatch(name):
     """In a process of its own: SciPy reads this setting when it is imported."""

@@ -218,6 +218,7 @@ class TestFit:
         assert errors[0] == errors[1]
 
 
+@pytest.mark.full
 def test_the_command_line_says_which_engine(cupy, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(train_command, "get_backend", lambda *a, **k: cupy.backend)
     for number, (option, line) in enumerate(
