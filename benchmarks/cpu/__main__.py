@@ -70,11 +70,13 @@ def load_average():
 
 
 def draw(results, out):
-    """Draw the curves; the name of the file, or nothing."""
-    from benchmarks.cpu import scaling
+    """Draw the contenders and the curves; the name of the curves' file, or nothing."""
+    from benchmarks.cpu import pictures, scaling
 
     path = out.with_name(f"{out.name}.png")
     try:
+        if results["steps"]:
+            pictures.draw_steps(results["steps"], out.with_name(f"{out.name}_steps.png"))
         scaling.draw(results["scaling"], path)
     except ImportError:
         print("matplotlib is not installed: no picture")

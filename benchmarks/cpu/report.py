@@ -212,7 +212,10 @@ def page(results):
         "", "## Targets", "", *(f"- {sentence}" for sentence in targets(results)),
     ]  # fmt: skip
     if results["steps"]:
-        lines += ["", "## Training steps", "", *summary_table(results["steps"])]
+        picture = results["picture"] and results["picture"].replace(".png", "_steps.png")
+        lines += ["", "## Training steps", ""]
+        lines += [f"![Training steps]({picture})", ""] if picture else []
+        lines += summary_table(results["steps"])
         lines += text(
             "A step is forward, backpropagation through time and Adam, on the full batch. `fit` is "
             "timed from one call of a callback to the next. *Products* are the matrix products of "
