@@ -39,7 +39,7 @@ def free_running(quick, seed):
     train, steps = 3000, 84
     backend = rx.get_backend("numpy", dtype="float64")
     forecaster = rx.Forecaster(
-        seq_length=24, horizon=steps, strategy="recursive", linear=False, patience=None,
+        seq_length=24, horizon=steps, strategy="recursive", linear=False, validation=None,
         hidden_size=10 if quick else 40, epochs=10 if quick else 100, intervals=None,
         optimizer=rx.optim.levenberg_marquardt(), random_state=seed, backend=backend, verbose=False,
     )  # fmt: skip
