@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rnn_xp._checks import refuse_masked
 from rnn_xp._typing import Array, Loss
-from rnn_xp.backend import Backend, array_namespace, to_numpy
+from rnn_xp.backend import Backend, array_namespace, device_of, to_numpy
 from rnn_xp.backend.arrays import detached, library_name
 from rnn_xp.data.shards import Shards
 from rnn_xp.data.windows import cast_windows
@@ -163,7 +163,7 @@ def seeded(seed: int) -> Callable[[int, int], np.random.Generator]:
 
 
 def _check_library(backend: Backend, arrays: dict[str, Any]) -> None:
-    """Refuse arrays of another library than that of the backend, unless they are on the host."""
+    """Refuse arrays of another library or device than the backend's, unless on the host."""
     wanted = library_name(backend.xp)
     for name, array in arrays.items():
         if array is None or on_host(array):
@@ -173,6 +173,12 @@ def _check_library(backend: Backend, arrays: dict[str, Any]) -> None:
                 f"fit: arrays of one library are required, but {name} is an array of {library} and "
                 f"the training is on {wanted}. Give all of them as NumPy arrays, for instance "
                 f"rnn_xp.backend.to_numpy({name}), or all as arrays of {library}."
+            )
+        if (place := backend.adapter.device_name(device_of(array))) != backend.device_name:
+            raise ValueError(
+                f"fit: arrays on one device are required, but {name} is on {place} and the "
+                f"training is on {backend.device_name}. Move them to one device, or give NumPy "
+                "arrays, which are moved."
             )
 
 
