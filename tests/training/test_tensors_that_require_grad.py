@@ -34,7 +34,16 @@ def ahead(values):
     return forecaster().fit(SERIES, future=SERIES).predict(future=values)
 
 
+def train(**changed):
+    options = {"x": X, "y": Y, "optimizer": rx.optim.adam(0.01), "epochs": 2, **changed}
+    return rx.fit(rx.Network(hidden_size=2), **options)
+
+
 DOORS = {
+    "fit list": (Y, lambda a: train(y=list(a)).history["loss"]),
+    "fit validation list": (
+        X, lambda a: train(validation=(list(a), Y)).history["validation_loss"],
+    ),
     "Forecaster series": (SERIES, lambda a: forecaster().fit(a).predict()),
     "Forecaster of several": (
         SERIES, lambda a: list(forecaster().fit({"a": SERIES, "b": a}).predict().values()),
