@@ -18,6 +18,7 @@ __all__ = [
     "flag",
     "install",
     "number",
+    "readable",
     "refuse_masked",
     "whole",
 ]
@@ -265,7 +266,7 @@ def refuse_masked(what: str, values: Any) -> None:
     Raises
     ------
     TypeError
-        If the values are a masked array.
+        If the values are a masked array, or a list or tuple with one in it.
 
     Examples
     --------
@@ -276,12 +277,51 @@ def refuse_masked(what: str, values: Any) -> None:
         ...
     TypeError: x: a masked array would lose its mask. Give values.filled(numpy.nan) where ...
     """
-    if any(kind.__name__ == "MaskedArray" for kind in type(values).__mro__):
+    if isinstance(values, list | tuple):
+        for each in values:
+            if not isinstance(each, int | float):
+                refuse_masked(what, each)
+    elif any(kind.__name__ == "MaskedArray" for kind in type(values).__mro__):
         raise TypeError(
             f"{what}: a masked array would lose its mask. Give values.filled(numpy.nan) where NaN "
             "stands for missing values, such as to a Forecaster with missing='mask'; elsewhere "
             "values.filled(0), and mask= for steps or sample_weight= for rows to leave out."
         )
+
+
+def readable(what: str, values: Any) -> Any:
+    """Return values that NumPy can read without loss.
+
+    Parameters
+    ----------
+    what : str
+        Name of the values, as the message shows it.
+    values : object
+
+    Returns
+    -------
+    object
+        Tensors that record gradients are detached, also those in lists and tuples; anything else
+        is returned as it is.
+
+    Raises
+    ------
+    TypeError
+        If the values are a masked array, see `refuse_masked`.
+
+    Examples
+    --------
+    >>> readable("x", [1.0, 2.0])
+    [1.0, 2.0]
+    """
+    refuse_masked(what, values)
+    return _detached(values)
+
+
+def _detached(values: Any) -> Any:
+    if isinstance(values, list | tuple):
+        return [each if isinstance(each, int | float) else _detached(each) for each in values]
+    return values.detach() if getattr(values, "requires_grad", False) else values
 
 
 def _scalar(given: Any) -> Any:

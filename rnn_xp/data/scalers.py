@@ -22,7 +22,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rnn_xp._checks import Argument, ParameterError, refuse_masked
+from rnn_xp._checks import Argument, ParameterError, readable
 from rnn_xp.data.windows import as_series
 
 __all__ = ["Scaler", "fit_scaler", "range_warning"]
@@ -269,8 +269,8 @@ def _nonempty(name: str, values: ArrayLike) -> _Float64:
 
 def _float64(values: ArrayLike) -> _Float64:
     """Return the values as float64; complex numbers and objects raise TypeError."""
-    refuse_masked("values", values)
-    return np.asarray(values).astype(np.float64, casting="same_kind", copy=False)
+    array = np.asarray(readable("values", values))
+    return array.astype(np.float64, casting="same_kind", copy=False)
 
 
 def _check_kind(kind: str) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from rnn_xp._checks import Argument, ParameterError, refuse_masked
+from rnn_xp._checks import Argument, ParameterError, readable
 
 __all__ = ["as_series", "cast_windows", "make_windows", "num_windows", "time_split"]
 
@@ -54,8 +54,7 @@ def as_series(values: ArrayLike, name: str = "series") -> _Floats:
     >>> as_series([1, 2, 3]).tolist()
     [[1.0], [2.0], [3.0]]
     """
-    refuse_masked(name, values)
-    array = np.asarray(values)
+    array = np.asarray(readable(name, values))
     if array.dtype.kind in "iu":
         array = array.astype(np.float64)
     if array.dtype.kind != "f":
@@ -232,8 +231,7 @@ def time_split(values: ArrayLike, fraction: float = 0.8) -> tuple[NDArray[Any], 
             "{0:name} must lie between 0 and 1 (both excluded), got {0:value}.",
             Argument("fraction", fraction),
         )
-    refuse_masked("values", values)
-    array = np.asarray(values)
+    array = np.asarray(readable("values", values))
     if array.ndim == 0:
         raise ValueError("values must have a time axis, got a scalar.")
     cut = int(fraction * len(array))

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_array, check_consistent_length
 
-from rnn_xp._checks import refuse_masked
+from rnn_xp._checks import readable
 from rnn_xp._typing import Array
 from rnn_xp.backend import array_namespace, device_of, to_numpy
-from rnn_xp.backend.arrays import detached
 from rnn_xp.training.inputs import on_host
 
 __all__ = ["Data", "beside", "check_weights", "elsewhere"]
@@ -34,7 +33,6 @@ def elsewhere(X: Any) -> bool:
 def beside(x: Any, values: Any, dtype: Any) -> Array:
     """Bring y or weights to the library and device of x."""
     xp, device = array_namespace(x), device_of(x)
-    values = detached(values) if elsewhere(values) else values
     if not elsewhere(values):
         values = xp.asarray(np.array(values), device=device)  # its own, to be written to
     elif array_namespace(values) is not xp or device_of(values) != device:
@@ -44,7 +42,7 @@ def beside(x: Any, values: Any, dtype: Any) -> Array:
 
 def check_weights(sample_weight: Any, x: Any) -> Any:
     """Check the weights of the rows of x; those of host data must not be negative."""
-    refuse_masked("sample_weight", sample_weight)
+    sample_weight = readable("sample_weight", sample_weight)
     if not on_host(x):
         return beside(x, sample_weight, x.dtype)
     weights = check_array(

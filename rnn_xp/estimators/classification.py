@@ -9,6 +9,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils.multiclass import check_classification_targets
 
+from rnn_xp._checks import readable
 from rnn_xp._typing import Array
 from rnn_xp.backend import array_namespace, backend_of, to_numpy
 from rnn_xp.estimators.arrays import Data, beside, elsewhere
@@ -128,6 +129,24 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         backend = backend_of(logits)
         index = backend.xp.argmax(logits, axis=1)
         return backend.xp.take(backend.asarray(self.classes_), index)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of windows whose label is right.
+
+        Parameters
+        ----------
+        X : array (n, T) or (n, T, I)
+        y : array (n,)
+        sample_weight : array (n,), optional
+            Non-negative weight of each window.
+
+        Returns
+        -------
+        float
+            Between 0 and 1.
+        """
+        weights = readable("sample_weight", sample_weight)
+        return float(super().score(X, readable("y", y), weights))
 
 
 def _take(data: Data, rows: Any) -> Data:

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from rnn_xp._checks import number, refuse_masked, whole
+from rnn_xp._checks import number, readable, whole
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import (
     Backend,
@@ -17,7 +17,6 @@ from rnn_xp.backend import (
     get_backend,
     to_numpy,
 )
-from rnn_xp.backend.arrays import detached
 from rnn_xp.estimators.arrays import Data, check_weights, elsewhere
 from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
@@ -201,10 +200,8 @@ class Recurrent(BaseEstimator):  # type: ignore[misc]
 
     def _windows(self, X: Any, y: Any = _NO_Y, *, reset: bool) -> tuple[Any, Any]:
         """Check X and y, if there is one, and return X as windows (n, T, I)."""
-        refuse_masked("X", X)
-        refuse_masked("y", y)
+        X, y = readable("X", X), readable("y", y)
         if elsewhere(X):
-            X = detached(X)
             steps = X.shape[1] if len(X.shape) > 1 else 0
             if reset:
                 self.n_features_in_ = steps

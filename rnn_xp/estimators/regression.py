@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from sklearn.base import RegressorMixin
 
+from rnn_xp._checks import readable
 from rnn_xp._typing import Array
 from rnn_xp.estimators.arrays import beside
 from rnn_xp.estimators.recurrent import Recurrent
@@ -78,3 +79,21 @@ class RecurrentRegressor(RegressorMixin, Recurrent):  # type: ignore[misc]
         """
         out = self._raw(X, "predict")
         return out[:, 0] if self._flat else out
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the R^2 of the forecasts.
+
+        Parameters
+        ----------
+        X : array (n, T) or (n, T, I)
+        y : array (n,) or (n, O)
+        sample_weight : array (n,), optional
+            Non-negative weight of each window.
+
+        Returns
+        -------
+        float
+            1 is perfect, and 0 is as good as the mean of y.
+        """
+        weights = readable("sample_weight", sample_weight)
+        return float(super().score(X, readable("y", y), weights))

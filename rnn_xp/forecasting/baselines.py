@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rnn_xp._checks import refuse_masked
+from rnn_xp._checks import readable
 from rnn_xp.data.windows import as_series, num_windows
 
 __all__ = [
@@ -305,8 +305,7 @@ def fit_linear_ar(x: ArrayLike, y: ArrayLike) -> LinearAR:
     [[49.0]]
     """
     windows = _windows(x)
-    refuse_masked("y", y)
-    targets = np.asarray(y)
+    targets = np.asarray(readable("y", y))
     if targets.ndim != 2 or len(targets) != len(windows):
         raise ValueError(
             f"y must have shape (N, horizon) with the N = {len(windows)} of x, got {targets.shape}."
@@ -319,15 +318,15 @@ def fit_linear_ar(x: ArrayLike, y: ArrayLike) -> LinearAR:
 
 def _vector(values: ArrayLike, least: int) -> NDArray[np.floating[Any]]:
     """Check that the values form a finite vector of length ``least`` or more."""
-    if np.ndim(values) != 1 or len(np.asarray(values)) < least:
-        raise ValueError(f"a vector of {least} values or more is needed, got {np.shape(values)}.")
-    return as_series(values, "the series")[:, 0]
+    vector = np.asarray(readable("the series", values))
+    if vector.ndim != 1 or len(vector) < least:
+        raise ValueError(f"a vector of {least} values or more is needed, got {vector.shape}.")
+    return as_series(vector, "the series")[:, 0]
 
 
 def _windows(x: ArrayLike) -> NDArray[np.floating[Any]]:
     """Check that `x` has the shape (N, T, I) without empty axes."""
-    refuse_masked("x", x)
-    windows = np.asarray(x)
+    windows = np.asarray(readable("x", x))
     if windows.ndim != 3 or windows.size == 0:
         raise ValueError(
             f"windows must have shape (N, T, I), none of them 0, got {windows.shape}. "

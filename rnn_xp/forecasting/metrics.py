@@ -24,7 +24,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rnn_xp._checks import refuse_masked
+from rnn_xp._checks import readable
 from rnn_xp.data.windows import as_series
 
 __all__ = ["bias", "coverage", "mae", "mase", "pinball", "r2", "rmse", "skill", "smape", "width"]
@@ -364,11 +364,9 @@ def _check_interval(low: _Float64, high: _Float64) -> None:
 
 def _pair(truth: ArrayLike, forecast: ArrayLike) -> tuple[_Float64, _Float64]:
     """Return both arguments as finite, non-empty float64 arrays of one shape."""
-    for name, given in (("truth", truth), ("forecast", forecast)):
-        refuse_masked(name, given)
     y, f = (
-        np.asarray(values).astype(np.float64, casting="same_kind", copy=False)
-        for values in (truth, forecast)
+        np.asarray(readable(name, values)).astype(np.float64, casting="same_kind", copy=False)
+        for name, values in (("truth", truth), ("forecast", forecast))
     )
     if y.shape != f.shape:
         raise ValueError(

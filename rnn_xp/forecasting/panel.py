@@ -151,6 +151,7 @@ def as_panel(data: Any) -> Panel:
         data = data.values
     if isinstance(data, Mapping) and not hasattr(data, "data_vars"):  # xarray's is a table
         return _mapping(data)
+    _check_list(data)
     table = read_table(data, "the series")
     if table.names is None and table.values.shape[0] == 1 < table.values.shape[1]:
         raise ValueError(
@@ -176,6 +177,19 @@ def _mapping(data: Mapping[Any, Any]) -> Panel:
     columns = tuple(part.columns[0] for part in parts.values())
     times = tuple(part.times[0] for part in parts.values())
     return Panel("dict", read_names(parts), columns, times)
+
+
+def _check_list(data: Any) -> None:
+    """Refuse a list of series, which would be read as a list of rows."""
+    if not isinstance(data, list | tuple):
+        return
+    lengths = [len(each) for each in data if hasattr(each, "dtype") and np.ndim(each) == 1]
+    if len(set(lengths)) > 1 or (lengths and len(lengths) < lengths[0]):
+        raise ValueError(
+            f"a list of {len(lengths)} arrays, the first with {lengths[0]} values: a list holds "
+            "rows, one for each time. Give several series as a dict of names and series, or as "
+            "columns with numpy.stack(series, axis=1)."
+        )
 
 
 def _pandas() -> Any:

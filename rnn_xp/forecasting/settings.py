@@ -97,15 +97,21 @@ class Settings:
             whole(name, getattr(self, name), low)
         for name, valid in (
             ("strategy", _STRATEGIES), ("target", TARGETS), ("missing", ("error", "mask")),
-            ("intervals", _INTERVALS),
+            ("intervals", _INTERVALS), ("scaler", ("standard", "minmax", "none")),
         ):  # fmt: skip
             value = getattr(self, name)
             if value not in valid:
                 listed = ", ".join(map(repr, valid))
                 raise ParameterError(f"{{0}} is not known. Valid: {listed}.", Argument(name, value))
         check_level(self.level)
-        if not isinstance(self.refit, bool):
-            raise ParameterError("{0} must be True or False.", Argument("refit", self.refit))
+        for name in ("linear", "refit"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ParameterError("{0} must be True or False.", Argument(name, value))
+        if not isinstance(self.backend, Backend | None):
+            raise ParameterError(
+                "{0:name} must be what rnn_xp.get_backend returns, or None, got {0:value}.",
+                Argument("backend", self.backend),
+            )
         if self.validation is not None and not 0.0 < self.validation < 1.0:
             raise ParameterError(
                 "{0:name} must be a share in (0, 1), got {0:value}.",

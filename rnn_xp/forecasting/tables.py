@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_xp._checks import refuse_masked
+from rnn_xp._checks import readable
 from rnn_xp.data.dates import is_date
 from rnn_xp.forecasting.times import Times, read_times
 
@@ -75,8 +75,7 @@ def read_table(data: Any, what: str, *, feature: bool = False) -> Table:
     >>> table.values.shape, table.names, table.times
     ((2, 2), None, None)
     """
-    refuse_masked(what, data)
-    data = _as_pandas(data)
+    data = _as_pandas(readable(what, data))
     if _is_columnar(data):
         return _columns(data, what, feature)
     if hasattr(data, "to_numpy") and hasattr(getattr(data, "index", None), "nlevels"):

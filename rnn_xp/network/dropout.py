@@ -28,7 +28,17 @@ def draw_masks(
     dict of str to Array
         Factors 0 or 1 / (1 - rate): ``"layer1.input"`` (T, N, D*H) of the input of a layer, and
         ``"layer0.recurrent"`` (N, H) of the state of a layer and direction.
+
+    Raises
+    ------
+    TypeError
+        If ``rng`` is not a generator of NumPy, such as a key of JAX.
     """
+    if not hasattr(rng, "random"):
+        raise TypeError(
+            "Network: rng must be a numpy.random.Generator, such as numpy.random.default_rng(0), "
+            f"or the masks of net.dropout_masks(rng, x), got {type(rng).__name__}."
+        )
 
     def draw(name: str, shape: tuple[int, ...]) -> Array:
         rate = net.dropout if name.endswith(".input") else net.recurrent_dropout
@@ -57,7 +67,8 @@ def noise(
     Raises
     ------
     TypeError
-        If a generator is to draw while a library traces the arrays.
+        If ``rng`` is neither a generator nor masks, or if a generator is to draw while a library
+        traces the arrays.
     """
     masks = {}
     if isinstance(rng, dict):

@@ -15,7 +15,7 @@ from rnn_xp.engines.blocks import Batch
 from rnn_xp.losses import curvature_rows
 from rnn_xp.network import Network, sequence
 from rnn_xp.optim import Optimizer
-from rnn_xp.training.inputs import check_readable, on_host, split_rows
+from rnn_xp.training.inputs import on_host, read_batch, split_rows
 from rnn_xp.training.state import all_finite
 
 __all__ = [
@@ -141,7 +141,6 @@ def check_arrays(net: Network, data: Batch, classes: bool) -> None:
     ValueError
         If the network cannot be trained on these shapes.
     """
-    check_readable(data)
     rows = _check_x_and_y(net, data.x, data.y, classes)
     steps = steps_of(net, data)
     shapes = [(rows,)] if net.topology == "many_to_one" else [(rows,), (rows, steps)]
@@ -247,8 +246,8 @@ def _separate(net: Network, classes: bool, validation: Any) -> Batch:
             "fit: validation must be a share such as 0.2, a pair (x, y), or a mapping with x, y "
             f"and any of {', '.join(known[2:])}; got {got}."
         )
-    data = Batch(**{name: validation.get(name) for name in known})
     with of_validation():
+        data = read_batch(Batch(**{name: validation.get(name) for name in known}))
         check_arrays(net, data, classes)
     return data
 

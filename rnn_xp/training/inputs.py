@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_xp._checks import refuse_masked
+from rnn_xp._checks import readable
 from rnn_xp._typing import Array, Loss
-from rnn_xp.backend import Backend, array_namespace, to_numpy
+from rnn_xp.backend import Backend, array_namespace, device_of, to_numpy
 from rnn_xp.backend.arrays import detached, library_name
 from rnn_xp.data.shards import Shards
 from rnn_xp.data.windows import cast_windows
@@ -24,7 +24,7 @@ from rnn_xp.losses import name_of, takes_classes, valid_targets
 from rnn_xp.network import Network
 from rnn_xp.network.streams import Purpose, stream
 
-__all__ = ["check_readable", "enter", "on_host", "seeded", "shuffled", "split_rows"]
+__all__ = ["enter", "on_host", "read_batch", "seeded", "shuffled", "split_rows"]
 
 _PIECE = 2**20  # entries
 
@@ -38,10 +38,10 @@ def on_host(array: Any) -> bool:
     return isinstance(array, np.ndarray | list | tuple | Shards) or hasattr(array, "to_numpy")
 
 
-def check_readable(data: Batch) -> None:
-    """Refuse masked arrays, and lists of sequences of unequal length."""
+def read_batch(data: Batch) -> Batch:
+    """Refuse masked arrays, and lists of sequences of unequal length; detach tensors."""
+    data = Batch(*(readable(f"fit: {name}", array) for name, array in data._asdict().items()))
     for name, array in data._asdict().items():
-        refuse_masked(f"fit: {name}", array)
         if isinstance(array, list | tuple):
             try:
                 np.shape(array)
@@ -50,6 +50,7 @@ def check_readable(data: Batch) -> None:
                     f"fit: {name} is a list of sequences of unequal length. Pad them to one "
                     "length, for instance with zeros, and give their true lengths with lengths=."
                 ) from None
+    return data
 
 
 def enter(
@@ -163,7 +164,7 @@ def seeded(seed: int) -> Callable[[int, int], np.random.Generator]:
 
 
 def _check_library(backend: Backend, arrays: dict[str, Any]) -> None:
-    """Refuse arrays of another library than that of the backend, unless they are on the host."""
+    """Refuse arrays of another library or device than the backend's, unless on the host."""
     wanted = library_name(backend.xp)
     for name, array in arrays.items():
         if array is None or on_host(array):
@@ -173,6 +174,12 @@ def _check_library(backend: Backend, arrays: dict[str, Any]) -> None:
                 f"fit: arrays of one library are required, but {name} is an array of {library} and "
                 f"the training is on {wanted}. Give all of them as NumPy arrays, for instance "
                 f"rnn_xp.backend.to_numpy({name}), or all as arrays of {library}."
+            )
+        if (place := backend.adapter.device_name(device_of(array))) != backend.device_name:
+            raise ValueError(
+                f"fit: arrays on one device are required, but {name} is on {place} and the "
+                f"training is on {backend.device_name}. Move them to one device, or give NumPy "
+                "arrays, which are moved."
             )
 
 

@@ -19,6 +19,7 @@ from rnn_xp.optim import Optimizer
 from rnn_xp.training.callbacks import Callback
 from rnn_xp.training.checks import whole
 from rnn_xp.training.identity import description
+from rnn_xp.training.inputs import read_batch
 from rnn_xp.training.loop import Loop
 from rnn_xp.training.plan import make_plan
 from rnn_xp.training.result import FitResult
@@ -205,7 +206,7 @@ def fit(
     watch = _watch(patience, tolerance)
     if callable(callbacks):
         raise TypeError(f"fit: callbacks must be a list of them, got {callbacks!r}.")
-    source = Batch(x, y, sample_weight, lengths, mask, reset)
+    source = read_batch(Batch(x, y, sample_weight, lengths, mask, reset))
     plan = make_plan(
         net, source, optimizer=optimizer, loss=loss, batch_size=batch_size, truncate=truncate,
         validation=validation, gap=gap, params=params, opt_state=opt_state, resume=resume,

@@ -68,6 +68,18 @@ try:
            loss="cross_entropy", optimizer=rx.optim.adam(0.05), epochs=1)
 except ValueError as error:
     seen["mixed"] = str(error)
+seen["elsewhere"] = {}
+at = {place: jax.device_put(backend.asarray(x), place) for place in (first, second)}
+weights = jax.device_put(backend.asarray(np.ones(8)), second)
+for name, given in {
+    "sample_weight": {"sample_weight": weights},
+    "x": {"validation": (at[second], y)},
+}.items():
+    try:
+        rx.fit(net, at[first], y, loss="cross_entropy", optimizer=rx.optim.adam(0.05), epochs=1,
+               **given)
+    except ValueError as error:
+        seen["elsewhere"][name] = str(error)
 print(json.dumps(seen))
 """
 
@@ -118,4 +130,9 @@ def test_predictions_stay_split_as_the_batch_is(seen):
 
 
 def test_targets_on_one_device_beside_a_split_batch_are_refused(seen):
-    assert "incompatible devices" in seen["mixed"]
+    assert "y is on cpu and the training is on cpu, cpu:1. Move" in seen["mixed"]
+
+
+@pytest.mark.parametrize("name", ["sample_weight", "x"])
+def test_an_array_on_another_device_is_refused_by_its_name(seen, name):
+    assert f"{name} is on cpu:1 and the training is on cpu. Move" in seen["elsewhere"][name]

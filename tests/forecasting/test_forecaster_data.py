@@ -266,6 +266,13 @@ class TestBadInput:
             ({"strategy": "magic"}, "strategy='magic' is not known. Valid: 'direct', 'recursive'"),
             ({"target": "log"}, "target='log' is not known"),
             ({"intervals": "normal"}, "intervals='normal' is not known"),
+            (
+                {"scaler": "robust"},
+                "scaler='robust' is not known. Valid: 'standard', 'minmax', 'no",
+            ),
+            ({"scaler": 3}, "scaler=3 is not known"),
+            ({"linear": "yes"}, "linear='yes' must be True or False"),
+            ({"backend": "torch"}, r"backend must be what rnn_xp\.get_backend returns.*'torch'"),
             ({"validation": 0.0}, r"validation must be a share in \(0, 1\)"),
             ({"level": 95}, r"level must be a share in \(0, 1\)"),
             (

@@ -130,3 +130,18 @@ def test_a_lazy_table_is_to_be_collected():
     polars = pytest.importorskip("polars")
     with pytest.raises(TypeError, match=r"the table is lazy .* Give its collect\(\)"):
         quick().fit(polars.DataFrame(COLUMNS).lazy())
+
+
+@pytest.mark.parametrize("lengths", [(240, 240), (240, 200)])
+def test_a_list_of_series_is_not_read_as_a_list_of_rows(lengths):
+    series = [waves(seed=k)[:length] for k, length in enumerate(lengths)]
+    for given in (series, [pd.Series(each) for each in series]):
+        with pytest.raises(
+            ValueError, match="a list of 2 arrays, the first with 240 values: a list"
+        ):
+            quick().fit(given)
+
+
+def test_a_list_of_rows_is_a_table():
+    rows = list(FRAME.to_numpy())
+    assert np.array_equal(quick().fit(rows).predict(), quick().fit(FRAME.to_numpy()).predict())

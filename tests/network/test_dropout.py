@@ -157,3 +157,11 @@ def test_torch_compile_draws_anew_at_every_call():
         [float(net.vjp(params, x, rng=same)[0].sum()) for _ in range(3)], rel=1e-12
     )
     assert len(set(values)) == 3
+
+
+def test_a_source_of_numbers_that_is_not_a_generator_is_refused():
+    net = rx.Network(hidden_size=4, **NETWORKS["between"])
+    x = np.ones((2, 5, 1), dtype="float32")
+    for call in (net.dropout_masks, lambda rng, x: net.vjp(net.init(0), x, rng=rng)):
+        with pytest.raises(TypeError, match=r"rng must be a numpy\.random\.Generator.*got int"):
+            call(0, x)

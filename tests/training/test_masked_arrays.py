@@ -42,6 +42,9 @@ def ahead(values):
 DOORS = {
     "fit x": (X, lambda a: train(x=a)),
     "fit y": (Y, lambda a: train(y=a)),
+    "fit list": (X, lambda a: train(x=list(a))),
+    "regressor list": (FLAT, lambda a: RecurrentRegressor(max_iter=1).fit(list(a), Y[:, 0])),
+    "make_windows list": (X[0], lambda a: rx.make_windows(list(a), 2)),
     "fit sample_weight": (Y[:, 0] ** 2, lambda a: train(sample_weight=a)),
     "fit lengths": (np.full(len(X), 6), lambda a: train(lengths=a)),
     "fit mask": (STEPS, lambda a: train(mask=a)),
@@ -55,6 +58,11 @@ DOORS = {
         Y[:, 0] ** 2, lambda a: RecurrentRegressor(max_iter=1).fit(FLAT, Y[:, 0], sample_weight=a),
     ),
     "regressor predict": (FLAT, lambda a: fitted(RecurrentRegressor).predict(a)),
+    "regressor score y": (Y[:, 0], lambda a: fitted(RecurrentRegressor).score(FLAT, a)),
+    "regressor score weight": (
+        Y[:, 0] ** 2, lambda a: fitted(RecurrentRegressor).score(FLAT, Y[:, 0], a),
+    ),
+    "classifier score y": (LABELS, lambda a: fitted(RecurrentClassifier).score(FLAT, a)),
     "regressor partial_fit": (FLAT, lambda a: RecurrentRegressor().partial_fit(a, Y[:, 0])),
     "classifier X": (FLAT, lambda a: RecurrentClassifier(max_iter=1).fit(a, LABELS)),
     "classifier y": (LABELS, lambda a: RecurrentClassifier(max_iter=1).fit(FLAT, a)),
