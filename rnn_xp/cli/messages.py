@@ -14,6 +14,7 @@ from typing import Any
 from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.backend import Backend, BackendError
 from rnn_xp.kernels import kernels_of
+from rnn_xp.training.watch import DivergenceError
 
 __all__ = ["say", "told", "while_compiling"]
 
@@ -86,6 +87,8 @@ def told(error: Exception) -> str:
             lambda match: str(format(_Option(Argument(match[1], match[2])))),
             str(error),
         )
+    if isinstance(error, DivergenceError):
+        return str(error).replace("clip_norm=", "--clip-norm")
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
     return str(error)

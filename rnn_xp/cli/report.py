@@ -100,8 +100,9 @@ def _pictures(
 ) -> Iterator[str]:
     (part,), unit, column = result.series, series.unit, column_label(series)
     label = f"{column} ({unit})" if unit else column
+    whole = int(part.origins[-1] - part.origins[0]) + part.truth.shape[1]
     try:
-        for last, what in ((_LATEST, "the latest"), (len(part.origins), "the whole test part")):
+        for last, what in ((_LATEST, "the latest"), (whole, "the whole test part")):
             ax = plotting.backtest(
                 result, dates=series.dates, label=label, title=series.name, last=last
             )

@@ -33,7 +33,7 @@ def run(parser: argparse.ArgumentParser, words: list[str]) -> int:
         end_all(error.code if isinstance(error.code, int) else 1)
         raise
     except (DivergenceError, GradientError) as error:
-        print(f"rnn-xp: {error}", file=sys.stderr)
+        print(f"rnn-xp: {told(error)}", file=sys.stderr)
         return 1
     except _USER_ERRORS as error:
         let_the_first_speak()

@@ -208,7 +208,10 @@ def _check_test_part(rows: int, seq_length: int, horizon: int, *, plain: bool) -
         elif rows < horizon:
             raise ParameterError("{0} needs as many.", Argument("horizon", horizon))
     except ParameterError as error:
-        raise error.within(f"the test part of {rows} values is too short: ") from error
+        raise error.within(
+            f"the test part of {rows} values is too short, and a smaller --train-fraction makes it "
+            "longer: "
+        ) from error
 
 
 def judge_test_part(fitted: Fitted, series: Series, cut: int, *, plain: bool) -> Backtest:

@@ -189,6 +189,7 @@ def _forecast(args: argparse.Namespace) -> int:
     steps = args.steps or forecaster.horizon
     notes = [] if steps <= forecaster.horizon else [
         f"from step {forecaster.horizon + 1} on, forecasts are fed back in as inputs"
+        + (", and have no intervals" if forecaster.intervals is not None else "")
     ]  # fmt: skip
     ahead = forecaster.apply(series)
     values = ahead.predict(steps)
@@ -277,11 +278,12 @@ class _Outlook:
     def png(self) -> bytes:
         series, dates = self.series, self.dates
         unit = f" ({series.unit})" if series.unit else ""
+        ahead = "1 step" if len(self.values) == 1 else f"{len(self.values)} steps"
         shown = (*series.dates[-_SHOWN:], *dates) if series.dates and dates else None
         return plotting.to_png(
             plotting.outlook(
                 series.values[-_SHOWN:], self.values, dates=shown,
-                title=f"{series.name}: {len(self.values)} steps after the last value",
+                title=f"{series.name}: {ahead} after the last value",
                 label=f"{column_label(series)}{unit}", interval=self.bounds,
                 interval_label=f"{100 * self.level:g} % interval",
             )

@@ -17,12 +17,15 @@ from typing import Any
 from rnn_xp._checks import install
 
 __all__ = [
-    "BAND", "FEW", "LAYERS", "NETWORK", "TRUTH", "VALIDATION", "finish", "legend_beside",
+    "BAND", "COUNTED", "FEW", "LAYERS", "NETWORK", "TRUTH", "VALIDATION", "finish", "legend_beside",
     "log_axis", "look_of", "marked", "new_axes", "time_axis",
 ]  # fmt: skip
 
 FEW = 10
 """Points, at most, that need a marker each."""
+
+COUNTED = "step of the test part"
+"""The horizontal axis of dates that cannot be read."""
 
 TRUTH, NETWORK, VALIDATION, BAND = "#000000", "#D55E00", "#0072B2", "#D9D9D9"
 _DOTTED, _DASHED, _LONG, _DASHDOT = (0, (1, 1.5)), (0, (4, 3)), (0, (8, 3)), (0, (6, 2, 1, 2))
@@ -111,10 +114,13 @@ def time_axis(dates: list[str]) -> tuple[list[Any], str]:
     if all(date.isdecimal() for date in dates):
         return [int(date) for date in dates], "row"
     try:
-        moments = [datetime.fromisoformat(date) for date in dates]
+        # A month, such as 1949-01, is drawn at its first day.
+        moments = [
+            datetime.fromisoformat(f"{date}-01" if len(date) == 7 else date) for date in dates
+        ]
         min(moments)
     except (ValueError, TypeError):  # not ISO 8601, or some with a time zone and some without
-        return list(range(1, len(dates) + 1)), "step of the test part"
+        return list(range(1, len(dates) + 1)), COUNTED
     return moments, "date"
 
 

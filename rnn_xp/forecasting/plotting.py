@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rnn_xp.forecasting.looks import (
     BAND,
+    COUNTED,
     FEW,
     LAYERS,
     NETWORK,
@@ -163,8 +164,7 @@ def outlook(
     dates : sequence of n + steps str, optional
         As for `forecast`; without dates, steps are counted from the last value.
     interval : (ndarray (k,), ndarray (k,)), optional
-        Lower and upper ends of an interval of the first k steps; ``interval_label`` is its name in
-        the legend.
+        Ends of an interval of the first k steps; the legend calls it ``interval_label``.
     label, title : str
     ax : matplotlib Axes, optional
 
@@ -175,8 +175,8 @@ def outlook(
     ax = new_axes() if ax is None else ax
     when: list[Any] = list(range(1 - len(past), len(ahead) + 1))
     what = "steps after the last value"
-    if dates is not None:
-        when, what = time_axis(list(dates))
+    if dates is not None and (axis := time_axis(list(dates)))[1] != COUNTED:
+        when, what = axis
     # The forecast begins at the last value, so that no gap is between them.
     joined = np.concatenate([past[-1:], ahead])
     if interval is not None:
@@ -245,18 +245,18 @@ def backtest(
     when, what = time_axis([dates[row] if dates else str(row) for row in rows])
     ax = new_axes() if ax is None else ax
     truth = {int(part.origins[i]) + k: part.truth[i, k] for i in chosen for k in range(horizon)}
-    ax.plot(
-        when, [truth.get(row, np.nan) for row in rows], color=TRUTH, linewidth=2.0, label="truth"
-    )
+    known = [truth.get(row, np.nan) for row in rows]
+    ax.plot(when, known, color=TRUTH, linewidth=2.0, label="truth")
     for number, i in enumerate(chosen):
         at = when[int(part.origins[i]) - first :][:horizon]
         if part.low is not None:
-            once = {"label": band} if number == 0 else {}
-            ax.fill_between(at, part.low[i], part.high[i], color=BAND, **once)
+            once = band if number == 0 else None
+            ax.fill_between(at, part.low[i], part.high[i], color=BAND, label=once)
         for each, values in drawn.items():
             look = marked(look_of(each), len(rows), markers=each == name)
             ax.plot(at, values[i], label=each if number == 0 else None, **look)
-    return finish(ax, when, what, label, f"{about}{len(chosen)} forecasts of {horizon} steps each")
+    paths = f"{len(chosen)} forecasts" if len(chosen) > 1 else "the last forecast"
+    return finish(ax, when, what, label, f"{about}{paths} of {horizon} steps")
 
 
 def _apart(origins: Sequence[int], horizon: int, last: int) -> list[int]:

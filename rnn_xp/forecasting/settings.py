@@ -211,16 +211,17 @@ def check_data(
         If values are missing or all equal, or features do not suit the strategy.
     """
     for name, column in zip(panel.names, panel.columns, strict=True):
+        who = "the series" if len(panel.names) == 1 else repr(name)
         gaps = np.flatnonzero(np.isnan(column))
         if len(gaps) and settings.missing == "error":
             raise ValueError(
-                f"{name!r} has {len(gaps)} missing values, the first at row {gaps[0]}. Fill "
+                f"{who} has {len(gaps)} missing values, the first at row {gaps[0]}. Fill "
                 "them, or give missing='mask' to skip those steps."
             )
         if len(gaps) == len(column):
-            raise ValueError(f"{name!r} has no value.")
+            raise ValueError(f"{who} has no value.")
         if np.ptp(column[~np.isnan(column)]) == 0.0:
-            raise ValueError(f"{name!r} is constant: there is nothing to forecast.")
+            raise ValueError(f"{who} is constant: there is nothing to forecast.")
     if past is not None and settings.strategy == "recursive" and settings.horizon > 1:
         raise ParameterError(
             "past features need {0}: a forecast that feeds on itself would need their own "

@@ -91,12 +91,13 @@ class TestData:
             (
                 "1\n" * 99,
                 [],
-                "error: 'series' is constant: there is nothing to forecast.",
+                "error: the series is constant: there is nothing to forecast.",
             ),
             (
                 "1\n2\n" * 15,
                 [],
-                "the test part of 6 values is too short: a series of 6 values is too short for "
+                "the test part of 6 values is too short, and a smaller --train-fraction makes "
+                "it longer: a series of 6 values is too short for "
                 "--seq-length 10 and --horizon 1: at least 11",
             ),
         ],

@@ -90,7 +90,7 @@ class TestForecast:
         path = tmp_path / "out.csv"
         out = said(capsys, "forecast", run, "--steps", 5, "--csv", path)
         assert "2024-10-27" in out
-        assert "from step 3 on, forecasts are fed back in as inputs" in out
+        assert "from step 3 on, forecasts are fed back in as inputs" in " ".join(out.split())
         with open(path) as file:
             rows = list(csv.DictReader(file))
         assert [row["date"] for row in rows][:2] == ["2024-10-27", "2024-10-28"]

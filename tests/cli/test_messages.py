@@ -198,3 +198,9 @@ class TestRunsThatDidNotEnd:
         assert capsys.readouterr().err.splitlines()[-1] == (
             "rnn-xp: interrupted; saved after epoch 2; resume with: rnn-xp train --resume run"
         )
+
+
+def test_a_divergence_names_the_option_that_clips(small_csv, capsys):
+    words = ["--data", small_csv, "--plain", "--optimizer", "sgd", "--learning-rate", "1e6"]
+    assert cli.main(["train", *words, "--activation", "relu", "--epochs", "30", "--out", "it"]) == 1
+    assert "clip the gradient with --clip-norm; the last" in capsys.readouterr().err

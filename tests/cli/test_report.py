@@ -18,6 +18,7 @@ import rnn_xp as rx
 from rnn_xp import cli
 from rnn_xp.cli.report import about, report
 from rnn_xp.data.datasets import Series
+from rnn_xp.forecasting import plotting
 
 NASTY = '</title><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">'
 
@@ -46,6 +47,21 @@ def judged(values, name="wave", column="value", horizon=1):
         seq_length=5, horizon=horizon, hidden_size=2, epochs=1, verbose=False, intervals="adaptive"
     )
     return series, forecaster.backtest(values, start=0.1, retrain=False)
+
+
+@pytest.mark.pictures
+def test_the_whole_test_part_is_drawn_from_its_first_forecast_on(monkeypatch):
+    shown = []
+    draw = plotting.backtest
+    monkeypatch.setattr(
+        plotting, "backtest", lambda *args, **kw: shown.append(draw(*args, **kw)) or shown[-1]
+    )
+    series, result = judged(np.sin(np.arange(900) / 3.0), horizon=12)
+    report(series, result, {}, None)
+    origins = result.series[0].origins
+    first, last = shown[1].lines[0].get_xdata()[[0, -1]]
+    assert first - origins[0] < 12
+    assert last == origins[-1] + 11
 
 
 class TestRunFolder:

@@ -27,7 +27,8 @@ TRAIN = {  # options of train on tide.csv: what the sentence says
     "--seq-length 0": "--seq-length must be an integer >= 1, got 0.",
     "--seq-length 200": "too short for --seq-length 200, --horizon 1 and --validation 0.15",
     "--horizon 0": "--horizon must be an integer >= 1, got 0.",
-    "--horizon 30": "the test part of 24 values is too short: --horizon 30 needs as many.",
+    "--horizon 30": "the test part of 24 values is too short, and a smaller --train-fraction "
+    "makes it longer: --horizon 30 needs as many.",
     "--train-fraction 2": "--train-fraction must lie between 0 and 1 (both excluded), got 2.0.",
     "--level 90": "--level must be a share in (0, 1), such as 0.9, got 90.0.",
     "--validation 2": "--validation must be a share in (0, 1), got 2.0.",

@@ -84,10 +84,14 @@ def result(horizon, origins, low=True):
 
 
 class TestForecastsOfSeveralSteps:
+    def test_a_single_one_is_named_in_the_singular(self):
+        ax = plotting.backtest(result(5, [100]), label="level", title="wave")
+        assert ax.get_title() == "wave: the last forecast of 5 steps"
+
     def test_each_is_a_path_from_its_own_origin(self):
         drawn = result(5, range(100, 196))
         ax = plotting.backtest(drawn, label="level", title="wave", last=20)
-        assert ax.get_title() == "wave: 4 forecasts of 5 steps each"
+        assert ax.get_title() == "wave: 4 forecasts of 5 steps"
         paths = [line for line in ax.lines if line.get_color() == looks.NETWORK]
         assert [list(line.get_xdata()) for line in paths] == [
             list(range(origin, origin + 5)) for origin in (180, 185, 190, 195)
@@ -145,3 +149,16 @@ def test_judged_has_what_is_drawn():
     assert {"origins", "truth", "forecast", "low", "high", "baselines"} <= set(
         Judged.__dataclass_fields__
     )
+
+
+class TestWhatComesNext:
+    def test_months_are_dates(self):
+        months = ["1960-11", "1960-12", "1961-01"]
+        ax = plotting.outlook(np.ones(2), np.ones(1), dates=months, label="level")
+        assert ax.get_xlabel() == "date, 1960-11-01 .. 1961-01-01"
+
+    def test_without_dates_that_can_be_read_steps_are_counted_from_the_last_value(self):
+        days = ["01/02/2020", "01/03/2020", "01/04/2020"]
+        ax = plotting.outlook(np.ones(2), np.ones(1), dates=days, label="level")
+        assert ax.get_xlabel() == "steps after the last value"
+        assert list(ax.lines[0].get_xdata()) == [-1, 0]
