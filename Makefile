@@ -71,7 +71,7 @@ test-browser: $(VENV)/installed-test ## install Chromium (Debian, as root) and t
 	@{ $(CHROMIUM); } || { apt-get update --quiet && apt-get install --quiet --yes chromium chromium-driver; } \
 		|| echo "Chromium could not be installed here: the tests in a browser are skipped."
 	$(BIN)/python -m pip install --quiet 'selenium==4.36.0' 'axe-core-python==0.1.0'
-	$(BIN)/python -m pytest -m browser $(ARGS)
+	$(BIN)/python -m pytest --full -m browser $(ARGS)
 
 test-mpi: $(VENV)/installed-test ## install mpi4py and MPICH and run the tests on ranks of MPI (five minutes)
 	$(BIN)/python -m pip install --quiet 'mpich>=4.3' --editable '.[mpi]'

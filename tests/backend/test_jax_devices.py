@@ -12,6 +12,8 @@ import pytest
 
 import rnn_xp as rx
 
+pytestmark = pytest.mark.full  # a process of its own, with several devices
+
 pytest.importorskip("jax", reason="jax is not installed")
 
 SCRIPT = """
@@ -99,14 +101,12 @@ def seen():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("said", ["context", "option"])
 def test_the_default_device_of_jax_is_the_default_here(seen, said):
     assert seen["plain"] == seen["platform"] == "cpu"
     assert seen[said] == "cpu:1"
 
 
-@pytest.mark.full
 def test_weights_are_made_on_the_default_device(seen):
     assert seen["weights"] == [1]
 

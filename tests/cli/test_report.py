@@ -138,6 +138,7 @@ class TestPage:
         assert "<img" not in page
         assert facts_in(page)["data.name"] == facts_in(page)["settings.data"] == NASTY
 
+    @pytest.mark.full
     @pytest.mark.browser
     @needs_chromium
     def test_a_browser_shows_it_on_a_desk_and_on_a_phone(self):

@@ -13,7 +13,7 @@ from browsing import Page, needs_chromium
 import rnn_xp as rx
 from rnn_xp.cells import RNNState
 
-pytestmark = [pytest.mark.browser, needs_chromium]
+pytestmark = [pytest.mark.browser, pytest.mark.full, needs_chromium]
 
 BACKEND = rx.get_backend("numpy", dtype="float64")
 NASTY = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">'

@@ -123,7 +123,7 @@ class TestWhatMustBeNoticed:
     SLICED = Case("lstm", "many-mse", "adam", 9, 2, 64, 3, 2)  # blocks of 2 rows, dM in two passes
 
     # The sixth is for blocks that have further rows, which these do not.
-    @pytest.mark.cover("values")
+    @pytest.mark.full
     @pytest.mark.parametrize(
         ("case", "number"),
         [

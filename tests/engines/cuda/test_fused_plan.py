@@ -230,8 +230,7 @@ def test_packing_and_unpacking_are_inverse(cell):
     assert np.count_nonzero(matrix) == net.num_parameters
 
 
-@pytest.mark.full("sm_80")
-@pytest.mark.cover("values")
+@pytest.mark.full
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("device", ["sm_80", "sm_90"])
 @pytest.mark.parametrize(
