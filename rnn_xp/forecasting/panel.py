@@ -183,10 +183,15 @@ def _check_list(data: Any) -> None:
     """Refuse a list of series, which would be read as a list of rows."""
     if not isinstance(data, list | tuple):
         return
-    lengths = [len(each) for each in data if hasattr(each, "dtype") and np.ndim(each) == 1]
+    parts = (each.values if isinstance(each, Series) else each for each in data)
+    lengths = [
+        len(each)
+        for each in parts
+        if isinstance(each, list | tuple) or (hasattr(each, "dtype") and np.ndim(each) == 1)
+    ]
     if len(set(lengths)) > 1 or (lengths and len(lengths) < lengths[0]):
         raise ValueError(
-            f"a list of {len(lengths)} arrays, the first with {lengths[0]} values: a list holds "
+            f"a list of {len(lengths)} series, the first with {lengths[0]} values: a list holds "
             "rows, one for each time. Give several series as a dict of names and series, or as "
             "columns with numpy.stack(series, axis=1)."
         )

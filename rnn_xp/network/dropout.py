@@ -34,7 +34,7 @@ def draw_masks(
     TypeError
         If ``rng`` is not a generator of NumPy, such as a key of JAX.
     """
-    if not hasattr(rng, "random"):
+    if not all(hasattr(rng, name) for name in ("random", "bit_generator", "spawn")):
         raise TypeError(
             "Network: rng must be a numpy.random.Generator, such as numpy.random.default_rng(0), "
             f"or the masks of net.dropout_masks(rng, x), got {type(rng).__name__}."

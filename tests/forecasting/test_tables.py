@@ -7,6 +7,7 @@ import pytest
 from forecasters import quick, waves
 
 import rnn_xp as rx
+from rnn_xp.data.datasets import Series
 
 pd = pytest.importorskip("pandas")
 
@@ -135,13 +136,16 @@ def test_a_lazy_table_is_to_be_collected():
 @pytest.mark.parametrize("lengths", [(240, 240), (240, 200)])
 def test_a_list_of_series_is_not_read_as_a_list_of_rows(lengths):
     series = [waves(seed=k)[:length] for k, length in enumerate(lengths)]
-    for given in (series, [pd.Series(each) for each in series]):
+    named = [Series(f"s{k}", each, None, "v", "", "", "0" * 64) for k, each in enumerate(series)]
+    plain = [each.tolist() for each in series]
+    for given in (series, [pd.Series(each) for each in series], plain, named):
         with pytest.raises(
-            ValueError, match="a list of 2 arrays, the first with 240 values: a list"
+            ValueError, match="a list of 2 series, the first with 240 values: a list"
         ):
             quick().fit(given)
 
 
 def test_a_list_of_rows_is_a_table():
-    rows = list(FRAME.to_numpy())
-    assert np.array_equal(quick().fit(rows).predict(), quick().fit(FRAME.to_numpy()).predict())
+    expected = quick().fit(FRAME.to_numpy()).predict()
+    for rows in (list(FRAME.to_numpy()), FRAME.to_numpy().tolist()):
+        assert np.array_equal(quick().fit(rows).predict(), expected)

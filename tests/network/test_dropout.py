@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from problems import Problem, flat
@@ -165,3 +167,6 @@ def test_a_source_of_numbers_that_is_not_a_generator_is_refused():
     for call in (net.dropout_masks, lambda rng, x: net.vjp(net.init(0), x, rng=rng)):
         with pytest.raises(TypeError, match=r"rng must be a numpy\.random\.Generator.*got int"):
             call(0, x)
+        for other in (random.Random(0), np.random.RandomState(0), np.random, "seed"):
+            with pytest.raises(TypeError, match=r"rng must be a numpy\.random\.Generator"):
+                call(other, x)
