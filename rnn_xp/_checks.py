@@ -307,7 +307,7 @@ def readable(what: str, values: Any) -> Any:
     Raises
     ------
     TypeError
-        If the values are a masked array, see `refuse_masked`.
+        If the values are a masked array, see `refuse_masked`, or a tensor without values.
 
     Examples
     --------
@@ -315,12 +315,17 @@ def readable(what: str, values: Any) -> Any:
     [1.0, 2.0]
     """
     refuse_masked(what, values)
-    return _detached(values)
+    return _detached(what, values)
 
 
-def _detached(values: Any) -> Any:
+def _detached(what: str, values: Any) -> Any:
     if isinstance(values, list | tuple):
-        return [each if isinstance(each, int | float) else _detached(each) for each in values]
+        return [each if isinstance(each, int | float) else _detached(what, each) for each in values]
+    if getattr(values, "is_meta", False):
+        raise TypeError(
+            f"{what}: a tensor on torch's device meta has a shape and no values. Give it where "
+            "its values are, such as on cpu."
+        )
     return values.detach() if getattr(values, "requires_grad", False) else values
 
 

@@ -132,12 +132,9 @@ class Cell(ABC):
         """Build the cell from a network's sizes and those options that the cell takes."""
         return cls(input_size, hidden_size, layer_norm, **options)
 
-    def walk(self) -> Walk:
-        """Return the operations of a step, for `rnn_xp.explain`."""
-        raise NotImplementedError(
-            f"{type(self).__name__} does not list its operations, so that they cannot be "
-            "explained. Define its method walk(), which returns a rnn_xp.cells.cell.Walk."
-        )
+    def walk(self) -> Walk | None:
+        """Return the operations of a step, for `rnn_xp.explain`; None if they are not listed."""
+        return None
 
     @property
     def kernel(self) -> str | None:

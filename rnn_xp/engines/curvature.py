@@ -49,40 +49,26 @@ def curvature_of_rows(
     Array (P, P)
         J = d pred / d params, the parameters sorted by name; L = d2 loss / d pred**2.
     """
-    steps = 1 if net.topology == "many_to_one" else rows.y.shape[1]
-    outputs = steps * net.output_size
-    few = max(1, _ENTRIES // (outputs * net.num_parameters))
-    parts = []
-    for start in range(0, rows.x.shape[0], few):
-        part = rows.rows(start, start + few)
-        mine = None if weight is None else weight[start : start + few, ...]
-        parts.append(_product(net, params, part, loss, mine, total, xp=xp))
-    return functools.reduce(operator.add, parts)
-
-
-def _product(
-    net: Network,
-    params: Params,
-    rows: Batch,
-    loss: Loss,
-    weight: Array | None,
-    total: Any,
-    *,
-    xp: Namespace,
-) -> Array:
-    """Return J^T L J of rows whose Jacobian fits the memory."""
     weigh: Any = curvature_rows(loss)
     steps = rows.y.shape[1] if net.topology == "one_to_many" else None
-    pred, _ = net.forward(params, rows.x, steps=steps, **rows.options)
-    jacobian = net.jacobian(params, rows.x, steps=steps, **rows.options)
-    lead = tuple(pred.shape)
-    columns = [
-        xp.reshape(
-            weigh(pred, rows.y, weight, total, xp.reshape(jacobian[name], (*lead, -1))),
-            (math.prod(lead), -1),
-        )
-        for name in sorted(jacobian)
-    ]
-    joined = xp.concat(columns, axis=1)
-    # The product of a matrix with its own transpose: NumPy computes half of it (BLAS syrk).
-    return xp.matmul(xp.matrix_transpose(joined), joined)
+
+    def product(start: int, stop: int) -> Array:
+        """Return J^T L J of rows whose Jacobian fits the memory."""
+        part = rows.rows(start, stop)
+        mine = None if weight is None else weight[start:stop, ...]
+        pred, _ = net.forward(params, part.x, steps=steps, **part.options)
+        jacobian = net.jacobian(params, part.x, steps=steps, **part.options)
+        lead = tuple(pred.shape)
+        columns = []
+        for name in sorted(jacobian):
+            terms = xp.reshape(jacobian.pop(name), (*lead, -1))
+            weighed = weigh(pred, part.y, mine, total, terms)
+            columns.append(xp.reshape(weighed, (math.prod(lead), -1)))
+        joined = xp.concat(columns, axis=1)
+        # The product of a matrix with its own transpose: NumPy computes half of it (BLAS syrk).
+        return xp.matmul(xp.matrix_transpose(joined), joined)
+
+    outputs = net.output_size * (1 if net.topology == "many_to_one" else rows.y.shape[1])
+    few, count = max(1, _ENTRIES // (outputs * net.num_parameters)), rows.x.shape[0]
+    products = (product(start, min(start + few, count)) for start in range(0, count, few))
+    return functools.reduce(operator.add, products)  # no more than two matrices at a time

@@ -13,6 +13,7 @@ from rnn_xp._checks import install, whole
 from rnn_xp._typing import Array, Loss, Params
 from rnn_xp.backend import array_namespace, device_of
 from rnn_xp.network import Network
+from rnn_xp.optim.flat import flatten, unflatten
 
 __all__ = ["Curvature", "Sharpness", "measure_curvature"]
 
@@ -106,19 +107,12 @@ def measure_curvature(
         raise ValueError(
             f"count must be in 1..{limit}, the number of products and of parameters; got {count}."
         )
-    xp, names = array_namespace(x), sorted(params)
-    shapes = {name: tuple(params[name].shape) for name in names}
+    xp, flat = array_namespace(x), flatten(params)
 
     def product(vector: Array) -> Array:
-        parts, start = {}, 0
-        for name in names:
-            end = start + math.prod(shapes[name])
-            parts[name], start = xp.reshape(vector[start:end], shapes[name]), end
-        image = net.hvp(params, x, y, parts, loss, **options)
-        return xp.concat([xp.reshape(image[name], (-1,)) for name in names])
+        return flatten(net.hvp(params, x, y, unflatten(vector, params), loss, **options))
 
     draw = np.random.default_rng(seed).standard_normal(size)
-    flat = xp.concat([xp.reshape(params[name], (-1,)) for name in names])
     vector = xp.asarray(draw, dtype=flat.dtype, device=device_of(flat))
     basis = [vector / xp.linalg.vector_norm(vector)]
     diagonal: list[float] = []

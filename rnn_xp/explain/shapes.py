@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from string import Template
 from typing import NamedTuple
 
+from rnn_xp.cells.cell import Walk
 from rnn_xp.network import Network
 
 __all__ = ["Dim", "Operation", "shape_table", "walk_shapes"]
@@ -144,7 +145,7 @@ def walk_shapes(net: Network, rows: int, steps: int) -> list[Operation]:
 
     Raises
     ------
-    NotImplementedError
+    ValueError
         If the cell does not list its operations, see `rnn_xp.cells.cell.Cell.walk`.
 
     Examples
@@ -155,7 +156,7 @@ def walk_shapes(net: Network, rows: int, steps: int) -> list[Operation]:
     >>> product.rows, product.shapes(sizes=True), product.sums_over
     ('dw_hy = dy.T @ h', '(1,[8317]) @ ([8317],50) -> (1,50)', 'N')
     """
-    cell = net.layers.cells[0].walk()
+    cell = _operations_of(net)
     upper = net.num_layers - 1
     groups = [(0, "layer 0", 1)]
     if upper:
@@ -172,6 +173,17 @@ def walk_shapes(net: Network, rows: int, steps: int) -> list[Operation]:
         text = _OWN + cell.backward + _LAYER_BACK
         walk += make(f"backward, {name}", text, copies, layer)
     return walk
+
+
+def _operations_of(net: Network) -> Walk:
+    """Return the operations of the cell, or say that it does not list them."""
+    cell = net.layers.cells[0]
+    if (operations := cell.walk()) is None:
+        raise ValueError(
+            f"{type(cell).__name__} does not list its operations, so that they cannot be "
+            "explained. Define its method walk(), which returns a rnn_xp.cells.cell.Walk."
+        )
+    return operations
 
 
 class _Maker:
@@ -249,7 +261,7 @@ class _Maker:
         read = {"mean": "mean of h_t", "max": "max of h_t", "last": "h_T"}[net.read]
         if net.bidirectional and net.read == "last":
             read = "h_T, reversed h_1"
-        dp = net.layers.cells[0].walk().dp
+        dp = _operations_of(net).dp
         active = net.output_activation != "identity"
         return {
             "g": net.output_activation,

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from rnn_xp.forecasting.baselines import fit_linear_ar
 from rnn_xp.forecasting.targets import from_target, to_target
 
 __all__ = ["GapModel", "estimate_gaps", "fill_forward", "fit_gap_model"]
@@ -81,9 +82,10 @@ def fit_gap_model(values: _Floats, target: str, lags: int) -> GapModel:
         complete = sliding_window_view(known, count + 1).all(axis=1)
         if np.sum(complete) >= _ROWS * (count + 1):
             rows = sliding_window_view(scaled, count + 1)[complete]
-            design = np.concatenate([np.ones((len(rows), 1)), rows[:, -2::-1]], axis=1)
-            c = np.linalg.lstsq(design, rows[:, -1], rcond=None)[0]
-            return (float(mean + spread * c[0] - mean * np.sum(c[1:])), *map(float, c[1:]))
+            model = fit_linear_ar(rows[:, :-1, None], rows[:, -1:])
+            c = model.coef[::-1, 0, 0]  # the latest lag first
+            constant = mean + spread * model.intercept[0] - mean * np.sum(c)
+            return (float(constant), *map(float, c))
     return (mean,) if offset else (0.0, 1.0)
 
 

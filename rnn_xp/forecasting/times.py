@@ -272,4 +272,6 @@ def _load_rule(step: Any) -> Any:
         for name, value in step.items()
         if name != "class"
     }
+    if step["class"] not in pandas.offsets.__all__:  # the content of a file is not trusted
+        raise ValueError(f"pandas has no offset {step['class']!r}")
     return getattr(pandas.offsets, step["class"])(**keywords)

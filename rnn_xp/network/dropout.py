@@ -73,8 +73,8 @@ def noise(
     masks = {}
     if isinstance(rng, dict):
         masks = rng
-    elif rng is not None and _shapes(net, x, steps):
-        if is_traced(x, *params.values()):
+    elif rng is not None:
+        if _shapes(net, x, steps) and is_traced(x, *params.values()):
             raise TypeError(
                 "Network: rng is a generator, and the function is being compiled or mapped, so all "
                 "its calls would have one dropout mask. Draw the masks outside, masks = "

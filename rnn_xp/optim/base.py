@@ -123,7 +123,7 @@ class Optimizer(abc.ABC):
         if value is None or value_and_grad is None or lacks:
             methods = f" with the methods {' and '.join(self.needs)}" if self.needs else ""
             raise ValueError(
-                f"{type(self).__name__}.update needs value=, and value_and_grad={methods}; "
+                f"{type(self).__name__}.update needs value= and value_and_grad={methods}; "
                 "rnn_xp.fit supplies both."
             )
         return cast(Objective, value_and_grad)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 from rnn_xp._typing import Array, Namespace, Params, ValueAndGrad
 from rnn_xp.backend import array_namespace
@@ -143,18 +143,16 @@ class LBFGS(Optimizer):
         NotFiniteError
             If the gradient is not finite.
         """
-        if value is None or value_and_grad is None:
-            raise ValueError(
-                "LBFGS.update needs value= and value_and_grad= for its line search; "
-                "rnn_xp.fit supplies both."
-            )
+        objective = self.objective(value, value_and_grad)
         xp = array_namespace(*params.values())
         largest = float(xp.max(xp.abs(flatten(grads))))
         if not math.isfinite(largest):
             raise NotFiniteError("LBFGS: the gradient is not finite.")
         if largest <= self.tolerance:
             return params, state._replace(message="the gradient is within the tolerance")
-        search = _Search(params, grads, float(value), value_and_grad, self.max_evaluations, xp)
+        search = _Search(
+            params, grads, float(cast(Array, value)), objective, self.max_evaluations, xp
+        )
         lower = search.along(_direction(search.gradient, state, xp=xp), first=not state.steps)
         if lower is None and state.steps:
             state = self.init(params)

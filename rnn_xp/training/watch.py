@@ -41,7 +41,8 @@ class DivergenceError(FloatingPointError):
         self.epoch, self.params, self.history, self.what = epoch, params, history, what
         super().__init__(
             f"training diverged: {what} at epoch {epoch}. Scale the data, lower the learning rate, "
-            "or clip the gradient with clip_norm=; the last good parameters are kept."
+            "or clip the gradient to a smaller norm with clip_norm=; the last good parameters are "
+            "kept."
         )
 
     def __reduce__(self) -> tuple[Any, ...]:  # so that a pool of processes can return it

@@ -203,4 +203,6 @@ class TestRunsThatDidNotEnd:
 def test_a_divergence_names_the_option_that_clips(small_csv, capsys):
     words = ["--data", small_csv, "--plain", "--optimizer", "sgd", "--learning-rate", "1e6"]
     assert cli.main(["train", *words, "--activation", "relu", "--epochs", "30", "--out", "it"]) == 1
-    assert "clip the gradient with --clip-norm; the last" in capsys.readouterr().err
+    assert (
+        "clip the gradient to a smaller norm with --clip-norm; the last" in capsys.readouterr().err
+    )

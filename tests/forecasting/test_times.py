@@ -7,6 +7,7 @@ import pytest
 from forecasters import quick, waves
 
 import rnn_xp as rx
+from rnn_xp.forecasting.times import load_times
 
 pd = pytest.importorskip("pandas")
 offsets = pd.offsets
@@ -104,6 +105,14 @@ def test_features_after_a_file_are_matched_by_time(tmp_path):
     assert again.predict(future=table).equals(f.predict(future=table))
     with pytest.raises(ValueError, match="future has no row for 2024"):
         again.predict(future=table[:-1])
+
+
+@pytest.mark.parametrize("name", ["os", "__loader__", "annotations"])
+def test_a_file_that_names_anything_but_an_offset_of_pandas_is_refused(name):
+    step = {"class": name, "n": 1, "normalize": False}
+    about = {"kind": "date", "last": "2024-01-01", "step": step, "zone": None, "unit": "us"}
+    with pytest.raises(ValueError, match=f"pandas has no offset '{name}'"):
+        load_times(about)
 
 
 def test_times_that_a_file_cannot_hold_lose_no_model(forecaster, tmp_path):

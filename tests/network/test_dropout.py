@@ -170,3 +170,6 @@ def test_a_source_of_numbers_that_is_not_a_generator_is_refused():
         for other in (random.Random(0), np.random.RandomState(0), np.random, "seed"):
             with pytest.raises(TypeError, match=r"rng must be a numpy\.random\.Generator"):
                 call(other, x)
+    plain = rx.Network(hidden_size=4)  # though nothing would be drawn from it
+    with pytest.raises(TypeError, match=r"rng must be a numpy\.random\.Generator"):
+        plain.vjp(plain.init(0), x, rng="seed")

@@ -94,7 +94,7 @@ class TestBoth:
     def test_an_objective_without_second_derivatives_is_refused(self, make):
         objective, optimizer = LeastSquares(rosenbrock_residuals), make()
         value, grads = objective(START)
-        with pytest.raises(ValueError, match=r"needs value=, and value_and_grad= with the methods"):
+        with pytest.raises(ValueError, match=r"needs value= and value_and_grad= with the methods"):
             optimizer.update(
                 grads, optimizer.init(START), START, value=value, value_and_grad=objective.__call__
             )

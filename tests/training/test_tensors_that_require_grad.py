@@ -77,6 +77,13 @@ def test_a_tensor_that_requires_grad_gives_what_its_values_give(door):
     assert tensor.requires_grad
 
 
+@pytest.mark.parametrize("door", DOORS)
+def test_a_tensor_without_values_is_refused(door):
+    values, call = DOORS[door]
+    with pytest.raises(TypeError, match="a tensor on torch's device meta has a shape and no"):
+        call(torch.tensor(values, device="meta"))
+
+
 def test_a_list_of_tensors_that_require_grad_is_a_list_of_rows():
     rows = [torch.tensor(row, requires_grad=True) for row in np.stack([SERIES, SERIES + 1], 1)]
     windows, _ = rx.make_windows(rows, 6)
