@@ -102,7 +102,8 @@ def _pictures(
     label = f"{column} ({unit})" if unit else column
     whole = int(part.origins[-1] - part.origins[0]) + part.truth.shape[1]
     try:
-        for last, what in ((_LATEST, "the latest"), (whole, "the whole test part")):
+        parts = [(_LATEST, "the latest"), (whole, "the whole test part")]
+        for last, what in parts if whole > _LATEST else parts[1:]:
             ax = plotting.backtest(
                 result, dates=series.dates, label=label, title=series.name, last=last
             )
