@@ -6,14 +6,13 @@ J = d pred / d params, the parameters sorted by name; L = d2 loss / d pred**2; A
 from __future__ import annotations
 
 import functools
-import math
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-from rnn_xp._typing import Array, Loss, Params
-from rnn_xp.backend import Backend
+from rnn_xp._typing import Array, Loss, Namespace, Params
+from rnn_xp.backend import Backend, device_of
 from rnn_xp.engines.blocks import Batch, Blocks, weights_of
 from rnn_xp.engines.evaluations import ValueAndGrads
 from rnn_xp.losses import curvature_rows
@@ -124,15 +123,18 @@ class GaussNewton:
             return self._zeros(0, self._size)
         weight = weights_of(net, rows, self.backend)
         steps = rows.y.shape[1] if net.topology == "one_to_many" else None
-        pred, _ = net.forward(params, rows.x, steps=steps, **rows.options)
-        jacobian = net.jacobian(params, rows.x, steps=steps, **rows.options)
-        lead = tuple(pred.shape)
-        columns = []
-        for name in sorted(jacobian):
-            terms = xp.reshape(jacobian.pop(name), (*lead, -1))
-            weighed = weigh(pred, rows.y, weight, total, terms)
-            columns.append(xp.reshape(weighed, (math.prod(lead), -1)))
-        return xp.concat(columns, axis=1)
+        pred, _, back = net.vjp(params, rows.x, steps=steps, per_sample=True, **rows.options)
+        units = xp.eye(pred.shape[-1], dtype=pred.dtype, device=self.backend.device)
+        # The loss turns rows of J into rows of F; of unit rows, it makes the derivatives by pred
+        # that back-propagate to rows of F.
+        units = units + xp.zeros_like(pred)[..., None]
+        shares = weigh(pred, rows.y, weight, total, units)
+        factor = []
+        for dpred in _one_row_at_a_time(shares, xp=xp):
+            grads = back(dpred)
+            parts = [xp.reshape(grads[name], (pred.shape[0], -1)) for name in sorted(params)]
+            factor.append(xp.concat(parts, axis=1))
+        return xp.concat(factor, axis=0) if len(factor) > 1 else factor[0]
 
     @property
     def _size(self) -> int:
@@ -149,3 +151,15 @@ class GaussNewton:
     def _zeros(self, *shape: int) -> Array:
         backend = self.backend
         return backend.xp.zeros(shape, dtype=backend.dtype, device=backend.device)
+
+
+def _one_row_at_a_time(shares: Array, *, xp: Namespace) -> Iterator[Array]:
+    """Yield shares[..., k, :] for every output k and, where every step is read, for every step."""
+    for k in range(shares.shape[-1]):
+        if len(shares.shape) == 3:
+            yield shares[:, k, :]
+            continue
+        steps = xp.arange(shares.shape[1], device=device_of(shares))
+        for step in range(shares.shape[1]):
+            here = xp.astype(steps == step, shares.dtype)
+            yield shares[:, :, k, :] * here[None, :, None]

@@ -214,11 +214,13 @@ class TestLevenbergMarquardt:
         rng = np.random.default_rng(size)
         root = rng.standard_normal((size, size))
         matrix, right = root @ root.T + size * np.eye(size), rng.standard_normal(size)
-        solved = cholesky_solve(cholesky(matrix, xp=np), right, xp=np)
-        np.testing.assert_allclose(solved, np.linalg.solve(matrix, right), rtol=1e-10, atol=1e-14)
+        solved = cholesky_solve(cholesky(matrix, 0.5, xp=np), right, xp=np)
+        np.testing.assert_allclose(
+            solved, np.linalg.solve(matrix + 0.5 * np.eye(size), right), rtol=1e-10, atol=1e-14
+        )
 
     def test_a_matrix_that_is_not_positive_definite_has_no_step(self):
-        assert cholesky(np.asarray([[1.0, 2.0], [2.0, 1.0]]), xp=np) is None
+        assert cholesky(np.asarray([[1.0, 2.0], [2.0, 1.0]]), 0.0, xp=np) is None
 
 
 class TestHessianFree:
