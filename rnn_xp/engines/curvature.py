@@ -40,8 +40,8 @@ class GaussNewton:
     total : float or Array ()
         Total weight of all rows.
     sum : callable
-        ``sum(block, blocks, like)`` adds the results of ``block(number)``, a loss and a dict of
-        arrays as in ``like``, with the same bits on any number of threads and ranks.
+        ``sum(block, blocks, like, add)`` adds the results of ``block(number)``, a loss and a dict
+        of arrays as in ``like``, with the same bits on any number of threads and ranks.
     map : callable
         ``map(block, numbers)`` computes blocks of this rank, in order.
     """
@@ -52,7 +52,7 @@ class GaussNewton:
     blocks: Blocks
     number_of_blocks: int
     total: Any
-    sum: Callable[[Callable[[int], ValueAndGrads], Blocks, Params], ValueAndGrads]
+    sum: Callable[..., ValueAndGrads]
     map: Callable[[Callable[[int], Array], range], Iterable[Array]]
 
     def matrix(self, params: Params) -> Array:
@@ -72,10 +72,10 @@ class GaussNewton:
                 yield xp.matmul(xp.matrix_transpose(factor), factor)
 
         def block(number: int) -> ValueAndGrads:  # no more than two matrices at a time
-            return self._zeros(), {"curvature": functools.reduce(operator.add, products(number))}
+            return self._zeros(), {"curvature": functools.reduce(operator.iadd, products(number))}
 
         like = {"curvature": self._zeros(self._size, self._size)}
-        return self.sum(block, self.blocks, like)[1]["curvature"]
+        return self.sum(block, self.blocks, like, _add_in_place)[1]["curvature"]
 
     def factor(self, params: Params, every: int, first: int) -> Array:
         """Return R (n, P), so that R^T R estimates A from the rows first::every of each block.
@@ -151,6 +151,13 @@ class GaussNewton:
     def _zeros(self, *shape: int) -> Array:
         backend = self.backend
         return backend.xp.zeros(shape, dtype=backend.dtype, device=backend.device)
+
+
+def _add_in_place(a: ValueAndGrads, b: ValueAndGrads) -> ValueAndGrads:
+    """Add to the matrix of the first: another P**2 numbers would take longer than the sum."""
+    matrix = a[1]["curvature"]
+    matrix += b[1]["curvature"]  # a new array where the library has no other way
+    return a[0] + b[0], {"curvature": matrix}
 
 
 def _one_row_at_a_time(shares: Array, *, xp: Namespace) -> Iterator[Array]:

@@ -44,6 +44,10 @@ __all__ = ["PortableEngine"]
 _T = TypeVar("_T")
 
 
+def _add(a: ValueAndGrads, b: ValueAndGrads) -> ValueAndGrads:
+    return a[0] + b[0], {name: grad + b[1][name] for name, grad in a[1].items()}
+
+
 @dataclass
 class PortableEngine:
     """Epochs of training on any backend.
@@ -294,14 +298,18 @@ class PortableEngine:
         return self.blocks.shares(self.ranks.comm.size - 1).stop
 
     def _sum(
-        self, block: Callable[[int], ValueAndGrads], blocks: Blocks, like: Params
+        self,
+        block: Callable[[int], ValueAndGrads],
+        blocks: Blocks,
+        like: Params,
+        add: Callable[[ValueAndGrads, ValueAndGrads], ValueAndGrads] = _add,
     ) -> ValueAndGrads:
         """Return the sum over all blocks, some of which other ranks may compute."""
         computed = self._map(block, blocks.own)
         if self.ranks is None or blocks.shares is None:
-            return tree_sum(computed, _add)
+            return tree_sum(computed, add)
         leaves = zip(blocks.own, computed, strict=True)
-        sums = join((Subtree(number, 0, leaf) for number, leaf in leaves), _add)
+        sums = join((Subtree(number, 0, leaf) for number, leaf in leaves), add)
         return sum_of_ranks(self.ranks, self.backend, blocks.shares, sums, like)
 
     def _map(self, block: Callable[[int], _T], numbers: range) -> Iterable[_T]:
@@ -367,7 +375,3 @@ class PortableEngine:
             return fold(sums, operator.add)
         weighted = weights_of(self.net, blocks.batch.rows(0, 0), self.backend, context) is not None
         return weight_of_ranks(self.ranks, self.backend, blocks.shares, sums, weighted)
-
-
-def _add(a: ValueAndGrads, b: ValueAndGrads) -> ValueAndGrads:
-    return a[0] + b[0], {name: grad + b[1][name] for name, grad in a[1].items()}
