@@ -130,23 +130,13 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         shapes = walk_shapes(net, len(x), args.seq_length)
         page = _Page(net, series, about, shapes, flow, check, rests)
         head = f"backend  {backend}"
-        text = "\n".join([head, *page.lines(of_windows)]) + "\n"
-        folder.remove(_FILES)
         if explorer is not None:
             explorer.save(args.html)
-        checkpoint.atomic_write(folder.path / "explain.txt", text.encode())
-        checkpoint.atomic_write(folder.path / "gradient_flow.csv", page.csv())
         if not args.json:
             say("\n".join([head, *page.lines(of_windows, shutil.get_terminal_size().columns)]))
-        if rests is not None:
-            checkpoint.atomic_write(folder.path / "attribution.csv", rests.csv())
-        try:
-            checkpoint.atomic_write(folder.path / "gradient_flow.png", page.png(of_windows))
-            if rests is not None:
-                checkpoint.atomic_write(folder.path / "attribution.png", rests.png())
-        except ImportError as error:
-            if not args.json:
-                say(f"no plots: {error}")
+        no_plots = _write(page, folder, head, of_windows)
+        if no_plots and not args.json:
+            say(f"no plots: {no_plots}")
     if args.json:
         print(json.dumps({"out": str(folder.path), "rows": len(x), **page.summary()}))
     else:
@@ -154,6 +144,23 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         if args.html is not None:
             say(f"wrote    {args.html}")
     return 0 if check is None or check.ok else 1
+
+
+def _write(page: _Page, folder: RunFolder, head: str, of_windows: str) -> str:
+    """Write text, tables and pictures; return the reason why there are no pictures."""
+    folder.remove(_FILES)
+    text = "\n".join([head, *page.lines(of_windows)]) + "\n"
+    checkpoint.atomic_write(folder.path / "explain.txt", text.encode())
+    checkpoint.atomic_write(folder.path / "gradient_flow.csv", page.csv())
+    if page.rests is not None:
+        checkpoint.atomic_write(folder.path / "attribution.csv", page.rests.csv())
+    try:
+        checkpoint.atomic_write(folder.path / "gradient_flow.png", page.png(of_windows))
+        if page.rests is not None:
+            checkpoint.atomic_write(folder.path / "attribution.png", page.rests.png())
+    except ImportError as error:
+        return str(error)
+    return ""
 
 
 def _plain_windows(args: argparse.Namespace, seen: Any) -> tuple[Any, Any]:
