@@ -176,20 +176,31 @@ def test_a_scaler_and_a_linear_path_are_in_every_spelling(spelled):
 
 @pytest.mark.parametrize("spelling", interchange.SPELLINGS)
 @pytest.mark.parametrize("read", ["last", "mean", "max"])
-def test_half_precision_is_inside_alone(spelling, read):
+def test_weights_may_be_stored_in_half_precision(spelling, read):
     net, params, x = problem("gru", bidirectional=True, read=read)
     x, given = 100.0 * x + 10_000.0, some_lengths(3, 5)
     scaler = Scaler("standard", (10_000.0, 10_000.0), (100.0, 100.0))  # in float32
     options = {"scaler": scaler, "lengths": True, "spelling": spelling}
     model = interchange.to_onnx(net, params, dtype="float16", **options)
-    (half,) = run(model, {"x": x, "lengths": given}).values()
-    (whole,) = run(interchange.to_onnx(net, params, **options), {"x": x, "lengths": given}).values()
+    feed = {"x": x, "lengths": given}
+    (half,) = run(model, feed).values()
+    (whole,) = run(interchange.to_onnx(net, params, **options), feed).values()
     assert half.dtype == np.float32
-    assert 1e-6 < np.abs(half - whole).max() / 100.0 < 1e-2
+    assert 1e-6 < np.abs(half - whole).max() / 100.0 < 1e-3
+    rounded = {name: p.astype(np.float16).astype(np.float32) for name, p in params.items()}
+    (expected,) = run(interchange.to_onnx(net, rounded, **options), feed).values()
+    assert_close(half, expected)
     half, single = 10, 1  # onnx.TensorProto.FLOAT16 and FLOAT
     kinds = {c.data_type: c for c in model.graph.initializer if c.data_type in (half, single)}
     assert np.prod(kinds[single].dims) <= 2  # the scaler's
     assert half in kinds
+
+
+def test_a_weight_that_half_precision_does_not_hold_is_an_error():
+    net, params, _ = problem("lstm")
+    params["readout.w_hy"][0, 0] = 1e5
+    with pytest.raises(ValueError, match="float16 ends at 65504, but a weight is 100000"):
+        interchange.to_onnx(net, params, dtype="float16")
 
 
 def test_metadata_say_what_was_chosen_and_nothing_else():

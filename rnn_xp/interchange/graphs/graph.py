@@ -23,8 +23,9 @@ class Graph:
 
     Parameters
     ----------
-    dtype : dtype
-        Precision of constants, and of whatever is computed from them.
+    half : bool
+        If True, weights are stored in float16. All arithmetic is in float32 all the same:
+        runtimes differ in what they have for float16, and some end the process.
     prefix : str
         Beginning of all names, which must differ between a graph and those inside its nodes.
 
@@ -34,23 +35,33 @@ class Graph:
         If onnx is not installed.
     """
 
-    def __init__(self, dtype: Any = np.float32, prefix: str = "") -> None:
+    def __init__(self, half: bool = False, prefix: str = "") -> None:
         try:
             self.onnx = importlib.import_module("onnx")
         except ImportError as error:
             raise ImportError(
                 f"onnx is required to export. Install it with: {install('onnx')}"
             ) from error
-        self.dtype, self.prefix = np.dtype(dtype), prefix
+        self.half, self.prefix = half, prefix
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
 
-    def constant(self, value: Any, dtype: Any = None) -> str:
-        """Add a constant, in the graph's own precision unless stated otherwise."""
+    def weight(self, value: Any) -> str:
+        """Add a constant that may be stored in float16."""
+        if not self.half:
+            return self.constant(value)
+        if not np.max(np.abs(value), initial=0.0) <= np.finfo(np.float16).max:
+            raise ValueError(
+                f"float16 ends at 65504, but a weight is {np.max(np.abs(value)):g}. Use float32."
+            )
+        return self.cast(self.constant(value, np.float16), np.float32)
+
+    def constant(self, value: Any, dtype: Any = np.float32) -> str:
+        """Add a constant."""
         name = f"{self.prefix}c{len(self.constants)}"
-        array = np.asarray(value, dtype=self.dtype if dtype is None else dtype)
+        array = np.asarray(value, dtype=dtype)
         array = np.ascontiguousarray(array).reshape(np.shape(value))
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
@@ -69,12 +80,12 @@ class Graph:
         """Add a conversion to another dtype."""
         return str(self.add("Cast", value, to=self._kind(dtype)))
 
-    def input(self, name: str, sizes: Sizes, dtype: Any = None) -> str:
+    def input(self, name: str, sizes: Sizes, dtype: Any = np.float32) -> str:
         """Declare an input."""
         self.inputs.append(self._info(name, sizes, dtype))
         return name
 
-    def output(self, name: str, value: str, sizes: Sizes, dtype: Any = None) -> str:
+    def output(self, name: str, value: str, sizes: Sizes, dtype: Any = np.float32) -> str:
         """Declare that a value is an output, and return the name that it now has."""
         known = [output.name for output in self.outputs]
         self.outputs.append(self._info(name, sizes, dtype))
@@ -86,7 +97,7 @@ class Graph:
 
     def inside(self) -> Graph:
         """Return an empty graph for an attribute of the next node."""
-        return Graph(self.dtype, f"{self.prefix}n{len(self.nodes)}.")
+        return Graph(self.half, f"{self.prefix}n{len(self.nodes)}.")
 
     def proto(self, name: str) -> Any:
         """Return the finished graph."""
@@ -108,8 +119,7 @@ class Graph:
         return model
 
     def _info(self, name: str, sizes: Sizes, dtype: Any) -> Any:
-        kind = self._kind(self.dtype if dtype is None else dtype)
-        return self.onnx.helper.make_tensor_value_info(name, kind, list(sizes))
+        return self.onnx.helper.make_tensor_value_info(name, self._kind(dtype), list(sizes))
 
     def _kind(self, dtype: Any) -> int:
         return int(self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))

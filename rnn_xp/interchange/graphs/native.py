@@ -88,7 +88,7 @@ def run_native(
         if layer:
             xs = join_native(graph, outs, net, "TDNH")
         below, below_last = outs, last
-        weights = [graph.constant(array) for array in _stack(net, params, layer)]
+        weights = [graph.weight(array) for array in _stack(net, params, layer)]
         before = [_of_layer(graph, field, net, layer) for field in initial]
         given = [xs, *weights, *([lengths] if lengths or before else []), *before]
         outs, *fields = graph.add(

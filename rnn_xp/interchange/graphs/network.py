@@ -72,7 +72,7 @@ def add_network(
     """
     native = form.spelling == "native"
     mask = _mask(graph, xs, form) if form.lengths else None
-    initial = [_inside(graph, f"initial_{f}") for f in FIELDS[net.cell]] if form.stateful else []
+    initial = [f"initial_{f}" for f in FIELDS[net.cell]] if form.stateful else []
     if native:
         run = run_native(graph, net, params, xs, mask=mask, initial=initial)
     else:
@@ -82,7 +82,7 @@ def add_network(
             rows=form.rows, steps=form.steps, loop=form.spelling == "loop",
         )  # fmt: skip
     y = graph.add("MatMul", _read(graph, net, run, mask, native), _weight(graph, params, "w_hy"))
-    y = graph.add("Add", y, graph.constant(params["readout.b_y"]))
+    y = graph.add("Add", y, graph.weight(params["readout.b_y"]))
     if net.linear_lags:
         window = _window(graph, net, xs)
         y = graph.add("Add", y, graph.add("MatMul", window, _weight(graph, params, "w_xy")))
@@ -93,7 +93,7 @@ def add_network(
 
 
 def _weight(graph: Graph, params: Mapping[str, Floats], name: str) -> str:
-    return graph.constant(params[f"readout.{name}"].T)
+    return graph.weight(params[f"readout.{name}"].T)
 
 
 def _read(graph: Graph, net: Network, run: Run, mask: str | None, native: bool) -> str:
@@ -112,13 +112,13 @@ def _over_time(graph: Graph, read: str, outs: str, mask: str | None) -> str:
         reduce = {"mean": "ReduceMean", "max": "ReduceMax"}[read]
         return str(graph.add(reduce, outs, axes=[0], keepdims=0))
     zero, axis = graph.constant(0.0), graph.integers(0)
-    counted = graph.cast(mask, graph.dtype)
+    counted = graph.cast(mask, np.float32)
     count = graph.add("ReduceSum", counted, axis, keepdims=0)  # (1, N, 1) or (N, 1)
     if read == "mean":
         total = graph.add("Where", mask, outs, zero)
         total = graph.add("ReduceSum", total, axis, keepdims=0)
         return str(graph.add("Div", total, graph.add("Max", count, graph.constant(1.0))))
-    lowest = graph.add("Where", mask, outs, graph.constant(np.finfo(graph.dtype).min))
+    lowest = graph.add("Where", mask, outs, graph.constant(np.finfo(np.float32).min))
     largest = graph.add("ReduceMax", lowest, axes=[0], keepdims=0)
     return str(graph.add("Where", graph.add("Greater", count, zero), largest, zero))
 
@@ -148,8 +148,3 @@ def _final(graph: Graph, values: list[str], native: bool) -> str:
     if not native:
         values = [graph.add("Unsqueeze", value, graph.integers(0)) for value in values]
     return values[0] if len(values) == 1 else str(graph.add("Concat", *values, axis=0))
-
-
-def _inside(graph: Graph, value: str) -> str:
-    """Add an input, which is float32, in the precision of the graph."""
-    return value if graph.dtype == np.float32 else graph.cast(value, graph.dtype)

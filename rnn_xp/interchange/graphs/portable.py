@@ -75,7 +75,7 @@ def run_portable(
             state = [graph.add("Gather", field, at, axis=0) for field in initial]
             state = state or [zeros] * fields
             projected = _linear(graph, xs, weights["w_xh"], weights.get("g_xh"))
-            projected = graph.add("Add", projected, graph.constant(weights["b_h"]))
+            projected = graph.add("Add", projected, graph.weight(weights["b_h"]))
             step = _step(net, weights)
             if isinstance(steps, int):
                 final, hs = _unrolled(graph, step, projected, state, mask, steps, direction)
@@ -217,7 +217,7 @@ def _gru(
     a = _linear(graph, state[0], weights["w_hh"], weights.get("g_hh"))
     (p_r, p_z, p_n), (a_r, a_z, a_n) = (_split(graph, value, net, 3) for value in (p, a))
     r, z = (graph.add("Sigmoid", graph.add("Add", *both)) for both in ((p_r, a_r), (p_z, a_z)))
-    q = graph.add("Add", a_n, graph.constant(weights["b_hn"]))
+    q = graph.add("Add", a_n, graph.weight(weights["b_hn"]))
     n = graph.add("Tanh", graph.add("Add", p_n, graph.add("Mul", r, q)))
     return [_between(graph, z, n, state[0])]
 
@@ -256,14 +256,14 @@ def _between(graph: Graph, z: str, n: str, h: str) -> str:
 
 def _linear(graph: Graph, x: str, w: Floats, gain: Floats | None) -> str:
     """Add the product x @ w.T and, given a gain, its normalisation."""
-    a = graph.add("MatMul", x, graph.constant(w.T))
+    a = graph.add("MatMul", x, graph.weight(w.T))
     if gain is None:
         return str(a)
     d = graph.add("Sub", a, graph.add("ReduceMean", a, axes=[-1]))
     variance = graph.add("ReduceMean", graph.add("Mul", d, d), axes=[-1])
     deviation = graph.add("Sqrt", graph.add("Add", variance, graph.constant(_EPS)))
     n = graph.add("Div", d, deviation)
-    return str(graph.add("Mul", n, graph.constant(gain)))
+    return str(graph.add("Mul", n, graph.weight(gain)))
 
 
 def _split(graph: Graph, value: str, net: Network, gates: int) -> list[str]:
