@@ -32,7 +32,7 @@ LIMIT = 120.0
 """Seconds that a runtime may take for one graph."""
 
 
-def onnxruntime(path: Path, first: _Feed) -> _Loaded:
+def _onnxruntime(path: Path, first: _Feed) -> _Loaded:
     """Run in onnxruntime, on the CPU with one thread."""
     runtime = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
@@ -41,13 +41,13 @@ def onnxruntime(path: Path, first: _Feed) -> _Loaded:
     return lambda feed: list(session.run(None, dict(feed)))
 
 
-def reference(path: Path, first: _Feed) -> _Loaded:
+def _reference(path: Path, first: _Feed) -> _Loaded:
     """Run in the evaluator of the package onnx."""
     evaluator = importlib.import_module("onnx.reference").ReferenceEvaluator(str(path))
     return lambda feed: list(evaluator.run(None, dict(feed)))
 
 
-def openvino(path: Path, first: _Feed) -> _Loaded:
+def _openvino(path: Path, first: _Feed) -> _Loaded:
     """Run in OpenVINO on the CPU, in float32 also where the processor has bfloat16."""
     runtime = importlib.import_module("openvino")
     core = runtime.Core()
@@ -56,7 +56,7 @@ def openvino(path: Path, first: _Feed) -> _Loaded:
     return lambda feed: [np.array(value) for value in compiled(dict(feed)).values()]
 
 
-def tract(path: Path, first: _Feed) -> _Loaded:
+def _tract(path: Path, first: _Feed) -> _Loaded:
     """Run in tract."""
     runtime = importlib.import_module("tract")
     model = runtime.onnx().load(str(path))
@@ -69,7 +69,7 @@ def tract(path: Path, first: _Feed) -> _Loaded:
     return run
 
 
-def mnn(path: Path, first: _Feed) -> _Loaded:
+def _mnn(path: Path, first: _Feed) -> _Loaded:
     """Convert by MNN and run.
 
     The converter is called in its native module: the package's own command installs another
@@ -97,7 +97,7 @@ def mnn(path: Path, first: _Feed) -> _Loaded:
     return run
 
 
-def iree(path: Path, first: _Feed) -> _Loaded:
+def _iree(path: Path, first: _Feed) -> _Loaded:
     """Import and compile by IREE for this processor, and run."""
     runtime = importlib.import_module("iree.runtime")
     tools, text, code = Path(sys.executable).parent, f"{path}.mlir", f"{path}.vmfb"
@@ -119,7 +119,7 @@ def iree(path: Path, first: _Feed) -> _Loaded:
     return run
 
 
-def opencv(path: Path, first: _Feed) -> _Loaded:
+def _opencv(path: Path, first: _Feed) -> _Loaded:
     """Run in OpenCV's dnn."""
     net = importlib.import_module("cv2").dnn.readNetFromONNX(str(path))
 
@@ -131,7 +131,7 @@ def opencv(path: Path, first: _Feed) -> _Loaded:
     return run
 
 
-def tvm(path: Path, first: _Feed) -> _Loaded:
+def _tvm(path: Path, first: _Feed) -> _Loaded:
     """Convert by TVM's Relax and run on the CPU."""
     onnx, runtime = (importlib.import_module(name) for name in ("onnx", "tvm"))
     relax = importlib.import_module("tvm.relax")
@@ -147,7 +147,7 @@ def tvm(path: Path, first: _Feed) -> _Loaded:
     return run
 
 
-def litert(path: Path, first: _Feed) -> _Loaded:
+def _litert(path: Path, first: _Feed) -> _Loaded:
     """Convert a copy by onnx2tf, which rewrites its input, and run in LiteRT."""
     interpreter = importlib.import_module("ai_edge_litert.interpreter").Interpreter
     convert = importlib.import_module("onnx2tf").convert
@@ -171,8 +171,8 @@ def litert(path: Path, first: _Feed) -> _Loaded:
 
 
 RUNTIMES: dict[str, Callable[[Path, _Feed], _Loaded]] = {
-    "onnxruntime": onnxruntime, "onnx": reference, "openvino": openvino, "tract": tract,
-    "mnn": mnn, "iree": iree, "opencv": opencv, "tvm": tvm, "litert": litert,
+    "onnxruntime": _onnxruntime, "onnx": _reference, "openvino": _openvino, "tract": _tract,
+    "mnn": _mnn, "iree": _iree, "opencv": _opencv, "tvm": _tvm, "litert": _litert,
 }  # fmt: skip
 """Functions that load a file, given the first inputs: another function, which runs the graph."""
 
@@ -256,9 +256,9 @@ def run_apart(
             said = next((w for w in lines if w.startswith("rnn_xp: ")), "")
             raise RuntimeError(said.removeprefix("rnn_xp: ") or "ended the process")
         results = [list(values.values()) for values in _load(folder / "outputs.npz")]
-    for values in results:
-        if len(values) != len(outputs):
-            raise RuntimeError(f"returns {len(values)} values instead of {len(outputs)}")
+    counts = {len(values) for values in results}
+    if len(results) != len(feeds) or counts != {len(outputs)}:
+        raise RuntimeError(f"returns another number of values than {len(outputs)}")
     return [dict(zip(outputs, values, strict=True)) for values in results]
 
 
