@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 from rnn_xp import __version__, checkpoint, optim
 from rnn_xp._typing import Params
@@ -19,7 +21,16 @@ from rnn_xp.cli.targets import check_file
 from rnn_xp.forecasting import exporting
 from rnn_xp.forecasting.files import describe, load_fitted
 from rnn_xp.forecasting.fitted import Fitted
-from rnn_xp.interchange import compact, consumers, example, files, onnx, onnx_training
+from rnn_xp.interchange import (
+    compact,
+    consumers,
+    example,
+    files,
+    keras_model,
+    onnx,
+    onnx_training,
+    torch_module,
+)
 from rnn_xp.interchange.runtimes import RUNTIMES, is_installed
 from rnn_xp.network import Network
 
@@ -43,6 +54,7 @@ _ONLY = {
     "steps": "onnx", "dtype": "onnx", "forecast": "onnx", "check": "onnx", "for": "onnx",
     "rows": "onnx-train", "optimizer": "onnx-train",
 }  # fmt: skip
+_WHOLE = {"torch": ".py", "keras": ".keras"}  # files of whole models rather than weights
 _ALL = "all that are installed"
 
 
@@ -59,7 +71,10 @@ def add_export(commands: Any) -> None:
         help="a run's folder, one of its safetensors files or, with --check alone, an ONNX file",
     )  # fmt: skip
     add("--to", choices=list(_FILES), help="target; onnx-train is a training step")
-    add("--out", type=Path, metavar="FILE", help=f"RUN/{' | '.join(_FILES.values())}")
+    add(
+        "--out", type=Path, metavar="FILE",
+        help=f"RUN/{' | '.join(_FILES.values())}; a name in .keras or .py: a whole model",
+    )  # fmt: skip
     add("--force", action="store_true", help="replace the file if it exists")
     add("--scaler", action="store_true", help="onnx: input and output in the units of the data")
     add(
@@ -91,7 +106,10 @@ def add_export(commands: Any) -> None:
 def _export(args: argparse.Namespace) -> int:
     if args.to is None:
         return _check_alone(args)
+    model_of_its_own = args.out is not None and args.out.suffix == _WHOLE.get(args.to)
     for option, target in _ONLY.items():
+        if option == "scaler" and model_of_its_own:
+            continue
         if getattr(args, option) not in (None, False) and args.to != target:
             raise ValueError(f"--{option} is for --to {target}, not {args.to}.")
     if args.to == "onnx-train" and args.rows is None:
@@ -105,7 +123,9 @@ def _export(args: argparse.Namespace) -> int:
     model, precise = _load(args.source, float32=args.to.startswith("onnx"))
     about = {**describe(model.settings, model.designs[0].scaler), "rnn_xp": __version__}
     notes = []
-    if args.to in files.LAYOUTS:
+    if model_of_its_own:
+        notes += _whole(args, model, path)
+    elif args.to in files.LAYOUTS:
         notes += _weights(args, model, path, about)
     else:
         graph, more = _graph(args, model, about)
@@ -131,6 +151,32 @@ def _weights(
         )
     files.save(path, args.to, net, params, about)
     return [options.describe_network(net), f"gates {files.LAYOUTS[args.to][net.cell]}"]
+
+
+def _whole(args: argparse.Namespace, model: Fitted, path: Path) -> list[str]:
+    """Write a model of Keras, or a module of PyTorch with its weights; return lines about it."""
+    net, params = _network_of(args, model)
+    if args.scaler and model.settings.target != "level":
+        raise ValueError("--scaler is for --target level: this network is given changes.")
+    scaler = model.designs[0].scaler if args.scaler else None
+    units = "the data's own" if args.scaler else "scaled"
+    lines = [options.describe_network(net), f"units {units}"]
+    if args.to == "torch":
+        weights = path.with_suffix(".safetensors")
+        check_file("--out", weights, force=args.force)
+        state = torch_module.module_state(net, params)
+        code = torch_module.module_code(net, scaler=scaler, weights=weights.name)
+        checkpoint.atomic_write(weights, safetensors.numpy.save(state))
+        checkpoint.atomic_write(path, code.encode())
+        return [*lines, f"weights in {weights}"]
+    try:
+        keras = keras_model.to_model(net, params, scaler=scaler, steps=model.settings.seq_length)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    with tempfile.TemporaryDirectory() as folder:
+        keras.save(Path(folder) / "model.keras")
+        checkpoint.atomic_write(path, (Path(folder) / "model.keras").read_bytes())
+    return lines
 
 
 def _network_of(args: argparse.Namespace, model: Fitted) -> tuple[Network, Params]:
