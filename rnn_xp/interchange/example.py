@@ -222,7 +222,8 @@ def _plain(array: NDArray[Any]) -> dict[str, Any]:
     values = array.ravel().tolist()
     if array.dtype.kind == "f":  # the shortest text that gives the same number again
         values = [float(str(value)) for value in array.ravel()]
-    return {"dtype": array.dtype.name, "shape": list(array.shape), "values": values}
+    name = "str" if array.dtype.kind in "UO" else array.dtype.name
+    return {"dtype": name, "shape": list(array.shape), "values": values}
 
 
 def _array(plain: Mapping[str, Any]) -> NDArray[Any]:
