@@ -76,9 +76,8 @@ def add_network(
     if native:
         run = run_native(graph, net, params, xs, mask=mask, initial=initial)
     else:
-        seen = xs if mask is None else graph.add("Where", mask, xs, graph.constant(0.0))
         run = run_portable(
-            graph, net, params, seen, mask=mask, initial=initial,
+            graph, net, params, xs, mask=mask, initial=initial,
             rows=form.rows, steps=form.steps, loop=form.spelling == "loop",
         )  # fmt: skip
     y = graph.add("MatMul", _read(graph, net, run, mask, native), _weight(graph, params, "w_hy"))
