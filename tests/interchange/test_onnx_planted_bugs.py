@@ -185,7 +185,7 @@ MISTAKES = [
     (PORTABLE, 'graph.add("Mul", z, h)', 'graph.add("Mul", z, n)', a_gru_is_right),
     (PORTABLE, "z_i, z_f, z_g, z_o = _split", "z_f, z_i, z_g, z_o = _split", an_lstm_is_right),
     (PORTABLE, 'graph.add("Mul", d, d), axes=[-1]', 'd, axes=[-1]', layer_normalisation_is_right),
-    (PORTABLE, "graph.constant(len(finals[0]), np.int64)", "graph.constant(0, np.int64)",
+    (PORTABLE, "_taken(graph, field, len(finals[0]))", "_taken(graph, field, 0)",
      states_of_a_portable_graph_are_right),
     (PORTABLE, "if isinstance(steps, int):", "if False:", elementary_operators_alone_are_portable),
     (NETWORK, 'graph.add("Where", mask, outs, zero)', "outs", padding_may_hold_anything),

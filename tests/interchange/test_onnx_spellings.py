@@ -91,6 +91,8 @@ def test_every_spelling_predicts_the_same(name, spelled):
 def test_steps_are_in_a_scan_in_a_loop_or_written_out(spelled):
     net, params, _ = problem("gru", bidirectional=True)
     model = interchange.to_onnx(net, params, lengths=True, **SPELLINGS[spelled])
+    used = {name for node in model.graph.node for name in node.input}
+    assert {constant.name for constant in model.graph.initializer} <= used
     expected = {"portable": {"Scan"}, "loop": {"Loop"}}.get(spelled, set())
     assert {"Scan", "Loop", "If"} & set(operators(model.graph)) == expected
     sizes = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]

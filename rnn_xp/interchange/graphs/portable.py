@@ -71,9 +71,7 @@ def run_portable(
         for direction in range(net.directions):
             prefix = net.layers.prefix(layer, direction)
             weights = {n.removeprefix(prefix): p for n, p in params.items() if n.startswith(prefix)}
-            at = graph.constant(len(finals[0]), np.int64)
-            state = [graph.add("Gather", field, at, axis=0) for field in initial]
-            state = state or [zeros] * fields
+            state = [_taken(graph, field, len(finals[0])) for field in initial] or [zeros] * fields
             projected = _linear(graph, xs, weights["w_xh"], weights.get("g_xh"))
             projected = graph.add("Add", projected, graph.weight(weights["b_h"]))
             step = _step(net, weights)
@@ -175,13 +173,17 @@ def _unrolled(
     outs = [""] * steps
     first = graph.integers(0)
     for t in reversed(range(steps)) if direction else range(steps):
-        at = graph.constant(t, np.int64)
-        after = step(graph, graph.add("Gather", projected, at, axis=0), state)
+        after = step(graph, _taken(graph, projected, t), state)
         if mask is not None:
-            after = _kept(graph, graph.add("Gather", mask, at, axis=0), after, state)
+            after = _kept(graph, _taken(graph, mask, t), after, state)
         state = after
         outs[t] = graph.add("Unsqueeze", state[0], first)
     return state, _joined(graph, outs, 0)
+
+
+def _taken(graph: Graph, value: str, at: int) -> str:
+    """Add one entry of a value along its first axis."""
+    return str(graph.add("Gather", value, graph.constant(at, np.int64), axis=0))
 
 
 def _reversed(graph: Graph, value: str) -> str:
