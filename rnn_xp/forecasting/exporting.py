@@ -29,7 +29,7 @@ from rnn_xp.interchange.tensors import Floats
 
 __all__ = ["Exported", "to_onnx"]
 
-_ROWS = 3  # of the example
+_ROWS, _TOLERANCE = 3, 1e-6  # of the example
 _WIDE = np.float64
 
 
@@ -283,4 +283,5 @@ def _example(fitted: Fitted, design: Any, sizes: _Sizes) -> Example:
             for name, each in outputs.items()
             if name == "forecast" or sizes.quantiles > 1
         },
+        _TOLERANCE,
     )
