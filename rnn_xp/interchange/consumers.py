@@ -1,7 +1,8 @@
 """Runtimes that are known to compute certain graphs wrongly, or not at all.
 
-Every entry was seen in the version that it names by ``python -m benchmarks.consumers``, whose table
-is in docs/guide/interchange.md. onnxruntime has no entry: it computes all of these graphs.
+Every entry was seen in the version that it names, most of them by ``python -m
+benchmarks.consumers``, whose table is in docs/guide/interchange.md; runtimes that the table lacks
+were run on single graphs. onnxruntime has no entry: it computes all of these graphs.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def _open_without_state(net: Network, form: Form) -> bool:
     return _native(net, form) and not form.stateful and isinstance(form.steps, str)
 
 
-def _but_lstm(net: Network, form: Form) -> bool:
-    return _native(net, form) and net.cell != "lstm"
+def _gru_without_state(net: Network, form: Form) -> bool:
+    return _native(net, form) and net.cell == "gru" and not form.stateful
 
 
 def _rnn(net: Network, form: Form) -> bool:
@@ -77,8 +78,13 @@ def _loop(net: Network, form: Form) -> bool:
     return form.spelling == "loop" and isinstance(form.steps, str)
 
 
+def _not_sized(net: Network, form: Form) -> bool:
+    return isinstance(form.rows, str) or isinstance(form.steps, str)
+
+
 _PORTABLE = "spelling='portable' (--spelling portable)"
 _LOOP = "spelling='loop' (--spelling loop)"
+_SIZES = "spelling='portable', rows=N and steps=T (--spelling portable --batch N --steps T)"
 _STEPS = "spelling='portable' and steps=T (--spelling portable --steps T)"
 
 _IGNORES = "ignores the lengths of recurrent operators without a word"
@@ -100,7 +106,8 @@ KNOWN: tuple[Known, ...] = (
           "resets after it", _LOOP),
     Known("mnn", "3.6.1", _scan, _NO_SCAN, _LOOP),
     Known("opencv", "5.0.0.93", _lengths, _NO_LENGTHS, _STEPS),
-    Known("opencv", "5.0.0.93", _but_lstm, "refuses the operators RNN and GRU", _STEPS),
+    Known("opencv", "5.0.0.93", _rnn, "refuses the operator RNN", _STEPS),
+    Known("opencv", "5.0.0.93", _gru_without_state, "refuses a GRU without a given state", _STEPS),
     Known("opencv", "5.0.0.93", _scan, _NO_SCAN, _STEPS),
     Known("opencv", "5.0.0.93", _loop, "computes a Loop wrongly or refuses it", _STEPS),
     Known("iree", "3.13.0", _lengths, _IGNORES, _STEPS),
@@ -108,6 +115,11 @@ KNOWN: tuple[Known, ...] = (
     Known("iree", "3.13.0", _before, "refuses a GRU that resets before the product", _STEPS),
     Known("iree", "3.13.0", _scan, "computes a Scan with open sizes wrongly", _STEPS),
     Known("iree", "3.13.0", _loop, _NO_LOOP, _STEPS),
+    Known("tvm", "0.27.0.post1", _native, "refuses the operators RNN, GRU and LSTM", _SIZES),
+    Known("tvm", "0.27.0.post1", _not_sized, "needs fixed sizes", _SIZES),
+    Known("litert", "2.1.0", _native, "gets from onnx2tf 1.29.24 no or a wrong form of recurrent "
+          "operators", _SIZES),
+    Known("litert", "2.1.0", _not_sized, "needs fixed sizes", _SIZES),
 )  # fmt: skip
 """All that is known; the first entry that applies is named."""
 
