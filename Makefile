@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-interchange test-browser test-mpi scaling lint format learn reproduce coverage contract \
+.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-interchange test-consumers test-browser test-mpi scaling lint format learn reproduce coverage contract \
 	golden data memory crash-test sanitize bench gpu-check docs clean
 
 help: ## show the targets
@@ -64,6 +64,9 @@ test-interchange: $(VENV)/installed-test ## install Keras and ONNX and run the t
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'keras>=3.10' 'onnxruntime>=1.20' \
 		--editable '.[onnx-train]'
 	$(PYTEST) -m interchange $(ARGS)
+
+test-consumers: $(VENV)/installed-onnx-train ## run our ONNX graphs in nine runtimes, each installed apart, and rewrite their table (an hour, 4 GB)
+	$(BIN)/python -m benchmarks.consumers $(ARGS)
 
 # Chromium comes from the system's packages; where it cannot be installed, pytest says what it skips.
 CHROMIUM := command -v chromium >/dev/null && command -v chromedriver >/dev/null

@@ -18,6 +18,7 @@ from rnn_xp.backend import (
     to_numpy,
 )
 from rnn_xp.estimators.arrays import Data, check_weights, elsewhere
+from rnn_xp.estimators.exporting import Exported
 from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
 from rnn_xp.optim.first_order import FirstOrder
@@ -115,7 +116,7 @@ _PARAMETERS = """
 """
 
 
-class Recurrent(BaseEstimator):  # type: ignore[misc]
+class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
     """Base class of the estimators; a subclass defines the loss and the checks of y."""
 
     _loss: ClassVar[str]

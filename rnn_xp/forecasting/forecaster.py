@@ -9,6 +9,7 @@ from typing import Any
 from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.backend import Backend, get_backend
 from rnn_xp.forecasting.backtest import Backtest, row_of, run
+from rnn_xp.forecasting.exporting import Exported
 from rnn_xp.forecasting.files import load_fitted, save_fitted
 from rnn_xp.forecasting.fitted import Fitted, finish
 from rnn_xp.forecasting.panel import as_panel
@@ -27,7 +28,7 @@ class NotFittedError(ValueError, AttributeError):
     """Raised when a `Forecaster` is used before it is fitted."""
 
 
-class Forecaster(Settings):
+class Forecaster(Exported, Settings):
     """Forecast one or several series with a recurrent network and a linear path beside it.
 
     Each forecast is the sum of a linear autoregression and the output of a recurrent network.

@@ -2,7 +2,10 @@
 
 - `torch`: the ``state_dict`` of ``nn.RNN``, ``nn.GRU`` or ``nn.LSTM`` and an ``nn.Linear``;
 - `keras`: the ``get_weights()`` of ``SimpleRNN``, ``GRU`` or ``LSTM`` layers and a ``Dense``;
+- `keras_model`, `torch_module`: a whole model for Keras, and the source of a module for PyTorch;
 - `onnx`: a graph that predicts; `onnx_training`: a graph of one training step;
+- `consumers`, `example`, `runtimes`, `compact`: where a graph is right, how a file shows it, and
+  what smaller weights cost;
 - `files`: safetensors files of such weights, written here or elsewhere.
 
 The first two work on plain arrays: neither PyTorch nor Keras needs to be installed. A cell that a
@@ -16,10 +19,16 @@ for that candidate. An export writes (b, 0). An import adds the two: predictions
 (with plain gradient descent their sum learns at twice the rate).
 """
 
+from rnn_xp.interchange import compact as compact
+from rnn_xp.interchange import consumers as consumers
+from rnn_xp.interchange import example as example
 from rnn_xp.interchange import files as files
 from rnn_xp.interchange import keras as keras
+from rnn_xp.interchange import keras_model as keras_model
 from rnn_xp.interchange import onnx as onnx
 from rnn_xp.interchange import onnx_training as onnx_training
+from rnn_xp.interchange import runtimes as runtimes
 from rnn_xp.interchange import torch as torch
+from rnn_xp.interchange import torch_module as torch_module
 
 __all__: list[str] = []

@@ -77,7 +77,7 @@ def to_training_step(
     Notes
     -----
     The graph contains no scaler: x and y must be scaled. Each batch size needs a graph of its own.
-    ndonnx takes about a second for each matrix product; a step of an RNN has two or three.
+    It has no branches.
     """
     check_expressible(
         net,
@@ -98,7 +98,7 @@ def to_training_step(
     for name, size in (("rows", rows), ("steps", steps)):
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {size!r}.")
-    xp, onnx = _load()
+    xp, onnx, operators = _load()
     function = resolve_loss(loss, net.output_activation)
 
     def argument(shape: tuple[int, ...], dtype: Any = xp.float32) -> Any:
@@ -117,7 +117,7 @@ def to_training_step(
         for slot in optimizer.init(weights).slots
     }
     before = FirstOrderState(0, slots, None)
-    with _real_numbers(xp):
+    with _real_and_not_empty(xp, operators):
         value, grads = net.value_and_grad(weights, x, y, loss=function)
         new, after = _traced(optimizer, rate, count, xp).update(grads, before, weights)
 
@@ -133,15 +133,17 @@ def to_training_step(
         "loss": loss if isinstance(loss, str) else repr(loss),
         **(about or {}),
     }
-    _without_empty_cases(model.graph, onnx.helper.make_node)
     onnx.helper.set_model_props(model, {"rnn_xp": json.dumps(facts, sort_keys=True)})
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _load() -> tuple[Any, Any]:
+def _load() -> tuple[Any, Any, Any]:
+    """Return ndonnx, onnx, and the operators in which ndonnx writes."""
     try:
-        return importlib.import_module("ndonnx"), importlib.import_module("onnx")
+        names = ("ndonnx", "onnx", "spox.opset.ai.onnx.v21")
+        xp, onnx, operators = map(importlib.import_module, names)
+        return xp, onnx, operators
     except ImportError as error:
         raise ImportError(
             "ndonnx is required to export a training step. Install it with: "
@@ -150,17 +152,36 @@ def _load() -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _real_numbers(xp: Namespace) -> Iterator[None]:
-    """Define ``xp.real(z)`` as z within the context: ndonnx has neither it nor complex numbers.
+def _real_and_not_empty(xp: Namespace, operators: Any) -> Iterator[None]:
+    """Define functions of ndonnx for real arrays that have entries.
 
-    Other threads that use ndonnx meanwhile see the function, too; without it they get an error.
+    ``real(z)`` is z: there are no complex numbers. ndonnx's own ``matmul``, ``max`` and
+    ``any`` wrap every result in an If that serves arrays without entries. Building it takes a
+    second for each product, and the graph of a training has no such arrays.
+
+    Other threads that use ndonnx meanwhile see these functions, too.
     """
+
+    def matmul(a: Array, b: Array) -> Array:
+        return xp.asarray(operators.matmul(a.unwrap_spox(), b.unwrap_spox()))
+
+    def largest(z: Array, *, axis: int | None = None, keepdims: bool = False) -> Array:
+        axes = None if axis is None else operators.const([axis], dtype="int64")
+        return xp.asarray(operators.reduce_max(z.unwrap_spox(), axes, keepdims=int(keepdims)))
+
+    def some(z: Array, **options: Any) -> Array:
+        return largest(xp.astype(z, xp.int32), **options) > 0
+
+    defined = {"real": lambda z: z, "matmul": matmul, "max": largest, "any": some}
     with _ONE_AT_A_TIME:
-        missing, xp.real = xp.real, lambda z: z
+        before = {name: getattr(xp, name) for name in defined}
         try:
+            for name, function in defined.items():
+                setattr(xp, name, function)
             yield
         finally:
-            xp.real = missing
+            for name, function in before.items():
+                setattr(xp, name, function)
 
 
 def _traced(optimizer: FirstOrder, rate: Array, count: Array, xp: Namespace) -> FirstOrder:
@@ -179,41 +200,3 @@ def _traced(optimizer: FirstOrder, rate: Array, count: Array, xp: Namespace) -> 
     fields = (field.name for field in dataclasses.fields(optimizer) if field.init)
     made: FirstOrder = Traced(**{name: getattr(optimizer, name) for name in fields})
     return made
-
-
-def _without_empty_cases(graph: Any, make_node: Any) -> None:
-    """Remove the branches for arrays without entries, which make up nine tenths of the file.
-
-    ndonnx wraps every product in an If whose else-branch is the product itself.
-    """
-    flat = []
-    for node in graph.node:
-        branches = [entry.g for entry in node.attribute if entry.name == "else_branch"]
-        if [inner.op_type for branch in branches for inner in branch.node][:1] == ["MatMul"]:
-            flat += branches[0].node
-            flat.append(make_node("Identity", [branches[0].output[0].name], [node.output[0]]))
-        else:
-            flat.append(node)
-    # An Identity is another name for its input. Outputs of the graph keep theirs.
-    results = {output.name for output in graph.output}
-    names: dict[str, str] = {}
-    needed, kept = set(results), []
-    for node in flat:
-        for at, name in enumerate(node.input):
-            node.input[at] = names.get(name, name)
-        if node.op_type == "Identity" and node.output[0] not in results:
-            names[node.output[0]] = node.input[0]
-    for node in reversed(flat):
-        if needed & set(node.output):
-            needed |= {*node.input, *_captured(node)}
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-
-
-def _captured(node: Any) -> set[str]:
-    """Return the names that the branches of a node use."""
-    branches = [entry.g for entry in node.attribute if entry.HasField("g")]
-    inner = [each for branch in branches for each in branch.node]
-    outputs = {output.name for branch in branches for output in branch.output}
-    return outputs.union(*(each.input for each in inner), *map(_captured, inner))

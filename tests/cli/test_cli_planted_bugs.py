@@ -212,7 +212,7 @@ MISTAKES = [
      changed_data_are_not_gone_on_with),
     ("train", "args.epochs < args.done", "args.epochs > args.done",
      fewer_epochs_than_done_are_refused),
-    ("interchange", "path = args.out or folder", "path = folder",
+    ("exporting", "path = args.out or folder", "path = folder",
      weights_are_written_where_they_are_asked_for),
 ]  # fmt: skip
 

@@ -1,0 +1,84 @@
+"""Estimators as ONNX graphs: windows in, predictions out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from rnn_xp._checks import choice, whole
+from rnn_xp.backend import to_numpy
+from rnn_xp.interchange import example
+from rnn_xp.interchange.graphs.graph import Graph
+from rnn_xp.interchange.graphs.network import Form, add_network
+from rnn_xp.interchange.onnx import HALVES, SPELLINGS, check_network, single
+
+__all__ = ["Exported"]
+
+
+class Exported:
+    """What an estimator can be exported to."""
+
+    net_: Any
+    params_: Any
+    n_features_in_: int
+
+    def to_onnx(
+        self, *, spelling: str = "native", rows: int | None = None, dtype: str = "float32"
+    ) -> Any:
+        """Export the fitted estimator.
+
+        Parameters
+        ----------
+        spelling, rows, dtype : as for `rnn_xp.interchange.onnx.to_onnx`
+            Given rows, the number of steps is fixed as well.
+
+        Returns
+        -------
+        onnx.ModelProto
+            The input is ``X`` (n, T, I) float32. Regressors have the output ``pred`` (n, O);
+            classifiers have ``label`` (n,) and ``probabilities`` (n, C). The metadata hold an
+            example, see `rnn_xp.interchange.example`.
+
+        Raises
+        ------
+        ValueError
+            If an argument does not fit, or a graph cannot express the network.
+        ImportError
+            If onnx is not installed.
+        """
+        check_is_fitted(self)
+        graph = Graph(choice("dtype", dtype, HALVES))
+        choice("spelling", spelling, dict.fromkeys(SPELLINGS))
+        check_network(self.net_, spelling)
+        net, params = self.net_, single(self.net_, self.params_)
+        n = "batch" if rows is None else whole("rows", rows)
+        form = Form(spelling, rows=n, steps="time" if rows is None else self.n_features_in_)
+        x = graph.input("X", (n, form.steps, net.input_size))
+        xs = graph.add("Transpose", x, perm=[1, 0, 2])
+        y = add_network(graph, net, params, xs, form).pred
+        made = example.make_example(net, params, rows=rows, steps=self.n_features_in_)
+        outputs, classes = dict(made.outputs), getattr(self, "classes_", None)
+        if classes is None:
+            graph.output("pred", y, (n, net.output_size))
+        else:
+            known = np.asarray(to_numpy(classes))
+            index = graph.add("ArgMax", y, axis=1, keepdims=0)
+            kind = _kind(known)
+            label = graph.add("Gather", graph.constant(known, kind), index)
+            graph.output("label", label, (n,), kind)
+            probable = graph.add("Softmax", y, axis=1)
+            graph.output("probabilities", probable, (n, net.output_size))
+            logits = outputs.pop("pred")
+            power = np.exp(logits - logits.max(axis=1, keepdims=True))
+            outputs["label"] = known[np.argmax(logits, axis=1)]
+            outputs["probabilities"] = power / power.sum(axis=1, keepdims=True)
+        model = graph.model({"estimator": type(self).__name__, "steps": self.n_features_in_})
+        example.write(model, example.Example({"X": made.inputs["x"]}, outputs))
+        return model
+
+
+def _kind(classes: Any) -> Any:
+    """Return the dtype of labels in a graph, which has text, but none of fixed width."""
+    return np.dtype(object) if classes.dtype.kind in "UO" else classes.dtype

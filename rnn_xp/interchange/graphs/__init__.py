@@ -1,0 +1,3 @@
+"""ONNX graphs under construction: nodes and constants, networks, and two ways to spell layers."""
+
+__all__: list[str] = []
