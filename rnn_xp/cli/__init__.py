@@ -28,7 +28,7 @@ _COMMANDS = {  # name: the module it is in, and what it does
     "backtest": ("backtest", "forecast a series from successive origins, with intervals"),
     "explain": ("explain", "show the shapes and the gradient flow, and check the gradients"),
     "export": ("interchange", "write a trained network for PyTorch, Keras or ONNX"),
-    "import": ("interchange", "make a run from a file of weights"),
+    "import": ("importing", "make a run from a model of another library"),
     "backends": ("show", "list the backends, and why one is not usable"),
     "datasets": ("show", "list the series that come with the package"),
     "bench": ("bench", "time an epoch of training on this machine and backend"),

@@ -3,7 +3,8 @@
 - `torch`: the ``state_dict`` of ``nn.RNN``, ``nn.GRU`` or ``nn.LSTM`` and an ``nn.Linear``;
 - `keras`: the ``get_weights()`` of ``SimpleRNN``, ``GRU`` or ``LSTM`` layers and a ``Dense``;
 - `onnx`: a graph that predicts; `onnx_training`: a graph of one training step;
-- `files`: safetensors files of such weights, written here or elsewhere.
+- `files`: safetensors files of such weights, written here or elsewhere;
+- `load`: a network from a file of PyTorch, Keras, Flax, Equinox, MLX, Paddle or ONNX.
 
 The first two work on plain arrays: neither PyTorch nor Keras needs to be installed. A cell that a
 format does not have is refused by name.
@@ -21,5 +22,7 @@ from rnn_xp.interchange import keras as keras
 from rnn_xp.interchange import onnx as onnx
 from rnn_xp.interchange import onnx_training as onnx_training
 from rnn_xp.interchange import torch as torch
+from rnn_xp.interchange.reading.load import Loaded as Loaded
+from rnn_xp.interchange.reading.load import load as load
 
-__all__: list[str] = []
+__all__ = ["Loaded", "load"]
