@@ -150,9 +150,9 @@ def torch_zip(state, **options):
     )
 
 
-def zipped(members):
+def zipped(members, compression=zipfile.ZIP_STORED):
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
+    with zipfile.ZipFile(stream, "w", compression) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
     return stream.getvalue()

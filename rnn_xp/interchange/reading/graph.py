@@ -72,6 +72,7 @@ def understand(data: bytes, beside: Callable[[str], bytes]) -> tuple[Stack, _Ver
     except (OSError, ValueError) as error:
         raise CheckpointError(str(error)) from error
     data = model.SerializeToString()
+    _check_attributes(onnx, model)
     first: GraphError | None = None
     for batch_first in (True, False):
         try:
@@ -145,6 +146,23 @@ def _contain(onnx: Any, model: Any, beside: Callable[[str], bytes]) -> None:
         tensor.raw_data = files[name][start:end]
         del tensor.external_data[:]
         tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def _check_attributes(onnx: Any, model: Any) -> None:
+    """Refuse an attribute that its operator does not have: it would be passed over."""
+    versions = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
+    for node in model.graph.node:
+        try:
+            schema = onnx.defs.get_schema(node.op_type, max(versions, default=1), "")
+        except Exception:  # it has an error of its own; the walk names the operator
+            continue
+        for each in node.attribute:
+            if each.name not in schema.attributes:
+                label = node.name or ", ".join(node.output)
+                raise CheckpointError(
+                    f"is no valid graph of ONNX: {node.op_type} has no attribute {each.name!r}, "
+                    f"which the node {label} gives it."
+                )
 
 
 def _attributes(onnx: Any, node: Any) -> dict[str, Any]:
