@@ -39,8 +39,8 @@ def dtype_of(name: str, order: Literal["<", ">"] = "<") -> np.dtype[Any]:
 
     Examples
     --------
-    >>> dtype_of("bfloat16"), dtype_of(">f4")
-    (dtype('uint16'), dtype('>f4'))
+    >>> dtype_of("bfloat16").str, dtype_of(">f4").str
+    ('<u2', '>f4')
     """
     if name == "bfloat16":
         return np.dtype("uint16").newbyteorder(order)
