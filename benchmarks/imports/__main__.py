@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.imports.cases import read
+from benchmarks.imports.facts import EXPECTED
 from benchmarks.machine import some_of
 from rnn_xp.checkpoint import CheckpointError
 from rnn_xp.interchange import load
@@ -84,7 +86,30 @@ def judge(case, folder):
     size = max(1.0, float(np.abs(expected["pred"]).max()))
     error = float(np.abs(pred - expected["pred"]).max()) / size
     limit = 1e-5 if path.suffix == ".onnx" else 1e-12 if pred.dtype == np.float64 else 1e-6
-    return error <= limit, f"equal to {error:.0e}" if error else "equal"
+    if error <= limit:
+        return True, f"equal to {error:.0e}" if error else "equal"
+    return False, f"differs by {error:.0e}"
+
+
+def measure():
+    """Return the lines of what layers do that no array shows, and how many are not as expected."""
+    lines, wrong = [], 0
+    for name, expected in EXPECTED.items():
+        package = {"paddle": "paddlepaddle", "onnx": "onnxruntime"}.get(name, name)
+        if version(package) is None:
+            continue
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.imports.facts", name],
+            env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        facts = tuple(json.loads(done.stdout.splitlines()[-1]))
+        wrong += facts != expected
+        shown = " | ".join(facts) if facts == expected else f"WRONG: {facts}, not {expected}"
+        lines.append(f"| {package} {version(package)} | {shown} |")
+    head = ["", "## What no array shows", "", "Measured on layers of each library.", ""]
+    head += ["| library | forget bias at the start | outputs in the padding | the reverse starts |"]
+    return [*head, "|---|---|---|---|", *lines], wrong
 
 
 def table(folder, problems):
@@ -122,6 +147,8 @@ def main():
         folder.mkdir(parents=True, exist_ok=True)
         problems = {name: why for name in args.only if (why := make(name, folder))}
         lines, wrong = table(folder, problems)
+    more, others = measure()
+    lines, wrong = lines + more, wrong + others
     if args.out:
         args.out.write_text("\n".join(lines) + "\n")
     print("\n".join(lines if not args.out else lines[6:7]))

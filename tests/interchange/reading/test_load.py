@@ -102,6 +102,12 @@ class TestKinds:
         with pytest.raises(CheckpointError, match="read='max' contradicts the file, which says"):
             load(tmp_path / "f", read="max")
 
+    def test_a_file_of_ours_whose_mark_is_damaged_is_not_taken_for_one_of_others(self, tmp_path):
+        net = rx.Network(hidden_size=4)
+        files.save(tmp_path / "f", "torch", net, random_params(net, 0))
+        data = (tmp_path / "f").read_bytes()
+        refused(tmp_path, data.replace(b'"rnn_xp"', b'"rnn_xq"', 1), "was written by rnn_xp")
+
     def test_flax_msgpack_of_a_gru(self, tmp_path):
         w = numbers(
             0, ir__kernel=(3, 4), iz__kernel=(3, 4), in__kernel=(3, 4), ir__bias=4, iz__bias=4,

@@ -103,12 +103,14 @@ def of_onnx(state):
     return to_onnx(NET, torch.from_state_dict(NET, single)).SerializeToString()
 
 
-MAKERS = [of_torch, of_pickle, of_safetensors, of_npz, of_msgpack, of_eqx, of_weights_h5, of_keras]
-MAKERS = [*MAKERS, pytest.param(of_onnx, marks=pytest.mark.interchange)]
+MAKERS = [of_torch, of_pickle, of_safetensors, of_npz, of_msgpack, of_eqx]
+WITH_PACKAGES = [
+    pytest.param(make, marks=pytest.mark.interchange) for make in (of_weights_h5, of_keras, of_onnx)
+]
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("make", [*MAKERS, *WITH_PACKAGES])
 def test_a_damaged_file_is_refused_or_read_as_what_it_says(tmp_path, make, count):
     path = tmp_path / "file"
     contents = []

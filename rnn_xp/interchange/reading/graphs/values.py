@@ -22,7 +22,7 @@ __all__ = [
     "stacked",
 ]
 
-LARGEST = 1 << 26
+LARGEST = 1 << 23
 """Largest number of entries of a value."""
 
 
