@@ -242,7 +242,7 @@ def of_attributes(**attributes):
 
 def of_inputs(*values):
     def change(graph, net, params, xs):
-        more = [graph.constant(v) if isinstance(v, np.ndarray) else v for v in values]
+        more = [graph.constant(v, v.dtype) if isinstance(v, np.ndarray) else v for v in values]
         _, h, *_ = graph.recurrent(net, params, xs, more=more)
         return ended(graph, params, h)
 
@@ -304,7 +304,8 @@ ONES = np.ones((1, 3, 4), np.float32)
         (of_attributes(activations=["Elu"]), {"cell": "rnn"}, "it has the activations elu"),
         (of_inputs("", ONES), {}, "it begins with a state that is not zero"),
         (of_inputs("", "", "", np.ones((1, 12), "f4")), {"cell": "lstm"}, "it has peepholes"),
-        (of_lengths, {}, "it is given lengths of the rows (sequence_lens)"),
+        (of_lengths, {}, "the graph takes lengths, which are whole numbers such as the lengths of"),
+        (of_inputs(np.full(3, 2, np.int32)), {}, "it is given lengths of the rows (sequence_lens)"),
         (of_states("Relu"), {}, "is a relu outside an RNN"),
         (of_states("Relu", where="end"), {}, "is a relu outside an RNN"),
         (of_states("LayerNormalization", np.ones(4, "f4")), {}, "is a layer normalisation"),
@@ -320,6 +321,14 @@ ONES = np.ones((1, 3, 4), np.float32)
 )  # fmt: skip
 def test_what_no_network_here_has_is_refused_by_its_name(tmp_path, change, options, match):
     refused(tmp_path, built(change, **options), match)
+
+
+def test_a_graph_of_ours_with_lengths_is_refused_by_its_input(tmp_path):
+    net, params = network("gru")
+    data = to_onnx(net, params, lengths=True).SerializeToString()
+    refused(
+        tmp_path, data, "the graph takes lengths, which are whole numbers such as the lengths of"
+    )
 
 
 def test_a_graph_without_a_readout_is_refused(tmp_path):

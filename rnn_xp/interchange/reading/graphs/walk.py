@@ -101,6 +101,11 @@ def walk(
     states: dict[str, tuple[int, ...]] = {}
     for extra in graph.input:
         if extra.name not in values:
+            if extra.type.tensor_type.elem_type not in _FLOATS:
+                raise GraphError(
+                    f"the graph takes {extra.name}, which are whole numbers such as the lengths of "
+                    "the rows. Export the model without them, and give lengths= to Network.forward."
+                )
             shape = tuple(dim.dim_value or rows for dim in extra.type.tensor_type.shape.dim)
             if math.prod(shape) > LARGEST:
                 raise GraphError(f"its input {extra.name} has the shape {shape}.")
