@@ -157,13 +157,17 @@ def _head(rest: _Arrays, readout: str | None, transposed: bool) -> tuple[Any, An
                 f"has no Linear or Dense named {readout!r}; it has {', '.join(found) or 'none'}."
             )
         found = {readout: found[readout]}
-    if len(found) != 1:
+    if not found:
         raise ValueError(
-            "exactly one Linear or Dense is required, found "
-            + (f"{len(found)}: {', '.join(sorted(found)[:6])}. " if found else "none. ")
-            + ("A network here has one readout; readout= says which, and ignores the others."
-               if found else "The readout of a network is one.")
-        )  # fmt: skip
+            "exactly one Linear or Dense is required, found none. A network here ends in a "
+            "readout: save the whole model, and not its recurrent layers alone."
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"exactly one Linear or Dense is required, found {len(found)}: "
+            f"{', '.join(sorted(found)[:6])}. A network here has one readout; readout= says which, "
+            "and ignores the others."
+        )
     (module, leaf), *_ = found.items()
     prefix = f"{module}." if module else ""
     weight = rest.pop(prefix + leaf)

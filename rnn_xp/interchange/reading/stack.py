@@ -170,7 +170,7 @@ def assemble(
         relevant &= name != "read" or net.topology == "many_to_one"
         if relevant and name not in stack.says and hints.get(name) is None:
             notes[name] = DEFAULTS[name]
-    params = take("the file", arrays, net.shapes)
+    params = take("its weights", arrays, net.shapes)
     return net, {name: params[name] for name in net.shapes}, notes
 
 

@@ -344,6 +344,10 @@ class TestPyTorch:
         extra = {name: np.ones(shape) for name, shape in more.items()}
         refused(tmp_path, torch_zip({**state_of(), **extra}), match)
 
+    def test_layers_without_a_readout_are_refused(self, tmp_path):
+        alone = {k: v for k, v in state_of().items() if "readout" not in k}
+        refused(tmp_path, torch_zip(alone), "found none. A network here ends in a readout")
+
     def test_layers_of_unequal_sizes_are_refused(self, tmp_path):
         one, two = rx.Network(hidden_size=4), rx.Network(hidden_size=5, input_size=4)
         arrays = {k.replace("rnn", "a"): v for k, v in state_of(one).items() if "rnn" in k}

@@ -30,7 +30,7 @@ from rnn_xp.interchange import load, torch
 NET = rx.Network(cell="gru", input_size=3, hidden_size=4, output_size=2)
 KINDS = (flip, overwrite, truncate, insert, delete, splice)
 CHECKED = {"torch", "npz", "keras"}
-COUNTS = [90, pytest.param(1000, marks=pytest.mark.full("mutations"))]
+COUNTS = [90, pytest.param(1000, marks=pytest.mark.full)]
 
 
 def of_torch(state):
