@@ -96,6 +96,8 @@ def _plain(arrays: _Arrays) -> tuple[_Arrays, bool]:
         parts = [part for part in re.split(r"[./]|\['?\"?|'?\"?\]", name) if part]
         name = ".".join(parts).removesuffix(".value")
         if not _BESIDE.search(name) and array.dtype.kind in "fiub":
+            if name in plain:
+                raise ValueError(f"has two arrays named {name}.")
             plain[name] = widened(array, array.dtype.name)
     paddle = False
     for name in list(plain):

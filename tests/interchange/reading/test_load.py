@@ -265,6 +265,10 @@ class TestWords:
         )
         refused(tmp_path, data, "has no recurrent module named 'enc'", rnn="enc, low")
 
+    def test_two_arrays_of_one_name_are_refused(self, tmp_path):
+        data = torch_zip(state_of() | {"readout/weight": np.ones((2, 4))})
+        refused(tmp_path, data, "has two arrays named readout.weight")
+
     def test_two_directions_are_joined_by_a_plus(self, tmp_path):
         net = rx.Network(cell="lstm", input_size=3, hidden_size=4, bidirectional=True)
         params = random_params(net, 0, "float64")
