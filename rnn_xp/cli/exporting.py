@@ -34,7 +34,7 @@ from rnn_xp.interchange import (
 from rnn_xp.interchange.runtimes import RUNTIMES, is_installed
 from rnn_xp.network import Network
 
-__all__ = ["add_export"]
+__all__ = ["add_command"]
 
 _FILES = {
     "torch": "torch.safetensors",
@@ -58,7 +58,7 @@ _WHOLE = {"torch": ".py", "keras": ".keras"}  # files of whole models rather tha
 _ALL = "all that are installed"
 
 
-def add_export(commands: Any) -> None:
+def add_command(commands: Any) -> None:
     """Add the command."""
     command = commands.add_parser(
         "export",

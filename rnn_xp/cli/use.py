@@ -104,6 +104,12 @@ def _load(args: argparse.Namespace) -> tuple[Forecaster, Series, dict[str, Any]]
             "metrics.json. This is its last good model.",
             file=sys.stderr,
         )
+    if forecaster.fitted.rows == (0,) and forecaster.fitted.designs[0].scaler.kind == "none":
+        print(
+            f"rnn-xp: warning: {args.source} was imported without a scaler: its network is given "
+            "raw values. If it was trained on scaled ones, import it again with --scaler.",
+            file=sys.stderr,
+        )
     chosen = {key: getattr(args, key) for key in ("data", "column", "missing")}
     if args.data is None:
         if "data" not in config:

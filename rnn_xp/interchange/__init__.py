@@ -6,7 +6,8 @@
 - `onnx`: a graph that predicts; `onnx_training`: a graph of one training step;
 - `consumers`, `example`, `runtimes`, `compact`: where a graph is right, how a file shows it, and
   what smaller weights cost;
-- `files`: safetensors files of such weights, written here or elsewhere.
+- `files`: safetensors files of such weights, written here or elsewhere;
+- `load`: a network from a file of PyTorch, Keras, Flax, Equinox, MLX, Paddle or ONNX.
 
 The first two work on plain arrays: neither PyTorch nor Keras needs to be installed. A cell that a
 format does not have is refused by name.
@@ -30,5 +31,7 @@ from rnn_xp.interchange import onnx_training as onnx_training
 from rnn_xp.interchange import runtimes as runtimes
 from rnn_xp.interchange import torch as torch
 from rnn_xp.interchange import torch_module as torch_module
+from rnn_xp.interchange.reading.load import Loaded as Loaded
+from rnn_xp.interchange.reading.load import load as load
 
-__all__: list[str] = []
+__all__ = ["Loaded", "load"]

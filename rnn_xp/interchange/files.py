@@ -13,18 +13,17 @@ only the file. Files from elsewhere have no digest: `read_foreign` reads them un
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp import checkpoint
 from rnn_xp._typing import Array
 from rnn_xp.checkpoint import CheckpointError
 from rnn_xp.interchange import keras, torch
+from rnn_xp.interchange.reading import safetensors
 from rnn_xp.interchange.tensors import Floats
 from rnn_xp.network import Network
 
@@ -160,34 +159,20 @@ def read_foreign(path: str | Path, *, limit: int = 4 << 30) -> dict[str, NDArray
     Returns
     -------
     dict of str to ndarray
-        Writable arrays.
+        Writable arrays; bfloat16, which NumPy lacks, is widened to float32.
 
     Raises
     ------
     CheckpointError
-        If the file is not a safetensors file, has a dtype that NumPy lacks, or was written by
+        If the file is not a safetensors file, has numbers that are not read, or was written by
         `save`, so that `load` can verify it.
     OSError
         If the file cannot be opened or read.
     """
-    from safetensors.numpy import load as from_bytes
-
     try:
-        data = checkpoint.read(path, limit)
-        tensors = {name: np.array(tensor) for name, tensor in from_bytes(data).items()}
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        known = "rnn_xp" in (header.get("__metadata__") or {})
-    except (OSError, KeyboardInterrupt, SystemExit):
-        raise
+        return safetensors.arrays(checkpoint.read(path, limit))
     except CheckpointError as error:
-        raise CheckpointError(f"{path} {error}") from None
-    except BaseException as error:  # the reader is native code, whose panics are no Exceptions
-        raise CheckpointError(
-            f"{path} cannot be read as a safetensors file ({type(error).__name__}: {error})."
-        ) from error
-    if known:
-        raise CheckpointError(f"{path} was written by rnn_xp: read it as such, with its digest.")
-    return tensors
+        raise CheckpointError(f"{path} {error}") from error.__cause__
 
 
 def _gates(layout: str) -> dict[str, str]:

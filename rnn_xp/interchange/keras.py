@@ -37,12 +37,13 @@ from rnn_xp.interchange.tensors import (
 )
 from rnn_xp.network import Network
 
-__all__ = ["GATES", "from_weights", "to_weights", "weight_names"]
+__all__ = ["GATES", "from_weights", "infer_network", "to_weights", "weight_names"]
 
 GATES = {"rnn": "h", "gru": "z,r,h", "lstm": "i,f,c,o"}
 """Order of the gates of each cell; Keras' c is g here, and the h of its GRU is n."""
 
 _ORDERS = {"rnn": (0,), "gru": (1, 0, 2), "lstm": (0, 1, 2, 3)}  # each its own inverse
+_GATES = {"rnn": 1, "gru": 3, "lstm": 4}  # how many
 _NAMES = ("kernel", "recurrent_kernel", "bias")
 
 
@@ -136,6 +137,56 @@ def from_weights(net: Network, weights: Sequence[Any]) -> dict[str, Floats]:
         params[f"{prefix}b_h"] = reorder(bias, order)
     params |= {"readout.w_hy": theirs["readout.kernel"].T, "readout.b_y": theirs["readout.bias"]}
     return {name: np.ascontiguousarray(params[name]) for name in net.shapes}
+
+
+def infer_network(weights: Sequence[Any], **choices: Any) -> Network:
+    """Infer the network to which the result of ``get_weights()`` belongs, from shapes.
+
+    Parameters
+    ----------
+    weights : sequence of array
+        Three arrays for each direction of each layer, then kernel and bias of a Dense, as
+        `from_weights` takes them.
+    **choices
+        Arguments of `Network` that shapes do not show, such as activation="relu".
+
+    Returns
+    -------
+    Network
+
+    Raises
+    ------
+    ValueError
+        If the shapes are those of no such model.
+
+    Examples
+    --------
+    >>> net = Network(cell="gru", hidden_size=4, num_layers=2, bidirectional=True)
+    >>> infer_network(to_weights(net, net.init(seed=0))) == net
+    True
+    """
+    shapes = [tuple(array.shape) for array in weights]
+    match shapes:
+        case [(inputs, columns), (hidden, _), (*two, _), *_, (width, outputs), (_,)] if (
+            hidden and columns % hidden == 0 and len(shapes) % 3 == 2
+        ):
+            cell = {gates: name for name, gates in _GATES.items()}.get(columns // hidden)
+            count, directions = len(shapes) // 3, width // hidden
+            if cell and directions in (1, 2) and count % directions == 0:
+                sizes = {
+                    "cell": cell, "input_size": inputs, "hidden_size": hidden,
+                    "output_size": outputs, "num_layers": count // directions,
+                    "bidirectional": directions == 2,
+                }  # fmt: skip
+                sizes |= {"reset_after": bool(two)} if cell == "gru" else {}
+                net = Network(**{**choices, **sizes})
+                if list(_shapes(net).values()) == shapes:
+                    return net
+    shown = ", ".join(map(str, shapes[:6]))
+    raise ValueError(
+        f"Keras' weights: arrays of the shapes {shown} are not those of SimpleRNN, GRU or LSTM "
+        "layers of one size with biases, and a Dense."
+    )
 
 
 def weight_names(net: Network) -> list[str]:

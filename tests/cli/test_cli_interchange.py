@@ -60,20 +60,6 @@ def test_export_and_import_give_the_same_run(layout, dtype, capsys):
     assert again == first
 
 
-def test_a_foreign_file_becomes_a_run():
-    net = rx.Network(activation="relu", read="mean", input_size=2, hidden_size=5, output_size=3)
-    params = random_params(net, 0)
-    state = torch.to_state_dict(net, params, rnn="core", readout="fc.0")
-    safetensors.numpy.save_file(state, "theirs.safetensors")
-    options = ["--foreign", "--seq-length", "7", "--activation", "relu", "--read", "mean"]
-    assert cli.main(["import", "theirs.safetensors", "--out", "new/run", *options]) == 0
-    model = load_fitted("new/run", FLOAT32)
-    settings, predictor = model.settings, model.predictor
-    assert (predictor.net, settings.seq_length, settings.horizon) == (net, 7, 3)
-    assert model.designs[0].scaler == Scaler("none", (0.0, 0.0), (1.0, 1.0))
-    assert same_bits(predictor.networks[0], params)
-
-
 def test_any_file_of_a_run_can_be_exported_and_to_any_place():
     params = write_run()
     assert cli.main(["export", "run/model.safetensors", "--to", "torch", "--out", "there"]) == 0
@@ -109,13 +95,18 @@ def test_nothing_is_replaced_unless_asked_for(capsys):
         ("export run --to keras --out no/f", "--out no/f: there is no folder no."),
         ("import nothing --out new", "there is no file or folder nothing."),
         ("import run/model.safetensors --out new", "is of rnn_xp's own kind"),
-        ("import theirs --out new", "has no digest. Give --foreign to take it as it is"),
-        ("import theirs --foreign --out new", "give --seq-length T"),
-        ("import theirs --foreign --seq-length 0 --out new", "--seq-length must be an integer >="),
-        ("import ours --foreign --seq-length 3 --out new", "ours was written by rnn_xp"),
-        ("import ours --read mean --out new", "--read is for --foreign files"),
+        ("import theirs --out new", "give --seq-length T"),
+        ("import theirs --seq-length 0 --out new", "--seq-length must be an integer >="),
+        (
+            "import ours --read mean --out new",
+            "--read 'mean' contradicts the file, which says 'last'",
+        ),
+        (
+            "import ours --rnn a --out new",
+            "ours: --rnn, --readout and names= are for files of",
+        ),
         ("import ours --seq-length 4 --out new", "--seq-length 4 contradicts ours, which says 3"),
-        ("import noise --foreign --seq-length 3 --out new", "noise cannot be read as a safeten"),
+        ("import noise --seq-length 3 --out new", "noise: is of no kind that is read"),
         ("import ours --out run", "run already exists"),
     ],
 )

@@ -118,8 +118,8 @@ OTHERS = {  # whole commands
     "export run --to onnx-train": "--to onnx-train needs --rows N, the size of the batch.",
     "export run --to torch --rows 3": "--rows is for --to onnx-train, not torch.",
     "import nowhere --out x": "there is no file or folder nowhere.",
-    "import file --out x": "file cannot be read: it is cut short, or not a safetensors file.",
-    "import folder --out x": "folder is not a regular file.",
+    "import file --out x": "file: is of no kind that is read: PyTorch",
+    "import folder --out x": "folder: is a folder; a file is required.",
     "bench --rows 0": "--rows must be an integer >= 1, got 0.",
     "bench --backend foo": "--backend foo is not known.",
 }
