@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-interchange test-browser test-mpi scaling lint format learn reproduce coverage contract \
+.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-libraries test-interchange test-browser test-mpi scaling lint format learn reproduce coverage contract \
 	golden data memory crash-test sanitize bench gpu-check docs clean
 
 help: ## show the targets
@@ -64,6 +64,10 @@ test-interchange: $(VENV)/installed-test ## install Keras and ONNX and run the t
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'keras>=3.10' 'onnxruntime>=1.20' \
 		--editable '.[onnx-train]'
 	$(PYTEST) -m interchange $(ARGS)
+
+test-libraries: $(VENV)/installed-test ## install dpnp and MLX and run the tests on them (two minutes)
+	$(BIN)/python -m pip install --quiet --editable '.[dpnp,mlx]'
+	$(PYTEST) -m libraries $(ARGS)
 
 # Chromium comes from the system's packages; where it cannot be installed, pytest says what it skips.
 CHROMIUM := command -v chromium >/dev/null && command -v chromedriver >/dev/null

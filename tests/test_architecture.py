@@ -22,7 +22,7 @@ import rnn_xp
 
 ROOT = Path(rnn_xp.__file__).parent
 
-LIBRARIES = {"cupy", "torch", "jax", "dpnp", "array_api_strict"}
+LIBRARIES = {"cupy", "torch", "jax", "dpnp", "mlx", "array_api_strict"}
 MAY_NAME_LIBRARIES = {
     *("backend.adapters", "kernels", "engines", "distributed", "interchange", "cli"),
 }
@@ -269,7 +269,7 @@ def test_modules_were_found():
         *("backend.adapters", "backend.arrays", "backend.libraries"),
         *("backend.handle", "backend.selection"),
     }
-    adapters = {f"backend.adapters.{name}" for name in LIBRARIES | {"base", "numpy"}}
+    adapters = {f"backend.adapters.{name}" for name in LIBRARIES | {"base", "numpy", "standard"}}
     assert {name for name in backend if name.startswith("backend.adapters.")} == adapters
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from rnn_xp._checks import refuse_masked
 from rnn_xp._typing import Array, Namespace
-from rnn_xp.backend.adapters import ADAPTERS
+from rnn_xp.backend.adapters import ADAPTERS, adapter_of
 
 __all__ = [
     "array_namespace",
@@ -24,6 +24,7 @@ __all__ = [
     "to_numpy",
 ]
 
+_COMPLETED = {adapter.completes: adapter for adapter in ADAPTERS.values() if adapter.completes}
 _FLOATING = ("float32", "float64", "complex64", "complex128")
 
 
@@ -38,7 +39,7 @@ def array_namespace(*arrays: Array) -> Namespace:
     Returns
     -------
     Namespace
-        The Array API namespace as array_api_compat gives it.
+        The Array API namespace as array_api_compat gives it, completed for MLX.
 
     Raises
     ------
@@ -59,13 +60,15 @@ def array_namespace(*arrays: Array) -> Namespace:
         if type(array) is not np.ndarray:  # no subclass, so not masked: asked at every call
             refuse_masked("arrays", array)
     try:
-        return array_api_compat.array_namespace(*present)
+        xp = array_api_compat.array_namespace(*present)
     except TypeError:
         kinds = dict.fromkeys(_describe_type(array) for array in present)
         raise TypeError(
             f"arrays of one library are required; given {' and '.join(kinds) or 'none'}. Bring "
             "them together first, for instance with get_backend(name).asarray(to_numpy(x))."
         ) from None
+    incomplete = _COMPLETED.get(xp.__name__)
+    return xp if incomplete is None else incomplete.namespace()
 
 
 def device_of(array: Array, *, rows: bool = False) -> Any:
@@ -94,10 +97,13 @@ def device_of(array: Array, *, rows: bool = False) -> Any:
     """
     import array_api_compat
 
-    place = array_api_compat.device(array)
+    try:
+        place = array_api_compat.device(array)
+    except AttributeError:  # arrays of MLX, for one, have none
+        return adapter_of(array_namespace(array)).device_of(array)
     if not hasattr(place, "device_set"):
         return place
-    return ADAPTERS[library_name(array_namespace(array))].beside(place, rows)
+    return adapter_of(array_namespace(array)).beside(place, rows)
 
 
 def float_dtype(**arrays: Array) -> Any:
@@ -174,9 +180,7 @@ def to_numpy(array: Array) -> np.ndarray:
     >>> to_numpy(np.asarray([1.0, 2.0]))
     array([1., 2.])
     """
-    xp = array_namespace(array)
-    adapter = ADAPTERS.get(library_name(xp))
-    return np.asarray(array) if adapter is None else adapter.to_numpy(array)
+    return adapter_of(array_namespace(array)).to_numpy(array)
 
 
 def detached(array: Array) -> Array:
@@ -200,8 +204,7 @@ def detached(array: Array) -> Array:
     >>> detached(array) is array
     True
     """
-    adapter = ADAPTERS.get(library_name(array_namespace(array)))
-    return array if adapter is None else adapter.detached(array)
+    return adapter_of(array_namespace(array)).detached(array)
 
 
 def is_traced(*arrays: Array) -> bool:
@@ -224,8 +227,7 @@ def is_traced(*arrays: Array) -> bool:
     >>> is_traced(np.zeros(2))
     False
     """
-    adapter = ADAPTERS.get(library_name(array_namespace(*arrays)))
-    return adapter is not None and adapter.is_traced(arrays)
+    return adapter_of(array_namespace(*arrays)).is_traced(arrays)
 
 
 def library_name(xp: Namespace) -> str:

@@ -12,13 +12,12 @@ import numpy as np
 
 from rnn_xp._checks import refuse_masked
 from rnn_xp._typing import Array, Namespace
-from rnn_xp.backend.adapters import ADAPTERS, Adapter
+from rnn_xp.backend.adapters import ADAPTERS, Adapter, adapter_named, adapter_of
 from rnn_xp.backend.arrays import (
     array_namespace,
     device_of,
     dtype_name,
     float_dtype,
-    library_name,
     to_numpy,
 )
 from rnn_xp.backend.libraries import Library, UnusableError, load
@@ -35,11 +34,12 @@ class BackendError(RuntimeError):
     Examples
     --------
     >>> from rnn_xp.backend import get_backend
-    >>> try:
+    >>> try:  # doctest: +NORMALIZE_WHITESPACE
     ...     get_backend("tf")
     ... except BackendError as error:
     ...     print(error)
-    name='tf' is not known. Choose one of: numpy, cupy, torch, jax, dpnp, array_api_strict, auto.
+    name='tf' is not known. Choose one of: numpy, cupy, torch, jax, dpnp, mlx, array_api_strict,
+    auto.
     """
 
 
@@ -52,8 +52,8 @@ class Backend:
     Attributes
     ----------
     name : str
-        The library, one of ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"``, ``"dpnp"`` and
-        ``"array_api_strict"``.
+        The library, one of ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"``, ``"dpnp"``, ``"mlx"``
+        and ``"array_api_strict"``; for arrays of another library, the module of its namespace.
     xp : Namespace
         Its Array API namespace, as array_api_compat gives it.
     device : object
@@ -88,7 +88,7 @@ class Backend:
     @property
     def adapter(self) -> Adapter:
         """The adapter of the library, see `rnn_xp.backend.adapters`."""
-        return ADAPTERS[self.name]
+        return adapter_named(self.name)
 
     @property
     def device_name(self) -> str:
@@ -198,7 +198,7 @@ class Backend:
                 f"real numbers are required; given dtype {values.dtype}. "
                 "Convert them first, for instance with numpy.asarray(x, dtype='float64')."
             )
-        known = self.xp.__array_namespace_info__().dtypes(device=self.device)
+        known = self.adapter.dtypes(self.xp, self.device)
         for name in (values.dtype.name, "int64", "int32"):
             if name in known and np.array_equal(values.astype(name), values):
                 return np.dtype(name)
@@ -261,9 +261,9 @@ def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
         raise _unusable(name, error) from error.__cause__
     place = _find_device(name.value, library, device)
     native = library.devices[place]
-    ADAPTERS[name.value].use(native)
-    xp = library.namespace
-    if dtype.value not in xp.__array_namespace_info__().dtypes(device=native):
+    adapter, xp = adapter_named(name.value), library.namespace
+    adapter.use(native)
+    if dtype.value not in adapter.dtypes(xp, native):
         raise _no_such_dtype(name.value, library, place, dtype)
     # As arrays report it: jax.numpy.float32, for one, is not itself a dtype.
     reported = xp.zeros(1, dtype=getattr(xp, dtype.value), device=native).dtype
@@ -285,8 +285,7 @@ def backend_of(array: Array) -> Backend:
     Raises
     ------
     TypeError
-        If `array` is not an array, belongs to a library without an adapter, has another dtype, or
-        is being traced by JAX.
+        If `array` is not an array, has another dtype, or is being traced by JAX.
 
     Examples
     --------
@@ -297,11 +296,16 @@ def backend_of(array: Array) -> Backend:
     """
     xp = array_namespace(array)
     device = device_of(array)
-    name = library_name(xp)
-    if name not in ADAPTERS or device is None:
-        kind = "one that is being traced" if device is None else f"an array of {name}"
-        raise TypeError(f"a concrete array of {', '.join(ADAPTERS)} is required; given {kind}")
+    adapter = adapter_of(xp)
+    name = adapter.name
+    if device is None and name in ADAPTERS:
+        raise TypeError("a concrete array is required; given one that is being traced")
     dtype = float_dtype(array=array)
+    if dtype_name(dtype) == adapter.lacks:
+        raise TypeError(
+            f"an array of {name} is {adapter.lacks}, in which {name} does not compute here. "
+            f"{adapter.dtype_hint}, or cast the arrays."
+        )
     if dtype_name(dtype) not in DTYPES:
         raise TypeError(f"float32 or float64 is required; array is {dtype_name(dtype)}")
     return Backend(name, xp, device, dtype)
@@ -310,7 +314,7 @@ def backend_of(array: Array) -> Backend:
 def _find_device(name: str, library: Library, asked: Setting) -> str:
     """Return the name of the requested device, or of the default device, if it is present."""
     wanted = library.default_device if asked.value is None else str(asked.value)
-    adapter = ADAPTERS[name]
+    adapter = adapter_named(name)
     for spelling in adapter.spellings(wanted):
         if spelling in library.devices:
             return spelling
@@ -322,7 +326,7 @@ def _find_device(name: str, library: Library, asked: Setting) -> str:
 
 def _unusable(name: Setting, error: UnusableError) -> BackendError:
     """Return the error that the library is not usable, with the repair."""
-    adapter = ADAPTERS[name.value]
+    adapter = adapter_named(name.value)
     repair = adapter.repair() if error.version else f"Install it with: {adapter.install}"
     others = ", ".join(other for other in ADAPTERS if other != name.value)
     return BackendError(
@@ -334,7 +338,8 @@ def _unusable(name: Setting, error: UnusableError) -> BackendError:
 def _no_such_dtype(name: str, library: Library, device: str, dtype: Setting) -> BackendError:
     """Return the error that the device lacks this precision, with the repair."""
     others = [other for other in library.devices if other != device]
-    repairs = [ADAPTERS[name].dtype_hint] if ADAPTERS[name].dtype_hint else []
+    hint = adapter_named(name).dtype_hint
+    repairs = [hint] if hint else []
     if others and not repairs:
         repairs = [f"Choose another device of: {', '.join(others)}"]
     repair = ", or ".join([*repairs, "choose the dtype float32"])

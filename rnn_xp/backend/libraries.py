@@ -15,7 +15,7 @@ import sys
 from typing import Any, NamedTuple
 
 from rnn_xp._typing import Namespace
-from rnn_xp.backend.adapters import ADAPTERS
+from rnn_xp.backend.adapters import ADAPTERS, adapter_named
 
 __all__ = [
     "BackendStatus",
@@ -123,7 +123,7 @@ def backends() -> tuple[BackendStatus, ...]:
     Returns
     -------
     tuple of BackendStatus
-        One for each of numpy, cupy, torch, jax, dpnp and array_api_strict, in this order.
+        One for each of numpy, cupy, torch, jax, dpnp, mlx and array_api_strict, in this order.
 
     Notes
     -----
@@ -136,7 +136,7 @@ def backends() -> tuple[BackendStatus, ...]:
     >>> numpy.name, numpy.usable
     ('numpy', True)
     >>> [status.name for status in others]
-    ['cupy', 'torch', 'jax', 'dpnp', 'array_api_strict']
+    ['cupy', 'torch', 'jax', 'dpnp', 'mlx', 'array_api_strict']
     """
     code = "from rnn_xp.backend.libraries import write_statuses; write_statuses()"
     environment = {
@@ -226,7 +226,7 @@ def load(name: str) -> Library:
     >>> load("numpy").namespace.__name__
     'array_api_compat.numpy'
     """
-    adapter, version = ADAPTERS[name], ""
+    adapter, version = adapter_named(name), ""
     try:
         version = adapter.version()
         devices, default = adapter.devices()
@@ -245,9 +245,9 @@ def _explain(name: str, version: str, error: Exception) -> UnusableError:
         return UnusableError(
             f"{name} (version unknown) is installed but broken: {cause}", version="unknown"
         )
+    device = adapter_named(name).device_word
     return UnusableError(
-        f"{name} {version} is installed but no {ADAPTERS[name].device_word} is usable: {cause}",
-        version=version,
+        f"{name} {version} is installed but no {device} is usable: {cause}", version=version
     )
 
 
