@@ -153,11 +153,6 @@ class _Linalg:
         """Return the lower factor of a positive definite matrix."""
         return self._linalg.cholesky(a, stream=self._core.cpu)
 
-    def eigh(self, a: Array) -> tuple[Array, Array]:
-        """Return the eigenvalues and eigenvectors of a symmetric matrix."""
-        values, vectors = self._linalg.eigh(a, stream=self._core.cpu)
-        return values, vectors
-
     def solve(self, a: Array, b: Array) -> Array:
         """Solve linear equations."""
         return self._linalg.solve(a, b, stream=self._core.cpu)

@@ -63,8 +63,9 @@ class StandardAdapter(Adapter):
         return getattr(array, "device", None)
 
     def device_name(self, device: Any) -> str:
-        """Return the text of the device; "default" if the library names none."""
-        return "default" if device is None else str(device)
+        """Return the text of the device; "default" if the library gives it none."""
+        text = str(device)
+        return "default" if device is None or text.startswith("<") else text
 
     def dtypes(self, xp: Namespace, device: Any) -> Collection[str]:
         """Return the names that the library lists, or else those that its namespace has."""
