@@ -13,6 +13,7 @@ import numpy as np
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend.adapters import adapter_of
 from rnn_xp.backend.arrays import array_namespace, device_of, dtype_name
+from rnn_xp.backend.libraries import first_line
 
 __all__ = ["FUNCTIONS", "Trial", "try_functions"]
 
@@ -122,12 +123,6 @@ def try_functions(like: Array, tolerance: float) -> dict[str, str]:
         want = np.asarray(trial(numpy, host, {"dtype": kind, "device": "cpu"}))
         reasons[name] = _difference(got, want, tolerance)
     return reasons
-
-
-def first_line(error: Exception) -> str:
-    """Return the kind and the first line of an error."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}".removesuffix(".").removesuffix(": ")
 
 
 def _difference(got: np.ndarray, want: np.ndarray, tolerance: float) -> str:

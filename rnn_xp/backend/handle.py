@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnn_xp._checks import refuse_masked
+from rnn_xp._checks import readable
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend.adapters import ADAPTERS, Adapter, adapter_named, adapter_of
+from rnn_xp.backend.adapters.standard import TO_HOST
 from rnn_xp.backend.arrays import (
     array_namespace,
     device_of,
@@ -20,7 +21,7 @@ from rnn_xp.backend.arrays import (
     float_dtype,
     to_numpy,
 )
-from rnn_xp.backend.libraries import Library, UnusableError, load
+from rnn_xp.backend.libraries import Library, UnusableError, first_line, load
 
 __all__ = ["DTYPES", "Backend", "BackendError", "Setting", "backend_of", "open_backend"]
 
@@ -121,8 +122,8 @@ class Backend:
         Parameters
         ----------
         host : array_like
-            A NumPy array, a number or a nested list of numbers. Floating values are cast to
-            ``dtype``; integers and booleans keep their kind.
+            A NumPy array, a number, a nested list of numbers, or whatever has values that the host
+            can read. Floating values are cast to ``dtype``; integers and booleans keep their kind.
         copy : bool
             If False and the backend is NumPy, an array that needs no cast is returned as it is, and
             stays read-only if it was. Otherwise the result shares no memory with `host`.
@@ -147,8 +148,7 @@ class Backend:
         >>> backend.asarray([1, 2]).dtype
         dtype('int64')
         """
-        refuse_masked("asarray", host)
-        values = np.asarray(host)
+        values = self._values(host)
         dtype = self._host_dtype(values)
         return self.adapter.asarray(values, dtype, self.device, copy, xp=self.xp)
 
@@ -188,6 +188,23 @@ class Backend:
         >>> get_backend("numpy").synchronize()
         """
         self.adapter.synchronize(self.device)
+
+    def _values(self, host: Any) -> np.ndarray:
+        """Return the values of any array, list or number as a NumPy array."""
+        host = readable("asarray", host)
+        try:
+            values = np.asarray(host)
+        except ValueError as error:  # such as of lists of unequal length
+            raise ValueError(f"asarray: {error}") from None
+        except Exception as error:  # arrays of other devices and libraries, by errors of their own
+            if hasattr(host, "__array_namespace__") or hasattr(host, "__dlpack__"):
+                return to_numpy(host)
+            raise TypeError(
+                f"asarray: numpy.asarray does not take a {type(host).__qualname__} "
+                f"({first_line(error)}). Give its values as a NumPy array or a list."
+            ) from None
+        own = next((name for name in TO_HOST if hasattr(host, name)), "")
+        return np.asarray(getattr(host, own)()) if values.dtype == object and own else values
 
     def _host_dtype(self, values: np.ndarray) -> np.dtype[Any]:
         """Choose the dtype in which `values` leave the host."""

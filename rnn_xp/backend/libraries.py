@@ -22,6 +22,7 @@ __all__ = [
     "Library",
     "UnusableError",
     "backends",
+    "first_line",
     "load",
     "probe",
     "write_statuses",
@@ -150,7 +151,7 @@ def backends() -> tuple[BackendStatus, ...]:
         )
     except OSError as error:
         output = ""
-        failure = _first_line(error)
+        failure = first_line(error)
     else:
         output = child.stdout
         failure = "".join(child.stderr.splitlines()[-1:])
@@ -240,7 +241,7 @@ def _explain(name: str, version: str, error: Exception) -> UnusableError:
     """Return an error that says if the package is missing, broken, or without a usable device."""
     if isinstance(error, ModuleNotFoundError) and error.name == name:
         return UnusableError(f"the package {name} is not installed")
-    cause = _first_line(error)
+    cause = first_line(error)
     if not version:
         return UnusableError(
             f"{name} (version unknown) is installed but broken: {cause}", version="unknown"
@@ -251,5 +252,13 @@ def _explain(name: str, version: str, error: Exception) -> UnusableError:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(".")
+def first_line(error: Exception) -> str:
+    r"""Return the kind and the first line of an error, without a full stop.
+
+    Examples
+    --------
+    >>> first_line(ValueError("It is so.\nAnd more."))
+    'ValueError: It is so'
+    """
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}".removesuffix(".").removesuffix(": ")

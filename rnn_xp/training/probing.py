@@ -17,11 +17,12 @@ from rnn_xp import optim
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import Backend, backend_of, to_numpy
 from rnn_xp.backend.adapters import ADAPTERS
-from rnn_xp.backend.functions import first_line, try_functions
+from rnn_xp.backend.functions import try_functions
+from rnn_xp.backend.libraries import first_line
 from rnn_xp.network import Network
 from rnn_xp.testing import TOLERANCE, check_gradients
 
-__all__ = ["Outcome", "Probe", "admit", "run_probe"]
+__all__ = ["Fit", "Outcome", "Probe", "admit", "run_probe"]
 
 Fit = Callable[..., Any]
 """`rnn_xp.fit`, which is passed on because it asks for the probe itself."""

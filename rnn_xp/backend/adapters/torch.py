@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rnn_xp._checks import install
+from rnn_xp._checks import install, readable
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend.adapters.base import Adapter
 
@@ -67,7 +67,7 @@ class TorchAdapter(Adapter):
 
     def to_numpy(self, array: Array) -> np.ndarray:
         """Copy to the host if needed, detached from the graph, with conjugates resolved."""
-        return np.asarray(array.numpy(force=True))
+        return np.asarray(readable("to_numpy", array).numpy(force=True))
 
     def detached(self, array: Array) -> Array:
         """Detach an array from its graph; the memory stays shared."""
