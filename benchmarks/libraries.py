@@ -142,29 +142,40 @@ def measure(row: Row) -> dict[str, Any]:
 # In the first process
 
 
-def collect(names: list[str]) -> dict[str, Any]:
+def collect(names: list[str], folder: Path | None) -> dict[str, Any]:
+    """Return the rows; those that a folder has already are taken from there."""
     results = {}
     for name in names:
-        row = ROWS[name]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **row.environment}
-        environment["RNN_XP_BACKEND"] = environment["RNN_XP_DEVICE"] = ""
-        if INTEL.exists():
-            environment.setdefault("OCL_ICD_FILENAMES", str(INTEL))
-        command = [sys.executable, "-m", "benchmarks.libraries", "--row", name]
-        try:
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=LIMIT, cwd=ROOT
-            )
-        except subprocess.TimeoutExpired:
-            results[name] = {"failed": f"no answer within {LIMIT} s"}
+        kept = None if folder is None else folder / f"{name}.json"
+        if kept is not None and kept.exists():
+            results[name] = json.loads(kept.read_text(encoding="utf-8"))
             continue
-        if done.returncode:
-            lines = done.stderr.strip().splitlines()
-            results[name] = {"failed": lines[-1].partition(": ")[2] or lines[-1]}
-        else:
-            results[name] = json.loads(done.stdout.splitlines()[-1])
+        results[name] = ask(name)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(results[name]), encoding="utf-8")
         print(f"{name}: {results[name].get('failed', 'done')}", file=sys.stderr, flush=True)
     return results
+
+
+def ask(name: str) -> dict[str, Any]:
+    """Measure a row in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **ROWS[name].environment}
+    environment["RNN_XP_BACKEND"] = environment["RNN_XP_DEVICE"] = ""
+    if INTEL.exists():
+        environment.setdefault("OCL_ICD_FILENAMES", str(INTEL))
+    command = [sys.executable, "-m", "benchmarks.libraries", "--row", name]
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=LIMIT, cwd=ROOT
+        )
+    except subprocess.TimeoutExpired:
+        return {"failed": f"no answer within {LIMIT} s"}
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        return {"failed": lines[-1].partition(": ")[2] or lines[-1]}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def cell(found: dict[str, Any], step: str) -> str:
@@ -310,12 +321,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, help="file to write; the page is printed by default")
     parser.add_argument("--only", nargs="+", choices=[*ROWS], help="these rows")
+    parser.add_argument("--keep", type=Path, help="folder in which rows are kept for the next time")
     parser.add_argument("--row", choices=[*ROWS], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.row:
         print(json.dumps(measure(ROWS[args.row])))
         return 0
-    text = page(collect(args.only or [*ROWS]))
+    text = page(collect(args.only or [*ROWS], args.keep))
     if args.out:
         args.out.write_text(text, encoding="utf-8")
     else:

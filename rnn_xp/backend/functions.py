@@ -5,17 +5,17 @@ A test reads the names off the code and holds this list to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from rnn_xp._typing import Array, Namespace
-from rnn_xp.backend.adapters import adapter_of
+from rnn_xp.backend.adapters import ADAPTERS, adapter_of
 from rnn_xp.backend.arrays import array_namespace, device_of, dtype_name
 from rnn_xp.backend.libraries import first_line
 
-__all__ = ["FUNCTIONS", "Trial", "try_functions"]
+__all__ = ["FUNCTIONS", "Trial", "require_basics", "try_functions"]
 
 Trial = Callable[[Namespace, Array, Mapping[str, Any]], Any]
 """``trial(xp, x, new)`` computes an array from x (3, 3), positive, with ``new`` for creation."""
@@ -88,7 +88,47 @@ FUNCTIONS: dict[str, Trial] = {
 """A trial of each function by its name, and of what arrays do without one."""
 
 
-def try_functions(like: Array, tolerance: float) -> dict[str, str]:
+def require_basics(owner: str, x: Array) -> None:
+    """Refuse an array of a library without an adapter in which the simplest operations fail.
+
+    They are tried once for each library, device and dtype.
+
+    Parameters
+    ----------
+    owner : str
+        Whose argument it is, as error messages show it.
+    x : Array
+
+    Raises
+    ------
+    TypeError
+        With the operation that fails, and its error.
+
+    Examples
+    --------
+    >>> require_basics("Network", np.zeros(1))
+    """
+    adapter = adapter_of(array_namespace(x))
+    if adapter.name in ADAPTERS or dtype_name(x.dtype) not in ("float32", "float64"):
+        return
+    key = (adapter.name, adapter.device_name(device_of(x)), dtype_name(x.dtype))
+    if key not in _FAILING:
+        _FAILING[key] = {k: v for k, v in try_functions(x, 1e-4, _BASICS).items() if v}
+    for name, reason in _FAILING[key].items():
+        raise TypeError(
+            f"{owner}: arrays of {adapter.name} cannot be computed with: {name}: {reason}. "
+            "rnn_xp.backends(probe=x) prints all that fails. Give NumPy arrays, or arrays of one "
+            f"of: {', '.join(ADAPTERS)}."
+        )
+
+
+_BASICS = ("arithmetic", "astype", "expand_dims", "reshape", "slices", "where")
+_FAILING: dict[tuple[str, ...], dict[str, str]] = {}
+
+
+def try_functions(
+    like: Array, tolerance: float, names: Iterable[str] | None = None
+) -> dict[str, str]:
     """Try every function beside NumPy, on the library, the device and in the dtype of an array.
 
     Parameters
@@ -97,11 +137,13 @@ def try_functions(like: Array, tolerance: float) -> dict[str, str]:
         An array of dtype float32 or float64.
     tolerance : float
         Largest difference that is allowed, relative to the largest entry.
+    names : iterable of str, optional
+        The functions to try; all by default.
 
     Returns
     -------
     dict of str to str
-        For each name in `FUNCTIONS`, the reason why the function cannot be used; empty if it can.
+        For each name, the reason why the function cannot be used; empty if it can.
 
     Examples
     --------
@@ -113,7 +155,8 @@ def try_functions(like: Array, tolerance: float) -> dict[str, str]:
     host = np.linspace(0.1, 1.3, 9, dtype=kind).reshape(3, 3)
     numpy = array_namespace(host)
     reasons = {}
-    for name, trial in FUNCTIONS.items():
+    for name in FUNCTIONS if names is None else names:
+        trial = FUNCTIONS[name]
         try:
             x = adapter.asarray(host, kind, device, True, xp=xp)
             got = adapter.to_numpy(trial(xp, x, {"dtype": x.dtype, "device": device}))

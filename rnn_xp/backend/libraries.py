@@ -8,9 +8,7 @@ all libraries without importing any of them here.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import subprocess
 import sys
 from typing import Any, NamedTuple
 
@@ -139,6 +137,9 @@ def backends() -> tuple[BackendStatus, ...]:
     >>> [status.name for status in others]
     ['cupy', 'torch', 'jax', 'dpnp', 'mlx', 'array_api_strict']
     """
+    import json
+    import subprocess
+
     code = "from rnn_xp.backend.libraries import write_statuses; write_statuses()"
     environment = {
         **os.environ,
@@ -174,6 +175,8 @@ def write_statuses() -> None:
     Each status is one line of JSON after a mark, written at once in case the next library takes
     the process down.
     """
+    import json
+
     for name in ADAPTERS:
         status = json.dumps(dataclasses.asdict(probe(name)))
         sys.stdout.write(f"\n{_STATUS_MARK}{status}\n")

@@ -5,7 +5,6 @@ An argument wins over its environment variable, which wins over the default.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from typing import Any
@@ -107,6 +106,8 @@ def _open_auto(where: Setting, precision: Setting) -> Backend:
             break
         lacks = f"no {' or '.join(kind.upper() for kind in adapter.auto_devices)} device"
         reasons += f"; {adapter.name}: {status.reason or lacks}"
+    import logging
+
     backend = open_backend(Setting(name, "chosen by auto"), where, precision)
     logging.getLogger("rnn_xp").info("auto chose %s%s", backend, reasons)
     sys.stderr.write(f"rnn_xp: auto chose {backend}{reasons}\n")

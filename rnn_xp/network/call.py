@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from rnn_xp._typing import Array, Namespace, Params, State, Workspace
 from rnn_xp.backend import device_of, float_dtype
 from rnn_xp.backend.arrays import require_arrays
+from rnn_xp.backend.functions import require_basics
 from rnn_xp.network.configuration import Configuration
 from rnn_xp.network.dropout import check_masks
 
@@ -64,6 +65,7 @@ def check(
     """
     named = _named(params, x, options)
     xp = require_arrays("Network", **named)
+    require_basics("Network", x)
     _check_params(net, params)
     one_to_many = net.topology == "one_to_many"
     wanted = "1" if one_to_many else "T"

@@ -13,7 +13,7 @@ import pytest
 
 import rnn_xp as rx
 from rnn_xp import cli
-from rnn_xp.backend import array_namespace, backend_of, to_numpy
+from rnn_xp.backend import array_namespace, backend_of, functions, to_numpy
 from rnn_xp.backend.adapters import StandardAdapter, adapter_of
 from rnn_xp.training import probing
 
@@ -26,6 +26,7 @@ TARGETS = DATA[:, -1, :1]
 def library(monkeypatch):
     """The library of docs/guide/extending.md without its adapter, readable by its own method."""
     monkeypatch.setattr(probing, "_REFUSALS", {})
+    monkeypatch.setattr(functions, "_FAILING", {})
     monkeypatch.setitem(sys.modules, "shielded", None)  # and what is there before, afterwards
     module = extending.execute(extending.SECTIONS["A library"][0], "unheard_of")
     shielded = sys.modules["shielded"]
@@ -108,6 +109,24 @@ class TestFit:
         pred = NET.predict(result.params, library.asarray(DATA))
         want = NET.predict({k: to_numpy(p) for k, p in result.params.items()}, DATA)
         np.testing.assert_allclose(to_numpy(pred), want, atol=1e-6)
+
+
+class TestComputing:
+    def test_a_library_that_fails_in_a_simple_operation_is_refused_by_it(
+        self, library, monkeypatch
+    ):
+        monkeypatch.setattr(functions, "_FAILING", {})
+        x = library.asarray(DATA)
+        params = {name: library.asarray(array) for name, array in NET.init(0).items()}
+        pred, _ = NET.forward(params, x)
+        assert pred.shape == (6, 1)
+        monkeypatch.setattr(functions, "_FAILING", {})
+        library.reshape = None
+        for compute in (NET.forward, NET.predict, NET.vjp, NET.jacobian):
+            with pytest.raises(TypeError, match=r"Network: arrays of shielded cannot be com"):
+                compute(params, x)
+        with pytest.raises(TypeError, match=r"with: reshape: TypeError: 'NoneType' .*\. rnn_xp\.b"):
+            NET.value_and_grad(params, x, library.asarray(TARGETS))
 
 
 class TestHandle:
