@@ -212,17 +212,20 @@ def notes(results: dict[str, Any]) -> Iterator[str]:
         if "failed" in found:
             yield f"- **{name}**: {found['failed'].replace(str(Path(sys.prefix)), '...')}"
             continue
-        reasons: dict[str, list[str]] = {}
+        where: dict[str, dict[str, list[str]]] = {}  # by reason and step or function, the dtypes
         for dtype, probe in found["probes"].items():
-            for step, reason in probe["reasons"].items():
+            missing = {f"`{function}`": why for function, why in probe["missing"].items()}
+            for what, reason in (probe["reasons"] | missing).items():
                 if reason:
-                    reasons.setdefault(reason, []).append(f"{step} in {dtype}")
-            for function, reason in probe["missing"].items():
-                reasons.setdefault(f"{reason} ({dtype})", []).append(f"`{function}`")
+                    where.setdefault(reason, {}).setdefault(what, []).append(dtype)
         if "float64" not in found["probes"]:
             yield f"- **{name}** has no float64 here."
-        for reason, where in reasons.items():
-            yield f"- **{name}**: {', '.join(where)}: {reason}"
+        for reason, whats in where.items():
+            shown = [
+                what if len(dtypes) == len(found["probes"]) else f"{what} ({dtypes[0]})"
+                for what, dtypes in whats.items()
+            ]
+            yield f"- **{name}**: {', '.join(shown)}: {reason}"
 
 
 def foreign_table() -> Iterator[str]:
