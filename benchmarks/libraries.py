@@ -292,7 +292,7 @@ here; the dates are versions of the standard that it is told to hold to.
 ## Libraries without an adapter
 
 NumPy, CuPy, PyTorch, JAX, dpnp, MLX and array-api-strict have an
-[adapter](extending.md#a-library), and a name in `RNN_XP_BACKEND`. Arrays of any other library
+[adapter](extending.md), and a name in `RNN_XP_BACKEND`. Arrays of any other library
 that name an Array API namespace are computed with as they are. `fit` probes such a library first,
 once for each device and dtype of a process (a second for Dask, ten or more for Cubed and ndonnx),
 trains on what passes, and refuses what does not by the words of the probe. Weights, sums and
