@@ -8,7 +8,8 @@ On the reference batch (8317 windows of 10 values, 50 hidden units), one thread 
 turns, in processor time; before a contender is timed its gradients are compared with those of this
 library. Exits with 1 if per-sample gradients take more than a fifth of the time of
 ``torch.func.vmap(grad)`` over the same network (or of opacus, where it is installed), if a Hessian
-product takes more than three gradients, or if per-sample gradients in blocks need 200 MB or more.
+product takes more than three gradients, if an update of Levenberg-Marquardt takes more than 2.5
+times as long as the product J^T J in it, or if per-sample gradients in blocks need 200 MB or more.
 """
 
 from __future__ import annotations
@@ -28,10 +29,14 @@ from threadpoolctl import threadpool_limits
 import rnn_xp as rx
 from benchmarks.cpu.timing import Contender, interleave, median, quartiles
 from benchmarks.machine import processor, some_of
+from rnn_xp.engines.blocks import Batch
+from rnn_xp.engines.portable import PortableEngine
 
 WINDOWS, STEPS, HIDDEN, BLOCK = 8317, 10, 50, 1040
 DTYPES = ("float32", "float64")
 LEAST_RATIO, MOST_GRADIENTS, MOST_BYTES = 5.0, 3.0, 200e6
+MOST_PRODUCTS = 2.5
+UPDATE, PRODUCT = "levenberg_marquardt, one update", "J^T J alone"
 PEERS = ("torch.func.vmap(grad)", "opacus")
 
 
@@ -82,6 +87,27 @@ def own(task):
         Call("hvp", lambda: net.hvp(*batch, v)),
         Call("gnvp", lambda: net.gnvp(*batch, v)),
     ]
+
+
+def levenberg_marquardt_of(task):
+    """Return an update of Levenberg-Marquardt, and the product in it that no library can avoid.
+
+    The damping is so large that the first trial is accepted.
+    """
+    optimizer = rx.optim.levenberg_marquardt(damping=10.0)
+    backend = rx.get_backend("numpy", dtype=str(task.x.dtype))
+    batch = Batch(task.x, task.y)
+    engine = PortableEngine(task.net, rx.losses.mse, optimizer, backend, batch, BLOCK)
+    jacobian = task.net.jacobian(task.params, task.x)
+    rows = np.concatenate([jacobian[k].reshape(WINDOWS, -1) for k in sorted(jacobian)], axis=1)
+
+    def update():
+        state = optimizer.init(task.params)
+        _, state, _ = engine.run(task.params, state, 1)
+        if not state.damping < optimizer.damping:
+            raise SystemExit("The first trial was not accepted: no measure of one iteration.")
+
+    return [Call(UPDATE, update), Call(PRODUCT, lambda: rows.T @ rows)]
 
 
 def vmap_of_torch(task):
@@ -184,6 +210,9 @@ def judge(dtype, medians, peak, said):
     gradients = medians["hvp"] / medians["value_and_grad"]
     text = f"hvp takes {gradients:.2f} gradients; at most {MOST_GRADIENTS:g} are promised."
     verdicts.append((gradients <= MOST_GRADIENTS, text))
+    products = medians[UPDATE] / medians[PRODUCT]
+    text = f"{UPDATE}, takes {products:.2f} times as long as {PRODUCT}; at most {MOST_PRODUCTS:g} "
+    verdicts.append((products <= MOST_PRODUCTS, f"{text}is promised."))
     text = (
         f"per_sample_grads in blocks of {BLOCK} need {peak / 1e6:.1f} MB; {said / 1e6:.1f} MB is "
         f"said, and less than {MOST_BYTES / 1e6:g} promised."
@@ -222,7 +251,8 @@ def main(argv=None):
     for dtype in args.dtypes:
         with threadpool_limits(1):
             task = Task(dtype)
-            times = interleave([*own(task), *peers(task)], args.seconds, rounds=7)
+            contenders = [*own(task), *levenberg_marquardt_of(task), *peers(task)]
+            times = interleave(contenders, args.seconds, rounds=7)
             checked = judge(dtype, {k: median(t) for k, t in times.items()}, *peak_bytes(task))
         lines += ["", f"## {dtype}", "", *table(times), "", *(f"- {said}" for _, said in checked)]
         verdicts += [passed for passed, _ in checked]

@@ -72,6 +72,12 @@ class Objective(Protocol):
         L = d2 loss / d pred**2.
         """
 
+    def curvature_factor(self, params: Params, every: int, first: int) -> Array:
+        """Return R (n, P), so that R^T R estimates `curvature` from the samples first::every.
+
+        The samples are counted from the start of each block. R may end in rows of zeros.
+        """
+
     def curvature_product(self, params: Params, vector: Params) -> Params:
         """Return the product of the Gauss-Newton matrix with a vector, without the matrix."""
 

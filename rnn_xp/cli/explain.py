@@ -18,6 +18,7 @@ import numpy as np
 from rnn_xp import checkpoint
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
+from rnn_xp.cli.attribution import Attribution, attribute
 from rnn_xp.cli.messages import say
 from rnn_xp.cli.run_folder import RunFolder, new_folder_name, recorded_data
 from rnn_xp.cli.targets import check_file
@@ -46,7 +47,9 @@ from rnn_xp.network import Network
 __all__ = ["add_command"]
 
 _ROWS, _CHECK_ROWS = 256, 3
-_FILES = ("explain.txt", "gradient_flow.csv", "gradient_flow.png")
+_FILES = (
+    "explain.txt", "gradient_flow.csv", "gradient_flow.png", "attribution.csv", "attribution.png",
+)  # fmt: skip
 
 
 def add_command(commands: Any) -> None:
@@ -66,6 +69,10 @@ def add_command(commands: Any) -> None:
     add("--run", dest="trained", type=Path, metavar="DIR", help="a trained run's network and data")
     add("--rows", type=int, metavar="N", help="training windows to use (256, or all if fewer)")
     add("--html", type=Path, metavar="PAGE", help="write a page for a browser, with every sum")
+    add(
+        "--attribution", nargs="?", const="last", metavar="DATE",
+        help="what the run's forecast for a date rests on (the last training window)",
+    )  # fmt: skip
     add("--check", action="store_true", help="check the gradients; exit status 1 if one is wrong")
     options.add_common_options(command, "runs/explain-DATA-CELL")
     command.set_defaults(run=functools.partial(_explain, command))
@@ -80,6 +87,8 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             f"--feed feedback needs --horizon 1, got {args.horizon}: each prediction, of one "
             "value, is the next input. The number of steps is --seq-length."
         )
+    if args.attribution is not None and args.trained is None:
+        raise ValueError("--attribution needs a trained network: give --run DIR.")
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     precise = get_backend(args.backend, device=args.device, dtype="float64") if args.check else None
     model = None
@@ -97,6 +106,10 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         net, params = model.predictor.net, model.predictor.networks[0]
         windows = _windows_of(model, seen)
     x, y = _targets(net, *_choose(*windows, args.rows))
+    rests = None
+    if model is not None and args.attribution is not None:
+        on_host = load_fitted(args.trained, get_backend("numpy", dtype="float64"))
+        rests = attribute(on_host, windows, len(seen), series, args.attribution)
     page_rows = (x, y) if args.rows else _targets(net, *windows)
     explorer = None if args.html is None else walk(net, params, *page_rows, title=series.name)
 
@@ -114,21 +127,16 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             check = check_network(net, params, *few)
         of_windows = f"{len(x)} of {len(windows[0])} windows"
         about = options.describe_data(args, series)
-        page = _Page(net, series, about, walk_shapes(net, len(x), args.seq_length), flow, check)
+        shapes = walk_shapes(net, len(x), args.seq_length)
+        page = _Page(net, series, about, shapes, flow, check, rests)
         head = f"backend  {backend}"
-        text = "\n".join([head, *page.lines(of_windows)]) + "\n"
-        folder.remove(_FILES)
         if explorer is not None:
             explorer.save(args.html)
-        checkpoint.atomic_write(folder.path / "explain.txt", text.encode())
-        checkpoint.atomic_write(folder.path / "gradient_flow.csv", page.csv())
         if not args.json:
             say("\n".join([head, *page.lines(of_windows, shutil.get_terminal_size().columns)]))
-        try:
-            checkpoint.atomic_write(folder.path / "gradient_flow.png", page.png(of_windows))
-        except ImportError as error:
-            if not args.json:
-                say(f"no plots: {error}")
+        no_plots = _write(page, folder, head, of_windows)
+        if no_plots and not args.json:
+            say(f"no plots: {no_plots}")
     if args.json:
         print(json.dumps({"out": str(folder.path), "rows": len(x), **page.summary()}))
     else:
@@ -136,6 +144,23 @@ def _explain(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         if args.html is not None:
             say(f"wrote    {args.html}")
     return 0 if check is None or check.ok else 1
+
+
+def _write(page: _Page, folder: RunFolder, head: str, of_windows: str) -> str:
+    """Write text, tables and pictures; return the reason why there are no pictures."""
+    folder.remove(_FILES)
+    text = "\n".join([head, *page.lines(of_windows)]) + "\n"
+    checkpoint.atomic_write(folder.path / "explain.txt", text.encode())
+    checkpoint.atomic_write(folder.path / "gradient_flow.csv", page.csv())
+    if page.rests is not None:
+        checkpoint.atomic_write(folder.path / "attribution.csv", page.rests.csv())
+    try:
+        checkpoint.atomic_write(folder.path / "gradient_flow.png", page.png(of_windows))
+        if page.rests is not None:
+            checkpoint.atomic_write(folder.path / "attribution.png", page.rests.png())
+    except ImportError as error:
+        return str(error)
+    return ""
 
 
 def _plain_windows(args: argparse.Namespace, seen: Any) -> tuple[Any, Any]:
@@ -220,6 +245,7 @@ class _Page:
     walk: list[Operation]
     flow: GradientFlow
     check: GradientCheck | None
+    rests: Attribution | None = None
 
     def lines(self, of_windows: str, width: int | None = None) -> list[str]:
         net, flow = self.net, self.flow
@@ -250,7 +276,7 @@ class _Page:
                 f"GRADIENT CHECK, float64, {_CHECK_ROWS} windows{on}",
                 *self.check.table(),
             ]
-        return lines
+        return lines if self.rests is None else [*lines, *self.rests.lines()]
 
     def csv(self) -> bytes:
         text = io.StringIO()
@@ -300,6 +326,7 @@ class _Page:
             "factor_per_step": {name: _number(flow.per_step(name)) for name in flow.dh},
             "verdict": {name: flow.verdict(name) for name in flow.dh},
             "check": None if self.check is None else dataclasses.asdict(self.check),
+            "attribution": None if self.rests is None else self.rests.summary(),
         }
 
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from rnn_xp import optim
+from rnn_xp.network import Network
 from rnn_xp.optim.first_order import FirstOrder
 from rnn_xp.optim.names import OPTIMIZERS
 
@@ -24,7 +25,7 @@ def add_optimizer_options(add: Any) -> None:
     Options without a help text are listed in the title of the group.
     """
     rates = ", ".join(f"{name} {rate:g}" for name, rate in _RATES.items())
-    words = "default lbfgs or adam; also adamw, sgd, levenberg_marquardt, ..."
+    words = "default by size; lbfgs, adam, sgd, levenberg_marquardt, ..."
     add("--optimizer", choices=list(OPTIMIZERS), metavar="NAME", help=words)
     add("--learning-rate", type=float, metavar="R", help=f"({rates})")
     add("--schedule", choices=["cosine", "plateau"], help=argparse.SUPPRESS)
@@ -33,7 +34,7 @@ def add_optimizer_options(add: Any) -> None:
         add(option, type=float, help=argparse.SUPPRESS)
 
 
-def choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
+def choose_optimizer(args: argparse.Namespace, rows: int, net: Network) -> tuple[Any, str]:
     """Choose the optimiser.
 
     Parameters
@@ -41,6 +42,7 @@ def choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
     args : Namespace
     rows : int
         Number of windows to train on.
+    net : Network
 
     Returns
     -------
@@ -51,7 +53,9 @@ def choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
     full_batch = args.batch_size in (None, rows)
     noisy = bool(args.dropout or args.recurrent_dropout)
     kinks = args.intervals == "quantile"
-    name = args.optimizer or ("lbfgs" if full_batch and not noisy and not kinks else "adam")
+    suited = optim.suited(net.num_parameters, rows, net.output_size)
+    exact_name = "lbfgs" if isinstance(suited, optim.LBFGS) else "levenberg_marquardt"
+    name = args.optimizer or (exact_name if full_batch and not noisy and not kinks else "adam")
     _check_options(args, name)
     if kinks and not args.optimizer and not args.schedule:
         args.schedule = "cosine"
@@ -67,7 +71,11 @@ def choose_optimizer(args: argparse.Namespace, rows: int) -> tuple[Any, str]:
     if exact:
         why = "a full-batch gradient is exact, so its curvature can be used"
         decay = {} if args.weight_decay is None else {"weight_decay": args.weight_decay}
-        return OPTIMIZERS[name](**decay), f"{batch}, {_TITLES[name]} ({why})"
+        if name != "levenberg_marquardt":
+            return OPTIMIZERS[name](**decay), f"{batch}, {_TITLES[name]} ({why})"
+        if not args.optimizer:
+            why = f"{net.num_parameters} parameters are few enough for their J^T J"
+        return optim.of_part(rows, net.output_size, **decay), f"{batch}, {_TITLES[name]} ({why})"
     updates = args.epochs * -(-rows // (args.batch_size or rows))
     asked = {key: getattr(args, key) for key in ("momentum", "weight_decay", "clip_norm")}
     extras = {key: value for key, value in asked.items() if value is not None}

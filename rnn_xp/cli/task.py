@@ -185,7 +185,7 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
     _check_test_part(len(test), args.seq_length, args.horizon, plain=args.plain)
     rows = len(prepared.trained.x)
     options.check_whole("--batch-size", args.batch_size, 1, rows)
-    optimizer, reason = choose_optimizer(args, rows)
+    optimizer, reason = choose_optimizer(args, rows, prepared.net)
     forecaster.set_params(optimizer=optimizer)
     prepared = dataclasses.replace(prepared, settings=forecaster.frozen())
     return Task(args, backend, series, len(seen), forecaster, prepared, reason)

@@ -37,6 +37,7 @@ from rnn_xp.distributed import take_own_gpu
 from rnn_xp.forecasting import Forecaster, follows_last_value
 from rnn_xp.forecasting.files import describe, save_fitted
 from rnn_xp.forecasting.fitted import unjudged
+from rnn_xp.optim.names import OPTIMIZERS
 from rnn_xp.training.callbacks import Callback, Checkpoint, Epoch, Progress
 from rnn_xp.training.watch import DivergenceError
 
@@ -347,7 +348,8 @@ def _config(task: Task, begun: dict[str, Any]) -> dict[str, Any]:
         value = getattr(optimizer, field.name)
         flat = value if value is None or isinstance(value, bool | int | float) else repr(value)
         config[f"optimizer_{field.name}"] = flat
-    return {**config, "optimizer": type(optimizer).__name__.lower(), **where(task.backend)}
+    name = next(name for name, kind in OPTIMIZERS.items() if kind is type(optimizer))
+    return {**config, "optimizer": name, **where(task.backend)}
 
 
 def _silent(line: str) -> None:

@@ -64,6 +64,10 @@ class Batch(NamedTuple):
         stop = min(stop, self.x.shape[0])
         return Batch(*(None if a is None else a[start:stop, ...] for a in self))
 
+    def every(self, step: int, first: int) -> Batch:
+        """Return the rows first, first + step, ..., which may be none."""
+        return Batch(*(None if a is None else a[first::step, ...] for a in self))
+
     def take(self, index: Array, *, xp: Namespace) -> Batch:
         """Return the rows with these indices."""
 

@@ -25,13 +25,14 @@ class FullBatch:
     ----------
     gradient : callable
         ``gradient(params) -> (loss, gradient)``.
-    value, curvature, curvature_product : callable, optional
+    value, curvature, curvature_factor, curvature_product : callable, optional
         The methods of an `rnn_xp._typing.Objective`; None where an engine does not offer them.
     """
 
     gradient: Callable[[Params], ValueAndGrads]
     value: Callable[[Params], Array] | None = None
     curvature: Callable[[Params], Array] | None = None
+    curvature_factor: Callable[[Params, int, int], Array] | None = None
     curvature_product: Callable[[Params, Params], Params] | None = None
 
     def __call__(self, params: Params) -> ValueAndGrads:

@@ -27,7 +27,7 @@ from rnn_xp._typing import Array, Loss, Params, Workspace
 from rnn_xp.backend import Backend
 from rnn_xp.distributed import Ranks, Shares, Subtree, fold, join, tree_sum
 from rnn_xp.engines.blocks import Batch, Blocks, weights_of
-from rnn_xp.engines.curvature import curvature_of_rows
+from rnn_xp.engines.curvature import GaussNewton
 from rnn_xp.engines.evaluations import Evaluations, FullBatch, ValueAndGrads, WeightedMean
 from rnn_xp.engines.ranks import sum_of_ranks, weight_of_ranks
 from rnn_xp.kernels import make_workspace
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 __all__ = ["PortableEngine"]
 
 _T = TypeVar("_T")
+
+
+def _add(a: ValueAndGrads, b: ValueAndGrads) -> ValueAndGrads:
+    return a[0] + b[0], {name: grad + b[1][name] for name, grad in a[1].items()}
 
 
 @dataclass
@@ -180,40 +184,14 @@ class PortableEngine:
     @property
     def full_batch(self) -> FullBatch:
         """The loss over all rows to train on, as optimisers are given it."""
-        return FullBatch(self._gradient, self._value, self._curvature, self._curvature_product)
+        second = GaussNewton(
+            self.net, self.loss, self.backend, self.blocks, self.number_of_blocks,
+            self.total_of_data, self._sum, self._map,
+        )  # fmt: skip
+        return FullBatch(self._gradient, self._value, second.matrix, second.factor, second.product)
 
     def _value(self, params: Params) -> Array:
         return self._loss(params, self.blocks, self.total_of_data)
-
-    def _curvature(self, params: Params) -> Array:
-        """Return the Gauss-Newton matrix (P, P) over all rows."""
-        xp, total, size = self.backend.xp, self.total_of_data, self.net.num_parameters
-        new = {"dtype": self.backend.dtype, "device": self.backend.device}
-        nothing = xp.zeros((), **new)
-
-        def block(number: int) -> ValueAndGrads:
-            rows = self.blocks[number]
-            weight = weights_of(self.net, rows, self.backend)
-            matrix = curvature_of_rows(self.net, params, rows, self.loss, weight, total, xp=xp)
-            return nothing, {"curvature": matrix}
-
-        like = {"curvature": xp.empty((size, size), **new)}
-        return self._sum(block, self.blocks, like)[1]["curvature"]
-
-    def _curvature_product(self, params: Params, vector: Params) -> Params:
-        """Return the product of the Gauss-Newton matrix over all rows with a vector."""
-        total = self.total_of_data
-
-        def block(number: int) -> ValueAndGrads:
-            rows = self.blocks[number]
-            product = self.net.gnvp(
-                params, rows.x, rows.y, vector, self.loss, rows.sample_weight, total=total,
-                **rows.options,
-            )  # fmt: skip
-            return nothing, product
-
-        nothing = self.backend.xp.zeros((), dtype=self.backend.dtype, device=self.backend.device)
-        return self._sum(block, self.blocks, params)[1]
 
     def _full_batch(self, params: Params, opt_state: Any, epoch: int) -> tuple[Params, Any, Array]:
         if self.noise is None:
@@ -315,15 +293,26 @@ class PortableEngine:
 
         return self._sum(block, blocks, params)
 
+    @property
+    def number_of_blocks(self) -> int:
+        """Number of blocks of the rows to train on, over all ranks."""
+        if self.ranks is None or self.blocks.shares is None:
+            return self.blocks.own.stop
+        return self.blocks.shares(self.ranks.comm.size - 1).stop
+
     def _sum(
-        self, block: Callable[[int], ValueAndGrads], blocks: Blocks, like: Params
+        self,
+        block: Callable[[int], ValueAndGrads],
+        blocks: Blocks,
+        like: Params,
+        add: Callable[[ValueAndGrads, ValueAndGrads], ValueAndGrads] = _add,
     ) -> ValueAndGrads:
         """Return the sum over all blocks, some of which other ranks may compute."""
         computed = self._map(block, blocks.own)
         if self.ranks is None or blocks.shares is None:
-            return tree_sum(computed, _add)
+            return tree_sum(computed, add)
         leaves = zip(blocks.own, computed, strict=True)
-        sums = join((Subtree(number, 0, leaf) for number, leaf in leaves), _add)
+        sums = join((Subtree(number, 0, leaf) for number, leaf in leaves), add)
         return sum_of_ranks(self.ranks, self.backend, blocks.shares, sums, like)
 
     def _map(self, block: Callable[[int], _T], numbers: range) -> Iterable[_T]:
@@ -389,7 +378,3 @@ class PortableEngine:
             return fold(sums, operator.add)
         weighted = weights_of(self.net, blocks.batch.rows(0, 0), self.backend, context) is not None
         return weight_of_ranks(self.ranks, self.backend, blocks.shares, sums, weighted)
-
-
-def _add(a: ValueAndGrads, b: ValueAndGrads) -> ValueAndGrads:
-    return a[0] + b[0], {name: grad + b[1][name] for name, grad in a[1].items()}

@@ -134,16 +134,16 @@ def joined(parts: Sequence[Cut]) -> Cut:
     return Cut(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def default_optimizer(settings: Settings, rows: int) -> Optimizer:
+def default_optimizer(settings: Settings, net: Network, rows: int) -> Optimizer:
     """Return the optimiser for a number of windows.
 
-    It is L-BFGS for the full batch, and Adam with a cosine schedule over all updates if the loss
-    has kinks (quantiles) or noise (minibatches, dropout).
+    It is that of `rnn_xp.optim.suited` for the full batch, and Adam with a cosine schedule over all
+    updates if the loss has kinks (quantiles) or noise (minibatches, dropout).
     """
     batch = settings.batch_size or rows
     exact = batch >= rows and not (settings.dropout or settings.recurrent_dropout)
     if exact and settings.intervals != "quantile":
-        return optim.lbfgs()
+        return optim.suited(net.num_parameters, rows, net.output_size)
     return optim.adam(optim.Cosine(_RATE, settings.epochs * -(-rows // batch)))
 
 
@@ -188,7 +188,7 @@ def train(
         start = _linear_start(net, trained, quantiles, seed, backend, comm)
     return fit(
         net, **data(trained),
-        optimizer=settings.optimizer or default_optimizer(settings, len(trained.x)),
+        optimizer=settings.optimizer or default_optimizer(settings, net, len(trained.x)),
         loss=Pinball(tuple(quantiles) * settings.reach) if len(quantiles) > 1 else "mse",
         validation=None if validated is None else data(validated),
         epochs=settings.epochs if epochs is None else epochs, batch_size=settings.batch_size,

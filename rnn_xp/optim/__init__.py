@@ -23,6 +23,7 @@ Two more methods, inverse to each other, bring a state to a file and back::
 
 from rnn_xp.optim.adaptive import Adagrad, Adam, AdamW, RMSprop
 from rnn_xp.optim.base import NotFiniteError, Optimizer
+from rnn_xp.optim.choice import of_part, suited
 from rnn_xp.optim.hessian_free import HessianFree
 from rnn_xp.optim.levenberg_marquardt import LevenbergMarquardt
 from rnn_xp.optim.quasi_newton import LBFGS
@@ -50,8 +51,10 @@ __all__ = [
     "hessian_free",
     "lbfgs",
     "levenberg_marquardt",
+    "of_part",
     "rmsprop",
     "sgd",
+    "suited",
 ]
 
 sgd = SGD

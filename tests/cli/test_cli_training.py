@@ -79,10 +79,16 @@ def test_cosine_ends_where_training_does():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--schedule", "cosine"], "--schedule has no meaning for lbfgs"),
-        (["--weight-decay", "0.1"], "--weight-decay has no meaning for lbfgs"),
-        (["--clip-norm", "1"], "--clip-norm has no meaning for lbfgs"),
-        (["--momentum", "0.9"], "--momentum is for --optimizer sgd and rmsprop, not lbfgs"),
+        (["--optimizer", "lbfgs", "--schedule", "cosine"], "--schedule has no meaning for lbfgs"),
+        (
+            ["--optimizer", "lbfgs", "--weight-decay", "0.1"],
+            "--weight-decay has no meaning for lbfgs",
+        ),
+        (["--optimizer", "lbfgs", "--clip-norm", "1"], "--clip-norm has no meaning for lbfgs"),
+        (
+            ["--optimizer", "lbfgs", "--momentum", "0.9"],
+            "--momentum is for --optimizer sgd and rmsprop, not lbfgs",
+        ),
         (["--optimizer", "adam", "--momentum", "0.9"], "sgd and rmsprop, not adam"),
         (["--optimizer", "adam", "--warmup", "0"], "--warmup must be an integer >= 1, got 0"),
         (

@@ -13,6 +13,7 @@ import pytest
 import rnn_xp as rx
 from rnn_xp import cli
 from rnn_xp.data.dates import following_dates
+from rnn_xp.optim.names import OPTIMIZERS
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +247,16 @@ class TestConfig:
         words = ("--dtype", "float64", "--out", tmp_path / "c", "--json")
         said(capsys, "train", "--config", path, *words)
         assert self.config_of(tmp_path / "c")["dtype"] == "float64"
+
+    @pytest.mark.parametrize("name", OPTIMIZERS)
+    def test_its_optimiser_has_the_name_that_the_option_takes(self, run, name, tmp_path, capsys):
+        data = ("--data", run.parent / "wave.csv", "--hidden-size", 4, "--epochs", 1, "--json")
+        said(capsys, "train", *data, "--optimizer", name, "--out", tmp_path / "a")
+        again = ("--config", tmp_path / "a" / "config.toml", "--json", "--out", tmp_path / "b")
+        said(capsys, "train", *again)
+        a, b = (json.loads((tmp_path / f / "metrics.json").read_text()) for f in "ab")
+        assert a["config"]["optimizer"] == b["config"]["optimizer"] == name
+        assert a["final_loss"] == b["final_loss"]
 
     def test_a_runs_own_file_makes_the_run_again(self, run, tmp_path, capsys):
         words = ("--config", run / "config.toml", "--out", tmp_path / "again", "--json")

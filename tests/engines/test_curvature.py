@@ -76,6 +76,22 @@ def test_the_matrix_is_the_sum_over_samples_of_jt_l_j(cell, topology, name, weig
     assert np.linalg.eigvalsh(found).min() > -1e-12 * np.abs(found).max()
 
 
+@pytest.mark.cover("pairs", "cell", "topology", "name", "weighted")
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_estimates_of_all_turns_have_the_matrix_as_their_mean(cell, topology, name, weighted):
+    problem = Problem(rows=5, **CELLS[cell], **TOPOLOGIES[topology])
+    batch = Batch(problem.x, targets(problem, name), problem.weight if weighted else None)
+    second = engine(problem.net, batch, losses.resolve_loss(name)).full_batch
+    expected = second.curvature(problem.params)
+    for every in (1, 2, 3):  # blocks have two rows: in the third turn of three, none
+        factors = [second.curvature_factor(problem.params, every, k) for k in range(every)]
+        mean = sum(r.T @ r for r in factors) / every
+        np.testing.assert_allclose(mean, expected, rtol=1e-11, atol=1e-12 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("given", ["lengths", "mask", "reset"])
 def test_with_the_options_of_a_call(given):
     problem = Problem(topology="many_to_many", cell="gru", with_=(given,), rows=5)
@@ -132,9 +148,11 @@ def test_the_step_solves_the_damped_system():
     np.testing.assert_allclose(flatten(result.params), flatten(params) + step, rtol=1e-9)
 
 
-def test_any_number_of_threads_gives_the_same_bits():
+@pytest.mark.parametrize("subsample", [1.0, 0.2])
+def test_any_number_of_threads_gives_the_same_bits(subsample):
     x, y = problems.windows(90)
-    options = {"optimizer": LM, "epochs": 4, "block_rows": 8, "backend": FLOAT64}
+    optimizer = rx.optim.levenberg_marquardt(subsample=subsample)
+    options = {"optimizer": optimizer, "epochs": 4, "block_rows": 8, "backend": FLOAT64}
     net = rx.Network(hidden_size=4)
     one, three = (rx.fit(net, x, y, workers=k, **options) for k in (1, 3))
     assert one.history == three.history
@@ -142,7 +160,11 @@ def test_any_number_of_threads_gives_the_same_bits():
 
 
 @pytest.mark.full("jax", "torch")
-@pytest.mark.parametrize("optimizer", [LM, rx.optim.hessian_free()], ids=["lm", "hf"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [LM, rx.optim.levenberg_marquardt(subsample=0.25), rx.optim.hessian_free()],
+    ids=["lm", "subsample", "hf"],
+)
 @pytest.mark.parametrize("name", ["array_api_strict", "torch", "jax"])
 def test_on_other_libraries(name, optimizer):
     pytest.importorskip(name)

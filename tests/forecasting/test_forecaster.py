@@ -297,7 +297,8 @@ class TestTraining:
         scaled = (values - values.mean()) / values.std()
         x, y = rx.make_windows(scaled.astype("float32"), seq_length=8)
         net = rx.Network(hidden_size=4)
-        result = rx.fit(net, x, y, optimizer=rx.optim.lbfgs(), epochs=8, seed=0)
+        optimizer = rx.optim.suited(net.num_parameters, len(x))
+        result = rx.fit(net, x, y, optimizer=optimizer, epochs=8, seed=0)
         assert f.history_[0] == result.history
         for name, p in result.params.items():
             assert np.array_equal(f.predictor_.networks[0][name], p)

@@ -74,6 +74,10 @@ class LeastSquares:
         r, jacobian = self.residuals(params["p"])
         return 2.0 / r.size * (jacobian.T @ jacobian)
 
+    def curvature_factor(self, params, every, first):
+        r, jacobian = self.residuals(params["p"])
+        return np.sqrt(2.0 * every / r.size) * jacobian[first::every]
+
     def curvature_product(self, params, vector):
         r, jacobian = self.residuals(params["p"])
         return {"p": 2.0 / r.size * (jacobian.T @ (jacobian @ vector["p"]))}

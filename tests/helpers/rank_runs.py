@@ -15,6 +15,7 @@ KINDS = {
     "adam": {"optimizer": rx.optim.adam(0.02)},
     "lbfgs": {"optimizer": rx.optim.lbfgs(history=5)},
     "levenberg-marquardt": {"optimizer": rx.optim.levenberg_marquardt()},
+    "levenberg-marquardt of a part": {"optimizer": rx.optim.levenberg_marquardt(subsample=0.3)},
     "hessian-free": {"optimizer": rx.optim.hessian_free(max_products=3)},
     "minibatches": {"optimizer": rx.optim.adam(0.02), "batch_size": 32},
 }

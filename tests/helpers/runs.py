@@ -34,6 +34,11 @@ RUNS = {
     "adamw": (NET, windows, {"optimizer": rx.optim.adamw(0.02, clip_norm=0.1)}),
     "lbfgs": (NET, windows, {"optimizer": rx.optim.lbfgs(history=3)}),
     "levenberg-marquardt": (NET, windows, {"optimizer": rx.optim.levenberg_marquardt()}),
+    "levenberg-marquardt of a part": (
+        NET,
+        windows,
+        {"optimizer": rx.optim.levenberg_marquardt(subsample=0.3)},
+    ),
     "hessian-free": (NET, windows, {"optimizer": rx.optim.hessian_free(max_products=5)}),
     "cosine": (NET, windows, {"optimizer": rx.optim.adam(rx.optim.Cosine(0.05, 9))}),
     "warm-up": (NET, windows, {"optimizer": rx.optim.adam(rx.optim.WarmUp(7, 0.05))}),

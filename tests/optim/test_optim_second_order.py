@@ -11,7 +11,7 @@ from minimising import LeastSquares, line_residuals, minimise, rosenbrock_residu
 
 from rnn_xp import optim
 from rnn_xp.optim.hessian_free import conjugate_gradients
-from rnn_xp.optim.levenberg_marquardt import solve_positive
+from rnn_xp.optim.levenberg_marquardt import cholesky, cholesky_solve
 
 BOTH = [optim.levenberg_marquardt, optim.hessian_free]
 START = {"p": np.asarray([-1.2, 1.0])}
@@ -134,7 +134,7 @@ class TestLevenbergMarquardt:
             grads, optimizer.init(params), params, value=value, value_and_grad=objective
         )
         assert params["p"].tolist() == pytest.approx([6.0 / 3.0])
-        assert state == (0.5 * 0.2, 2.0, "")
+        assert state == (0.5 * 0.2, 2.0, 1, "")
 
     def test_a_rejected_step_raises_the_damping_and_needs_no_new_matrix(self):
         """Here the undamped step from 0 overshoots: the residual is atan-shaped."""
@@ -158,20 +158,69 @@ class TestLevenbergMarquardt:
         with pytest.raises(
             ValueError,
             match=r"7000 parameters need 4 matrices of 7000 x 7000 .*"
-            r"1.5 GiB.*Allow more, or use rnn_xp.optim.hessian_f",
+            r"1.5 GiB.*Allow more, take a smaller subsample, or use rnn_xp.optim.hessian_f",
         ):
             optimizer.init({"p": np.zeros(7000)})
+
+    def test_a_part_of_the_samples_takes_turns(self):
+        """Each residual alone is solved by its own step, in a system of one row."""
+        objective = LeastSquares(lambda p: (p - np.asarray([1.0, 2.0, 3.0]), np.eye(3)))
+        optimizer = optim.levenberg_marquardt(damping=1e-9, subsample=1 / 3)
+        params, state = {"p": np.zeros(3)}, optimizer.init({"p": np.zeros(3)})
+        for turn in range(3):
+            value, grads = objective(params)
+            params, state = optimizer.update(
+                {"p": np.where(np.arange(3) == turn, grads["p"], 0.0)}, state, params,
+                value=value, value_and_grad=objective,
+            )  # fmt: skip
+            assert state.updates == turn + 1
+            # One in three estimates the mean over all three: three times too much for one.
+            expected = np.where(np.arange(3) <= turn, np.asarray([1.0, 2.0, 3.0]) / 3, 0.0)
+            np.testing.assert_allclose(params["p"], expected, rtol=1e-6)
+
+    @pytest.mark.parametrize("rows", [4, 6, 9])
+    def test_few_rows_give_the_step_of_the_whole_matrix(self, rows):
+        """Fewer rows than parameters (6) are solved in a system of their number, to one result."""
+        rng = np.random.default_rng(rows)
+        jacobian, right = rng.standard_normal((2 * rows, 6)), rng.standard_normal(2 * rows)
+        objective = LeastSquares(lambda p: (jacobian @ p - right, jacobian))
+        params = {"p": rng.standard_normal(6)}
+        value, grads = objective(params)
+        optimizer = optim.levenberg_marquardt(damping=0.5, subsample=0.5)
+        after, state = optimizer.update(
+            grads, optimizer.init(params), params, value=value, value_and_grad=objective
+        )
+        matrix = 2 / rows * jacobian[::2].T @ jacobian[::2]
+        scale = np.mean(np.diag(matrix))
+        trials = round(np.log2(state.damping / (0.5 * 0.2)))
+        shift = 0.5 * 2.0**trials * scale
+        step = np.linalg.solve(matrix + shift * np.eye(6), -grads["p"])
+        np.testing.assert_allclose(after["p"], params["p"] + step, rtol=1e-10)
+        assert state.scale == pytest.approx(scale)
+
+    def test_too_many_rows_are_refused_by_the_update_that_has_them(self):
+        jacobian = np.ones((60, 50))
+        objective = LeastSquares(lambda p: (jacobian @ p - 1.0, jacobian))
+        optimizer = optim.levenberg_marquardt(subsample=0.5, max_bytes=10_000)
+        params = {"p": np.zeros(50)}
+        value, grads = objective(params)
+        with pytest.raises(ValueError, match=r"30 rows of the Jacobian need 4 matrices of 30 x 30"):
+            optimizer.update(
+                grads, optimizer.init(params), params, value=value, value_and_grad=objective
+            )
 
     @pytest.mark.parametrize("size", [1, 127, 128, 129, 300])
     def test_positive_definite_systems(self, size):
         rng = np.random.default_rng(size)
         root = rng.standard_normal((size, size))
         matrix, right = root @ root.T + size * np.eye(size), rng.standard_normal(size)
-        solved = solve_positive(matrix, right, xp=np)
-        np.testing.assert_allclose(solved, np.linalg.solve(matrix, right), rtol=1e-10, atol=1e-14)
+        solved = cholesky_solve(cholesky(matrix, 0.5, xp=np), right, xp=np)
+        np.testing.assert_allclose(
+            solved, np.linalg.solve(matrix + 0.5 * np.eye(size), right), rtol=1e-10, atol=1e-14
+        )
 
     def test_a_matrix_that_is_not_positive_definite_has_no_step(self):
-        assert solve_positive(np.asarray([[1.0, 2.0], [2.0, 1.0]]), np.ones(2), xp=np) is None
+        assert cholesky(np.asarray([[1.0, 2.0], [2.0, 1.0]]), 0.0, xp=np) is None
 
 
 class TestHessianFree:
