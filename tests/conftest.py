@@ -31,7 +31,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import array_api_compat
 import numpy as np
 import pytest
 from device import require_device
@@ -41,7 +40,7 @@ from guard import no_host_sync
 from problems import CELLS, OPTIONS
 from selection import LEFT_OUT, left_out, select
 
-from rnn_xp.backend import Backend, get_backend, to_numpy
+from rnn_xp.backend import Backend, array_namespace, device_of, get_backend, to_numpy
 
 # dpnp's package brings a runtime for CPUs, but does not say where it is.
 _CPU_RUNTIME = Path(sys.prefix, "lib", "libintelocl.so")
@@ -68,11 +67,13 @@ CASES = {  # id: (library, device, dtype); what each case is there to catch
     "jax-cpu-f32": ("jax", "cpu", "float32"),
     "dpnp-cpu-f64": ("dpnp", "cpu", "float64"),  # arrays that NumPy may not read unasked
     "dpnp-cpu-f32": ("dpnp", "cpu", "float32"),
+    "mlx-cpu-f32": ("mlx", "cpu", "float32"),  # arrays without a device, computed when asked for
     "cupy-cuda-f32": ("cupy", "cuda:0", "float32"),
 }
 MARKS = {
     "torch": [pytest.mark.torch],
-    "dpnp": [pytest.mark.dpnp],
+    "dpnp": [pytest.mark.libraries],
+    "mlx": [pytest.mark.libraries],
     "cupy": [pytest.mark.device],
 }
 
@@ -133,8 +134,8 @@ class Case:
         A difference may be `rtol` (default: the case's tolerance) times the largest entry of
         `desired`, so that where all of it is zero only zero will do; or `atol`, if given.
         """
-        assert array_api_compat.array_namespace(actual) is self.xp
-        assert array_api_compat.device(actual) == self.device
+        assert array_namespace(actual) is self.xp
+        assert device_of(actual) == self.device
         desired = np.asarray(desired) if isinstance(desired, list | float) else to_numpy(desired)
         host = to_numpy(actual)
         assert host.dtype == self._dtype_of(desired), f"{host.dtype} in {self.id}"

@@ -22,7 +22,7 @@ import rnn_xp
 
 ROOT = Path(rnn_xp.__file__).parent
 
-LIBRARIES = {"cupy", "torch", "jax", "dpnp", "array_api_strict"}
+LIBRARIES = {"cupy", "torch", "jax", "dpnp", "mlx", "array_api_strict"}
 MAY_NAME_LIBRARIES = {
     *("backend.adapters", "kernels", "engines", "distributed", "interchange", "cli"),
 }
@@ -31,7 +31,7 @@ PORTABLE = {"cells", "losses", "optim", "kernels.portable", "network"}
 ON_HOST = {"network.initializers", "network.streams"}
 MAY_IMPORT_NUMPY = {
     *ON_HOST,
-    *("backend.adapters", "backend.arrays", "backend.handle"),
+    *("backend.adapters", "backend.arrays", "backend.functions", "backend.handle"),
     *("kernels.numpy", "kernels.numba"),
     *("data", "testing", "distributed", "checkpoint"),
     *(name for name, level in LEVELS.items() if level >= LEVELS["training"]),
@@ -267,9 +267,9 @@ def test_modules_were_found():
     backend = {name for name in NAMES if name.startswith("backend.")}
     assert {name for name in backend if not name.startswith("backend.adapters.")} == {
         *("backend.adapters", "backend.arrays", "backend.libraries"),
-        *("backend.handle", "backend.selection"),
+        *("backend.functions", "backend.handle", "backend.selection"),
     }
-    adapters = {f"backend.adapters.{name}" for name in LIBRARIES | {"base", "numpy"}}
+    adapters = {f"backend.adapters.{name}" for name in LIBRARIES | {"base", "numpy", "standard"}}
     assert {name for name in backend if name.startswith("backend.adapters.")} == adapters
 
 

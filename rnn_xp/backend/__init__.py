@@ -19,6 +19,7 @@ The modules, each of which imports only those above it:
 
 - `adapters` has an object for each library, which knows everything that is peculiar to it;
 - `arrays` asks existing arrays what they are, and brings them to the host;
+- `functions` tries every function that is used here;
 - `libraries` tries a library, lists its devices, and says what is missing;
 - `handle` holds `Backend` and opens one;
 - `selection` reads the three choices from arguments and environment.

@@ -5,13 +5,15 @@ Nothing here is configured: the arrays alone decide. ``array_api_compat`` is imp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from rnn_xp._checks import refuse_masked
 from rnn_xp._typing import Array, Namespace
-from rnn_xp.backend.adapters import ADAPTERS
+from rnn_xp.backend.adapters import ADAPTERS, adapter_of
+from rnn_xp.backend.adapters.standard import TO_HOST
 
 __all__ = [
     "array_namespace",
@@ -21,9 +23,11 @@ __all__ = [
     "float_dtype",
     "is_traced",
     "library_name",
+    "require_arrays",
     "to_numpy",
 ]
 
+_COMPLETED = {adapter.completes: adapter for adapter in ADAPTERS.values() if adapter.completes}
 _FLOATING = ("float32", "float64", "complex64", "complex128")
 
 
@@ -38,12 +42,13 @@ def array_namespace(*arrays: Array) -> Namespace:
     Returns
     -------
     Namespace
-        The Array API namespace as array_api_compat gives it.
+        The Array API namespace as array_api_compat gives it, completed for MLX.
 
     Raises
     ------
     TypeError
-        If there is no array, if the arrays belong to different libraries, or if one is masked.
+        If there is no array, if the arrays belong to different libraries, if one is masked or a
+        ``numpy.matrix``, or if its library has no Array API namespace.
 
     Examples
     --------
@@ -56,16 +61,52 @@ def array_namespace(*arrays: Array) -> Namespace:
 
     present = [array for array in arrays if array is not None]
     for array in present:
-        if type(array) is not np.ndarray:  # no subclass, so not masked: asked at every call
-            refuse_masked("arrays", array)
+        if type(array) is not np.ndarray:  # no subclass: asked at every call
+            _refuse_subclass(array)
     try:
-        return array_api_compat.array_namespace(*present)
+        xp = array_api_compat.array_namespace(*present)
     except TypeError:
-        kinds = dict.fromkeys(_describe_type(array) for array in present)
-        raise TypeError(
-            f"arrays of one library are required; given {' and '.join(kinds) or 'none'}. Bring "
-            "them together first, for instance with get_backend(name).asarray(to_numpy(x))."
-        ) from None
+        raise TypeError(_refusal(present)) from None
+    incomplete = _COMPLETED.get(xp.__name__)
+    return xp if incomplete is None else incomplete.namespace()
+
+
+def require_arrays(owner: str, **arrays: Any) -> Namespace:
+    """Return the namespace that all arrays share; refuse by its name what is no array.
+
+    Parameters
+    ----------
+    owner : str
+        Whose arguments they are, as error messages show it.
+    **arrays : object
+        The arguments, at least one; ``None`` is refused as well.
+
+    Returns
+    -------
+    Namespace
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array, or see `array_namespace`.
+
+    Examples
+    --------
+    >>> require_arrays("Network", x=[[1.0]])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    TypeError: Network: x must be an array, got list. Convert it first, for instance with ...
+    """
+    for name, array in arrays.items():
+        if not hasattr(array, "shape"):
+            repair = "Convert it first, for instance with get_backend(name)"
+            raise TypeError(
+                f"{owner}: {name} must be an array, got None."
+                if array is None
+                else f"{owner}: {name} must be an array, got {_describe_type(array)}. {repair}"
+                f".asarray({_on_host(array, name)})."
+            )
+    return array_namespace(*arrays.values())
 
 
 def device_of(array: Array, *, rows: bool = False) -> Any:
@@ -94,10 +135,13 @@ def device_of(array: Array, *, rows: bool = False) -> Any:
     """
     import array_api_compat
 
-    place = array_api_compat.device(array)
+    try:
+        place = array_api_compat.device(array)
+    except AttributeError:  # arrays of MLX, for one, have none
+        return adapter_of(array_namespace(array)).device_of(array)
     if not hasattr(place, "device_set"):
         return place
-    return ADAPTERS[library_name(array_namespace(array))].beside(place, rows)
+    return adapter_of(array_namespace(array)).beside(place, rows)
 
 
 def float_dtype(**arrays: Array) -> Any:
@@ -174,9 +218,7 @@ def to_numpy(array: Array) -> np.ndarray:
     >>> to_numpy(np.asarray([1.0, 2.0]))
     array([1., 2.])
     """
-    xp = array_namespace(array)
-    adapter = ADAPTERS.get(library_name(xp))
-    return np.asarray(array) if adapter is None else adapter.to_numpy(array)
+    return adapter_of(array_namespace(array)).to_numpy(array)
 
 
 def detached(array: Array) -> Array:
@@ -200,8 +242,7 @@ def detached(array: Array) -> Array:
     >>> detached(array) is array
     True
     """
-    adapter = ADAPTERS.get(library_name(array_namespace(array)))
-    return array if adapter is None else adapter.detached(array)
+    return adapter_of(array_namespace(array)).detached(array)
 
 
 def is_traced(*arrays: Array) -> bool:
@@ -224,8 +265,7 @@ def is_traced(*arrays: Array) -> bool:
     >>> is_traced(np.zeros(2))
     False
     """
-    adapter = ADAPTERS.get(library_name(array_namespace(*arrays)))
-    return adapter is not None and adapter.is_traced(arrays)
+    return adapter_of(array_namespace(*arrays)).is_traced(arrays)
 
 
 def library_name(xp: Namespace) -> str:
@@ -273,6 +313,42 @@ def dtype_name(dtype: Any) -> str:
     return str(dtype).rpartition(".")[2]
 
 
+def _refuse_subclass(array: Any) -> None:
+    """Refuse what looks like an array of NumPy and computes otherwise."""
+    refuse_masked("arrays", array)
+    if isinstance(array, np.matrix):
+        raise TypeError(
+            "arrays are required; given a numpy.matrix, whose operator * is a product of matrices. "
+            "Give numpy.asarray(x)."
+        )
+
+
+def _refusal(arrays: Sequence[Any]) -> str:
+    """Return the error that arrays have no namespace, or not the same one, with the repair."""
+    import array_api_compat
+
+    if not arrays:
+        return "an array is required; given none."
+    foreign = [array for array in arrays if not array_api_compat.is_array_api_obj(array)]
+    kinds = " and ".join(dict.fromkeys(map(_describe_type, foreign or arrays)))
+    if not foreign:
+        return (
+            f"arrays of one library are required; given {kinds}. Bring them together first, for "
+            "instance with get_backend(name).asarray(to_numpy(x))."
+        )
+    return (
+        f"an array with an Array API namespace is required; given {kinds}. Convert it first, for "
+        f"instance with get_backend(name).asarray({_on_host(foreign[0], 'x')})."
+    )
+
+
+def _on_host(array: Any, name: str) -> str:
+    """Return the expression that makes a NumPy array of an object of this name."""
+    own = next((method for method in TO_HOST if hasattr(array, method)), "")
+    return f"{name}.{own}()" if own else f"numpy.asarray({name})"
+
+
 def _describe_type(array: Any) -> str:
     kind = type(array)
-    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
+    library = kind.__module__.partition(".")[0]
+    return kind.__qualname__ if library == "builtins" else f"{library}.{kind.__qualname__}"

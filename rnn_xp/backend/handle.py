@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnn_xp._checks import refuse_masked
+from rnn_xp._checks import readable
 from rnn_xp._typing import Array, Namespace
-from rnn_xp.backend.adapters import ADAPTERS, Adapter
+from rnn_xp.backend.adapters import ADAPTERS, Adapter, adapter_named, adapter_of
+from rnn_xp.backend.adapters.standard import TO_HOST
 from rnn_xp.backend.arrays import (
     array_namespace,
     device_of,
     dtype_name,
     float_dtype,
-    library_name,
     to_numpy,
 )
-from rnn_xp.backend.libraries import Library, UnusableError, load
+from rnn_xp.backend.libraries import Library, UnusableError, first_line, load
 
 __all__ = ["DTYPES", "Backend", "BackendError", "Setting", "backend_of", "open_backend"]
 
@@ -35,11 +35,12 @@ class BackendError(RuntimeError):
     Examples
     --------
     >>> from rnn_xp.backend import get_backend
-    >>> try:
+    >>> try:  # doctest: +NORMALIZE_WHITESPACE
     ...     get_backend("tf")
     ... except BackendError as error:
     ...     print(error)
-    name='tf' is not known. Choose one of: numpy, cupy, torch, jax, dpnp, array_api_strict, auto.
+    name='tf' is not known. Choose one of: numpy, cupy, torch, jax, dpnp, mlx, array_api_strict,
+    auto.
     """
 
 
@@ -52,8 +53,8 @@ class Backend:
     Attributes
     ----------
     name : str
-        The library, one of ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"``, ``"dpnp"`` and
-        ``"array_api_strict"``.
+        The library, one of ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"``, ``"dpnp"``, ``"mlx"``
+        and ``"array_api_strict"``; for arrays of another library, the module of its namespace.
     xp : Namespace
         Its Array API namespace, as array_api_compat gives it.
     device : object
@@ -88,7 +89,7 @@ class Backend:
     @property
     def adapter(self) -> Adapter:
         """The adapter of the library, see `rnn_xp.backend.adapters`."""
-        return ADAPTERS[self.name]
+        return adapter_named(self.name)
 
     @property
     def device_name(self) -> str:
@@ -121,8 +122,8 @@ class Backend:
         Parameters
         ----------
         host : array_like
-            A NumPy array, a number or a nested list of numbers. Floating values are cast to
-            ``dtype``; integers and booleans keep their kind.
+            A NumPy array, a number, a nested list of numbers, or whatever has values that the host
+            can read. Floating values are cast to ``dtype``; integers and booleans keep their kind.
         copy : bool
             If False and the backend is NumPy, an array that needs no cast is returned as it is, and
             stays read-only if it was. Otherwise the result shares no memory with `host`.
@@ -147,8 +148,7 @@ class Backend:
         >>> backend.asarray([1, 2]).dtype
         dtype('int64')
         """
-        refuse_masked("asarray", host)
-        values = np.asarray(host)
+        values = self._values(host)
         dtype = self._host_dtype(values)
         return self.adapter.asarray(values, dtype, self.device, copy, xp=self.xp)
 
@@ -189,6 +189,23 @@ class Backend:
         """
         self.adapter.synchronize(self.device)
 
+    def _values(self, host: Any) -> np.ndarray:
+        """Return the values of any array, list or number as a NumPy array."""
+        host = readable("asarray", host)
+        try:
+            values = np.asarray(host)
+        except ValueError as error:  # such as of lists of unequal length
+            raise ValueError(f"asarray: {error}") from None
+        except Exception as error:  # arrays of other devices and libraries, by errors of their own
+            if hasattr(host, "__array_namespace__") or hasattr(host, "__dlpack__"):
+                return to_numpy(host)
+            raise TypeError(
+                f"asarray: numpy.asarray does not take a {type(host).__qualname__} "
+                f"({first_line(error)}). Give its values as a NumPy array or a list."
+            ) from None
+        own = next((name for name in TO_HOST if hasattr(host, name)), "")
+        return np.asarray(getattr(host, own)()) if values.dtype == object and own else values
+
     def _host_dtype(self, values: np.ndarray) -> np.dtype[Any]:
         """Choose the dtype in which `values` leave the host."""
         if values.dtype.kind == "f":
@@ -198,7 +215,7 @@ class Backend:
                 f"real numbers are required; given dtype {values.dtype}. "
                 "Convert them first, for instance with numpy.asarray(x, dtype='float64')."
             )
-        known = self.xp.__array_namespace_info__().dtypes(device=self.device)
+        known = self.adapter.dtypes(self.xp, self.device)
         for name in (values.dtype.name, "int64", "int32"):
             if name in known and np.array_equal(values.astype(name), values):
                 return np.dtype(name)
@@ -261,9 +278,9 @@ def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
         raise _unusable(name, error) from error.__cause__
     place = _find_device(name.value, library, device)
     native = library.devices[place]
-    ADAPTERS[name.value].use(native)
-    xp = library.namespace
-    if dtype.value not in xp.__array_namespace_info__().dtypes(device=native):
+    adapter, xp = adapter_named(name.value), library.namespace
+    adapter.use(native)
+    if dtype.value not in adapter.dtypes(xp, native):
         raise _no_such_dtype(name.value, library, place, dtype)
     # As arrays report it: jax.numpy.float32, for one, is not itself a dtype.
     reported = xp.zeros(1, dtype=getattr(xp, dtype.value), device=native).dtype
@@ -285,8 +302,7 @@ def backend_of(array: Array) -> Backend:
     Raises
     ------
     TypeError
-        If `array` is not an array, belongs to a library without an adapter, has another dtype, or
-        is being traced by JAX.
+        If `array` is not an array, has another dtype, or is being traced by JAX.
 
     Examples
     --------
@@ -297,11 +313,16 @@ def backend_of(array: Array) -> Backend:
     """
     xp = array_namespace(array)
     device = device_of(array)
-    name = library_name(xp)
-    if name not in ADAPTERS or device is None:
-        kind = "one that is being traced" if device is None else f"an array of {name}"
-        raise TypeError(f"a concrete array of {', '.join(ADAPTERS)} is required; given {kind}")
+    adapter = adapter_of(xp)
+    name = adapter.name
+    if device is None and name in ADAPTERS:
+        raise TypeError("a concrete array is required; given one that is being traced")
     dtype = float_dtype(array=array)
+    if dtype_name(dtype) == adapter.lacks:
+        raise TypeError(
+            f"an array of {name} is {adapter.lacks}, in which {name} does not compute here. "
+            f"{adapter.dtype_hint}, or cast the arrays."
+        )
     if dtype_name(dtype) not in DTYPES:
         raise TypeError(f"float32 or float64 is required; array is {dtype_name(dtype)}")
     return Backend(name, xp, device, dtype)
@@ -310,7 +331,7 @@ def backend_of(array: Array) -> Backend:
 def _find_device(name: str, library: Library, asked: Setting) -> str:
     """Return the name of the requested device, or of the default device, if it is present."""
     wanted = library.default_device if asked.value is None else str(asked.value)
-    adapter = ADAPTERS[name]
+    adapter = adapter_named(name)
     for spelling in adapter.spellings(wanted):
         if spelling in library.devices:
             return spelling
@@ -322,7 +343,7 @@ def _find_device(name: str, library: Library, asked: Setting) -> str:
 
 def _unusable(name: Setting, error: UnusableError) -> BackendError:
     """Return the error that the library is not usable, with the repair."""
-    adapter = ADAPTERS[name.value]
+    adapter = adapter_named(name.value)
     repair = adapter.repair() if error.version else f"Install it with: {adapter.install}"
     others = ", ".join(other for other in ADAPTERS if other != name.value)
     return BackendError(
@@ -334,7 +355,8 @@ def _unusable(name: Setting, error: UnusableError) -> BackendError:
 def _no_such_dtype(name: str, library: Library, device: str, dtype: Setting) -> BackendError:
     """Return the error that the device lacks this precision, with the repair."""
     others = [other for other in library.devices if other != device]
-    repairs = [ADAPTERS[name].dtype_hint] if ADAPTERS[name].dtype_hint else []
+    hint = adapter_named(name).dtype_hint
+    repairs = [hint] if hint else []
     if others and not repairs:
         repairs = [f"Choose another device of: {', '.join(others)}"]
     repair = ", or ".join([*repairs, "choose the dtype float32"])

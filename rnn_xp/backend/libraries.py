@@ -8,20 +8,19 @@ all libraries without importing any of them here.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import subprocess
 import sys
 from typing import Any, NamedTuple
 
 from rnn_xp._typing import Namespace
-from rnn_xp.backend.adapters import ADAPTERS
+from rnn_xp.backend.adapters import ADAPTERS, adapter_named
 
 __all__ = [
     "BackendStatus",
     "Library",
     "UnusableError",
     "backends",
+    "first_line",
     "load",
     "probe",
     "write_statuses",
@@ -123,7 +122,7 @@ def backends() -> tuple[BackendStatus, ...]:
     Returns
     -------
     tuple of BackendStatus
-        One for each of numpy, cupy, torch, jax, dpnp and array_api_strict, in this order.
+        One for each of numpy, cupy, torch, jax, dpnp, mlx and array_api_strict, in this order.
 
     Notes
     -----
@@ -136,8 +135,11 @@ def backends() -> tuple[BackendStatus, ...]:
     >>> numpy.name, numpy.usable
     ('numpy', True)
     >>> [status.name for status in others]
-    ['cupy', 'torch', 'jax', 'dpnp', 'array_api_strict']
+    ['cupy', 'torch', 'jax', 'dpnp', 'mlx', 'array_api_strict']
     """
+    import json
+    import subprocess
+
     code = "from rnn_xp.backend.libraries import write_statuses; write_statuses()"
     environment = {
         **os.environ,
@@ -150,7 +152,7 @@ def backends() -> tuple[BackendStatus, ...]:
         )
     except OSError as error:
         output = ""
-        failure = _first_line(error)
+        failure = first_line(error)
     else:
         output = child.stdout
         failure = "".join(child.stderr.splitlines()[-1:])
@@ -173,6 +175,8 @@ def write_statuses() -> None:
     Each status is one line of JSON after a mark, written at once in case the next library takes
     the process down.
     """
+    import json
+
     for name in ADAPTERS:
         status = json.dumps(dataclasses.asdict(probe(name)))
         sys.stdout.write(f"\n{_STATUS_MARK}{status}\n")
@@ -226,7 +230,7 @@ def load(name: str) -> Library:
     >>> load("numpy").namespace.__name__
     'array_api_compat.numpy'
     """
-    adapter, version = ADAPTERS[name], ""
+    adapter, version = adapter_named(name), ""
     try:
         version = adapter.version()
         devices, default = adapter.devices()
@@ -240,16 +244,24 @@ def _explain(name: str, version: str, error: Exception) -> UnusableError:
     """Return an error that says if the package is missing, broken, or without a usable device."""
     if isinstance(error, ModuleNotFoundError) and error.name == name:
         return UnusableError(f"the package {name} is not installed")
-    cause = _first_line(error)
+    cause = first_line(error)
     if not version:
         return UnusableError(
             f"{name} (version unknown) is installed but broken: {cause}", version="unknown"
         )
+    device = adapter_named(name).device_word
     return UnusableError(
-        f"{name} {version} is installed but no {ADAPTERS[name].device_word} is usable: {cause}",
-        version=version,
+        f"{name} {version} is installed but no {device} is usable: {cause}", version=version
     )
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(".")
+def first_line(error: Exception) -> str:
+    r"""Return the kind and the first line of an error, without a full stop.
+
+    Examples
+    --------
+    >>> first_line(ValueError("It is so.\nAnd more."))
+    'ValueError: It is so'
+    """
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}".removesuffix(".").removesuffix(": ")

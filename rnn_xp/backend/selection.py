@@ -5,12 +5,11 @@ An argument wins over its environment variable, which wins over the default.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from typing import Any
 
-from rnn_xp.backend.adapters import ADAPTERS
+from rnn_xp.backend.adapters import ADAPTERS, Adapter
 from rnn_xp.backend.handle import DTYPES, Backend, BackendError, Setting, open_backend
 from rnn_xp.backend.libraries import probe
 
@@ -27,13 +26,14 @@ def get_backend(
     Parameters
     ----------
     name : str, optional
-        ``"numpy"`` (default), ``"cupy"``, ``"torch"``, ``"jax"``, ``"dpnp"``,
-        ``"array_api_strict"``, or ``"auto"``: CuPy if usable, else torch if it has CUDA, else
-        NumPy; stderr then names the choice.
+        ``"numpy"`` (default), ``"cupy"``, ``"torch"``, ``"jax"``, ``"dpnp"``, ``"mlx"``,
+        ``"array_api_strict"``, or ``"auto"``: the first that has a GPU of CuPy, torch, dpnp and
+        MLX, else NumPy; stderr then names the choice and why not another. JAX is chosen by name
+        only, because it reserves most of a GPU's memory.
     device : str, optional
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"gpu"`` (dpnp), ``"mps"``, ``"tpu"``, ``"device1"``,
-        ...; by default the library's own default. With CuPy, the device becomes current in the
-        calling thread, and each process can use one GPU.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"gpu"`` (dpnp, mlx), ``"xpu"``, ``"mps"``, ``"tpu"``,
+        ``"device1"``, ...; by default the library's own default. With CuPy and MLX, the device
+        becomes the current one, with CuPy in the calling thread, and each process can use one GPU.
     dtype : str, optional
         ``"float32"`` (default) or ``"float64"``.
 
@@ -93,20 +93,30 @@ def _is_another_backend(name: str | None) -> bool:
 
 
 def _open_auto(where: Setting, precision: Setting) -> Backend:
-    """Open the first library whose ``auto_device`` is available, else NumPy, and report it."""
+    """Open the first library that has one of its ``auto_devices``, else NumPy, and report it."""
     name = "numpy"
     reasons = ""
-    candidates = [adapter for adapter in ADAPTERS.values() if adapter.auto_device]
+    candidates = [adapter for adapter in ADAPTERS.values() if adapter.auto_devices]
     for adapter in candidates if where.value != "cpu" else ():
         status = probe(adapter.name)
-        if any(device.startswith(adapter.auto_device) for device in status.devices):
+        if kind := _first_present(adapter, status.devices):
             name = adapter.name
             if not where.value:
-                where = Setting(adapter.auto_device, "auto")
+                where = Setting(kind, "auto")
             break
-        lacks = f"no {adapter.auto_device.upper()} device"
+        lacks = f"no {' or '.join(kind.upper() for kind in adapter.auto_devices)} device"
         reasons += f"; {adapter.name}: {status.reason or lacks}"
+    import logging
+
     backend = open_backend(Setting(name, "chosen by auto"), where, precision)
     logging.getLogger("rnn_xp").info("auto chose %s%s", backend, reasons)
     sys.stderr.write(f"rnn_xp: auto chose {backend}{reasons}\n")
     return backend
+
+
+def _first_present(adapter: Adapter, devices: tuple[str, ...]) -> str:
+    """Return the first kind of ``auto_devices`` among the devices, or nothing."""
+    for kind in adapter.auto_devices:
+        if not {*adapter.spellings(kind)}.isdisjoint(devices):
+            return kind
+    return ""

@@ -88,7 +88,7 @@ def add_network_options(command: argparse.ArgumentParser) -> Any:
 def add_backend_options(add: Any) -> None:
     """Add the options of the backend."""
     names = "|".join((*ADAPTERS, "auto"))
-    add("--backend", metavar="NAME", help=f"RNN_XP_BACKEND: {names}")
+    add("--backend", metavar="NAME", help=names)
     add("--device", help="overrides RNN_XP_DEVICE: cpu, cuda:0, ...")
     add("--dtype", help="overrides RNN_XP_DTYPE: float32 or float64")
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 from typing import Any
 
-from rnn_xp.backend import BackendError, backends
+import numpy as np
+
+from rnn_xp import training
+from rnn_xp.backend import BackendError, backends, get_backend
+from rnn_xp.backend.adapters import ADAPTERS
+from rnn_xp.backend.handle import DTYPES
 from rnn_xp.data import datasets
 
 __all__ = ["add_command"]
@@ -21,6 +27,9 @@ def add_command(commands: Any) -> None:
         epilog="example: RNN_XP_BACKEND=jax rnn-xp backends",
     )
     command.add_argument("--json", action="store_true", help="print one line of JSON")
+    command.add_argument(
+        "--probe", metavar="MODULE", help="try all functions and tiny trainings on one library"
+    )
     command.set_defaults(run=_backends)
     command = commands.add_parser(
         "datasets",
@@ -30,6 +39,8 @@ def add_command(commands: Any) -> None:
 
 
 def _backends(args: argparse.Namespace) -> int:
+    if args.probe is not None:
+        return _probe(args.probe, as_json=args.json)
     statuses = backends()
     if args.json:
         print(json.dumps([dataclasses.asdict(status) for status in statuses]))
@@ -53,6 +64,43 @@ def _backends(args: argparse.Namespace) -> int:
         raise BackendError(f"RNN_XP_BACKEND={selected} is not known. Choose one of: {names}.")
     print(f"selected by RNN_XP_BACKEND: {selected or 'numpy (default)'}{note}")
     return 0
+
+
+def _probe(module: str, *, as_json: bool) -> int:
+    """Print what a library can do in each precision that it has; 1 if it cannot train."""
+    probes = [training.backends(probe=array) for array in _arrays_of(module)]
+    if as_json:
+        print(json.dumps([dataclasses.asdict(probe) for probe in probes]))
+    else:
+        print("\n\n".join(map(str, probes)))
+    return 0 if any(probe.works for probe in probes) else 1
+
+
+def _arrays_of(module: str) -> list[Any]:
+    """Return an array in each precision, from a backend or from any Array API namespace."""
+    if module in ADAPTERS:
+        return [get_backend(module, dtype=dtype).asarray([0.0]) for dtype in _precisions(module)]
+    try:
+        xp = importlib.import_module(module)
+        arrays = [xp.asarray(np.zeros(1, dtype)) for dtype in ("float32", "float64")]
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            f"--probe {module}: {error}. Name the module of an installed library that is an Array "
+            f"API namespace, such as dask.array, or one of: {', '.join(ADAPTERS)}."
+        ) from error
+    except AttributeError as error:
+        raise BackendError(
+            f"--probe {module}: {error}, so it is no Array API namespace. Name the module that "
+            "has the functions, such as dask.array for dask."
+        ) from error
+    return arrays
+
+
+def _precisions(name: str) -> list[str]:
+    """List the dtypes that the selected device of a backend has."""
+    backend = get_backend(name, dtype="float32")
+    known = backend.adapter.dtypes(backend.xp, backend.device)
+    return [dtype for dtype in DTYPES if dtype in known]
 
 
 def _datasets(args: argparse.Namespace) -> int:

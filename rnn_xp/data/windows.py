@@ -54,7 +54,7 @@ def as_series(values: ArrayLike, name: str = "series") -> _Floats:
     >>> as_series([1, 2, 3]).tolist()
     [[1.0], [2.0], [3.0]]
     """
-    array = np.asarray(readable(name, values))
+    array = _on_host(name, values)
     if array.dtype.kind in "iu":
         array = array.astype(np.float64)
     if array.dtype.kind != "f":
@@ -231,7 +231,7 @@ def time_split(values: ArrayLike, fraction: float = 0.8) -> tuple[NDArray[Any], 
             "{0:name} must lie between 0 and 1 (both excluded), got {0:value}.",
             Argument("fraction", fraction),
         )
-    array = np.asarray(readable("values", values))
+    array = _on_host("values", values)
     if array.ndim == 0:
         raise ValueError("values must have a time axis, got a scalar.")
     cut = int(fraction * len(array))
@@ -257,3 +257,17 @@ def _integer(name: str, value: int, at_least: int | None = None) -> int:
             f"{{0:name}} must be at least {at_least}, got {{0:value}}.", Argument(name, number)
         )
     return number
+
+
+def _on_host(name: str, values: Any) -> NDArray[Any]:
+    """Return values as a NumPy array; libraries refuse this by errors of their own."""
+    values = readable(name, values)
+    try:
+        return np.asarray(values)
+    except (ValueError, MemoryError):
+        raise
+    except Exception as error:
+        raise TypeError(
+            f"{name}: numpy.asarray does not take a {type(values).__qualname__} ({error}). Give "
+            "its values as a NumPy array or a list."
+        ) from None

@@ -254,14 +254,16 @@ class PortableEngine:
     def _evaluate(self, params: Params, blocks: Blocks, total: Any, step: int) -> ValueAndGrads:
         """Return the loss and the gradient over the given rows, computed block by block."""
         self._evaluated.count += 1
+        computed = self.backend.adapter.computed
 
         def block(number: int) -> ValueAndGrads:
             rows = blocks[number]
             with self._workspace() as workspace:
-                return self.net.value_and_grad(
+                value, grads = self.net.value_and_grad(
                     params, rows.x, rows.y, self.loss, rows.sample_weight,
                     rng=self._rng(step, number), total=total, workspace=workspace, **rows.options,
                 )  # fmt: skip
+            return computed((value, grads))
 
         return self._sum(block, blocks, params)
 
@@ -277,6 +279,7 @@ class PortableEngine:
     ) -> ValueAndGrads:
         """Like `_evaluate`, but start from each block's state in ``carries``, and update it."""
         self._evaluated.count += 1
+        computed = self.backend.adapter.computed
 
         def block(number: int) -> ValueAndGrads:
             rows, before = blocks[number], carries[number]
@@ -286,7 +289,7 @@ class PortableEngine:
                 total=total, carry=following, state=None if before is None else before.state,
                 mask=rows.mask, reset=rows.reset, rng=self._rng(step, number),
             )  # fmt: skip
-            return value, grads
+            return computed((value, grads))
 
         return self._sum(block, blocks, params)
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend import array_namespace, float_dtype
+from rnn_xp.backend.arrays import require_arrays
 
 __all__ = ["declare", "enter", "total_weight"]
 
@@ -84,6 +85,7 @@ def total_weight(target: Array, weight: Array | None = None) -> Any:
     >>> float(total_weight(np.zeros((3, 2)), np.asarray([1.0, 0.0, 0.5])))
     3.0
     """
+    require_arrays("loss", target=target)
     covered = tuple(target.shape)[0 if weight is None else len(weight.shape) :]
     size = float(math.prod(covered))
     return size if weight is None else array_namespace(weight).sum(weight) * size
@@ -121,7 +123,9 @@ def enter(
     ValueError, TypeError
         If a shape or dtype does not fit.
     """
-    xp = array_namespace(pred, target, weight)
+    xp = require_arrays(name, pred=pred, target=target)
+    if weight is not None:
+        require_arrays(name, pred=pred, weight=weight)
     _check_shapes(name, pred, target, weight, classes)
     if classes and not xp.isdtype(target.dtype, "integral"):
         raise TypeError(

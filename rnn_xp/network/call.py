@@ -6,10 +6,13 @@ would have to wait for the device; `rnn_xp.fit` checks them once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from rnn_xp._typing import Array, Namespace, Params, State, Workspace
-from rnn_xp.backend import array_namespace, device_of, float_dtype
+from rnn_xp.backend import device_of, float_dtype
+from rnn_xp.backend.arrays import require_arrays
+from rnn_xp.backend.functions import require_basics
 from rnn_xp.network.configuration import Configuration
 from rnn_xp.network.dropout import check_masks
 
@@ -60,6 +63,9 @@ def check(
     TypeError
         If arrays belong to different libraries or have different dtypes.
     """
+    named = _named(params, x, options)
+    xp = require_arrays("Network", **named)
+    require_basics("Network", x)
     _check_params(net, params)
     one_to_many = net.topology == "one_to_many"
     wanted = "1" if one_to_many else "T"
@@ -83,15 +89,11 @@ def check(
         raise ValueError(
             "Network: steps= is for one_to_many; here x says how many steps there are."
         )
-    named = {"x": x, **params}
     if options.state is not None:
         check_state(net, "state", options.state, x.shape[0])
-        named |= {f"state.{name}": field for name, field in options.state._asdict().items()}
     if isinstance(options.rng, dict):
         check_masks(net, x, shape[1], options.rng)
-        named |= options.rng
-    xp = array_namespace(*named.values(), options.lengths, options.mask, options.reset)
-    float_dtype(**named)
+    float_dtype(**{name: a for name, a in named.items() if name not in _NOT_FLOATS})
     for name, array in (("mask", options.mask), ("reset", options.reset)):
         if array is not None:
             check_shape(name, array, shape)
@@ -102,6 +104,25 @@ def check(
         if not xp.isdtype(options.lengths.dtype, "integral"):
             raise TypeError(f"Network: lengths must be integers, got {options.lengths.dtype}.")
     return xp
+
+
+_NOT_FLOATS = ("lengths", "mask", "reset")
+
+
+def _named(params: Params, x: Array, options: Options) -> dict[str, Array]:
+    """Return all arrays of a call under the names that error messages use."""
+    if not isinstance(params, Mapping):
+        raise TypeError(
+            "Network: params must be a dict of arrays, as Network.init returns it, got a "
+            f"{type(params).__name__}."
+        )
+    named = {"x": x, **params}
+    if isinstance(options.state, tuple) and hasattr(options.state, "_asdict"):
+        named |= {f"state.{name}": field for name, field in options.state._asdict().items()}
+    if isinstance(options.rng, dict):
+        named |= options.rng
+    given = {name: getattr(options, name) for name in _NOT_FLOATS}
+    return named | {name: array for name, array in given.items() if array is not None}
 
 
 def check_state(net: Configuration, name: str, state: Any, rows: int) -> None:

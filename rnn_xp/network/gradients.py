@@ -12,6 +12,7 @@ from typing import Any
 
 from rnn_xp import losses
 from rnn_xp._typing import Array, Loss, Namespace, Params, State, Workspace
+from rnn_xp.backend.arrays import require_arrays
 from rnn_xp.losses import resolve_loss
 from rnn_xp.network import pipeline
 from rnn_xp.network.call import Options, check, check_shape, check_state
@@ -328,6 +329,7 @@ def loss_options(net: Configuration, y: Array, options: Options) -> Options:
     """Return the options with the number of steps, which the targets of one_to_many say."""
     if net.topology != "one_to_many":
         return options
+    require_arrays("Network", y=y)
     if len(y.shape) < 2:
         raise ValueError(f"Network: y must have T steps, (N, T, ...), got {y.shape}.")
     return options._replace(steps=y.shape[1])

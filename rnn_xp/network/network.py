@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnn_xp._typing import Array, Params, State, Workspace
-from rnn_xp.backend import Backend, array_namespace, get_backend
-from rnn_xp.backend.arrays import detached
+from rnn_xp.backend import Backend, get_backend
+from rnn_xp.backend.arrays import detached, require_arrays
 from rnn_xp.network import dropout, initializers, pipeline, prediction
 from rnn_xp.network.call import Options, check
 from rnn_xp.network.second_order import SecondOrder
@@ -181,8 +181,9 @@ class Network(SecondOrder):
         >>> {name: mask.shape for name, mask in masks.items()}
         {'layer0.recurrent': (3, 4)}
         """
+        xp = require_arrays("Network", x=x)
         steps = x.shape[1] if steps is None else steps
-        return dropout.draw_masks(self, x, steps, rng, xp=array_namespace(x))
+        return dropout.draw_masks(self, x, steps, rng, xp=xp)
 
     def forward(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 
 from rnn_xp._typing import Loss, Params
 from rnn_xp.backend import Backend, backend_of, get_backend
+from rnn_xp.backend.arrays import require_arrays
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.losses import curvature_rows
 from rnn_xp.network import Network, sequence
@@ -95,6 +96,13 @@ def check_curvature(optimizer: Optimizer, loss: Loss) -> None:
 
 def check_params(net: Network, params: Params) -> None:
     """Refuse initial parameters of another network, and values that are not finite."""
+    if not isinstance(params, Mapping):
+        raise TypeError(
+            "fit: params must be a dict of arrays, as Network.init returns it, got "
+            f"{type(params).__name__}."
+        )
+    if params:
+        require_arrays("fit: params", **params)
     shapes = {name: tuple(np.shape(array)) for name, array in params.items()}
     if shapes != net.shapes:
         name = min(

@@ -22,6 +22,7 @@ from rnn_xp.training.identity import description
 from rnn_xp.training.inputs import read_batch
 from rnn_xp.training.loop import Loop
 from rnn_xp.training.plan import make_plan
+from rnn_xp.training.probing import admit
 from rnn_xp.training.result import FitResult
 from rnn_xp.training.state import TrainingState
 from rnn_xp.training.watch import Watch
@@ -213,6 +214,7 @@ def fit(
         seed=seed, workers=workers, memory_budget=memory_budget, block_rows=block_rows,
         backend=backend, comm=comm, reduction=reduction, sharded=sharded,
     )  # fmt: skip
+    admit(plan.backend, fit)
     start = plan.start()
     data, held_out = plan.enter(source)
     portable = plan.engine(data)

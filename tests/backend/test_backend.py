@@ -14,7 +14,7 @@ from pathlib import Path
 import array_api_compat
 import numpy as np
 import pytest
-from stubs import stub
+from stubs import dpnp_with, stub
 
 import rnn_xp
 from rnn_xp.backend import (
@@ -27,6 +27,7 @@ from rnn_xp.backend import (
     get_backend,
     selection,
 )
+from rnn_xp.backend.adapters import MlxAdapter
 
 ROOT = Path(rnn_xp.__file__).parents[1]
 NO_DRIVER = "cudaErrorInsufficientDriver: CUDA driver version is insufficient"
@@ -54,13 +55,19 @@ def cupy_without_gpu():
     return stub("cupy", ones=ones)
 
 
-def torch_with_gpus(count):
+def torch_with_gpus(count, *, xpu=0, mps=0):
     """As much of torch as is asked for its devices."""
+
+    def gpus(count):
+        return types.SimpleNamespace(
+            is_available=lambda: count > 0, device_count=lambda: count, synchronize=lambda: None
+        )
+
     return stub(
         "torch",
         device=lambda text: text,
-        cuda=types.SimpleNamespace(is_available=lambda: count > 0, device_count=lambda: count),
-        backends=types.SimpleNamespace(mps=types.SimpleNamespace(is_available=lambda: False)),
+        **{name: gpus(number) for name, number in {"cuda": count, "xpu": xpu, "mps": mps}.items()},
+        backends=types.SimpleNamespace(mps=gpus(mps)),
         get_default_device=lambda: "cpu",
     )
 
@@ -176,10 +183,11 @@ def test_device_without_float64():
 @pytest.mark.parametrize(
     ("name", "install"),
     [
-        ("cupy", r"pip install -e '\.\[cuda12x\]' \(or cuda13x"),
+        ("cupy", r"pip install -e '\.\[cuda12x\]' \(or cuda13x or rocm7"),
         ("torch", r"pip install -e '\.\[torch\]'"),
         ("jax", r"pip install -e '\.\[jax\]'"),
         ("dpnp", r"pip install -e '\.\[dpnp\]'"),
+        ("mlx", r"pip install -e '\.\[mlx\]'"),
         ("array_api_strict", r"pip install -e '\.\[strict\]'"),
     ],
 )
@@ -244,32 +252,85 @@ def test_jax_platform_that_fails_to_start():
 # auto
 
 
-def test_auto_prefers_cupy_then_cuda_torch_then_numpy(monkeypatch, capsys):
-    opened = []
-    monkeypatch.setattr(
-        selection, "open_backend", lambda *settings: opened.append(settings) or "it"
-    )
-    monkeypatch.setitem(sys.modules, "array_api_compat.torch", stub("array_api_compat.torch"))
+@pytest.fixture
+def opened(monkeypatch):
+    """What is opened, on a machine where only stand-ins for torch and others may have a GPU."""
+    settings = []
+    monkeypatch.setattr(selection, "open_backend", lambda *given: settings.append(given) or "it")
+    for name in ("torch", "cupy"):
+        space = f"array_api_compat.{name}"
+        monkeypatch.setitem(sys.modules, space, stub(space))
     monkeypatch.setitem(sys.modules, "cupy", cupy_without_gpu())
     monkeypatch.setitem(sys.modules, "torch", torch_with_gpus(0))
+    monkeypatch.setitem(sys.modules, "dpnp", None)
+    monkeypatch.setattr(MlxAdapter, "devices", lambda self: (["Device(cpu, 0)"], "Device(cpu, 0)"))
+    monkeypatch.setattr(MlxAdapter, "version", lambda self: "9.9")
+    monkeypatch.setattr(MlxAdapter, "namespace", lambda self: None)
+    return settings
+
+
+def test_auto_without_a_gpu_takes_numpy_and_says_what_each_library_lacks(opened, capsys):
     get_backend("auto")
     assert opened[-1][0].value == "numpy"
     said = capsys.readouterr().err
     assert "auto chose it; cupy: cupy 9.9 is installed but no CUDA device is usable" in said
-    assert "; torch: no CUDA device" in said
+    assert "; torch: no CUDA or XPU or MPS device; dpnp: the package dpnp is not inst" in said
+    assert said.rstrip().endswith("; mlx: no GPU device")
+    assert "jax" not in said
 
-    monkeypatch.setitem(sys.modules, "torch", torch_with_gpus(2))
+
+def test_auto_prefers_cupy_then_torch_then_dpnp_then_mlx(opened, monkeypatch):
+    monkeypatch.setattr(
+        MlxAdapter, "devices", lambda self: (["Device(cpu, 0)", "Device(gpu, 0)"], "Device(gpu, 0)")
+    )
     get_backend("auto")
-    assert [setting.value for setting in opened[-1]] == ["torch", "cuda", "float32"]
+    assert [setting.value for setting in opened[-1]] == ["mlx", "gpu", "float32"]
+    monkeypatch.setitem(sys.modules, "dpnp", dpnp_with("level_zero:gpu:0", "opencl:cpu:0"))
+    get_backend("auto")
+    assert [setting.value for setting in opened[-1]] == ["dpnp", "gpu", "float32"]
+    for present, chosen in (
+        ({"mps": 1}, "mps"), ({"xpu": 1, "mps": 1}, "xpu"), ({"count": 2, "xpu": 1}, "cuda"),
+    ):  # fmt: skip
+        torch = torch_with_gpus(**{"count": 0, **present})
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        get_backend("auto")
+        assert [setting.value for setting in opened[-1]] == ["torch", chosen, "float32"]
     get_backend("auto", device="cuda:1")
     assert [setting.value for setting in opened[-1]] == ["torch", "cuda:1", "float32"]
     get_backend("auto", device="cpu")
     assert opened[-1][0].value == "numpy"
 
 
+@pytest.mark.parametrize("kind", ["xpu", "mps"])
+def test_torch_on_other_gpus_is_reached_as_on_cuda(kind, monkeypatch):
+    torch = torch_with_gpus(0, **{kind: 1})
+    space = stub(
+        "array_api_compat.torch",
+        float32=np.float32,
+        zeros=lambda shape, dtype, device: np.zeros(shape, dtype),
+        __array_namespace_info__=lambda: types.SimpleNamespace(
+            dtypes=lambda device: {"float32", "float64", "complex128"}
+        ),
+    )
+    properties = types.SimpleNamespace(has_fp64=False)
+    torch.xpu.get_device_properties = lambda device: properties
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "array_api_compat.torch", space)
+    backend = get_backend("torch", device=kind)
+    assert backend.device_name == get_backend("torch", device=f"{kind}:0").device_name
+    assert backend.device_name == f"{kind}:0"  # as tensors report it
+    assert backend.is_accelerator
+    with pytest.raises(BackendError, match=rf"torch on {kind}:0 has no float64 .* of: cpu, or"):
+        get_backend("torch", device=kind, dtype="float64")
+    properties.has_fp64 = True
+    if kind == "xpu":
+        space.float64 = np.float64
+        assert get_backend("torch", device=kind, dtype="float64").dtype_name == "float64"
+
+
 def test_auto_never_falls_back_from_a_gpu_that_was_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in ("cupy", "torch", "dpnp", "mlx", "mlx.core"):
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setenv("RNN_XP_BACKEND", "auto")
     assert get_backend().name == "numpy"
     monkeypatch.setenv("RNN_XP_DEVICE", "cuda:0")
@@ -290,7 +351,7 @@ def test_backends_reports_everything_and_leaves_no_trace(monkeypatch, tmp_path):
     found = {status.name: status for status in backends()}
     assert set(sys.modules) == before
     assert dict(os.environ) == variables
-    assert list(found) == ["numpy", "cupy", "torch", "jax", "dpnp", "array_api_strict"]
+    assert list(found) == ["numpy", "cupy", "torch", "jax", "dpnp", "mlx", "array_api_strict"]
     assert found["numpy"] == BackendStatus("numpy", True, True, np.__version__, ("cpu",), "")
     assert found["cupy"].installed
     assert not found["cupy"].usable
@@ -315,7 +376,7 @@ def test_backends_without_an_interpreter_to_start(monkeypatch):
 
 
 def test_missing_libraries_are_reported_as_not_installed(tmp_path):
-    names = ("cupy", "torch", "jax", "dpnp", "array_api_strict")
+    names = ("cupy", "torch", "jax", "dpnp", "mlx", "array_api_strict")
     for name in names:
         (tmp_path / f"{name}.py").write_text(f'raise ModuleNotFoundError("gone", name="{name}")')
     code = "from rnn_xp.backend import backends\nfor s in backends(): print(s.name, s.reason)"

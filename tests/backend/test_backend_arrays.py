@@ -84,7 +84,7 @@ def test_asarray_without_copy_never_writes_to_the_caller(case):
 
 def test_to_numpy_takes_arrays_only():
     with pytest.raises(
-        TypeError, match=r"arrays of one library are required; given builtins\.list"
+        TypeError, match=r"an array with an Array API namespace is required; given list\. Convert"
     ):
         to_numpy([1.0])
 
@@ -111,7 +111,7 @@ def test_mixed_libraries_are_named_with_the_repair(case):
 
 @pytest.mark.parametrize("arrays", [(), (None,), ([1.0],), ("x",)])
 def test_no_array_at_all(arrays):
-    with pytest.raises(TypeError, match="arrays of one library are required; given"):
+    with pytest.raises(TypeError, match=r"an array .*required; given (none|list|str)\."):
         array_namespace(*arrays)
 
 

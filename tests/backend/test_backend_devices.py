@@ -7,7 +7,7 @@ import types
 
 import numpy as np
 import pytest
-from stubs import stub
+from stubs import dpnp_with, stub
 
 from rnn_xp.backend import Backend, BackendError, get_backend
 from rnn_xp.backend.adapters import ADAPTERS
@@ -72,31 +72,6 @@ def test_gpus_of_one_kind_are_told_from_others(monkeypatch):
     assert kind("torch", "cuda:1") == "cuda NVIDIA L4"
     assert kind("jax", gpu) == "cuda NVIDIA A100"
     assert kind("torch", "cpu") == kind("numpy", "cpu") == "cpu"
-
-
-def sycl(filter_string, name="Intel(R) Arc(TM) B580"):
-    """As much of a device of dpnp as is asked."""
-    kind = filter_string.split(":")[1]
-    device = types.SimpleNamespace(
-        filter_string=filter_string,
-        name=name,
-        is_cpu=kind == "cpu",
-        device_type=types.SimpleNamespace(name=kind),
-    )
-    return types.SimpleNamespace(sycl_device=device)
-
-
-def dpnp_with(*names, dtypes=("float32",)):
-    """As much of dpnp as is asked, with devices of these names; NumPy does its computing."""
-    devices = [sycl(name) for name in names]
-    info = types.SimpleNamespace(devices=lambda: devices, dtypes=lambda device: {*dtypes})
-    return stub(
-        "dpnp",
-        float32=np.float32,
-        empty=lambda size, device=devices[0]: types.SimpleNamespace(device=device),
-        zeros=lambda shape, dtype, device: np.zeros(shape, dtype),
-        __array_namespace_info__=lambda: info,
-    )
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ class TestOtherCommands:
         assert cli.main(["backends"]) == 0
         out = capsys.readouterr().out
         assert out.startswith("backend")
-        for name in ("numpy", "cupy", "torch", "jax", "dpnp", "array_api_strict"):
+        for name in ("numpy", "cupy", "torch", "jax", "dpnp", "mlx", "array_api_strict"):
             assert name in out
         assert "selected by RNN_XP_BACKEND: numpy (default)" in out
 
@@ -55,7 +55,7 @@ class TestOtherCommands:
         assert said.out.startswith("backend")
         assert said.err.strip() == (
             f"rnn-xp: error: RNN_XP_BACKEND={value} is not known. Choose one of: numpy, cupy, "
-            "torch, jax, dpnp, array_api_strict, auto."
+            "torch, jax, dpnp, mlx, array_api_strict, auto."
         )
 
     @pytest.mark.full("train")

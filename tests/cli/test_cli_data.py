@@ -167,8 +167,9 @@ class TestTheSameScriptAnotherVariable:
         ("jax", "cpu", "float64"),
         pytest.param("torch", "cpu", "float32", marks=pytest.mark.torch),
         pytest.param("torch", "cpu", "float64", marks=pytest.mark.torch),
-        pytest.param("dpnp", "cpu", "float32", marks=pytest.mark.dpnp),
-        pytest.param("dpnp", "cpu", "float64", marks=pytest.mark.dpnp),
+        pytest.param("dpnp", "cpu", "float32", marks=pytest.mark.libraries),
+        pytest.param("dpnp", "cpu", "float64", marks=pytest.mark.libraries),
+        pytest.param("mlx", "cpu", "float32", marks=pytest.mark.libraries),
     )
 
     @staticmethod
@@ -188,7 +189,7 @@ class TestTheSameScriptAnotherVariable:
     @pytest.mark.cover("values", "backend")
     @pytest.mark.parametrize(("backend", "device", "dtype"), CASES)
     def test_losses(self, backend, device, dtype):
-        if backend in ("torch", "dpnp"):
+        if backend in ("torch", "dpnp", "mlx"):
             pytest.importorskip(backend, reason=f"{backend} is not installed")
         reference = self.final_losses("reference", RNN_XP_DTYPE=dtype)
         found = self.final_losses(

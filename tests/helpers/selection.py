@@ -21,7 +21,11 @@ from typing import Any
 import pytest
 from covering import Row, covering
 
-INSTALL = {"torch": "make test-torch", "mpi4py": "make test-mpi"}
+INSTALL = {
+    "torch": "make test-torch",
+    "mpi4py": "make test-mpi",
+    **dict.fromkeys(("dpnp", "mlx"), "make test-libraries"),
+}
 LIBRARY = {"torch": "torch", "mpi": "mpi4py"}  # of the markers that mean one
 LEFT_OUT = pytest.StashKey[dict[str, int]]()
 

@@ -1,7 +1,7 @@
 """The gradient contract over the full product of cells, topologies and options.
 
     every cell  x  every topology and feed  x  every option      on NumPy and array-api-strict
-    every pair of cell, topology and option                      on JAX under jit, torch and dpnp
+    every pair of cell, topology and option          on JAX under jit, torch, dpnp and MLX
 
 with `--full`; without it every pair of cell, topology, option and library.
 
@@ -67,7 +67,8 @@ class TestContract:
             "strict-device1-f32",
             "jax-cpu-f64",
             pytest.param("torch-cpu-f64", marks=pytest.mark.torch),
-            pytest.param("dpnp-cpu-f64", marks=pytest.mark.dpnp),
+            pytest.param("dpnp-cpu-f64", marks=pytest.mark.libraries),
+            pytest.param("mlx-cpu-f32", marks=pytest.mark.libraries),
         ],
         indirect=True,
     )

@@ -170,7 +170,8 @@ def size_of(arrays):
         "jax-cpu-f64",
         pytest.param("torch-cpu-f64", marks=pytest.mark.torch),
         pytest.param("torch-cpu-f32", marks=pytest.mark.torch),
-        pytest.param("dpnp-cpu-f64", marks=pytest.mark.dpnp),
+        pytest.param("dpnp-cpu-f64", marks=pytest.mark.libraries),
+        pytest.param("mlx-cpu-f32", marks=pytest.mark.libraries),
     ],
     indirect=True,
 )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from rnn_xp._typing import Array, Namespace
 
 __all__ = ["Adapter"]
+
+_Arrays = TypeVar("_Arrays")
 
 
 class Adapter:
@@ -24,6 +26,9 @@ class Adapter:
     ----------
     name : str
         Name under which the library is imported, and by which a user chooses it.
+    completes : str
+        Module that the library's arrays name as their namespace, if `namespace` has to complete it;
+        empty if the arrays' own namespace, or that of array_api_compat, is complete.
     install : str
         Command that installs it.
     device_word : str
@@ -32,8 +37,11 @@ class Adapter:
         Advice to a user who asked for a GPU that is not available.
     dtype_hint : str
         Advice on how to enable a dtype that the device lacks; empty if another device is needed.
-    auto_device : str
-        The device that makes ``RNN_XP_BACKEND=auto`` choose this library; empty if nothing does.
+    lacks : str
+        A dtype in which the library does not compute well enough, though its arrays can have it;
+        empty if there is none.
+    auto_devices : tuple of str
+        The kinds of devices that make ``RNN_XP_BACKEND=auto`` choose this library, the best first.
     device_buffers : bool
         True if MPI can send the library's arrays directly from device memory.
 
@@ -45,14 +53,16 @@ class Adapter:
     'array_api_strict'
     """
 
-    name: ClassVar[str]
+    name: str
+    completes: ClassVar[str] = ""
     install: ClassVar[str] = ""
     device_word: ClassVar[str] = "device"
     gpu_hint: ClassVar[str] = (
         "check nvidia-smi, CUDA_VISIBLE_DEVICES and that this build supports it"
     )
     dtype_hint: ClassVar[str] = ""
-    auto_device: ClassVar[str] = ""
+    lacks: ClassVar[str] = ""
+    auto_devices: ClassVar[tuple[str, ...]] = ()
     device_buffers: ClassVar[bool] = False
 
     def version(self) -> str:
@@ -74,6 +84,15 @@ class Adapter:
     def device_name(self, device: Any) -> str:
         """Return the name of a device, as a user writes it in RNN_XP_DEVICE."""
         return str(device)
+
+    def device_of(self, array: Array) -> Any:
+        """Return the device of an array of which array_api_compat cannot tell it."""
+        return None
+
+    def dtypes(self, xp: Namespace, device: Any) -> Collection[str]:
+        """Return the names of the dtypes that a device has."""
+        names: Collection[str] = xp.__array_namespace_info__().dtypes(device=device)
+        return names
 
     def beside(self, sharding: Any, rows: bool) -> Any:
         """Return the place of another array on the devices over which an array is split."""
@@ -127,6 +146,13 @@ class Adapter:
     def detached(self, array: Array) -> Array:
         """Return an array without a history of gradients, if the library records one."""
         return array
+
+    def computed(self, arrays: _Arrays) -> _Arrays:
+        """Return arrays, in nested dicts and tuples, once their values are computed or on the way.
+
+        Called with the loss and the gradients of a block of rows.
+        """
+        return arrays
 
     def is_traced(self, arrays: Sequence[Array]) -> bool:
         """Return True if a function of these arrays is being compiled or mapped over a batch."""

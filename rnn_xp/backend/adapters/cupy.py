@@ -1,4 +1,7 @@
-"""CuPy: NVIDIA GPUs, one for each process: its creation functions ignore ``device=``."""
+"""CuPy: NVIDIA and AMD GPUs, one for each process: its creation functions ignore ``device=``.
+
+On ROCm an AMD GPU has CUDA's names here, such as ``"cuda:0"``, as it has in CuPy and in PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ class CupyAdapter(Adapter):
     """CuPy, which imports without a GPU and fails only when it has to compute."""
 
     name = "cupy"
-    install = f"{install('cuda12x')} (or cuda13x, whichever fits the driver)"
+    install = f"{install('cuda12x')} (or cuda13x or rocm7, whichever fits the driver)"
     device_word = "CUDA device"
-    auto_device = "cuda"
+    auto_devices = ("cuda",)
     device_buffers = True
 
     def namespace(self) -> Namespace:

@@ -26,6 +26,7 @@ class DpnpAdapter(Adapter):
 
     name = "dpnp"
     install = install("dpnp")
+    auto_devices = ("gpu",)
     device_word = "SYCL device"
     gpu_hint = "check `python -m dpctl -f` and that the GPU's driver is installed"
 

@@ -1,14 +1,14 @@
-"""PyTorch: CPUs, NVIDIA GPUs and Apple GPUs; its own autograd is never used."""
+"""PyTorch: CPUs and GPUs of NVIDIA, AMD, Intel and Apple; its own autograd is never used."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
-from rnn_xp._checks import install
+from rnn_xp._checks import install, readable
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend.adapters.base import Adapter
 
@@ -20,7 +20,7 @@ class TorchAdapter(Adapter):
 
     name = "torch"
     install = install("torch")
-    auto_device = "cuda"
+    auto_devices = ("cuda", "xpu", "mps")
     device_buffers = True
 
     def namespace(self) -> Namespace:
@@ -28,24 +28,38 @@ class TorchAdapter(Adapter):
         return importlib.import_module("array_api_compat.torch")
 
     def devices(self) -> tuple[list[Any], Any]:
-        """List the CPU and every NVIDIA or Apple GPU."""
+        """List the CPU and every GPU, named as tensors report it: ``"mps:0"``, not ``"mps"``."""
         import torch
 
         names = ["cpu"]
-        if torch.cuda.is_available():
-            names += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        if torch.backends.mps.is_available():
-            names.append("mps")
+        for kind in self.auto_devices:
+            where = torch.backends if kind == "mps" else torch  # torch.mps says so since 2.7 only
+            if getattr(where, kind).is_available():
+                count = getattr(torch, kind).device_count()
+                names += [f"{kind}:{index}" for index in range(count)]
         return [torch.device(name) for name in names], torch.get_default_device()
 
     def device_kind(self, device: Any) -> str:
-        """Return ``"cpu"`` or ``"mps"``, or ``"cuda"`` and the model of the GPU."""
+        """Return ``"cpu"`` or ``"mps"``, or ``"cuda"`` or ``"xpu"`` and the model of the GPU."""
         kind = super().device_kind(device)
-        if kind != "cuda":
+        if kind not in ("cuda", "xpu"):
             return kind
         import torch
 
-        return f"{kind} {torch.cuda.get_device_name(device)}"
+        return f"{kind} {getattr(torch, kind).get_device_name(device)}"
+
+    def dtypes(self, xp: Namespace, device: Any) -> Collection[str]:
+        """Return the names of the dtypes; some GPUs have no float64, which torch does not list."""
+        names = set(super().dtypes(xp, device))
+        return names if self._has_float64(device) else names - {"float64", "complex128"}
+
+    def _has_float64(self, device: Any) -> bool:
+        kind = self.device_name(device).partition(":")[0]
+        if kind != "xpu":
+            return kind != "mps"
+        import torch
+
+        return bool(torch.xpu.get_device_properties(device).has_fp64)
 
     def is_accelerator(self, device: Any) -> bool:
         """Return True for everything but the CPU."""
@@ -53,7 +67,7 @@ class TorchAdapter(Adapter):
 
     def to_numpy(self, array: Array) -> np.ndarray:
         """Copy to the host if needed, detached from the graph, with conjugates resolved."""
-        return np.asarray(array.numpy(force=True))
+        return np.asarray(readable("to_numpy", array).numpy(force=True))
 
     def detached(self, array: Array) -> Array:
         """Detach an array from its graph; the memory stays shared."""

@@ -51,6 +51,8 @@ def _plan(portable: PortableEngine) -> tuple[str, Plan | None]:
         return "cupy is not installed", None
     if not cupy.cuda.is_available():
         return "there is no usable CUDA device", None
+    if getattr(cupy.cuda.runtime, "is_hip", False):
+        return "the fused kernels are for CUDA, and this CuPy is for ROCm", None
     limit = portable.backend.device.attributes["MaxSharedMemoryPerBlockOptin"]
     rows, steps = portable.data.x.shape[:2]
     plan = make_plan(portable.net, rows, steps, portable.loss is cross_entropy, limit)
