@@ -116,10 +116,10 @@ KNOWN: tuple[Known, ...] = (
     Known("iree", "3.13.0", _scan, "computes a Scan with open sizes wrongly", _STEPS),
     Known("iree", "3.13.0", _loop, _NO_LOOP, _STEPS),
     Known("tvm", "0.27.0.post1", _native, "refuses the operators RNN, GRU and LSTM", _SIZES),
-    Known("tvm", "0.27.0.post1", _not_sized, "needs fixed sizes", _SIZES),
+    Known("tvm", "0.27.0.post1", _not_sized, "is known to take fixed sizes alone", _SIZES),
     Known("litert", "2.1.0", _native, "gets from onnx2tf 1.29.24 no or a wrong form of recurrent "
           "operators", _SIZES),
-    Known("litert", "2.1.0", _not_sized, "needs fixed sizes", _SIZES),
+    Known("litert", "2.1.0", _not_sized, "is known to take fixed sizes alone", _SIZES),
 )  # fmt: skip
 """All that is known; the first entry that applies is named."""
 
