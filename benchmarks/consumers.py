@@ -199,7 +199,12 @@ def table(results):
 
 def write(results, page):
     """Keep the results, and put the table between the marks of the page."""
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    lines = []  # a line for each graph
+    for runtime, found in results.items():
+        rows = ",\n  ".join(json.dumps(row) for row in found["rows"])
+        version = json.dumps(found["version"])
+        lines.append(f'{json.dumps(runtime)}: {{"version": {version}, "rows": [\n  {rows}]}}')
+    RESULTS.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
