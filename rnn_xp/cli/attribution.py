@@ -1,7 +1,9 @@
 """``rnn-xp explain --attribution``: what one forecast rests on, in steps of its input and in data.
 
 Integrated gradients divide the forecast among the input steps. The influence of a training window
-is the inner product of its own gradient with that of the forecast's loss.
+is the inner product of its own gradient with that of the forecast's loss. If a run averages
+networks, all of this is the mean over them. A run that was trained on changes or log returns is
+explained in these: they are what its network reads and forecasts.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from rnn_xp.losses import Pinball
 __all__ = ["Attribution", "attribute"]
 
 _NAMED = 3  # training windows that are named, of either sign
+_KINDS = {"level": "value", "diff": "change", "logret": "log return"}
 _Floats = NDArray[np.floating[Any]]
 
 
@@ -37,12 +40,16 @@ class Attribution:
         Date, or number of the row, of the value that is forecast.
     steps : list of str
         Dates of the T input steps.
+    kind : str
+        What the network reads and forecasts: "value", "change" or "log return".
+    networks : int
+        Number of networks, whose mean is taken.
     saliency : ndarray (T,)
-        d forecast / d value, without unit.
+        d forecast / d input, without unit.
     parts : ndarray (T,)
-        Integrated gradients, in the unit of the series.
+        Integrated gradients, in the unit of the series; log returns have none.
     difference : float
-        Forecast minus that of a window of mean values, which the parts add up to.
+        Forecast minus that of a window of means, which the parts add up to.
     dates : list of str
         Dates of the values that the training windows forecast.
     influence : ndarray (N,)
@@ -52,6 +59,8 @@ class Attribution:
 
     date: str
     steps: list[str]
+    kind: str
+    networks: int
     saliency: _Floats
     parts: _Floats
     difference: float
@@ -69,23 +78,23 @@ class Attribution:
     def lines(self) -> list[str]:
         """Return the text of a page."""
         unit = f" {self.unit}" if self.unit else ""
+        kind, mean = self.kind, f", mean of {self.networks} networks" if self.networks > 1 else ""
         lines = [
             "",
-            f"ATTRIBUTION of the forecast for {self.date}, integrated gradients",
-            f"{'input step':<20}{'share' + unit:>16}{'d forecast / d value':>24}",
+            f"ATTRIBUTION of the {kind} forecast for {self.date}, integrated gradients{mean}",
+            f"{f'{kind} of':<20}{'share' + unit:>16}{f'd forecast / d {kind}':>30}",
         ]
         for step, part, slope in zip(self.steps, self.parts, self.saliency, strict=True):
-            lines.append(f"{step:<20}{part:>16.5g}{slope:>24.4g}")
+            lines.append(f"{step:<20}{part:>16.5g}{slope:>30.4g}")
         total = float(np.sum(self.parts))
         lines += [
             f"{'sum':<20}{total:>16.5g}",
             f"the forecast differs by {self.difference:.5g}{unit} from that of a window of means",
-            "training windows of the largest influence; to first order, a gradient step on one of",
-            "them alone lowers the loss of this forecast, or raises it:",
+            "training windows of the largest influence: a gradient step on it alone ...",
         ]
         for number in self.named:
             score = self.influence[number]
-            effect = "lowers it" if score > 0 else "raises it"
+            effect = "lowers this loss" if score > 0 else "raises this loss"
             lines.append(f"  that of {self.dates[number]:<20}{score:>12.4g}  {effect}")
         return lines
 
@@ -113,6 +122,8 @@ class Attribution:
         """Return the numbers for JSON."""
         return {
             "date": self.date,
+            "kind": self.kind,
+            "networks": self.networks,
             "difference": self.difference,
             "steps": self.steps,
             "attributions": self.parts.tolist(),
@@ -152,7 +163,8 @@ def attribute(
             "--attribution needs a series without gaps, because it names each input step by its "
             "date. Fill them with --missing interpolate."
         )
-    labels = series.dates or tuple(str(row + 1) for row in range(len(series.values)))
+    labels = series.dates or tuple(f"row {row + 1}" for row in range(len(series.values)))
+    wanted = f"row {wanted}" if not series.dates and wanted.isdecimal() else wanted
     dates = [labels[begin + k] for k in range(count)]
     if wanted != "last" and wanted not in dates:
         raise ValueError(
@@ -161,25 +173,36 @@ def attribute(
         )
     chosen = count - 1 if wanted == "last" else dates.index(wanted)
 
-    net, params = model.predictor.net, model.predictor.networks[0]
-    levels = settings.levels_of_quantiles
+    net, levels = model.predictor.net, settings.levels_of_quantiles
     output = len(levels) // 2  # one step ahead, and the median of quantiles
-    x, y = (np.ascontiguousarray(a, dtype=next(iter(params.values())).dtype) for a in (x, y))
+    dtype = next(iter(model.predictor.networks[0].values())).dtype
+    x, y = (np.ascontiguousarray(a, dtype=dtype) for a in (x, y))
     one = slice(chosen, chosen + 1)
-    slopes = saliency(net, params, x[one], output=output)
-    result = integrated_gradients(net, params, x[one], points=64, output=output)
     loss = Pinball(tuple(levels) * settings.reach) if len(levels) > 1 else "mse"
-    scores = influence(net, params, x, y, x[one], y[one], loss)
-    scale, change = scaler.scale[0], " (change)" if first.offset else ""
+    results = []
+    for params in model.predictor.networks:
+        result = integrated_gradients(net, params, x[one], points=64, output=output)
+        results.append((
+            np.asarray(saliency(net, params, x[one], output=output))[0, :, 0],
+            np.asarray(result.attributions)[0].sum(axis=-1),
+            float(result.difference[0]),
+            np.asarray(influence(net, params, x, y, x[one], y[one], loss)),
+        ))  # fmt: skip
+    slopes, parts, differences, scores = (
+        np.mean(each, axis=0) for each in zip(*results, strict=True)
+    )
+    scale, kind = scaler.scale[0], _KINDS[first.target]
     end = begin + chosen
     return Attribution(
         date=dates[chosen],
         steps=[labels[row] for row in range(end - settings.seq_length, end)],
-        saliency=np.asarray(slopes)[0, :, 0],
-        parts=np.asarray(result.attributions, dtype=float)[0].sum(axis=-1) * scale,
-        difference=float(result.difference[0]) * scale,
+        kind=kind,
+        networks=len(results),
+        saliency=slopes,
+        parts=parts * scale,
+        difference=float(differences) * scale,
         dates=dates,
-        influence=np.asarray(scores),
-        title=f"{series.name}: what the forecast{change} for {dates[chosen]} rests on",
-        unit=series.unit,
+        influence=scores,
+        title=f"{series.name}: what the {kind} forecast for {dates[chosen]} rests on",
+        unit="" if kind == "log return" else series.unit,
     )

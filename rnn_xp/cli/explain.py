@@ -201,6 +201,14 @@ def _take_settings(
     data = {
         key: config[key] for key in ("data", "column", "missing", "train_fraction") if key in config
     }
+    if net.input_size != 1:
+        raise ValueError(
+            f"--run {args.trained} has a network of {net.input_size} inputs; explain reads one "
+            "column. In Python, rnn_xp.explain takes such networks and their windows."
+        )
+    given = any(word.split("=")[0] in ("--data", "--config") for word in args.argv)
+    if "data" not in config and not given:
+        raise ValueError(f"--run {args.trained} does not name its training data: give --data.")
     command.set_defaults(**fixed, **data)
     args = command.parse_args(args.argv[1:], argparse.Namespace(argv=args.argv))
     if args.data in datasets.names() and config.get("data") not in (None, args.data):

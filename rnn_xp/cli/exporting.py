@@ -218,12 +218,20 @@ def _check_consumer(args: argparse.Namespace, name: str, net: Network, window: i
     """Refuse a graph that a runtime is known not to compute, and say which one it does."""
     fixed = args.steps
     if args.forecast:
+        if name == "mnn":
+            raise ValueError(
+                "--for mnn: mnn 3.6.1 has no float64, in which the graph of a forecaster reads "
+                "the series. Leave out --forecast to write the network alone."
+            )
         fixed = window if args.batch else None
     refusal = consumers.refusal(
         name, net, spelling=args.spelling or "native", lengths=args.lengths, rows=args.batch,
         steps=fixed, stateful=args.stateful,
     )  # fmt: skip
     if refusal is not None:
+        if args.forecast:  # its number of steps is that of the window, fixed with the rows
+            refusal = refusal.partition(" Export with ")[0]
+            refusal += " Export with --spelling portable --batch N."
         raise ValueError(f"--for {name}: {refusal}")
 
 
@@ -237,6 +245,14 @@ def _predictor(
         raise ValueError(
             f"--scaler is for --target level: the network of {args.source} is given changes, not "
             f"the values of the series (--target {target}). Leave it out, or give --forecast."
+        )
+    if args.stateful and (net.bidirectional or net.linear_lags):
+        what = "two directions" if net.bidirectional else "the linear path"
+        need = "the steps after a piece" if net.bidirectional else "the steps before a piece"
+        raise ValueError(
+            f"--stateful is for predicting a stream piece by piece, and {what} of {args.source} "
+            f"needs {need}, which the state does not hold. Leave it out, or train "
+            f"without {what}."
         )
     scaler = model.designs[0].scaler if args.scaler else None
     sizes = {"rows": args.batch, "steps": args.steps}

@@ -60,6 +60,11 @@ def choose_optimizer(args: argparse.Namespace, rows: int, net: Network) -> tuple
     if kinks and not args.optimizer and not args.schedule:
         args.schedule = "cosine"
     exact = OPTIMIZERS[name].full_batch_only
+    if kinks and "value" in OPTIMIZERS[name].needs:
+        raise ValueError(
+            f"--optimizer {name} needs a loss with second derivatives, and that of --intervals "
+            "quantile has kinks. Leave --optimizer out, or take --optimizer lbfgs."
+        )
     if exact and (noisy or not full_batch):
         given = "dropout" if full_batch else f"--batch-size {args.batch_size}"
         raise ValueError(

@@ -78,6 +78,11 @@ def _probe(module: str, *, as_json: bool) -> int:
 
 def _arrays_of(module: str) -> list[Any]:
     """Return an array in each precision, from a backend or from any Array API namespace."""
+    if not module.strip(" ."):
+        raise BackendError(
+            "--probe needs the name of a module, such as dask.array, or one of: "
+            f"{', '.join(ADAPTERS)}."
+        )
     if module in ADAPTERS:
         return [get_backend(module, dtype=dtype).asarray([0.0]) for dtype in _precisions(module)]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rnn_xp._checks import whole
 from rnn_xp.optim.levenberg_marquardt import LevenbergMarquardt
 from rnn_xp.optim.quasi_newton import LBFGS
 
@@ -48,10 +49,16 @@ def of_part(rows: int, outputs: int = 1, **options: Any) -> LevenbergMarquardt:
     **options
         Further arguments of `LevenbergMarquardt`.
 
+    Raises
+    ------
+    ValueError
+        If ``rows`` or ``outputs`` is not an integer >= 1.
+
     Examples
     --------
     >>> of_part(8000).subsample
     0.125
     """
+    rows, outputs = whole("of_part: rows", rows), whole("of_part: outputs", outputs)
     subsample = min(1.0, _ROWS / (rows * outputs))
     return LevenbergMarquardt(damping=1.0, decrease=0.5, subsample=subsample, **options)

@@ -73,6 +73,37 @@ def test_differences_are_dated_by_the_row_that_they_lead_to(trained, capsys):
     assert found["steps"] == DAYS[100 - STEPS : 100].tolist()
 
 
+@pytest.mark.parametrize(("target", "kind"), [("diff", "change"), ("logret", "log return")])
+def test_what_is_not_in_values_says_so(trained, capsys, target, kind):
+    trained("--target", target)
+    _, found = explain(capsys, "--attribution", "--out", "a")
+    assert found["kind"] == kind
+    text = Path("a/explain.txt").read_text()
+    assert f"ATTRIBUTION of the {kind} forecast for" in text
+    assert f"d forecast / d {kind}" in text
+
+
+def test_of_several_networks_it_is_the_mean(trained, capsys):
+    trained("--seeds", "2")
+    _, found = explain(capsys, "--attribution", "--out", "a")
+    model = load_fitted(Path("run"), rx.get_backend("numpy", dtype="float64"))
+    window = model.designs[0].scaler.transform(VALUES[CUT - 1 - STEPS : CUT - 1])[None, :, None]
+    net, networks = model.predictor.net, model.predictor.networks
+    slopes = [rx.explain.saliency(net, params, window)[0, :, 0] for params in networks]
+    assert found["networks"] == 2
+    assert found["saliency"] == pytest.approx(np.mean(slopes, axis=0), rel=1e-6)
+    assert sum(found["attributions"]) == pytest.approx(found["difference"], rel=1e-6)
+    assert "mean of 2 networks" in Path("a/explain.txt").read_text()
+
+
+def test_rows_without_dates_are_called_rows(trained, capsys):
+    trained()
+    Path("bare.csv").write_text("\n".join(["level", *map(str, VALUES)]) + "\n")
+    words = ["--data", "bare.csv", "--attribution", "101", "--out", "a"]
+    _, found = explain(capsys, *words)
+    assert (found["date"], found["steps"][-1]) == ("row 101", "row 100")
+
+
 def test_its_table_lists_every_step_and_every_training_window(trained, capsys):
     trained()
     _, found = explain(capsys, "--attribution", "--out", "a")
@@ -113,7 +144,7 @@ def test_its_text_and_picture(trained, capsys):
     trained()
     assert cli.main(["explain", "--run", "run", "--attribution", "--out", "a"]) == 0
     text = Path("a/explain.txt").read_text()
-    assert f"ATTRIBUTION of the forecast for {DAYS[CUT - 1]}, integrated gradients" in text
+    assert f"ATTRIBUTION of the value forecast for {DAYS[CUT - 1]}, integrated gradients" in text
     pytest.importorskip("matplotlib")
     assert Path("a/attribution.png").read_bytes().startswith(b"\x89PNG")
     above = draw_attribution(
@@ -139,6 +170,20 @@ def test_a_date_without_a_window_is_refused(trained, capsys, words, message):
     assert status == 2
     assert message in error
     assert not Path("a").exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [(1, "run does not name its training data: give --data"), (2, "has a network of 2 inputs")],
+)
+def test_an_import_is_not_explained_on_a_series_that_it_never_saw(inputs, message, capsys):
+    net = rx.Network(hidden_size=3, input_size=inputs)
+    rx.interchange.files.save("net.safetensors", "torch", net, net.init(seed=0), {})
+    words = ["import", "net.safetensors", "--seq-length", "5", "--out", "run"]
+    assert cli.main(words) == 0
+    status, error = explain(capsys, "--attribution", "--out", "a")
+    assert status == 2
+    assert message in error
 
 
 def test_without_a_run_it_is_refused(capsys):

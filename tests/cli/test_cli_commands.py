@@ -173,3 +173,9 @@ class TestVerdict:
             self.score("rnn", rmse),
         ]
         assert verdict(scores) == words
+
+
+@pytest.mark.parametrize("module", ["", "."])
+def test_a_probe_needs_the_name_of_a_module(module, capsys):
+    assert cli.main(["backends", "--probe", module]) == 2
+    assert "--probe needs the name of a module, such as dask.array" in capsys.readouterr().err

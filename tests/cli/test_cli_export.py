@@ -143,3 +143,44 @@ def test_what_a_runtime_computes_is_not_refused(capsys):
     assert export("--to", "onnx", "--for", "mnn", "--spelling", "loop", "--lengths") == 0
     assert load_fitted("run", FLOAT32).predictor.net == NET
     assert rx.Network(**facts()["network"]) == NET
+
+
+@pytest.fixture
+def forecaster():
+    def train(*options):
+        values = 5.0 + np.sin(np.arange(90) / 3.0)
+        Path("wave.csv").write_text("\n".join(["level", *map(str, values)]) + "\n")
+        words = ["train", "--data", "wave.csv", "--hidden-size", "3", "--seq-length", "5"]
+        assert cli.main([*words, "--epochs", "1", "--out", "run", "--json", *options]) == 0
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "the linear path of run needs the steps before a piece"),
+        (["--no-linear", "--bidirectional"], "two directions of run needs the steps after a piece"),
+    ],
+)
+def test_what_cannot_be_predicted_piece_by_piece_has_no_stateful_graph(
+    forecaster, options, message, capsys
+):
+    forecaster(*options)
+    assert export("--to", "onnx", "--stateful") == 2
+    assert message in capsys.readouterr().err
+    assert not Path("run/model.onnx").exists()
+
+
+def test_the_remedy_for_a_whole_forecaster_is_one_that_works(forecaster, capsys):
+    forecaster()
+    asked = ("--to", "onnx", "--forecast", "--for", "opencv")
+    assert export(*asked) == 2
+    assert "Export with --spelling portable --batch N." in capsys.readouterr().err
+    assert export(*asked, "--spelling", "portable", "--batch", 1) == 0
+
+
+def test_a_runtime_without_float64_gets_no_whole_forecaster(forecaster, capsys):
+    forecaster()
+    assert export("--to", "onnx", "--forecast", "--for", "mnn", "--spelling", "loop") == 2
+    assert "Leave out --forecast to write the network alone" in capsys.readouterr().err

@@ -90,6 +90,11 @@ def test_cosine_ends_where_training_does():
             "--momentum is for --optimizer sgd and rmsprop, not lbfgs",
         ),
         (["--optimizer", "adam", "--momentum", "0.9"], "sgd and rmsprop, not adam"),
+        (
+            ["--optimizer", "levenberg_marquardt", "--intervals", "quantile"],
+            "--optimizer levenberg_marquardt needs a loss with second derivatives, and that of "
+            "--intervals quantile has kinks. Leave --optimizer out, or take --optimizer lbfgs",
+        ),
         (["--optimizer", "adam", "--warmup", "0"], "--warmup must be an integer >= 1, got 0"),
         (
             ["--optimizer", "adam", "--schedule", "cosine", "--warmup", "4"],

@@ -27,6 +27,12 @@ def test_the_curvature_is_that_of_a_thousand_rows(rows, outputs, subsample):
     assert optim.of_part(rows, outputs).subsample == subsample
 
 
+@pytest.mark.parametrize("rows", [0, -5, "a", None])
+def test_a_number_of_rows_is_required(rows):
+    with pytest.raises((ValueError, TypeError), match="of_part: rows must be an integer >= 1"):
+        optim.of_part(rows)
+
+
 def test_the_rest_of_the_options_is_passed_on():
     chosen = optim.of_part(10, weight_decay=0.5)
     assert (chosen.weight_decay, chosen.damping, chosen.decrease) == (0.5, 1.0, 0.5)

@@ -40,6 +40,7 @@ class MlxAdapter(Adapter):
 
     def version(self) -> str:
         """Import MLX and return its version, which ``mlx.core`` holds."""
+        importlib.import_module("mlx")  # alone first, so that its absence is named by its name
         return str(importlib.import_module("mlx.core").__version__)
 
     def namespace(self) -> Namespace:
