@@ -2,11 +2,11 @@
 # Runs the findings, all of them or those that are named, and prints for each "pass" if the
 # behaviour is as its head describes, "changed" if it is not. Ends with 1 if any has changed.
 #
-#     bash findings/run.sh
-#     bash findings/run.sh mlx-float64-exp polars-permuted-windows.sh
-#     PYTHON=python3.12 bash findings/run.sh
-set -uo pipefail
-cd "$(dirname "$0")"
+#     bash scripts/run_findings.sh
+#     bash scripts/run_findings.sh mlx-float64-exp polars-permuted-windows.sh
+#     PYTHON=python3.12 bash scripts/run_findings.sh
+set -uo pipefail  # not -e: a finding that has changed is no reason to stop
+cd "$(dirname "$0")/../findings"
 
 names=("$@")
 [ ${#names[@]} -gt 0 ] || names=(*.sh)
@@ -15,7 +15,6 @@ trap 'rm -f "$log"' EXIT
 status=0
 for name in "${names[@]}"; do
   script=$(basename "$name" .sh).sh
-  [ "$script" != run.sh ] || continue
   if [ ! -f "$script" ]; then
     echo "unknown  $script"
     status=2
