@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from rnn_xp import checkpoint
 from rnn_xp.checkpoint import CheckpointError
-from rnn_xp.data.scalers import Scaler
+from rnn_xp.data.scalers import Scaler, parse_scaler
 from rnn_xp.interchange import files
 from rnn_xp.interchange.reading import (
     graph,
@@ -85,7 +85,7 @@ def load(
     activation: str | None = None,
     read: str | None = None,
     output_activation: str | None = None,
-    scaler: Scaler | None = None,
+    scaler: Scaler | str | None = None,
     limit: int = 4 << 30,
 ) -> Loaded:
     """Read a network that was trained elsewhere.
@@ -110,8 +110,9 @@ def load(
         New names of arrays by their names in the file, for files with names of their own.
     topology, activation, read, output_activation : str, optional
         Arguments of `rnn_xp.Network` that arrays do not show.
-    scaler : Scaler, optional
-        Scaler with which the network was trained.
+    scaler : Scaler or str, optional
+        Scaler with which the network was trained; "standard:20:3" is (value - 20) / 3, with commas
+        between columns, as in "standard:20,1.5:3,0.1".
     limit : int
         Largest size of the file, unpacked, in bytes; 4 GiB by default.
 
@@ -129,6 +130,8 @@ def load(
         If the kind needs a package that is not installed.
     OSError
         If the file cannot be opened or read.
+    ValueError, TypeError
+        If an argument is not one of those above.
 
     Notes
     -----
@@ -159,6 +162,7 @@ def load(
     }  # fmt: skip
     hints = {name: hint for name, hint in hints.items() if hint is not None}
     Network(hidden_size=1, **hints)  # refuses what no file could make right
+    scaler = _scaler(scaler)
     if Path(path).is_dir():
         raise CheckpointError(f"{path}: {_folder(Path(path))}")
     try:
@@ -172,6 +176,21 @@ def load(
         text = str(error) or type(error).__name__
         raise CheckpointError(text if text.startswith(str(path)) else f"{path}: {text}") from error
     return _with_scaler(path, loaded, scaler)
+
+
+def _scaler(scaler: object) -> Scaler | None:
+    """Return a scaler that a caller gives, or writes."""
+    if scaler is None or isinstance(scaler, Scaler):
+        return scaler
+    if not isinstance(scaler, str):
+        raise TypeError(
+            "scaler must be a rnn_xp.data.scalers.Scaler or a text KIND:OFFSET:SCALE such as "
+            f"'standard:20:3', got {scaler!r}."
+        )
+    try:
+        return parse_scaler(scaler)
+    except ValueError as error:
+        raise ValueError(f"scaler={error}") from error
 
 
 class _Words(NamedTuple):
