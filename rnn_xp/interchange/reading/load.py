@@ -16,6 +16,7 @@ from rnn_xp.interchange.reading import (
     graph,
     hdf5,
     keras,
+    listed,
     msgpack,
     npy,
     pickled,
@@ -241,7 +242,13 @@ def _foreign(path: Path, data: bytes, limit: int, hints: dict[str, Any], words: 
             raise ValueError("describes its model: rnn=, readout= and names= are for other files.")
         stack = keras.understand(content.config, arrays)
     else:
+        notes: dict[str, str] = {}
+        if content.groups:
+            chosen = words.rnn is not None and words.readout is not None
+            notes = listed.check(content.groups, content.arrays, hints, chosen=chosen)
         stack = named.understand(arrays, words.rnn, words.readout)
+        both = [each["ignored"] for each in (stack.notes, notes) if "ignored" in each]
+        stack.notes |= notes | ({"ignored": ", ".join(both)} if both else {})
     return Loaded(*assemble(stack, hints), stack.scaler, content.kind)
 
 
@@ -250,8 +257,7 @@ def _content(data: bytes, limit: int) -> Content:
     if data.startswith(b"PK\x03\x04"):
         return zipped.read(data, limit)
     if data.startswith(hdf5.MAGIC):
-        arrays, config = hdf5.arrays(data)
-        return Content("Keras HDF5 file", arrays, config)
+        return Content("Keras HDF5 file", *hdf5.arrays(data))
     if data.startswith(npy.MAGIC) or data[:20_000].find(b"\n" + npy.MAGIC) >= 0:
         content = npy.series(data)
         if any(name.isdigit() for name in content.arrays):
