@@ -13,7 +13,7 @@ from rnn_xp.checkpoint import CheckpointError
 from rnn_xp.cli import options
 from rnn_xp.cli.messages import say
 from rnn_xp.cli.run_folder import RUN_FILES, RunFolder
-from rnn_xp.data.scalers import Scaler
+from rnn_xp.data.scalers import Scaler, parse_scaler
 from rnn_xp.forecasting.files import of_network, save_fitted
 from rnn_xp.forecasting.fitted import Fitted
 from rnn_xp.interchange import Loaded, load
@@ -96,12 +96,7 @@ def _as_option(match: re.Match[str]) -> str:
 
 
 def _scaler(text: str) -> Scaler:
-    """Parse a scaler such as ``standard:20,1.5:3,0.1``: its kind, offsets and scales."""
     try:
-        kind, *numbers = text.split(":")
-        offset, scale = (tuple(float(n) for n in part.split(",")) for part in numbers)
-        return Scaler(kind, offset, scale)
+        return parse_scaler(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no scaler such as standard:20:3, with (value - 20) / 3 ({error})."
-        ) from error
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_xp._checks import Argument, ParameterError, readable
 from rnn_xp.data.windows import as_series
 
-__all__ = ["Scaler", "fit_scaler", "range_warning"]
+__all__ = ["Scaler", "fit_scaler", "parse_scaler", "range_warning"]
 
 _Float64: TypeAlias = NDArray[np.float64]
 
@@ -202,6 +202,37 @@ def fit_scaler(kind: str, train: ArrayLike) -> Scaler:
         ).within(f"column {constant[0]} of " if several else "")
     offset, scale = _MEASURES[kind](columns)
     return Scaler(kind, tuple(offset.tolist()), tuple(scale.tolist()))
+
+
+def parse_scaler(text: str) -> Scaler:
+    """Parse a scaler that is written KIND:OFFSET:SCALE, with commas between columns.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    Scaler
+
+    Raises
+    ------
+    ValueError
+        If the text has another form, or the numbers make no scaler.
+
+    Examples
+    --------
+    >>> parse_scaler("standard:20,1.5:3,0.1")
+    Scaler(kind='standard', offset=(20.0, 1.5), scale=(3.0, 0.1))
+    """
+    try:
+        kind, *numbers = text.split(":")
+        offset, scale = (tuple(float(n) for n in part.split(",")) for part in numbers)
+        return Scaler(kind, offset, scale)
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is no scaler such as standard:20:3, with (value - 20) / 3 ({error})."
+        ) from error
 
 
 def range_warning(train: ArrayLike, test: ArrayLike, tolerance: float = 0.05) -> str | None:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp._typing import Array
+from rnn_xp.checkpoint import CheckpointError
 from rnn_xp.data.scalers import Scaler
 from rnn_xp.interchange.graphs.network import FIELDS
 from rnn_xp.interchange.onnx import single
@@ -200,22 +201,35 @@ def check(path: str | Path, runtime: str, **apart: Any) -> Checked:
     Raises
     ------
     ValueError
-        If the runtime is not known, or the file has no example.
+        If the runtime is not known, or the file is damaged, no graph or has no example.
     ImportError
         If onnx or the runtime is not installed.
     """
-    import onnx
-
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime={runtime!r} is not known. Valid: {', '.join(RUNTIMES)}.")
     version = "" if "python" in apart else version_of(runtime)
-    example = example_of(onnx.load(str(path)))
+    example = example_of(_graph_of(path))
     try:
         (outputs,) = run_apart(path, runtime, [example.inputs], list(example.outputs), **apart)
         error = error_of(outputs, example)
     except RuntimeError as refusal:
         return Checked(runtime, version, None, str(refusal), ok=False)
     return Checked(runtime, version, error, "", ok=error <= example.tolerance)
+
+
+def _graph_of(path: str | Path) -> Any:
+    """Read a graph; a file that holds none is refused."""
+    import onnx
+
+    try:
+        model = onnx.load(str(path))
+    except OSError:
+        raise
+    except Exception as error:  # of protobuf, which has no common base with others
+        raise CheckpointError(f"{path}: is a damaged graph of ONNX ({error}).") from error
+    if not model.graph.node:
+        raise CheckpointError(f"{path}: is no graph of ONNX: it is empty, or of another kind.")
+    return model
 
 
 def _plain(array: NDArray[Any]) -> dict[str, Any]:

@@ -56,6 +56,30 @@ def test_a_wrong_result_has_status_1(runtime, capsys):
     assert capsys.readouterr().out.startswith("check    onnxruntime ")
 
 
+@pytest.mark.parametrize("runtime", [[], ["onnx"]], ids=["all", "named"])
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "net.onnx: is no graph of ONNX: it is empty, or of another kind."),
+        (b"a text\n", "net.onnx: is a damaged graph of ONNX ("),
+        (None, "net.onnx: is a damaged graph of ONNX ("),
+    ],
+    ids=["empty", "text", "cut"],
+)
+def test_a_file_to_check_that_holds_no_graph_is_one_line(content, match, runtime, capsys):
+    if content is None:
+        write_run()
+        assert export("--to", "onnx") == 0
+        content = Path("run/model.onnx").read_bytes()[:-100]
+        capsys.readouterr()
+    Path("net.onnx").write_bytes(content)
+    assert cli.main(["export", "net.onnx", "--check", *runtime]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"rnn-xp: error: {match}")
+    assert captured.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_reduced_precision_says_what_it_costs_and_is_checked_by_that(runtime, dtype, capsys):
     write_run()

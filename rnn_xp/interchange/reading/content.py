@@ -80,11 +80,14 @@ class Content:
         Arrays by their names, whose parts are joined by dots.
     config : dict, optional
         The description of the model by Keras, if the file has one.
+    groups : tuple of str
+        Names of the groups of an HDF5 file, also of those without arrays.
     """
 
     kind: str
     arrays: dict[str, NDArray[Any]]
     config: dict[str, Any] | None = field(default=None)
+    groups: tuple[str, ...] = ()
 
 
 def flattened(tree: Any, prefix: str = "") -> dict[str, NDArray[Any]]:

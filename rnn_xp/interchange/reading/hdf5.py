@@ -24,8 +24,8 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 """First bytes of a file."""
 
 
-def arrays(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any] | None]:
-    """Return the arrays of a file, and the description of its model if Keras wrote one.
+def arrays(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any] | None, tuple[str, ...]]:
+    """Return the arrays of a file, the description of its model if Keras wrote one, and its groups.
 
     Parameters
     ----------
@@ -35,6 +35,8 @@ def arrays(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any] | None]
     -------
     arrays : dict of str to ndarray
     config : dict or None
+    groups : tuple of str
+        Names of all groups, also of those without arrays.
 
     Raises
     ------
@@ -52,7 +54,8 @@ def arrays(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any] | None]
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             found: dict[str, NDArray[Any]] = {}
-            _collect(h5py, file, "", found, len(data), 0)
+            groups: list[str] = []
+            _collect(h5py, file, "", (found, groups), len(data), 0)
             text = file.attrs.get("model_config")
             config = None if text is None else json.loads(text)
     except CheckpointError:
@@ -63,13 +66,19 @@ def arrays(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any] | None]
         ) from error
     if config is not None and not isinstance(config, dict):
         raise CheckpointError("is damaged: its model_config is no description of a model.")
-    return found, config
+    return found, config, tuple(groups)
 
 
 def _collect(
-    h5py: Any, group: Any, prefix: str, found: dict[str, NDArray[Any]], limit: int, depth: int
+    h5py: Any,
+    group: Any,
+    prefix: str,
+    into: tuple[dict[str, NDArray[Any]], list[str]],
+    limit: int,
+    depth: int,
 ) -> None:
-    if depth > 16 or len(found) > 100_000:
+    found, groups = into
+    if depth > 16 or len(found) + len(groups) > 100_000:
         raise CheckpointError("nests its groups deeper, or has more of them, than weights do.")
     for name in group:
         link = group.get(name, getlink=True)
@@ -79,7 +88,8 @@ def _collect(
             )
         item = group[name]
         if isinstance(item, h5py.Group):
-            _collect(h5py, item, f"{prefix}{name}.", found, limit, depth + 1)
+            groups.append(prefix + name)
+            _collect(h5py, item, f"{prefix}{name}.", into, limit, depth + 1)
         elif isinstance(item, h5py.Dataset):
             array = _array(item, prefix + name, limit)
             if array is not None:

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from rnn_xp import checkpoint
 from rnn_xp.checkpoint import CheckpointError
-from rnn_xp.data.scalers import Scaler
+from rnn_xp.data.scalers import Scaler, parse_scaler
 from rnn_xp.interchange import files
 from rnn_xp.interchange.reading import (
     graph,
     hdf5,
     keras,
+    listed,
     msgpack,
     npy,
     pickled,
@@ -85,7 +86,7 @@ def load(
     activation: str | None = None,
     read: str | None = None,
     output_activation: str | None = None,
-    scaler: Scaler | None = None,
+    scaler: Scaler | str | None = None,
     limit: int = 4 << 30,
 ) -> Loaded:
     """Read a network that was trained elsewhere.
@@ -110,8 +111,9 @@ def load(
         New names of arrays by their names in the file, for files with names of their own.
     topology, activation, read, output_activation : str, optional
         Arguments of `rnn_xp.Network` that arrays do not show.
-    scaler : Scaler, optional
-        Scaler with which the network was trained.
+    scaler : Scaler or str, optional
+        Scaler with which the network was trained; "standard:20:3" is (value - 20) / 3, with commas
+        between columns, as in "standard:20,1.5:3,0.1".
     limit : int
         Largest size of the file, unpacked, in bytes; 4 GiB by default.
 
@@ -129,6 +131,8 @@ def load(
         If the kind needs a package that is not installed.
     OSError
         If the file cannot be opened or read.
+    ValueError, TypeError
+        If an argument is not one of those above.
 
     Notes
     -----
@@ -159,6 +163,7 @@ def load(
     }  # fmt: skip
     hints = {name: hint for name, hint in hints.items() if hint is not None}
     Network(hidden_size=1, **hints)  # refuses what no file could make right
+    scaler = _scaler(scaler)
     if Path(path).is_dir():
         raise CheckpointError(f"{path}: {_folder(Path(path))}")
     try:
@@ -172,6 +177,21 @@ def load(
         text = str(error) or type(error).__name__
         raise CheckpointError(text if text.startswith(str(path)) else f"{path}: {text}") from error
     return _with_scaler(path, loaded, scaler)
+
+
+def _scaler(scaler: object) -> Scaler | None:
+    """Return a scaler that a caller gives, or writes."""
+    if scaler is None or isinstance(scaler, Scaler):
+        return scaler
+    if not isinstance(scaler, str):
+        raise TypeError(
+            "scaler must be a rnn_xp.data.scalers.Scaler or a text KIND:OFFSET:SCALE such as "
+            f"'standard:20:3', got {scaler!r}."
+        )
+    try:
+        return parse_scaler(scaler)
+    except ValueError as error:
+        raise ValueError(f"scaler={error}") from error
 
 
 class _Words(NamedTuple):
@@ -222,7 +242,13 @@ def _foreign(path: Path, data: bytes, limit: int, hints: dict[str, Any], words: 
             raise ValueError("describes its model: rnn=, readout= and names= are for other files.")
         stack = keras.understand(content.config, arrays)
     else:
+        notes: dict[str, str] = {}
+        if content.groups:
+            chosen = words.rnn is not None and words.readout is not None
+            notes = listed.check(content.groups, content.arrays, hints, chosen=chosen)
         stack = named.understand(arrays, words.rnn, words.readout)
+        both = [each["ignored"] for each in (stack.notes, notes) if "ignored" in each]
+        stack.notes |= notes | ({"ignored": ", ".join(both)} if both else {})
     return Loaded(*assemble(stack, hints), stack.scaler, content.kind)
 
 
@@ -231,8 +257,7 @@ def _content(data: bytes, limit: int) -> Content:
     if data.startswith(b"PK\x03\x04"):
         return zipped.read(data, limit)
     if data.startswith(hdf5.MAGIC):
-        arrays, config = hdf5.arrays(data)
-        return Content("Keras HDF5 file", arrays, config)
+        return Content("Keras HDF5 file", *hdf5.arrays(data))
     if data.startswith(npy.MAGIC) or data[:20_000].find(b"\n" + npy.MAGIC) >= 0:
         content = npy.series(data)
         if any(name.isdigit() for name in content.arrays):

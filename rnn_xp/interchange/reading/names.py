@@ -66,6 +66,7 @@ def understand(arrays: _Arrays, rnn: str | None, readout: str | None) -> Stack:
         layers, names = _chosen(modules, rnn)
     else:
         layers, names = _ordered(modules, head[0].shape[1])
+    _check_joined(layers, names, head[0].shape[1])
     used = {part for name in names for part in name.split(" + ")}
     others = [module.name for module in modules if module.name not in used]
     left = sorted([*rest, *(f"{name}.*" for name in others)])
@@ -209,8 +210,8 @@ def _chosen(modules: list[Module], rnn: str) -> tuple[list[tuple[Direction, ...]
 def _ordered(modules: list[Module], width: int) -> tuple[list[tuple[Direction, ...]], list[str]]:
     """Return the layers in the order of the numbers in their names.
 
-    If the readout sees twice as many values as a module has units, modules are pairs of directions:
-    by the words forward and backward, or in their order.
+    Modules are pairs of directions by the words forward and backward, or in their order if all have
+    the same number of units and the readout sees twice as many values.
     """
     if len(modules) == 1:
         return modules[0].layers, [modules[0].name] * len(modules[0].layers)
@@ -223,8 +224,9 @@ def _ordered(modules: list[Module], width: int) -> tuple[list[tuple[Direction, .
         )
     modules = sorted(modules, key=lambda module: _natural(module.name))
     parts = [module.layers[0] for module in modules]
-    hidden = parts[0][0].w_hh.shape[1]
-    if len(parts[0]) == 2 or width == hidden:
+    sizes = {part[0].w_hh.shape[1] for part in parts}
+    worded = any(_REVERSE.search(module.name) for module in modules)
+    if len(parts[0]) == 2 or not (worded or {2 * size for size in sizes} == {width}):
         return parts, [module.name for module in modules]
     if len(parts) % 2 or any(_REVERSE.search(module.name) for module in modules[::2]):
         raise ValueError(
@@ -234,6 +236,19 @@ def _ordered(modules: list[Module], width: int) -> tuple[list[tuple[Direction, .
     pairs = list(zip(modules[::2], modules[1::2], strict=True))
     layers = [(*one.layers[0], *two.layers[0]) for one, two in pairs]
     return layers, [f"{one.name} + {two.name}" for one, two in pairs]
+
+
+def _check_joined(layers: list[tuple[Direction, ...]], names: list[str], width: int) -> None:
+    """Refuse two directions of which the next layer, or the readout, sees one or the sum."""
+    widths = [*(layer[0].w_xh.shape[-1] for layer in layers[1:]), width]
+    for name, layer, seen in zip(names, layers, widths, strict=True):
+        hidden = layer[0].w_hh.shape[-1]
+        if len(layer) == 2 and seen == hidden:
+            raise ValueError(
+                f"{name}: the layer after these two directions sees {seen} values, but "
+                f"{2 * hidden} are required, those of both side by side; in Keras "
+                "merge_mode='concat', and not 'sum', 'ave' or 'mul'."
+            )
 
 
 def _natural(name: str) -> list[Any]:
