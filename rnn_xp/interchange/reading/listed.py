@@ -87,6 +87,6 @@ def _refusal(group: str, hint: str, value: str) -> str:
         )
     return (
         f"lists a layer {group}, whose settings are not in a file of weights. Save the model as "
-        ".keras, which has them; or, if the layer changes no prediction, rnn= and readout= together "
-        "ignore it."
+        ".keras, which has them; or, if the layer changes no prediction, rnn= and readout= "
+        "together ignore it."
     )
