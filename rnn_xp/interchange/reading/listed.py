@@ -86,6 +86,7 @@ def _refusal(group: str, hint: str, value: str) -> str:
             f"Give {hint}={value!r}, or save the model as .keras, which has the settings."
         )
     return (
-        f"lists a layer {group}, whose settings are not in a file of weights: it would be passed "
-        "over. Save the model as .keras, which has them."
+        f"lists a layer {group}, whose settings are not in a file of weights. Save the model as "
+        ".keras, which has them; or, if the layer changes no prediction, rnn= and readout= "
+        "together ignore it."
     )
