@@ -378,8 +378,8 @@ def _lift(method: str, x: Array, *, xp: Namespace) -> Any:
     except Exception as error:
         raise TypeError(
             f"Network.{method} computes with complex numbers, which {library_name(xp)} does not "
-            f"have for {kind} on {device_of(x)} ({type(error).__name__}: {error}). Bring the "
-            "arrays to another device or library, for instance get_backend('numpy')."
+            f"have for {kind} on {device_of(x)}. Bring the arrays to another device or library, "
+            "for instance get_backend('numpy')."
         ) from error
     return lambda a: xp.astype(a, dtype)
 

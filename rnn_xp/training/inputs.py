@@ -227,7 +227,13 @@ def _all_finite(array: Array, *, xp: Any) -> bool:
     """Return True if all values are finite, checked in pieces because windows share memory."""
     size = math.prod(array.shape)
     if size <= _PIECE:
-        return bool(xp.all(xp.isfinite(array)))
+        try:
+            return bool(xp.all(xp.isfinite(array)))
+        except ValueError as error:
+            raise TypeError(
+                f"an array of {library_name(xp)} cannot be read by the host: it has no values yet "
+                f"({error}). Give arrays that have values."
+            ) from error
     rows = max(1, _PIECE * array.shape[0] // size)
     starts = range(0, array.shape[0], rows)
     pieces = [xp.all(xp.isfinite(array[start : start + rows, ...])) for start in starts]

@@ -330,7 +330,7 @@ class TestRefused:
         arguments = (vector(p),) if method == "jvp" else (p.y, vector(p))
         message = (
             rf"Network.{method} computes with complex numbers, which torch does not have for "
-            r"float64 on cpu \(.*\). Bring the arrays to another device or library"
+            r"float64 on cpu\. Bring the arrays to another device or library"
         )
         with pytest.raises(TypeError, match=message):
             getattr(p.net, method)(p.params, p.x, *arguments)
