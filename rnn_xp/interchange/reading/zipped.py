@@ -49,8 +49,8 @@ def read(data: bytes, limit: int) -> Content:
     except CheckpointError:
         raise
     except (
-        *(zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError),
-        *(NotImplementedError, RuntimeError, RecursionError, MemoryError, IndexError),
+        *(zipfile.BadZipFile, zlib.error, ValueError, LookupError, EOFError, OSError),
+        *(RuntimeError, MemoryError),  # of a method of compression that is not known, for one
     ) as error:
         raise CheckpointError(f"is a damaged zip file ({error}).") from error
 
