@@ -6,7 +6,6 @@ J = d pred / d params, the parameters sorted by name; L = d2 loss / d pred**2; A
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -63,19 +62,32 @@ class GaussNewton:
         """
         xp = self.backend.xp
         few = max(1, _ENTRIES // (self._outputs * self._size))
+        spare: list[Array] = []  # added to another; new memory takes as long as many sums
 
-        def products(number: int) -> Iterator[Array]:
-            rows = self.blocks[number]
-            for start in range(0, rows.x.shape[0], few):
-                factor = self._factor(params, rows.rows(start, start + few), self.total)
-                # A matrix's product with its own transpose: NumPy computes half of it (BLAS syrk).
-                yield xp.matmul(xp.matrix_transpose(factor), factor)
+        def square(factor: Array) -> Array:
+            # A matrix's product with its own transpose: NumPy computes half of it (BLAS syrk).
+            out = {"out": spare.pop()} if spare else {}
+            return xp.matmul(xp.matrix_transpose(factor), factor, **out)
+
+        def add(a: Array, b: Array) -> Array:
+            a += b  # a new array where the library has no other way
+            if self.backend.name == "numpy":
+                spare.append(b)
+            return a
 
         def block(number: int) -> ValueAndGrads:  # no more than two matrices at a time
-            return self._zeros(), {"curvature": functools.reduce(operator.iadd, products(number))}
+            rows = self.blocks[number]
+            factors = (
+                self._factor(params, rows.rows(start, start + few), self.total)
+                for start in range(0, rows.x.shape[0], few)
+            )
+            return self._zeros(), {"A": functools.reduce(add, map(square, factors))}
 
-        like = {"curvature": self._zeros(self._size, self._size)}
-        return self.sum(block, self.blocks, like, _add_in_place)[1]["curvature"]
+        def add_sums(a: ValueAndGrads, b: ValueAndGrads) -> ValueAndGrads:
+            return a[0] + b[0], {"A": add(a[1]["A"], b[1]["A"])}
+
+        like = {"A": self._zeros(self._size, self._size)}
+        return self.sum(block, self.blocks, like, add_sums)[1]["A"]
 
     def factor(self, params: Params, every: int, first: int) -> Array:
         """Return R (n, P), so that R^T R estimates A from the rows first::every of each block.
@@ -151,13 +163,6 @@ class GaussNewton:
     def _zeros(self, *shape: int) -> Array:
         backend = self.backend
         return backend.xp.zeros(shape, dtype=backend.dtype, device=backend.device)
-
-
-def _add_in_place(a: ValueAndGrads, b: ValueAndGrads) -> ValueAndGrads:
-    """Add to the matrix of the first: another P**2 numbers would take longer than the sum."""
-    matrix = a[1]["curvature"]
-    matrix += b[1]["curvature"]  # a new array where the library has no other way
-    return a[0] + b[0], {"curvature": matrix}
 
 
 def _one_row_at_a_time(shares: Array, *, xp: Namespace) -> Iterator[Array]:

@@ -12,15 +12,15 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from rnn_xp._typing import Array, Namespace, Params, ValueAndGrad
-from rnn_xp.backend import array_namespace, device_of
+from rnn_xp._typing import Array, Params, ValueAndGrad
+from rnn_xp.backend import array_namespace
 from rnn_xp.optim.base import NotFiniteError, Optimizer
 from rnn_xp.optim.checks import integer, number
+from rnn_xp.optim.cholesky import cholesky, solve
 from rnn_xp.optim.flat import flatten, unflatten
 
-__all__ = ["LevenbergMarquardt", "LevenbergMarquardtState", "cholesky", "cholesky_solve"]
+__all__ = ["LevenbergMarquardt", "LevenbergMarquardtState"]
 
-_PANEL = 128  # columns of a triangular matrix that are computed at a time
 _MATRICES = 4  # of P**2 numbers that are in memory at once, at least
 
 
@@ -258,8 +258,8 @@ class _Primal:
 
     def solve(self, shift: float, right: Array) -> Array | None:
         """Return (A + shift * I)^-1 right (P,); None if the matrix is not positive definite."""
-        panels = cholesky(self.matrix, shift, xp=self.xp)
-        return None if panels is None else cholesky_solve(panels, right, xp=self.xp)
+        triangle = cholesky(self.matrix, shift, xp=self.xp)
+        return None if triangle is None else solve(triangle, right, xp=self.xp)
 
 
 class _Dual:
@@ -278,63 +278,13 @@ class _Dual:
         """
         xp, factor = self.kernel.xp, self.factor
         transposed = xp.matrix_transpose(factor)
-        panels = cholesky(self.kernel.matrix, shift, xp=xp)
-        if panels is None:
+        triangle = cholesky(self.kernel.matrix, shift, xp=xp)
+        if triangle is None:
             return None
 
         def once(right: Array) -> Array:
-            inner = cholesky_solve(panels, xp.matmul(factor, right), xp=xp)
+            inner = solve(triangle, xp.matmul(factor, right), xp=xp)
             return (right - xp.matmul(transposed, inner)) / shift
 
         step = once(right)
         return step + once(right - xp.matmul(transposed, xp.matmul(factor, step)) - shift * step)
-
-
-def cholesky(matrix: Array, shift: float, *, xp: Namespace) -> list[Array] | None:
-    """Return the lower triangular L with L L^T = matrix (P, P) + shift * I, cut into columns.
-
-    The columns are computed a panel at a time, so that most of the work is in products of matrices.
-    In float32 this is faster than a library's own decomposition, and the panels suit
-    `cholesky_solve`.
-
-    Returns
-    -------
-    list of Array, or None
-        Panels of at most 128 columns, each from its diagonal down. None if the library finds that
-        the matrix is not positive definite; libraries that report nothing, such as CuPy and JAX,
-        return NaN.
-    """
-    panels: list[Array] = []
-    for start in range(0, matrix.shape[0], _PANEL):
-        panel = matrix[start:, start : min(start + _PANEL, matrix.shape[0])]
-        if panels:  # each panel begins at its own diagonal
-            parts = [done[start - k * _PANEL :, :] for k, done in enumerate(panels)]
-            before = xp.concat(parts, axis=1)
-            panel = panel - xp.matmul(before, xp.matrix_transpose(before[: panel.shape[1], :]))
-        width = panel.shape[1]
-        unit = xp.eye(width, dtype=matrix.dtype, device=device_of(matrix))
-        try:
-            diagonal = xp.linalg.cholesky(panel[:width, :] + shift * unit)
-        except (ValueError, RuntimeError):  # LinAlgError of NumPy, of torch
-            return None
-        below = xp.matrix_transpose(panel[width:, :])
-        below = xp.matrix_transpose(xp.linalg.solve(diagonal, below))
-        panels.append(xp.concat([diagonal, below], axis=0))
-    return panels
-
-
-def cholesky_solve(panels: list[Array], right: Array, *, xp: Namespace) -> Array:
-    """Return (L L^T)^-1 right (P,); the standard has no triangular solve."""
-    parts = []
-    for panel in panels:  # L y = right, from the first rows to the last
-        width = panel.shape[1]
-        part = xp.linalg.solve(panel[:width, :], right[:width, None])[:, 0]
-        right = right[width:] - xp.matmul(panel[width:, :], part)
-        parts.append(part)
-    solution = parts[-1][:0]
-    for panel, part in zip(reversed(panels), reversed(parts), strict=True):  # L^T x = y
-        width = panel.shape[1]
-        rest = part - xp.matmul(xp.matrix_transpose(panel[width:, :]), solution)
-        triangle = xp.matrix_transpose(panel[:width, :])
-        solution = xp.concat([xp.linalg.solve(triangle, rest[:, None])[:, 0], solution])
-    return solution

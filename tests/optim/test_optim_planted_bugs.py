@@ -24,7 +24,7 @@ from rnn_xp import losses
 from rnn_xp.engines import portable
 from rnn_xp.engines.blocks import Batch
 
-P = 150  # more than a panel of the Cholesky decomposition
+P = 150  # the Cholesky decomposition halves it once
 DECAY = 0.3
 
 
@@ -109,6 +109,15 @@ def rejection(module):
     assert "no step lowers the loss" in state.message
 
 
+def triangles(module):
+    """Solutions of a shifted system whose matrix is halved twice."""
+    rng = np.random.default_rng(0)
+    root, right = rng.standard_normal((300, 300)), rng.standard_normal(300)
+    matrix = root @ root.T / 300
+    solution = module.solve(module.cholesky(matrix, 0.5, xp=np), right, xp=np)
+    np.testing.assert_allclose((matrix + 0.5 * np.eye(300)) @ solution, right, rtol=1e-9)
+
+
 def hessian_free(module):
     """On a quadratic loss, with as many products as unknowns, one step is the damped solution."""
     jacobian, objective, start = linear(400)
@@ -168,6 +177,7 @@ MODULES = {
     "optim.levenberg_marquardt": (
         marquardt_step, part_of_the_samples, tiny_damping_in_the_dual, rejection,
     ),
+    "optim.cholesky": (triangles,),
     "optim.hessian_free": (hessian_free, conjugate_gradients),
     "engines.curvature": (gauss_newton,),
 }  # fmt: skip
@@ -181,13 +191,6 @@ MISTAKES = [
         ("damping *= self.decrease", "damping = damping"),
         ("state.updates + 1", "state.updates"),
         ("self.xp.mean(self.xp.linalg.diagonal(matrix))", "self.xp.mean(matrix)"),
-        ("panel[:width, :] + shift * unit", "panel[:width, :] + unit"),
-        ("panel = panel - xp.matmul(before", "panel = panel + xp.matmul(before"),
-        ("done[start - k * _PANEL :, :]", "done[start - k * _PANEL :, :] * 0.5"),
-        ("right[width:] - xp.matmul(panel[width:, :], part)", "right[width:]"),
-        ("rest = part - xp.matmul", "rest = part + xp.matmul"),
-        ("xp.linalg.solve(triangle, rest", "xp.linalg.solve(panel[:width, :], rest"),
-        ("zip(reversed(panels), reversed(parts)", "zip(panels, parts"),
     ]
 ] + [
     ("optim.levenberg_marquardt", check, old, new)
@@ -205,6 +208,21 @@ MISTAKES = [
         (rejection, "origin + step) < start:", "origin + step) < 9.0 * start:"),
         (rejection, "            damping *= self.increase", "            damping /= self.increase"),
         (rejection, 'f"no step lowers the loss', 'f"all is well'),
+    ]
+] + [
+    ("optim.cholesky", triangles, old, new)
+    for old, new in [
+        ("matrix + shift * unit", "matrix + unit"),
+        ("matrix[half:, half:] - xp", "matrix[half:, half:] + xp"),
+        ("matrix[half:, :half]", "matrix[:half, half:]"),
+        ("Halves(top, below, _halved(rest", "Halves(top, below, _halved(matrix[half:, half:]"),
+        ("xp.matmul(matrix, xp.matrix_transpose(triangle))", "xp.matmul(matrix, triangle)"),
+        ("left = _solve_from_right(top, matrix", "left = _solve_from_right(bottom, matrix"),
+        ("matrix[:, half:] - xp.matmul(left", "matrix[:, half:] + xp.matmul(left"),
+        ("_forward(triangle, right, xp=xp), xp=xp)", "right, xp=xp)"),
+        ("rest = right[half:] - xp.matmul(below, first)", "rest = right[half:]"),
+        ("rest = right[:half] - xp.matmul", "rest = right[:half] + xp.matmul"),
+        ("_backward(top, rest, xp=xp), last", "last, _backward(top, rest, xp=xp)"),
     ]
 ] + [
     ("optim.hessian_free", check, old, new)
@@ -231,8 +249,9 @@ MISTAKES = [
         ("self.blocks[number].every(every, first)", "self.blocks[number].every(every, 0)"),
         ("for name in sorted(params)", "for name in params"),
         ("(steps == step, shares", "(steps == 0, shares"),
-        ("functools.reduce(operator.iadd, products(number))", "next(products(number)) * 0.5"),
-        ('matrix += b[1]["curvature"]', "pass"),
+        ("functools.reduce(add, map(square, factors))", "square(next(factors)) * 0.5"),
+        ("a += b  #", "pass  #"),
+        ("spare.append(b)", "spare.append(a)"),
         ("yield shares[:, :, k, :]", "yield shares[:, :, 0, :]"),
         ("start + few), self.total)", "start + few), total=1.0)"),
     ]

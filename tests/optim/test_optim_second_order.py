@@ -10,8 +10,8 @@ import pytest
 from minimising import LeastSquares, line_residuals, minimise, rosenbrock_residuals
 
 from rnn_xp import optim
+from rnn_xp.optim.cholesky import cholesky, solve
 from rnn_xp.optim.hessian_free import conjugate_gradients
-from rnn_xp.optim.levenberg_marquardt import cholesky, cholesky_solve
 
 BOTH = [optim.levenberg_marquardt, optim.hessian_free]
 START = {"p": np.asarray([-1.2, 1.0])}
@@ -215,7 +215,7 @@ class TestLevenbergMarquardt:
         rng = np.random.default_rng(size)
         root = rng.standard_normal((size, size))
         matrix, right = root @ root.T + size * np.eye(size), rng.standard_normal(size)
-        solved = cholesky_solve(cholesky(matrix, 0.5, xp=np), right, xp=np)
+        solved = solve(cholesky(matrix, 0.5, xp=np), right, xp=np)
         np.testing.assert_allclose(
             solved, np.linalg.solve(matrix + 0.5 * np.eye(size), right), rtol=1e-10, atol=1e-14
         )
