@@ -38,6 +38,7 @@ def test_the_page_has_these_sections():
         "A training step, compiled by JAX",
         "An ensemble in one call: jax.vmap",
         "Rows over devices: shard_map",
+        "JAX's own guards",
         "torch.func",
         "torch.compile",
     ]
@@ -47,8 +48,8 @@ def test_the_page_has_these_sections():
 @pytest.mark.full  # compiles for half a minute
 def test_the_examples_of_jax_run_on_two_devices():
     pytest.importorskip("jax", reason="jax is not installed")
-    step, ensemble, devices = list(SECTIONS.values())[:3]
-    run("\n".join([step, ensemble, devices, "assert len(jax.devices()) == 2"]))
+    step, ensemble, devices, guards = list(SECTIONS.values())[:4]
+    run("\n".join([step, ensemble, devices, "assert len(jax.devices()) == 2", guards]))
 
 
 @pytest.mark.torch
