@@ -245,8 +245,8 @@ def page(results):
         lines += text(
             "The loss and its gradient for one block of rows, on one thread, as multiples of the "
             "plain step of the same kernels; N = 1040 is a block of the reference workload. "
-            "Lengths are uniform in [T/4, T]; a fifth of the steps is masked, a fifth of the states "
-            "reset, a fifth of the recurrent inputs dropped. Torch computes on one thread too.",
+            "Lengths are uniform in [T/4, T]; a fifth of the steps is masked, of the states "
+            "reset, and a fifth of the recurrent inputs dropped. Torch computes on one thread too.",
         )
     if results["inference"]:
         lines += ["", "## Inference", "", *inference_table(results["inference"])]
