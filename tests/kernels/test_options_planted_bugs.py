@@ -72,7 +72,7 @@ TURNS = [
      "lengths"),
     ("_copy_rows(hs, s + 1, hs, last, following, end)", "pass", "lengths", "rnn-tanh", "one layer",
      "many-to-one"),
-    ("_copy_rows(hs, 0, hs, s + 1, end, following)", "pass", "lengths, reset and state", "lstm",
+    ("_copy_rows(hs, 0, hs, s + 1, end, following)", "pass", "lengths and state", "lstm",
      "two directions", "many-to-one"),
     ("dh[row, :size] = 0.0", "pass", "mask"),
     ("dh[row, :size] = aside[row]", "pass", "mask"),
@@ -86,11 +86,17 @@ TURNS = [
 ]  # fmt: skip
 COMPILED_NORM = [
     ("+ _EPS)", "+ 2.0 * _EPS)", "layer norm"),
-    ("- along * n[i, j]", "", "layer norm"),
+    ("- mean * n) * inv", ") * inv", "layer norm"),
     ("dgain[j] += term", "dgain[j] = term", "layer norm"),
     ("_centred(grads[name].T).T.copy()", "grads[name]", "layer norm"),
-    ("add_rows(d_x, gates, dw[0])", "add_rows(d_h, gates, dw[0])", "layer norm", "gru"),
-    ("gates - apart, gates - apart)", "0, gates - apart)", "layer norm", "gru"),
+    ("0, 1, d_x, gates, dw)", "0, 1, d_h, gates, dw)", "layer norm", "gru"),
+    ("at_x, at_h = columns(c_x, both)", "at_x, at_h = columns(c_x, 0)", "layer norm", "gru"),
+    ("gain_h, b_h = gain_x + 4 * both", "gain_h, b_h = gain_x", "layer norm", "gru"),
+    (
+        "if k == 0 else (d_h, n_h, inv_h, dc_h)",
+        "if k == 0 else (d_h, c_x, inv_h, dc_h)",
+        "layer norm",
+    ),
     ("pull_back(back.d[1, :tile], gates", "pull_back(back.d[0, :tile], gates", "layer norm"),
 ]
 CELL = [
