@@ -70,7 +70,7 @@ def forecasts_of(series, name, steps):
 
 
 def mase(values, forecast, steps):
-    """Return the mean absolute error of all steps, in mean absolute changes of the training part."""
+    """Return the mean absolute error of all steps, in mean changes of the training part."""
     cut = int(0.8 * len(values))
     rows = np.arange(cut, len(values) - steps + 1)[:, None] + np.arange(steps)
     scale = np.mean(np.abs(np.diff(values[:cut])))
