@@ -26,7 +26,7 @@ from rnn_xp.losses import Pinball
 __all__ = ["Attribution", "attribute"]
 
 _NAMED = 3  # training windows that are named, of either sign
-_KINDS = {"level": "value", "diff": "change", "logret": "log return"}
+_KINDS = {"level": "value", "log": "logarithm", "diff": "change", "logret": "log return"}
 _Floats = NDArray[np.floating[Any]]
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "load_series",
     "make_network",
     "read_toml",
+    "whole_or_auto",
     "with_config",
 ]
 
@@ -60,7 +61,8 @@ def add_data_options(command: argparse.ArgumentParser) -> None:
     )
     add("--column", help="column of the CSV file, by name or index from 0")
     add("--missing", default="error", choices=["error", "drop", "interpolate"])
-    add("--seq-length", type=int, default=10, metavar="T", help="values per window (%(default)s)")
+    words = "values per window, or auto (%(default)s)"
+    add("--seq-length", type=whole_or_auto, default=10, metavar="T", help=words)
     add("--horizon", type=int, default=1, metavar="K", help="steps ahead to forecast (%(default)s)")
     add("--train-fraction", type=float, default=0.8, metavar="F", help="to train on (%(default)s)")
     add("--scaler", default="standard", choices=["standard", "minmax", "none"])
@@ -73,7 +75,8 @@ def add_network_options(command: argparse.ArgumentParser) -> Any:
     )
     add = group.add_argument
     add("--cell", default="rnn", choices=[*CELLS])
-    add("--hidden-size", type=int, default=50, metavar="H", help="hidden units (%(default)s)")
+    words = "hidden units, or auto (%(default)s)"
+    add("--hidden-size", type=whole_or_auto, default=50, metavar="H", help=words)
     add("--layers", type=int, default=1, metavar="L", help="stacked layers (%(default)s)")
     for flag in ("--bidirectional", "--layer-norm", "--residual", "--reset-before"):
         add(flag, action="store_true", help=argparse.SUPPRESS)
@@ -159,6 +162,9 @@ def _check_value(path: Path, key: str, value: Any, action: argparse.Action) -> N
         fits, wanted = isinstance(value, bool), "true or false"
     elif action.type is int:
         fits, wanted = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    elif action.type is whole_or_auto:
+        number = isinstance(value, int) and not isinstance(value, bool)
+        fits, wanted = number or value == "auto", "a whole number or 'auto'"
     elif action.type is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         fits, wanted = number, "a number"
@@ -168,8 +174,21 @@ def _check_value(path: Path, key: str, value: Any, action: argparse.Action) -> N
         raise ValueError(f"--config {path}: {key} must be {wanted}, got {value!r}.")
 
 
-def check_whole(option: str, value: int | None, low: int, high: int | None = None) -> None:
+def whole_or_auto(text: str) -> int | str:
+    """Read a whole number, or "auto" for what the training rows are to choose."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        words = f"a whole number or 'auto' is required, got {text!r}"
+        raise argparse.ArgumentTypeError(words) from None
+
+
+def check_whole(option: str, value: Any, low: int, high: int | None = None) -> None:
     """Check the range of an integer option; None means that it was not given."""
+    if value == "auto":
+        return
     if value is not None and (value < low or (high is not None and value > high)):
         bounds = f">= {low}" if high is None else f"in {low}..{high}, the number of windows"
         raise ValueError(f"{option} must be an integer {bounds}, got {value}.")

@@ -39,6 +39,9 @@ _DEFAULTS: dict[str, tuple[Any, Any]] = {
 }
 
 
+_CHOSEN = ("seq_length", "hidden_size", "target")  # by the training rows, if they are "auto"
+
+
 def add_forecaster_options(command: argparse.ArgumentParser) -> None:
     """Add the options of the forecaster."""
     add = command.add_argument_group("forecaster").add_argument
@@ -49,7 +52,9 @@ def add_forecaster_options(command: argparse.ArgumentParser) -> None:
         help="no linear path, no validation, no refit, no intervals",
     )
     add("--no-linear", action="store_true", help="no linear path beside the cells")
-    add("--target", default="level", choices=["level", "diff", "logret"])
+    add("--target", default="level", choices=["level", "diff", "log", "logret", "auto"])
+    words = "keep a network that earns nothing beside the linear path"
+    add("--no-fallback", action="store_true", help=words)
     add("--strategy", default="direct", choices=["direct", "recursive"])
     kinds = ["adaptive", "split", "quantile", "none"]
     add("--intervals", choices=kinds, metavar="KIND", help="adaptive, split, quantile or none")
@@ -170,6 +175,7 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
         recurrent_dropout=args.recurrent_dropout, layer_norm=args.layer_norm,
         residual=args.residual, reset_after=not args.reset_before, strategy=args.strategy,
         target=args.target, linear=not args.no_linear, scaler=args.scaler,
+        fallback=not (args.no_fallback or args.plain),
         intervals=None if args.intervals == "none" else args.intervals, level=args.level,
         epochs=args.epochs, batch_size=args.batch_size, validation=args.validation,
         refit=not args.plain, patience=args.patience, n_seeds=args.seeds,
@@ -182,6 +188,8 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
             raise
         share = f"--train-fraction {args.train_fraction:g} of {len(series.values)} rows: "
         raise error.within(share) from error
+    chosen = {name: getattr(prepared.settings, name) for name in _CHOSEN}
+    args = argparse.Namespace(**{**vars(args), **chosen})
     _check_test_part(len(test), args.seq_length, args.horizon, plain=args.plain)
     rows = len(prepared.trained.x)
     options.check_whole("--batch-size", args.batch_size, 1, rows)

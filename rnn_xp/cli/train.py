@@ -36,7 +36,7 @@ from rnn_xp.cli.task import (
 from rnn_xp.distributed import take_own_gpu
 from rnn_xp.forecasting import Forecaster, follows_last_value
 from rnn_xp.forecasting.files import describe, save_fitted
-from rnn_xp.forecasting.fitted import unjudged
+from rnn_xp.forecasting.fitted import ALONE, unjudged
 from rnn_xp.optim.names import OPTIMIZERS
 from rnn_xp.training.callbacks import Callback, Checkpoint, Epoch, Progress
 from rnn_xp.training.watch import DivergenceError
@@ -299,6 +299,8 @@ def _what_happened(forecaster: Forecaster) -> list[str]:
                 f"{of}keeping the parameters of epoch {result.best_epoch}, whose validation loss "
                 "is lowest"
             )
+    if forecaster.fitted.alone:
+        lines.append(ALONE.format(forecaster.cell))
     if forecaster.refits_:
         rows = len(forecaster.fitted.designs[0].levels)
         lines.append(f"trained again on all {rows} rows for as many epochs")

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _LONGEST_PERIOD = 400  # steps
-_PRONOUNCED, _PLAIN, _AS_GOOD = 0.8, 0.4, 1.15
+_PRONOUNCED, _PLAIN, _AS_GOOD = 0.8, 0.4, 1.2
 _NORMAL = 2.326  # the 99 % quantile of the normal distribution
 _NOTHING = 1e-20  # share of the sum of squares that rounding leaves of a straight line
 
@@ -168,7 +168,7 @@ def suggest_period(train: ArrayLike) -> int | None:
     the level of 1 % and with Bartlett's standard error, which grows with the autocorrelations at
     shorter lags. A minimum below two fifths of those values needs no test. Multiples of a season
     are minima as well, and by chance one of them may be the lowest. So the season is the smallest
-    divisor of the lowest that is a season itself and at most 15 % above it.
+    divisor of the lowest that is a season itself and at most 20 % above it.
 
     Parameters
     ----------

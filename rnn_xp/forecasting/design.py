@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.data.scalers import Scaler, fit_scaler
 from rnn_xp.forecasting.gaps import GapModel, estimate_gaps, fill_forward, fit_gap_model
-from rnn_xp.forecasting.targets import from_target, to_target
+from rnn_xp.forecasting.targets import from_target, offset_of, to_target
 
 __all__ = ["Design", "Windows", "make_design"]
 
@@ -204,7 +204,7 @@ def _check_scales(scaler: str, seen: _Floats, levels: _Floats, target: str, past
     if scaler == "none" or not len(seen):
         return
     rounding = np.zeros(seen.shape[1])
-    if target != "level":
+    if offset_of(target):
         subtracted = levels if target == "diff" else np.log(levels)
         rounding[0] = 4.0 * np.finfo(float).eps * np.max(np.abs(subtracted))
     constant = np.flatnonzero(np.ptp(seen, axis=0) <= rounding)
@@ -219,7 +219,7 @@ def _check_scales(scaler: str, seen: _Floats, levels: _Floats, target: str, past
             "out, or give {0}.",
             Argument("scaler", "none"),
         )
-    if target == "level":
+    if not offset_of(target):
         raise ParameterError(
             f"the series is {value}, so it has no scale. Give {{0}}, or more values that vary.",
             Argument("scaler", "none"),

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rnn_xp._checks import choice, whole
 from rnn_xp.forecasting.design import make_design
 from rnn_xp.forecasting.fitted import Fitted
+from rnn_xp.forecasting.targets import offset_of
 from rnn_xp.interchange import example
 from rnn_xp.interchange.example import Example
 from rnn_xp.interchange.graphs.graph import Graph
@@ -125,7 +126,7 @@ def to_onnx(
             f"horizon={settings.horizon}, got {steps}."
         )
     sizes = _Sizes(
-        settings.seq_length, int(design.target != "level"), settings.reach,
+        settings.seq_length, offset_of(design.target), settings.reach,
         len(settings.levels_of_quantiles), past, future, steps,
         "batch" if rows is None else whole("rows", rows),
     )  # fmt: skip
@@ -154,7 +155,7 @@ def _build(
     scaler, target = design.scaler, design.target
     values = graph.input("values", (sizes.rows, sizes.T + sizes.offset), _WIDE)
     last = _part(graph, values, -1, None, 1)
-    z = graph.add("Log", values) if target == "logret" else values
+    z = graph.add("Log", values) if target in ("log", "logret") else values
     if sizes.offset:
         z = graph.add("Sub", _part(graph, z, 1, None, 1), _part(graph, z, 0, -1, 1))
     columns = [graph.add("Unsqueeze", z, graph.integers(2))]
@@ -175,9 +176,11 @@ def _build(
     outputs = {"forecast": middle} | ({"lower": 0, "upper": outer} if outer else {})
     for name, quantile in outputs.items():
         level = graph.add("Gather", z, graph.constant(quantile, np.int64), axis=2)
-        if target != "level":
+        if sizes.offset:
             level = graph.add("CumSum", level, graph.constant(1, np.int64))
-        if target == "logret":
+        if target == "log":
+            level = graph.add("Exp", level)
+        elif target == "logret":
             level = graph.add("Mul", last, graph.add("Exp", level))
         elif target == "diff":
             level = graph.add("Add", last, level)

@@ -64,6 +64,7 @@ def save_fitted(path: str | Path, fitted: Fitted) -> None:
         ],
         "kind": panel.kind,
         "features": panel.features,
+        "alone": fitted.alone,
     }
     checkpoint.save(path, arrays, about)
 
@@ -196,6 +197,7 @@ def _forecaster(arrays: dict[str, Any], about: dict[str, Any], backend: Backend)
     return Fitted(
         settings, predictor, panel, tuple(designs), rows, errors,
         tuple(np.where(each < 0.0, np.nan, each) for each in later if each is not None),
+        bool(about.get("alone", False)),
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from rnn_xp.forecasting.intervals import (
     check_enough,
     check_level,
     conformal_radii,
+    read_levels,
 )
 from rnn_xp.forecasting.panel import Panel
 from rnn_xp.forecasting.predictor import Predictor
@@ -36,9 +37,16 @@ from rnn_xp.forecasting.prepared import Prepared
 from rnn_xp.forecasting.settings import Settings, check_ahead, check_data
 from rnn_xp.network import Network
 
-__all__ = ["Fitted", "finish", "make_predictor", "unjudged"]
+__all__ = ["ALONE", "Fitted", "NotFittedError", "finish", "make_predictor", "unjudged"]
+
+ALONE = "the linear path alone forecasts: on the validation part the {} earned nothing beside it"
+"""A remark on forecasts, about the name of a cell."""
 
 _Floats = NDArray[np.float64]
+
+
+class NotFittedError(ValueError, AttributeError):
+    """Raised when a `Forecaster` is used before it is fitted."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,8 @@ class Fitted:
     later : tuple of ndarray (M, horizon)
         For adaptive intervals: absolute errors, in its unit, of the forecasts from every row of
         each series after its training rows; NaN where the true value is missing or still to come.
+    alone : bool
+        True if the linear path alone makes the forecasts.
     """
 
     settings: Settings
@@ -71,18 +81,25 @@ class Fitted:
     rows: tuple[int, ...]
     errors: _Floats
     later: tuple[_Floats, ...] = ()
+    alone: bool = False
 
     def predict(self, steps: int | None, future: Any) -> Any:
         """Forecast, see `rnn_xp.Forecaster.predict`."""
         ahead = self._ahead(steps, future)
         return self.panel.restore([levels[0, :, levels.shape[2] // 2] for levels in ahead])
 
-    def predict_interval(
-        self, steps: int | None, level: float | None, future: Any
-    ) -> tuple[Any, Any]:
+    def predict_interval(self, steps: int | None, level: Any, future: Any) -> tuple[Any, Any]:
         """Return interval ends, see `rnn_xp.Forecaster.predict_interval`."""
         settings = self.settings
-        level = settings.level if level is None else level
+        if np.ndim(level):
+            return self._nested(steps, level, future)
+        ends = self._ends(steps, settings.level if level is None else level, future)
+        low, high = zip(*ends, strict=True)
+        return self.panel.restore(low), self.panel.restore(high)
+
+    def _ends(self, steps: int | None, level: float, future: Any) -> list[tuple[Any, Any]]:
+        """Return the lower and upper ends of each series."""
+        settings = self.settings
         check_level(level)
         if settings.intervals is None:
             raise ParameterError("there are no intervals: {0}.", Argument("intervals", None))
@@ -100,14 +117,34 @@ class Fitted:
                 Argument("horizon", settings.horizon),
             )
         if settings.intervals == "quantile":
-            ends = [(levels[0, :, 0], levels[0, :, -1]) for levels in ahead]
-        else:
-            ends = []
-            for k, levels in enumerate(ahead):
-                radii = self._radii(k, level)[:count] * self.designs[k].unit
-                ends.append((levels[0, :, 0] - radii, levels[0, :, 0] + radii))
-        low, high = zip(*ends, strict=True)
-        return self.panel.restore(low), self.panel.restore(high)
+            return [(levels[0, :, 0], levels[0, :, -1]) for levels in ahead]
+        ends = []
+        for k, levels in enumerate(ahead):
+            radii = self._radii(k, level)[:count] * self.designs[k].unit
+            ends.append((levels[0, :, 0] - radii, levels[0, :, 0] + radii))
+        return ends
+
+    def _nested(self, steps: int | None, levels: Any, future: Any) -> tuple[Any, Any]:
+        """Return the ends of intervals of several levels, each within those of higher ones.
+
+        Adaptive intervals of each level adapt by themselves, so one could reach beyond another.
+        """
+        named = read_levels(levels)
+        lows: dict[Any, Any] = {}
+        highs: dict[Any, Any] = {}
+        inner: Any = None
+        for name, share in sorted(named, key=lambda each: each[1]):
+            ends = self._ends(steps, share, future)
+            if inner is not None:
+                ends = [
+                    (np.minimum(low, least), np.maximum(high, most))
+                    for (low, high), (least, most) in zip(ends, inner, strict=True)
+                ]
+            inner = ends
+            low, high = zip(*ends, strict=True)
+            lows[name], highs[name] = self.panel.restore(low), self.panel.restore(high)
+        order = [name for name, _ in named]
+        return {name: lows[name] for name in order}, {name: highs[name] for name in order}
 
     def _radii(self, k: int, level: float) -> NDArray[Any]:
         """Return the radii (horizon,) of the intervals at the end of a series, in its unit."""
@@ -192,6 +229,15 @@ class Fitted:
             )  # fmt: skip
         return tuple(designs)
 
+    def evaluate(self, panel: Panel, past: Any, future: Any, stride: int) -> Backtest:
+        """Score forecasts of values that follow, see `rnn_xp.Forecaster.evaluate`."""
+        panel = panel.in_order_of(self.panel.names)
+        if panel.names != self.panel.names:
+            names = ", ".join(map(str, self.panel.names))
+            raise ValueError(f"the series must have the names that fit was given, {names}.")
+        panel.check_begins_with(self.panel, self.rows)
+        return self.evaluate_rows(panel, past, future, self.rows, stride)
+
     def evaluate_rows(
         self, panel: Panel, past: Any, future: Any, starts: Sequence[int], stride: int,
         trains: Sequence[int] | None = None,
@@ -205,7 +251,13 @@ class Fitted:
                 "a forecast of that many steps needs."
             )
         level = None if parts[0].low is None else settings.level
-        return judge(parts, settings.cell, level)
+        return self.noted(judge(parts, settings.cell, level))
+
+    def noted(self, result: Backtest) -> Backtest:
+        """Return the scores with a remark if the linear path alone makes the forecasts."""
+        if not self.alone:
+            return result
+        return dataclasses.replace(result, notes=[*result.notes, ALONE.format(self.settings.cell)])
 
     def judge_rows(
         self, panel: Panel, past: Any, future: Any, starts: Sequence[int], stride: int,
@@ -261,7 +313,7 @@ def make_predictor(
 
 def finish(
     prepared: Prepared, networks: Sequence[Params], backend: Backend,
-    refitted: tuple[Prepared, Sequence[Params]],
+    refitted: tuple[Prepared, Sequence[Params]], *, alone: bool = False,
 ) -> tuple[Fitted, Backtest | None]:  # fmt: skip
     """Score trained networks on the validation part, and keep their errors.
 
@@ -274,6 +326,8 @@ def finish(
     refitted : tuple of Prepared and sequence of Params
         The data and the networks of the last training, which make the forecasts. Where these are
         all the data, the errors of ``networks`` stand for theirs, which are not known.
+    alone : bool
+        See `Fitted`.
 
     Returns
     -------
@@ -281,7 +335,7 @@ def finish(
     report : Backtest or None
         The scores of ``networks``; None without validation.
     """
-    fitted = unjudged(*refitted, backend)
+    fitted = dataclasses.replace(unjudged(*refitted, backend), alone=alone)
     if prepared.validated is None:
         return fitted, None
     settings, panel, designs = fitted.settings, prepared.panel, prepared.designs
@@ -289,7 +343,7 @@ def finish(
     parts = judge_forecasts(settings, predictor, panel, designs, prepared.starts)
     units = {name: design.unit for name, design in zip(panel.names, designs, strict=True)}
     errors = [np.abs(part.truth - part.forecast) / units[part.name] for part in parts]
-    report = judge(parts, settings.cell, None)
+    report = fitted.noted(judge(parts, settings.cell, None))
     return dataclasses.replace(fitted, errors=np.concatenate(errors)), report
 
 

@@ -11,7 +11,7 @@ from rnn_xp.backend import Backend, get_backend
 from rnn_xp.forecasting.backtest import Backtest, row_of, run
 from rnn_xp.forecasting.exporting import Exported
 from rnn_xp.forecasting.files import load_fitted, save_fitted
-from rnn_xp.forecasting.fitted import Fitted, finish
+from rnn_xp.forecasting.fitted import Fitted, NotFittedError, finish
 from rnn_xp.forecasting.panel import as_panel
 from rnn_xp.forecasting.predictor import Predictor
 from rnn_xp.forecasting.prepared import Prepared, prepare
@@ -19,21 +19,18 @@ from rnn_xp.forecasting.settings import Settings, check_data
 from rnn_xp.forecasting.trainings import train_networks
 from rnn_xp.training.callbacks import Callback
 
-__all__ = ["Forecaster", "NotFittedError"]
+__all__ = ["Forecaster"]
 
 _TRAINING = {"workers", "memory_budget", "callbacks", "comm", "reduction", "resume"}
-
-
-class NotFittedError(ValueError, AttributeError):
-    """Raised when a `Forecaster` is used before it is fitted."""
 
 
 class Forecaster(Exported, Settings):
     """Forecast one or several series with a recurrent network and a linear path beside it.
 
     Each forecast is the sum of a linear autoregression and the output of a recurrent network.
-    Training starts from the least-squares autoregression, with a network whose output is zero, so
-    the network learns a correction to it. The last part of the series is held out for validation:
+    Training starts from an autoregression whose coefficients are shrunk, see
+    `rnn_xp.forecasting.linear`, with a network whose output is zero, so the network learns a
+    correction to it. The last part of the series is held out for validation:
     it selects the number of epochs, and its errors determine the intervals. Then the network is
     trained again on all windows for this number of epochs.
 
@@ -41,19 +38,24 @@ class Forecaster(Exported, Settings):
 
     Parameters
     ----------
-    seq_length : int
-        Number of past values that a forecast is made from, T.
+    seq_length : int or "auto"
+        Number of past values that a forecast is made from, T; "auto" is two seasons, if they fit.
     horizon : int
         Number of steps ahead for which the model is trained and judged.
     cell, hidden_size, num_layers : as for `rnn_xp.Network`
+        A hidden size of "auto" is one unit for 20 windows, from 4 to 50.
     strategy : {"direct", "recursive"}
         "direct" has one output for each step of the horizon; "recursive" forecasts one step and
         feeds each forecast back in as an input.
-    target : {"level", "diff", "logret"}
-        What the network forecasts, see `rnn_xp.forecasting.targets`. A series with a trend needs
-        "diff" or "logret".
+    target : {"level", "diff", "log", "logret", "auto"}
+        What the network forecasts, see `rnn_xp.forecasting.targets`. "auto" takes logarithms and
+        changes if tests on the training rows call for them, see `rnn_xp.forecasting.choices`, which
+        makes the other choices of "auto" as well.
     linear : bool
         If True, a linear path from the window to the forecast runs beside the network.
+    fallback : bool
+        If True, the linear path forecasts alone if the network earns nothing on the validation
+        part, see `rnn_xp.forecasting.trainings`. The report then says so.
     scaler : {"standard", "minmax", "none"}
         Kind of scaling, fitted on the training part for each series and feature separately.
     missing : {"error", "mask"}
@@ -194,7 +196,11 @@ class Forecaster(Exported, Settings):
         backend = get_backend() if settings.backend is None else settings.backend
         trained = train_networks(prepared, backend, stop, training)
         fitted, report = finish(
-            prepared, trained.networks, backend, refitted=(trained.whole, trained.refitted)
+            prepared,
+            trained.networks,
+            backend,
+            refitted=(trained.whole, trained.refitted),
+            alone=trained.alone is not None,
         )
         # From here on nothing can fail: an earlier fit is replaced as a whole.
         self._fitted, self.report_ = fitted, report
@@ -225,26 +231,26 @@ class Forecaster(Exported, Settings):
         return self.fitted.predict(steps, future)
 
     def predict_interval(
-        self, steps: int | None = None, *, level: float | None = None, future: Any = None
+        self, steps: int | None = None, *, level: Any = None, future: Any = None
     ) -> tuple[Any, Any]:
         """Return the lower and upper ends of prediction intervals.
 
-        With ``intervals="quantile"`` the ends are quantiles that the network forecasts; otherwise
-        see `rnn_xp.forecasting.intervals`. Both kinds of conformal intervals begin with the errors
-        on the validation part. Adaptive ones then follow the errors on newer values of the series,
-        which `apply` brings. `backtest` and `evaluate` judge these very intervals.
+        With ``intervals="quantile"`` the ends are quantiles that the network forecasts. Conformal
+        intervals begin with the errors on the validation part; adaptive ones follow those on newer
+        values, which `apply` brings. `backtest` and `evaluate` judge these very intervals.
 
         Parameters
         ----------
         steps : int, optional
             Number of steps, at most the horizon, because errors are known for these steps only.
-        level : float, optional
-            Nominal coverage in (0, 1); by default the forecaster's ``level``.
+        level : float or list, optional
+            Nominal coverage in (0, 1), by default the forecaster's ``level``; or a list of shares
+            or percentages, such as ``[80, 95]``, whose intervals lie within each other.
         future : as for `predict`
 
         Returns
         -------
-        low, high : in the type that `predict` returns
+        low, high : in the type that `predict` returns; of a list of levels, dicts of these by level
         """
         return self.fitted.predict_interval(steps, level, future)
 
@@ -292,13 +298,7 @@ class Forecaster(Exported, Settings):
         -------
         Backtest
         """
-        fitted = self.fitted
-        panel = as_panel(series).in_order_of(fitted.panel.names)
-        if panel.names != fitted.panel.names:
-            names = ", ".join(map(str, fitted.panel.names))
-            raise ValueError(f"the series must have the names that fit was given, {names}.")
-        panel.check_begins_with(fitted.panel, fitted.rows)
-        return fitted.evaluate_rows(panel, past, future, fitted.rows, stride)
+        return self.fitted.evaluate(as_panel(series), past, future, stride)
 
     def backtest(
         self,

@@ -26,7 +26,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from rnn_xp.forecasting.baselines import fit_linear_ar
-from rnn_xp.forecasting.targets import from_target, to_target
+from rnn_xp.forecasting.targets import from_target, offset_of, to_target
 
 __all__ = ["GapModel", "estimate_gaps", "fill_forward", "fit_gap_model"]
 
@@ -70,7 +70,7 @@ def fit_gap_model(values: _Floats, target: str, lags: int) -> GapModel:
     >>> [round(each, 6) + 0.0 for each in fit_gap_model(doubling, "level", 1)]
     [0.0, 2.0]
     """
-    offset = int(target != "level")
+    offset = offset_of(target)
     missing = np.isnan(values)
     z = to_target(target, fill_forward(values))
     known = ~missing[offset:] & ~missing[: len(z)]
@@ -101,7 +101,7 @@ def estimate_gaps(values: _Floats, target: str, model: GapModel) -> _Floats:
     """
     missing = np.isnan(values)
     levels = fill_forward(values).copy()
-    offset, lags = int(target != "level"), len(model) - 1
+    offset, lags = offset_of(target), len(model) - 1
     weights, run = np.asarray(model[1:]), 0
     for t in range(1, len(levels)):
         run = run + 1 if missing[t] else 0

@@ -31,7 +31,14 @@ from numpy.typing import NDArray
 
 from rnn_xp._checks import Argument, ParameterError
 
-__all__ = ["IntervalError", "adaptive_radii", "check_enough", "check_level", "conformal_radii"]
+__all__ = [
+    "IntervalError",
+    "adaptive_radii",
+    "check_enough",
+    "check_level",
+    "conformal_radii",
+    "read_levels",
+]
 
 _RATE, _MEMORY = 0.02, 500  # of the adaptive level; errors whose quantile is taken
 
@@ -49,6 +56,37 @@ def check_level(level: float) -> None:
             "{0:name} must be a share in (0, 1), such as 0.9, got {0:value}.",
             Argument("level", level),
         )
+
+
+def read_levels(level: Any) -> list[tuple[Any, float]]:
+    """Return levels as they were given, and as shares; whole numbers from 2 on are percentages.
+
+    Examples
+    --------
+    >>> read_levels([80, 0.95])
+    [(80, 0.8), (0.95, 0.95)]
+    """
+    if isinstance(level, str) or not len(level):
+        raise ParameterError(
+            "{0:name} must be a share such as 0.9, or a list of shares or percentages such as "
+            "[80, 95], got {0:value}.",
+            Argument("level", level),
+        )
+    shares = []
+    for each in level:
+        whole = isinstance(each, int | np.integer) and not isinstance(each, bool)
+        real = whole or isinstance(each, float | np.floating)
+        share = float(each) / 100.0 if real and float(each) >= 2.0 else each
+        if not (real and 0.0 < share < 1.0):
+            raise ParameterError(
+                "{0:name} must be shares in (0, 1) or percentages in [2, 100), got {0:value}.",
+                Argument("level", each),
+            )
+        shares.append(float(share))
+    for k, share in enumerate(shares):
+        if share in shares[:k]:
+            raise ParameterError("{0:name} is there twice: {0:value}.", Argument("level", level[k]))
+    return list(zip(level, shares, strict=True))
 
 
 def _rank(count: int, level: float) -> int:

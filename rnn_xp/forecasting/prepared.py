@@ -12,9 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from rnn_xp.forecasting.choices import choose
 from rnn_xp.forecasting.design import Design, make_design
+from rnn_xp.forecasting.linear import fit_path
 from rnn_xp.forecasting.panel import Panel
 from rnn_xp.forecasting.settings import Settings, check_data
+from rnn_xp.forecasting.targets import offset_of
 from rnn_xp.forecasting.training import Cut, cut, first_validated, joined
 from rnn_xp.network import Network
 
@@ -28,7 +35,7 @@ class Prepared:
     Attributes
     ----------
     settings : Settings
-        A frozen copy, see `Settings.frozen`.
+        A frozen copy, see `Settings.frozen`, in which nothing is left to be chosen.
     panel : Panel
         The series.
     designs : tuple of Design
@@ -42,6 +49,11 @@ class Prepared:
         Windows to validate on; None without validation.
     tables : tuple of two lists of ndarray (n, k)
         Past and future features of each series.
+    period : int or None
+        The season that the linear path reaches back to.
+    path : tuple of ndarray (reach, T) and ndarray (reach,), or None
+        The linear path that training starts from, see `rnn_xp.forecasting.linear`; None without
+        one, and with features, to which another is fitted.
     """
 
     settings: Settings
@@ -52,6 +64,8 @@ class Prepared:
     trained: Cut
     validated: Cut | None
     tables: tuple[list[Any], list[Any]]
+    period: int | None = None
+    path: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def whole(self) -> Prepared:
         """Return all windows to train on, scaled by all rows; the unit of errors stays."""
@@ -59,8 +73,9 @@ class Prepared:
         units = [design.unit for design in self.designs]
         designs = _designs(self.settings, self.panel, self.tables, rows, units)
         trained, _ = _cuts(self.settings, designs, rows, validate=False)
+        path = _path(self.settings, designs, rows, self.period)
         return dataclasses.replace(
-            self, designs=designs, starts=rows, trained=trained, validated=None
+            self, designs=designs, starts=rows, trained=trained, validated=None, path=path
         )
 
 
@@ -85,7 +100,8 @@ def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = No
     settings = settings.frozen()
     settings.check()
     panel, tables = check_data(settings, panel, past, future)
-    offset = int(settings.target != "level")
+    settings, period = choose(settings, panel.columns)
+    offset = offset_of(settings.target)
     starts = tuple(
         first_validated(
             len(column), settings.seq_length, offset, settings.horizon, settings.validation
@@ -95,7 +111,8 @@ def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = No
     designs = _designs(settings, panel, tables, starts)
     trained, validated = _cuts(settings, designs, starts, validate=settings.validation is not None)
     net = settings.network(trained.x.shape[2])
-    return Prepared(settings, panel, designs, starts, net, trained, validated, tables)
+    path = _path(settings, designs, starts, period)
+    return Prepared(settings, panel, designs, starts, net, trained, validated, tables, period, path)
 
 
 def _designs(
@@ -112,6 +129,27 @@ def _designs(
             panel.columns, *tables, trains, units or (None,) * len(trains), strict=True
         )
     )  # fmt: skip
+
+
+def _path(
+    settings: Settings, designs: Sequence[Design], ends: Sequence[int], period: int | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Fit the linear path to the rows of all series before the given ones."""
+    if not settings.linear or designs[0].past.shape[1] or designs[0].future.shape[1]:
+        return None
+    length = settings.seq_length
+    rows, seen = [], []
+    for design, end in zip(designs, ends, strict=True):
+        stop = end - design.offset
+        rows.append(sliding_window_view(design.z[:stop], length + 1))
+        seen.append(sliding_window_view(design.known[:stop], length + 1).all(axis=1))
+    table, whole = np.concatenate(rows), np.concatenate(seen)
+    if np.sum(whole) > length:  # otherwise estimates stand for missing values
+        table = table[whole]
+    changes = offset_of(settings.target) > 0
+    return fit_path(table[:, :-1], table[:, -1], period=period, changes=changes).ahead(
+        settings.reach
+    )
 
 
 def _cuts(

@@ -15,11 +15,14 @@ from rnn_xp.forecasting.design import Design
 from rnn_xp.forecasting.features import read_features
 from rnn_xp.forecasting.intervals import check_level
 from rnn_xp.forecasting.panel import Names, Panel
-from rnn_xp.forecasting.targets import TARGETS
+from rnn_xp.forecasting.targets import TARGETS, offset_of
 from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
 
-__all__ = ["Settings", "check_ahead", "check_data"]
+__all__ = ["AUTO", "Settings", "check_ahead", "check_data"]
+
+AUTO = "auto"
+"""The value of a setting that the training rows choose, see `rnn_xp.forecasting.choices`."""
 
 _STRATEGIES, _INTERVALS = ("direct", "recursive"), ("adaptive", "split", "quantile", None)
 _SIZES = {
@@ -36,14 +39,15 @@ _OF_THE_NETWORK = (
 class Settings:
     """The arguments of `rnn_xp.Forecaster`, which documents them."""
 
-    seq_length: int = 10
+    seq_length: Any = AUTO  # or an int, as it always is once a training is prepared
     horizon: int = 1
     cell: str = "rnn"
-    hidden_size: int = 50
+    hidden_size: Any = AUTO  # likewise
     num_layers: int = 1
     strategy: str = "direct"
-    target: str = "level"
+    target: str = AUTO
     linear: bool = True
+    fallback: bool = True
     scaler: str = "standard"
     missing: str = "error"
     intervals: str | None = "adaptive"
@@ -94,9 +98,17 @@ class Settings:
             If a value is unknown or out of range, or two of them contradict each other.
         """
         for name, low in _SIZES.items():
-            whole(name, getattr(self, name), low)
+            value = getattr(self, name)
+            if isinstance(value, str) and name in ("seq_length", "hidden_size"):
+                if value != AUTO:
+                    raise ParameterError(
+                        "{0:name} must be a whole number or 'auto', got {0:value}.",
+                        Argument(name, value),
+                    )
+                continue
+            whole(name, value, low)
         for name, valid in (
-            ("strategy", _STRATEGIES), ("target", TARGETS), ("missing", ("error", "mask")),
+            ("strategy", _STRATEGIES), ("target", (*TARGETS, AUTO)), ("missing", ("error", "mask")),
             ("intervals", _INTERVALS), ("scaler", ("standard", "minmax", "none")),
         ):  # fmt: skip
             value = getattr(self, name)
@@ -104,7 +116,7 @@ class Settings:
                 listed = ", ".join(map(repr, valid))
                 raise ParameterError(f"{{0}} is not known. Valid: {listed}.", Argument(name, value))
         check_level(self.level)
-        for name in ("linear", "refit"):
+        for name in ("linear", "fallback", "refit"):
             if not isinstance(value := getattr(self, name), bool):
                 raise ParameterError("{0} must be True or False.", Argument(name, value))
         if not isinstance(self.backend, Backend | None):
@@ -121,7 +133,7 @@ class Settings:
 
     def _check_combinations(self) -> None:
         intervals, level = Argument("intervals", self.intervals), Argument("target", "level")
-        if self.missing == "mask" and self.target != "level" and not self.linear:
+        if self.missing == "mask" and self.target not in ("level", AUTO) and not self.linear:
             raise ParameterError(
                 "{0} needs {1} or {2}.",
                 Argument("missing", "mask"), level, Argument("linear", True),
@@ -133,7 +145,8 @@ class Settings:
                 intervals, Argument("validation"), Argument("intervals", None),
             )  # fmt: skip
         one_step = Argument("horizon", 1)
-        if self.intervals == "quantile" and self.reach > 1 and self.target != "level":
+        changes = self.target != AUTO and offset_of(self.target)
+        if self.intervals == "quantile" and self.reach > 1 and changes:
             raise ParameterError(
                 "{0} needs {1} or {2}: quantiles of changes do not add up.",
                 intervals, level, one_step,

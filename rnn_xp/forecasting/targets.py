@@ -1,8 +1,9 @@
-"""Targets of a network: the level of a series, its changes, or the changes of its logarithm.
+"""Targets of a network: the level of a series, its logarithm, or the changes of either.
 
 ::
 
     level    z[t] = v[t]
+    log      z[t] = log v[t]                   v[t+j] = exp(z[t+j])
     diff     z[t] = v[t] - v[t-1]              v[t+j] = v[t] + z[t+1] + ... + z[t+j]
     logret   z[t] = log v[t] - log v[t-1]      v[t+j] = v[t] * exp(z[t+1] + ... + z[t+j])
 
@@ -17,15 +18,20 @@ from numpy.typing import NDArray
 
 from rnn_xp._checks import Argument, ParameterError
 
-__all__ = ["TARGETS", "from_target", "to_target"]
+__all__ = ["TARGETS", "from_target", "offset_of", "to_target"]
 
-TARGETS = ("level", "diff", "logret")
+TARGETS = ("level", "diff", "log", "logret")
 
 _Floats = NDArray[np.float64]
 
 
+def offset_of(kind: str) -> int:
+    """Return the number of rows that are lost at the start: 1 for changes, else 0."""
+    return int(kind in ("diff", "logret"))
+
+
 def to_target(kind: str, values: _Floats) -> _Floats:
-    """Turn a series (n,) into targets: (n,) for "level", otherwise (n - 1,).
+    """Turn a series (n,) into targets: (n,) for "level" and "log", otherwise (n - 1,).
 
     Raises
     ------
@@ -43,12 +49,14 @@ def to_target(kind: str, values: _Floats) -> _Floats:
         return np.diff(values)
     if not (values > 0.0).all():
         raise ParameterError(
-            "{0} needs positive values: a logarithmic return of a value that is zero or negative "
-            "has no meaning. Use {1}.",
-            Argument("target", "logret"),
-            Argument("target", "diff"),
+            "{0} needs positive values: "
+            + ("a logarithm" if kind == "log" else "a logarithmic return")
+            + " of a value that is zero or negative has no meaning. Use {1}.",
+            Argument("target", kind),
+            Argument("target", "level" if kind == "log" else "diff"),
         )
-    return np.diff(np.log(values))
+    logs: _Floats = np.log(values)
+    return logs if kind == "log" else np.diff(logs)
 
 
 def from_target(kind: str, z: _Floats, last: _Floats) -> _Floats:
@@ -59,5 +67,7 @@ def from_target(kind: str, z: _Floats, last: _Floats) -> _Floats:
     """
     if kind == "level":
         return z
+    if kind == "log":
+        return np.exp(z)
     change = np.cumsum(z, axis=1)
     return last[:, None] + change if kind == "diff" else last[:, None] * np.exp(change)

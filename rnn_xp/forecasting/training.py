@@ -24,7 +24,7 @@ from rnn_xp.training.inputs import split_rows
 from rnn_xp.training.result import FitResult
 from rnn_xp.training.trainer import fit
 
-__all__ = ["Cut", "cut", "default_optimizer", "first_validated", "joined", "train"]
+__all__ = ["Cut", "cut", "default_optimizer", "first_validated", "joined", "linear_start", "train"]
 
 _RATE = 0.01  # of Adam, at first
 
@@ -149,8 +149,8 @@ def default_optimizer(settings: Settings, net: Network, rows: int) -> Optimizer:
 
 def train(
     settings: Settings, net: Network, trained: Cut, validated: Cut | None, backend: Backend,
-    seed: int, *, epochs: int | None = None, resume: Any = None, comm: Comm | None = None,
-    **arguments: Any,
+    seed: int, *, path: Any = None, epochs: int | None = None, resume: Any = None,
+    comm: Comm | None = None, **arguments: Any,
 ) -> FitResult:  # fmt: skip
     """Train one network.
 
@@ -162,6 +162,8 @@ def train(
     validated : Cut or None
     backend : Backend
     seed : int
+    path : tuple of ndarray, optional
+        The linear path to start from, see `rnn_xp.forecasting.prepared.Prepared`.
     epochs : int, optional
         Number of epochs; by default ``settings.epochs``. The schedule of the default optimiser is
         that of ``settings.epochs`` in any case.
@@ -185,7 +187,7 @@ def train(
 
     start = None
     if net.linear_lags and resume is None:
-        start = _linear_start(net, trained, quantiles, seed, backend, comm)
+        start = linear_start(net, trained, quantiles, seed, backend, comm, path)
     return fit(
         net, **data(trained),
         optimizer=settings.optimizer or default_optimizer(settings, net, len(trained.x)),
@@ -197,14 +199,15 @@ def train(
     )  # fmt: skip
 
 
-def _linear_start(
+def linear_start(
     net: Network, trained: Cut, quantiles: Sequence[float], seed: int, backend: Backend,
-    comm: Comm | None,
+    comm: Comm | None, path: Any = None,
 ) -> Params:  # fmt: skip
-    """Return parameters with which the network equals the least-squares autoregression.
+    """Return parameters with which the network equals the linear path.
 
-    It is fitted on the windows without a gap, unless they are fewer than its coefficients: then
-    estimates stand for missing values, see `rnn_xp.forecasting.gaps`. The readout of the cells
+    Without a given one, because there are features, it is the least-squares autoregression for
+    each step, fitted on the windows without a gap, unless they are fewer than its coefficients:
+    then estimates stand for missing values, see `rnn_xp.forecasting.gaps`. The readout of the cells
     starts at zero, so their output is zero at first; their other weights are drawn as usual. All
     ranks use the numbers of the first rank, because the last digits of a
     solver may differ between machines.
@@ -213,13 +216,18 @@ def _linear_start(
     seen = np.flatnonzero(trained.mask.all(axis=1))
     if len(seen) <= trained.x[0].size:
         seen = np.arange(len(trained.x))
-    model = fit_linear_ar(trained.x[seen], trained.y[seen])
-    weights = np.moveaxis(model.coef, -1, 0).reshape(trained.y.shape[1], -1)
-    residuals = trained.y[seen] - model.predict(trained.x[seen])
+    if path is None:
+        model = fit_linear_ar(trained.x[seen], trained.y[seen])
+        weights = np.moveaxis(model.coef, -1, 0).reshape(trained.y.shape[1], -1)
+        intercept = model.intercept
+    else:
+        weights, intercept = path
+    flat = trained.x[seen].reshape(len(seen), -1)
+    residuals = trained.y[seen] - (flat @ weights.T + intercept)
     shifts = np.quantile(residuals, quantiles, axis=0).T if len(quantiles) > 1 else 0.0
     start = {
         "readout.w_xy": np.repeat(weights, len(quantiles), axis=0),
-        "readout.b_y": np.ravel(model.intercept[:, None] + shifts),
+        "readout.b_y": np.ravel(intercept[:, None] + shifts),
     }
     if comm is not None:
         start = {name: comm.gather(p.ravel())[0].reshape(p.shape) for name, p in start.items()}

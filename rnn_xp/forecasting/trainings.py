@@ -1,19 +1,41 @@
-"""The trainings of a forecaster: one of each network for its epochs, and one on all windows."""
+"""The trainings of a forecaster: one of each network for its epochs, and one on all windows.
+
+Between the two the networks have to earn their place. Their mean forecast of the validation part is
+compared with that of the linear path from which training started: its RMSE must be lower by 2 % or
+more, and the squared errors, window by window, lower by at least two standard errors of their mean
+difference [1]_, where windows that have steps in common count as one. And a network that is given
+levels must not have met new ones: if more than a tenth of the validation part lies beyond the range
+of the rows before it, the series leaves what saturating cells have seen, and will again. Otherwise
+the linear path alone makes the forecasts.
+
+References
+----------
+.. [1] F. X. Diebold, R. S. Mariano, "Comparing predictive accuracy", J. Bus. Econ. Stat. 13 (1995),
+       253-263.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from rnn_xp._typing import Params
 from rnn_xp.backend import Backend
+from rnn_xp.forecasting.backtest import origins_of
+from rnn_xp.forecasting.fitted import make_predictor
 from rnn_xp.forecasting.prepared import Prepared
-from rnn_xp.forecasting.training import train
+from rnn_xp.forecasting.targets import offset_of
+from rnn_xp.forecasting.training import linear_start, train
 from rnn_xp.training.callbacks import Callback
 from rnn_xp.training.result import FitResult
 
 __all__ = ["Trained", "train_networks"]
+
+_LEVEL = 0.98  # times the RMSE of the linear path: what is not below earns nothing
+_BEYOND = 0.1  # of the values of the validation part
 
 
 @dataclass(frozen=True)
@@ -27,21 +49,29 @@ class Trained:
     refits : list of FitResult
         Trainings on all windows after that; empty if there were none.
     whole : Prepared
-        The data of the refits.
+        The data of the last training.
+    alone : tuple of two Params, or None
+        The linear path of the validated training and that of all windows, if the networks earned
+        nothing beside it.
     """
 
     results: list[FitResult]
     refits: list[FitResult]
     whole: Prepared
+    alone: tuple[Params, Params] | None = None
 
     @property
     def networks(self) -> tuple[Params, ...]:
         """Parameters with the lowest validation loss; without validation the last ones."""
+        if self.alone is not None:
+            return (self.alone[0],)
         return tuple(r.params if r.best_params is None else r.best_params for r in self.results)
 
     @property
     def refitted(self) -> tuple[Params, ...]:
         """Parameters of the refits, or `networks` if there were none."""
+        if self.alone is not None:
+            return (self.alone[1],)
         return tuple(result.params for result in self.refits) or self.networks
 
 
@@ -59,18 +89,76 @@ def train_networks(
     always = [] if stop is None else [stop]
     first = {**training, "callbacks": [*always, *(training.get("callbacks") or ())]}
     results = [
-        train(settings, prepared.net, prepared.trained, prepared.validated, backend, seed, **first)
+        train(
+            settings, prepared.net, prepared.trained, prepared.validated, backend, seed,
+            path=prepared.path, **first,
+        )
         for seed in seeds
-    ]
-    if not settings.refit or prepared.validated is None:
-        return Trained(results, [], prepared)
+    ]  # fmt: skip
+    trained = Trained(results, [], prepared)
+    if prepared.validated is None:
+        return trained
+    whole = prepared.whole() if settings.refit else prepared
+    if settings.linear and settings.fallback and settings.intervals != "quantile":
+        start = _linear(prepared, backend, training)
+        if not _earns(prepared, trained.networks, start, backend, training.get("comm")):
+            return Trained(results, [], whole, (start, _linear(whole, backend, training)))
+    if not settings.refit:
+        return trained
     again = {**training, "callbacks": always, "resume": None}
-    whole = prepared.whole()
     refits = [
         train(
-            settings, whole.net, whole.trained, None, backend, seed, epochs=result.best_epoch,
-            **again,
+            settings, whole.net, whole.trained, None, backend, seed, path=whole.path,
+            epochs=result.best_epoch, **again,
         )
         for seed, result in zip(seeds, results, strict=True)
     ]  # fmt: skip
     return Trained(results, refits, whole)
+
+
+def _linear(prepared: Prepared, backend: Backend, training: Mapping[str, Any]) -> Params:
+    """Return parameters with which the network equals the linear path."""
+    settings = prepared.settings
+    return linear_start(
+        prepared.net, prepared.trained, settings.levels_of_quantiles, settings.random_state,
+        backend, training.get("comm"), prepared.path,
+    )  # fmt: skip
+
+
+def _earns(
+    prepared: Prepared, networks: Sequence[Params], start: Params, backend: Backend, comm: Any
+) -> bool:
+    """Return True if networks forecast the validation part better than the linear path does."""
+    settings, panel = prepared.settings, prepared.panel
+    if not offset_of(settings.target) and _beyond(prepared) > _BEYOND:
+        return False
+    squares = []
+    for params in (networks, (start,)):
+        predictor, each = make_predictor(settings, prepared.net, params, backend), []
+        for column, design, first in zip(
+            panel.columns, prepared.designs, prepared.starts, strict=True
+        ):
+            rows = origins_of(column, first, settings.horizon, 1)
+            truth = column[rows[:, None] + np.arange(settings.horizon)]
+            wrong = (predictor.from_rows(design, rows, settings.horizon)[:, :, 0] - truth) / (
+                design.unit
+            )
+            each.append(np.mean(wrong**2, axis=1))
+        squares.append(np.concatenate(each))
+    ours, theirs = squares
+    gain = theirs - ours
+    apart = max(len(gain) / settings.horizon, 1.0)
+    better = np.sqrt(np.mean(ours)) <= _LEVEL * np.sqrt(np.mean(theirs))
+    earned = bool(better and np.mean(gain) >= 2.0 * np.std(gain) / np.sqrt(apart))
+    if comm is not None:  # the last digits of a solver may differ between machines
+        earned = bool(comm.gather(np.asarray([float(earned)]))[0][0])
+    return earned
+
+
+def _beyond(prepared: Prepared) -> float:
+    """Return the share of validation values beyond the range of the rows before them."""
+    outside = []
+    for design, first in zip(prepared.designs, prepared.starts, strict=True):
+        seen, later = design.levels[:first], design.levels[first:]
+        outside.append((later < seen.min()) | (later > seen.max()))
+    return float(np.mean(np.concatenate(outside)))

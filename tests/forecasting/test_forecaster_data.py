@@ -262,9 +262,10 @@ class TestBadInput:
         ("options", "words"),
         [
             ({"seq_length": 0}, "seq_length must be an integer >= 1"),
+            ({"seq_length": "long"}, "seq_length must be a whole number or 'auto', got 'long'"),
             ({"horizon": 1.5}, "horizon must be an integer >= 1"),
             ({"strategy": "magic"}, "strategy='magic' is not known. Valid: 'direct', 'recursive'"),
-            ({"target": "log"}, "target='log' is not known"),
+            ({"target": "logs"}, "target='logs' is not known"),
             ({"intervals": "normal"}, "intervals='normal' is not known"),
             (
                 {"scaler": "robust"},

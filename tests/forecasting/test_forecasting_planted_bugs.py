@@ -132,8 +132,8 @@ REFIT = "test_refit.TestRefit."
 TREND = "test_gaps.TestTrend.test_forecasts_go_on_as_if_nothing_were_missing"
 DROPPED = {"target": "level", "strategy": "direct", "rows": (-1,), "tmp_path": True}
 TRAININGS = [
-    ("trainings", "if not settings.refit or prepared.validated is None:", "if True:",
-     REFIT + "test_the_linear_path_starts_from_the_least_squares_of_the_table", {}),
+    ("trainings", "prepared.whole() if settings.refit else prepared", "prepared",
+     REFIT + "test_the_linear_path_starts_from_all_rows", {}),
     ("trainings", "epochs=result.best_epoch", "epochs=settings.epochs",
      REFIT + "test_each_seed_is_trained_again_for_its_own_number_of_epochs", {}),
     ("trainings", "for seed, result in zip(seeds, results, strict=True)",

@@ -11,7 +11,7 @@ from rnn_xp.forecasting.baselines import fit_linear_ar
 from rnn_xp.forecasting.gaps import estimate_gaps, fit_gap_model
 from rnn_xp.forecasting.panel import as_panel
 from rnn_xp.forecasting.prepared import prepare
-from rnn_xp.forecasting.training import _linear_start
+from rnn_xp.forecasting.training import linear_start
 
 NAN = np.nan
 
@@ -86,7 +86,7 @@ class TestLeastSquares:
         holes = np.random.default_rng(2).choice(200, 10, replace=False)
         prepared = prepare(masked(seq_length=6), as_panel(without(values, *holes)))
         backend = rx.get_backend("numpy", dtype="float64")
-        start = _linear_start(prepared.net, prepared.trained, (0.5,), 0, backend, None)
+        start = linear_start(prepared.net, prepared.trained, (0.5,), 0, backend, None)
         x, y, whole = prepared.trained.x, prepared.trained.y, prepared.trained.mask.all(axis=1)
         assert 30 < np.sum(~whole) < 70
         right, wrong = fit_linear_ar(x[whole], y[whole]), fit_linear_ar(x, y)

@@ -6,7 +6,10 @@ import numpy as np
 
 import rnn_xp as rx
 
-QUICK = {"hidden_size": 4, "epochs": 8, "seq_length": 8, "verbose": False}
+QUICK = {
+    "hidden_size": 4, "epochs": 8, "seq_length": 8, "target": "level", "fallback": False,
+    "verbose": False,
+}  # fmt: skip
 
 
 def waves(rows=240, seed=0):

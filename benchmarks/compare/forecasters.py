@@ -1,0 +1,92 @@
+"""Forecasters of several packages, each made to forecast from every row after a training part.
+
+Every one of them is fitted once, on the training part, and then brought to each later row with the
+values up to it: no model and no coefficient is chosen anew. Each function takes the series (n,),
+the number of training rows, the number of steps and the season that the tool is told, and returns
+forecasts (M, steps) by name, from every later row or from those whose steps are all known.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import numpy as np
+
+import rnn_xp as rx
+
+__all__ = ["FORECASTERS", "OURS", "levels_of", "origins_of"]
+
+OURS = "rnn_xp.Forecaster"
+_INPUTS, _EPOCHS = 24, 100  # of darts' LSTM
+
+
+def origins_of(rows, cut, steps=1):
+    """Return the rows from which all steps of a forecast can be judged."""
+    return range(cut, rows - steps + 1)
+
+
+def ours(values, cut, steps, season):
+    """Forecast with the defaults of this package, and by the baselines of its report."""
+    del season
+    forecaster = rx.Forecaster(horizon=steps, verbose=False).fit(values[:cut])
+    (part,) = forecaster.evaluate(values).series
+    return {OURS: part.forecast, **part.baselines}
+
+
+def levels_of(values, cut, steps, levels):
+    """Return the shares of true values (levels, steps) within the intervals, and if ends cross."""
+    forecaster = rx.Forecaster(horizon=steps, verbose=False).fit(values[:cut])
+    inside, crossed, now = [], False, forecaster
+    for origin in origins_of(len(values), cut, steps):
+        now = now.apply(values[:origin])
+        low, high = now.predict_interval(level=levels)
+        truth = values[origin : origin + steps]
+        inside.append((low <= truth) & (truth <= high))
+        crossed |= bool((np.diff(low, axis=0) > 0).any() or (np.diff(high, axis=0) < 0).any())
+    return np.mean(inside, axis=0), crossed
+
+
+def _of_statsforecast(name, **settings):
+    def forecasts(values, cut, steps, season):
+        from statsforecast import models
+
+        if name == "AutoARIMA":  # as R's auto.arima decides; else co2 takes more than ten minutes
+            settings["approximation"] = cut > 150 or season > 12
+        model = getattr(models, name)(season_length=season, **settings).fit(values[:cut])
+        rows = origins_of(len(values), cut)
+        return {name: np.stack([model.forward(values[:row], h=steps)["mean"] for row in rows])}
+
+    return forecasts
+
+
+def lstm_of_darts(values, cut, steps, season):
+    """Forecast with darts' recurrent model, its sizes as they are by default."""
+    del season
+    from darts import TimeSeries
+    from darts.dataprocessing.transformers import Scaler
+    from darts.models import RNNModel
+
+    warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    whole = TimeSeries.from_values(values.astype(np.float32))
+    scaler = Scaler().fit(whole[:cut])
+    model = RNNModel(
+        input_chunk_length=_INPUTS, model="LSTM", training_length=_INPUTS + 12, n_epochs=_EPOCHS,
+        random_state=0, pl_trainer_kwargs={"accelerator": "cpu", "enable_progress_bar": False},
+    )  # fmt: skip
+    model.fit(scaler.transform(whole[:cut]), verbose=False)
+    known = scaler.transform(whole)
+    pasts = [known[:row] for row in origins_of(len(values), cut)]
+    forecasts = model.predict(steps, series=pasts, verbose=False)
+    levels = [scaler.inverse_transform(forecast).values()[:, 0] for forecast in forecasts]
+    return {"LSTM of darts": np.stack(levels)}
+
+
+FORECASTERS = {
+    OURS: ours,
+    "AutoARIMA": _of_statsforecast("AutoARIMA"),
+    "AutoETS": _of_statsforecast("AutoETS"),
+    "Theta": _of_statsforecast("Theta"),
+    "LSTM of darts": lstm_of_darts,
+}

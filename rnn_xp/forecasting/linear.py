@@ -1,0 +1,155 @@
+"""The linear path: an autoregression whose coefficients are shrunk, iterated over the horizon.
+
+::
+
+    z[t] = c + a[1] * z[t-1] + ... + a[T] * z[t-T]
+
+minimises the sum of squares plus ``ridge * sum over k of (d[k] * (a[k] - b[k]))^2``, as with the
+prior of Litterman [1]_. Coefficients are drawn to b, either that nothing changes or that the season
+repeats, and the more so, the farther back they look. The distance d[k] of lag k counts one season
+as one step::
+
+    d[k] = min(k, min over j = 1, 2, ... of 1 + j + |k - j * period|)
+
+The strength of the ridge, and which b, have the lowest Akaike criterion with the correction for few
+rows, where the number of coefficients is the trace of the hat matrix [2]_.
+
+References
+----------
+.. [1] R. B. Litterman, "Forecasting with Bayesian vector autoregressions - five years of
+       experience", J. Bus. Econ. Stat. 4 (1986), 25-38.
+.. [2] C. M. Hurvich, J. S. Simonoff, C.-L. Tsai, "Smoothing parameter selection in nonparametric
+       regression using an improved Akaike information criterion", J. R. Statist. Soc. B 60 (1998),
+       271-293.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LinearPath", "aicc", "fit_path"]
+
+_RIDGES = 10.0 ** np.arange(-3.0, 5.5, 0.5)  # for rows of unit variance
+_NOTHING = 1e-20  # share of the sum of squares that rounding leaves
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearPath:
+    """A fitted autoregression of one step.
+
+    Attributes
+    ----------
+    coef : ndarray (T,)
+        Weights of the values of a window, the oldest first.
+    intercept : float
+    criterion : float
+        The corrected Akaike criterion, in units in which the deviance is that of normal errors.
+    """
+
+    coef: _Floats
+    intercept: float
+    criterion: float
+
+    def ahead(self, steps: int) -> tuple[_Floats, _Floats]:
+        """Return the weights (steps, T) and intercepts (steps,) of forecasts of several steps.
+
+        Examples
+        --------
+        >>> halving = LinearPath(np.asarray([0.0, 0.5]), 1.0, 0.0)
+        >>> weights, intercepts = halving.ahead(2)
+        >>> weights.tolist(), intercepts.tolist()
+        ([[0.0, 0.5], [0.0, 0.25]], [1.0, 1.5])
+        """
+        # Each row of a window, and then each forecast, as a sum of the window and a constant.
+        length = len(self.coef)
+        sums = np.eye(length, length + 1)
+        for _ in range(steps):
+            following = self.coef @ sums[-length:]
+            following[length] += self.intercept
+            sums = np.concatenate([sums, following[None]])
+        return sums[length:, :length], sums[length:, length]
+
+
+def aicc(rss: Any, rows: int, coefficients: Any) -> Any:
+    """Return the Akaike criterion of normal errors, corrected for few rows; lower is better.
+
+    It is infinite if there are not two rows more than coefficients.
+    """
+    left = rows - coefficients - 2.0
+    with np.errstate(divide="ignore"):
+        fits = rows * np.log(np.asarray(rss) / rows)
+        penalty = 2.0 * rows * (coefficients + 1.0) / np.where(left > 0.0, left, 1.0)
+    return np.where(left > 0.0, fits + penalty, np.inf)
+
+
+def fit_path(
+    x: _Floats, y: _Floats, *, period: int | None = None, changes: bool = False
+) -> LinearPath:
+    """Fit the autoregression.
+
+    Parameters
+    ----------
+    x : ndarray (N, T)
+        Windows, the oldest value first.
+    y : ndarray (N,)
+        The value that follows each window.
+    period : int, optional
+        Number of steps of a season.
+    changes : bool
+        True if the values are changes, so that zeros mean that nothing changes.
+
+    Returns
+    -------
+    LinearPath
+
+    Examples
+    --------
+    >>> wave = np.sin(np.arange(60.0))
+    >>> path = fit_path(np.stack([wave[:-2], wave[1:-1]], axis=1), wave[2:])
+    >>> bool(np.allclose(path.coef, [-1.0, 2.0 * np.cos(1.0)], atol=0.01))
+    True
+    """
+    length = x.shape[1]
+    lags = np.arange(length, 0, -1)
+    distance = lags.astype(float)
+    step = period or length + 1
+    for season in range(step, length + 1, step):
+        distance = np.minimum(distance, 1.0 + season // step + np.abs(lags - season))
+    scale = float(np.std(y)) or 1.0
+    middle, level = x.mean(axis=0), float(y.mean())
+    columns, rows = (x - middle) / (distance * scale), (y - level) / scale
+    u, s, vt = np.linalg.svd(columns, full_matrices=False)
+    total = float(rows @ rows)
+    priors = _priors(lags, period, changes=changes)
+    score, coef = np.inf, priors[0]
+    for prior in priors:
+        rest = rows - columns @ (distance * prior)
+        along, power = u.T @ rest, float(rest @ rest)
+        for ridge in _RIDGES:
+            shrunk = s * s / (s * s + ridge)
+            rss = max(power - float(np.sum((2.0 - shrunk) * shrunk * along**2)), _NOTHING * total)
+            now = float(aicc(max(rss, 1e-300), len(y), 1.0 + np.sum(shrunk)))
+            if now < score:
+                score, coef = now, prior + (vt.T @ (along * s / (s * s + ridge))) / distance
+    criterion = score + len(y) * 2.0 * float(np.log(scale))
+    return LinearPath(coef, level - float(middle @ coef), criterion)
+
+
+def _priors(lags: NDArray[np.intp], period: int | None, *, changes: bool) -> list[_Floats]:
+    """Return the coefficients of no change and, with a period, those of a season that repeats."""
+    same = np.zeros(len(lags))
+    if not changes:
+        same[lags == 1] = 1.0
+    if period is None or period + (not changes) > len(lags):
+        return [same]
+    repeated = same.copy()
+    repeated[lags == period] += 1.0
+    if not changes:  # the last value, and the change at this time of the last season
+        repeated[lags == period + 1] -= 1.0
+    return [same, repeated]

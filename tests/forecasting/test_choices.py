@@ -1,0 +1,179 @@
+"""What "auto" chooses, the linear path that all starts from, and the network that has to earn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from forecasters import quick, waves
+
+import rnn_xp as rx
+from rnn_xp.forecasting.baselines import fit_linear_ar
+from rnn_xp.forecasting.choices import choose, grows_with_level
+from rnn_xp.forecasting.fitted import ALONE
+from rnn_xp.forecasting.linear import aicc, fit_path
+from rnn_xp.forecasting.settings import Settings
+
+
+def monthly(rows=144, seed=0):
+    """A trend with a season that grows with it."""
+    t, rng = np.arange(rows), np.random.default_rng(seed)
+    year = 0.2 * np.sin(2.0 * np.pi * t / 12.0) + 0.1 * np.cos(2.0 * np.pi * t / 6.0)
+    return 100.0 * np.exp(0.01 * t + year + 0.02 * rng.standard_normal(rows))
+
+
+def walk(rows=300, seed=0):
+    return np.cumsum(np.random.default_rng(seed).standard_normal(rows))
+
+
+def chosen(values, **options):
+    return choose(Settings(**options), [np.asarray(values)])
+
+
+class TestChoices:
+    def test_a_window_of_two_seasons_and_logarithms_where_the_season_grows(self):
+        settings, period = chosen(monthly())
+        assert (settings.seq_length, period) == (26, 12)
+        assert settings.target in ("log", "logret")
+        assert settings.hidden_size == (144 - 26) // 20
+
+    def test_one_season_where_two_do_not_fit(self):
+        settings, period = chosen(monthly(72))
+        assert (settings.seq_length, period) == (14, 12)
+
+    def test_no_logarithms_where_the_spread_stays_or_values_are_not_positive(self):
+        t = np.arange(144)
+        even = 100.0 + t + 10.0 * np.sin(2.0 * np.pi * t / 12.0) + monthly() / 100.0
+        assert chosen(even)[0].target in ("level", "diff")
+        assert chosen(monthly() - 200.0)[0].target in ("level", "diff")
+        assert not grows_with_level([even], 12)
+
+    def test_changes_of_a_series_whose_changes_alone_repeat(self):
+        """An AR(1) of the changes, far from any level."""
+        rng, change = np.random.default_rng(1), [0.0]
+        for _ in range(400):
+            change.append(0.7 * change[-1] + rng.standard_normal())
+        assert chosen(np.cumsum(change) + np.arange(401.0))[0].target == "diff"
+
+    def test_what_is_given_stays(self):
+        settings, _ = chosen(monthly(), seq_length=7, target="diff", hidden_size=3)
+        assert (settings.seq_length, settings.target, settings.hidden_size) == (7, "diff", 3)
+
+    def test_the_validation_part_chooses_nothing(self):
+        values, other = monthly(), monthly()
+        other[-20:] = -5.0
+        assert chosen(values) == chosen(other) or chosen(values)[0].get_params() == (
+            chosen(other)[0].get_params()
+        )
+
+    def test_quantiles_of_several_steps_take_no_changes(self):
+        settings, _ = chosen(walk(), intervals="quantile", horizon=3)
+        assert settings.target == "level"
+
+    def test_few_rows_are_enough_for_a_short_window(self):
+        f = rx.Forecaster(verbose=False, epochs=2, validation=None, intervals=None, patience=None)
+        assert np.isfinite(f.fit(walk(14)).predict(3)).all()
+
+    def test_logarithms_go_there_and_back(self):
+        f = quick(target="log", epochs=3).fit(monthly())
+        assert 0.8 < f.predict(3)[0] / monthly()[-12] / np.exp(0.12) < 1.25
+        with pytest.raises(ValueError, match="target='log' needs positive values: a logarithm of"):
+            quick(target="log").fit(waves())
+
+    @pytest.mark.parametrize("name", ["seq_length", "hidden_size"])
+    def test_another_word_is_refused(self, name):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number or 'auto'"):
+            quick(**{name: "long"}).fit(waves())
+
+
+class TestLinearPath:
+    def test_with_many_rows_it_is_least_squares(self):
+        rng, z = np.random.default_rng(0), [0.0, 0.0]
+        for _ in range(5000):
+            z.append(0.3 + 0.6 * z[-1] - 0.5 * z[-2] + rng.standard_normal())
+        rows = np.lib.stride_tricks.sliding_window_view(np.asarray(z), 3)
+        path = fit_path(rows[:, :-1], rows[:, -1])
+        exact = fit_linear_ar(rows[:, :-1, None], rows[:, -1:])
+        np.testing.assert_allclose(path.coef, exact.coef[:, 0, 0], atol=2e-3)
+        np.testing.assert_allclose(path.intercept, exact.intercept[0], atol=2e-3)
+
+    def test_with_few_rows_it_keeps_to_the_last_value(self):
+        values = walk(40, seed=3)
+        rows = np.lib.stride_tricks.sliding_window_view(values, 11)
+        path = fit_path(rows[:, :-1], rows[:, -1])
+        exact = fit_linear_ar(rows[:, :-1, None], rows[:, -1:]).coef[:, 0, 0]
+        none = np.eye(10)[-1]
+        assert np.abs(path.coef - none).sum() < 0.5 * np.abs(exact - none).sum()
+
+    def test_a_season_that_repeats_is_found_with_few_rows(self):
+        t = np.arange(40)
+        values = np.random.default_rng(2).standard_normal(7)[t % 7] + 5.0 * walk(6)[t // 7]
+        rows = np.lib.stride_tricks.sliding_window_view(values, 17)
+        path = fit_path(rows[:, :-1], rows[:, -1], period=7)
+        plain = fit_path(rows[:, :-1], rows[:, -1])
+        assert path.criterion < plain.criterion
+
+    def test_steps_ahead_are_iterated(self):
+        values = walk(60)
+        rows = np.lib.stride_tricks.sliding_window_view(values, 5)
+        path = fit_path(rows[:, :-1], rows[:, -1])
+        weights, intercepts = path.ahead(3)
+        window = list(values[-4:])
+        for _ in range(3):
+            window.append(float(path.coef @ window[-4:]) + path.intercept)
+        np.testing.assert_allclose(weights @ values[-4:] + intercepts, window[4:])
+
+    def test_units_do_not_change_it(self):
+        rows = np.lib.stride_tricks.sliding_window_view(walk(60), 5)
+        one = fit_path(rows[:, :-1], rows[:, -1])
+        other = fit_path(1e6 * rows[:, :-1] + 3e6, 1e6 * rows[:, -1] + 3e6)
+        np.testing.assert_allclose(one.coef, other.coef, rtol=1e-6)
+
+    def test_no_criterion_without_rows(self):
+        assert aicc(1.0, 10, 8.0) == np.inf
+        np.testing.assert_allclose(aicc(20.0, 20, 3.0), 40.0 * 4.0 / 15.0)
+
+
+class TestEarning:
+    def test_a_network_that_earns_nothing_is_left_out_and_that_is_said(self, tmp_path):
+        values = walk()
+        f = quick(fallback=True, horizon=2).fit(values[:260])
+        assert f.fitted.alone
+        assert f.refits_ == []
+        said = ALONE.format("rnn")
+        assert said in f.report_.notes
+        assert said in f.evaluate(values).notes
+        for params in f.predictor_.networks:
+            assert not np.asarray(params["readout.w_hy"]).any()
+        f.save(tmp_path / "f")
+        again = rx.Forecaster.load(tmp_path / "f")
+        assert again.fitted.alone
+        assert np.array_equal(again.predict(), f.predict())
+
+    def test_it_is_the_linear_path_of_all_rows(self):
+        values = walk()
+        f = quick(fallback=True).fit(values)
+        again = quick(epochs=1, optimizer=rx.optim.sgd(1e-12)).fit(values)
+        np.testing.assert_allclose(f.predict(), again.predict(), rtol=1e-4)
+
+    def test_a_network_that_earns_stays(self):
+        """A logistic map, which no linear path can forecast."""
+        z = [0.3]
+        for _ in range(299):
+            z.append(3.9 * z[-1] * (1.0 - z[-1]))
+        f = quick(fallback=True, hidden_size=8, epochs=100).fit(np.asarray(z))
+        assert not f.fitted.alone
+        assert not any("alone" in note for note in f.report_.notes)
+
+    def test_a_network_of_levels_does_not_follow_a_series_beyond_them(self):
+        t = np.arange(300)
+        values = 0.05 * t + np.abs((t % 9) - 4.0)
+        assert quick(fallback=True, epochs=100).fit(values).fitted.alone
+
+    def test_it_can_be_kept(self):
+        f = quick(fallback=False).fit(walk())
+        assert not f.fitted.alone
+        assert len(f.refits_) == 1
+
+    def test_it_is_yes_or_no(self):
+        with pytest.raises(ValueError, match="fallback='no' must be True or False"):
+            quick(fallback="no").fit(walk())
