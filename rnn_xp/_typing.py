@@ -134,7 +134,7 @@ class Workspace(Protocol):
 
     @property
     def knows(self) -> frozenset[str]:
-        """The fields of `rnn_xp.kernels.course.Course` that the kernels compute."""
+        """What the kernels compute: fields of `rnn_xp.kernels.course.Course`, and "norm"."""
 
     def apart(self, number: int) -> Workspace:
         """Return the workspace with other memory, and the same one for the same number."""
