@@ -117,6 +117,7 @@ gpu-check: ## check and time everything on a CUDA GPU, with the packages of PYTH
 
 memory: $(VENV)/installed-plot ## peak memory of training on 8317 to 831,700 windows (a minute)
 	$(BIN)/python -m benchmarks.memory $(ARGS)
+	$(BIN)/python -m benchmarks.sequences
 
 learn: $(VENV)/installed-plot ## learn five tasks whose answers are known (about two minutes)
 	$(BIN)/python -m benchmarks.learn $(ARGS)

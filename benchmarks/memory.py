@@ -28,7 +28,7 @@ import numpy as np
 import rnn_xp as rx
 from benchmarks.machine import processor
 from rnn_xp.engines.blocks import default_block_rows
-from rnn_xp.engines.memory import block_bytes
+from rnn_xp.network.memory import block_bytes
 
 STEPS, HIDDEN = 10, 50
 DEFAULTS = {"windows": [8317, 83_170, 831_700], "workers": [1, 2], "epochs": 2}

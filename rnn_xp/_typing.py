@@ -136,6 +136,9 @@ class Workspace(Protocol):
     def knows(self) -> frozenset[str]:
         """What the kernels compute: fields of `rnn_xp.kernels.course.Course`, and "norm"."""
 
+    def apart(self, number: int) -> Workspace:
+        """Return the workspace with other memory, and the same one for the same number."""
+
     def kernel(self, name: str | None) -> Kernel | None:
         """Return the kernel with the name ``cell.kernel``; None if there is none."""
 

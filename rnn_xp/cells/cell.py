@@ -22,7 +22,7 @@ __all__ = ["Cell", "Footprint", "Walk"]
 class Footprint(NamedTuple):
     """Memory that one step of a cell needs, in arrays of H columns for each row.
 
-    `rnn_xp.engines.memory` estimates from it what a block of rows needs.
+    `rnn_xp.network.memory` estimates from it what a block of rows needs.
 
     Attributes
     ----------

@@ -73,6 +73,8 @@ class PortableEngine:
         default there is no dropout.
     workers : int
         Number of threads. More than one is useful on NumPy only.
+    block_budget : int, optional
+        Memory for the activations of a block; see `rnn_xp.Network.value_and_grad`.
     ranks : Ranks, optional
         The ranks that share the blocks; by default there is one.
     shares : callable, optional
@@ -94,6 +96,7 @@ class PortableEngine:
     truncate: tuple[int, int] | None = None
     noise: Callable[[int, int], Any] | None = None
     workers: int = 1
+    block_budget: int | None = None
     ranks: Ranks | None = None
     shares: Shares | None = None
     reason: str = ""
@@ -261,7 +264,8 @@ class PortableEngine:
             with self._workspace() as workspace:
                 value, grads = self.net.value_and_grad(
                     params, rows.x, rows.y, self.loss, rows.sample_weight,
-                    rng=self._rng(step, number), total=total, workspace=workspace, **rows.options,
+                    rng=self._rng(step, number), total=total, workspace=workspace,
+                    memory_budget=self.block_budget, **rows.options,
                 )  # fmt: skip
             return computed((value, grads))
 

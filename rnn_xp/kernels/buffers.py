@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from rnn_xp._typing import Array
 
@@ -32,6 +33,15 @@ class Buffers:
     def __init__(self, empty: Callable[[int], Array]) -> None:
         self._empty = empty
         self._buffers: dict[str, Array] = {}
+        self._others: dict[int, Self] = {}
+
+    def apart(self, number: int) -> Self:
+        """Return a workspace of the same kind with other buffers, which are kept as well."""
+        if number not in self._others:
+            other = copy.copy(self)
+            other._buffers, other._others = {}, {}
+            self._others[number] = other
+        return self._others[number]
 
     def take(self, name: str, *shape: int) -> Array:
         """Return the named buffer in the given shape; its contents are undefined."""

@@ -7,6 +7,7 @@ the masks as an argument.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from rnn_xp._typing import Array, Namespace, Params
@@ -15,7 +16,7 @@ from rnn_xp.backend.arrays import is_traced
 from rnn_xp.network.configuration import Configuration
 from rnn_xp.network.layers import Noise
 
-__all__ = ["check_masks", "draw_masks", "noise"]
+__all__ = ["MasksOfPieces", "check_masks", "draw_masks", "noise"]
 
 
 def draw_masks(
@@ -34,18 +35,9 @@ def draw_masks(
     TypeError
         If ``rng`` is not a generator of NumPy, such as a key of JAX.
     """
-    if not all(hasattr(rng, name) for name in ("random", "bit_generator", "spawn")):
-        raise TypeError(
-            "Network: rng must be a numpy.random.Generator, such as numpy.random.default_rng(0), "
-            f"or the masks of net.dropout_masks(rng, x), got {type(rng).__name__}."
-        )
-
-    def draw(name: str, shape: tuple[int, ...]) -> Array:
-        rate = net.dropout if name.endswith(".input") else net.recurrent_dropout
-        kept = xp.asarray(rng.random(shape) >= rate, device=device_of(x))
-        return xp.astype(kept, x.dtype) * (1.0 / (1.0 - rate))
-
-    return {name: draw(name, shape) for name, shape in _shapes(net, x, steps).items()}
+    _require_generator(rng)
+    shapes = _shapes(net, x, steps)
+    return {name: _draw(net, name, shape, rng, x, xp=xp) for name, shape in shapes.items()}
 
 
 def check_masks(net: Configuration, x: Array, steps: int, masks: dict[str, Array]) -> None:
@@ -74,16 +66,98 @@ def noise(
     if isinstance(rng, dict):
         masks = rng
     elif rng is not None:
-        if _shapes(net, x, steps) and is_traced(x, *params.values()):
-            raise TypeError(
-                "Network: rng is a generator, and the function is being compiled or mapped, so all "
-                "its calls would have one dropout mask. Draw the masks outside, masks = "
-                "net.dropout_masks(rng, x), let the function take them as an argument, and give "
-                "them as rng=masks."
-            )
+        _require_arrays_with_values(net, params, x)
         masks = draw_masks(net, x, steps, rng, xp=xp)
     between = [masks.get(f"layer{layer}.input") for layer in range(net.num_layers)]
     return Noise(between, [masks.get(f"{prefix}recurrent") for prefix in _prefixes(net)])
+
+
+class MasksOfPieces:
+    """The masks of the pieces of a sequence: the numbers that `draw_masks` draws for all of it.
+
+    Those between layers are as large as the states of a layer, so they are drawn again when a piece
+    is computed again, from the states of the generator that are kept for every piece.
+
+    Parameters
+    ----------
+    net, params, x, rng : as for `noise`
+    pieces : list of range
+        The steps of each piece.
+    xp : Namespace
+
+    Raises
+    ------
+    TypeError
+        As `noise` does.
+    """
+
+    def __init__(
+        self,
+        net: Configuration,
+        params: Params,
+        x: Array,
+        pieces: list[range],
+        rng: Any,
+        *,
+        xp: Namespace,
+    ) -> None:
+        self._net, self._x, self._pieces, self._xp = net, x, pieces, xp
+        self._given = rng if isinstance(rng, dict) else None
+        self._recurrent: dict[str, Array] = {}
+        self._starts: dict[tuple[str, int], Any] = {}
+        if rng is None or isinstance(rng, dict):
+            return
+        _require_arrays_with_values(net, params, x)
+        _require_generator(rng)
+        self._source = copy.deepcopy(rng)
+        for name, shape in _shapes(net, x, 1).items():
+            if not name.endswith(".input"):
+                self._recurrent[name] = _draw(net, name, shape, rng, x, xp=xp)
+                continue
+            for number, piece in enumerate(pieces):
+                self._starts[name, number] = rng.bit_generator.state
+                rng.random((len(piece), *shape[1:]))
+
+    def __getitem__(self, number: int) -> dict[str, Array] | None:
+        """Return the masks of a piece by name; None without dropout."""
+        piece = self._pieces[number]
+        if self._given is not None:
+            return {
+                name: mask[piece.start : piece.stop, ...] if name.endswith(".input") else mask
+                for name, mask in self._given.items()
+            }
+        masks = dict(self._recurrent)
+        for name, shape in _shapes(self._net, self._x, len(piece)).items():
+            if (name, number) in self._starts:
+                self._source.bit_generator.state = self._starts[name, number]
+                masks[name] = _draw(self._net, name, shape, self._source, self._x, xp=self._xp)
+        return masks or None
+
+
+def _draw(
+    net: Configuration, name: str, shape: tuple[int, ...], rng: Any, x: Array, *, xp: Namespace
+) -> Array:
+    rate = net.dropout if name.endswith(".input") else net.recurrent_dropout
+    kept = xp.asarray(rng.random(shape) >= rate, device=device_of(x))
+    return xp.astype(kept, x.dtype) * (1.0 / (1.0 - rate))
+
+
+def _require_generator(rng: Any) -> None:
+    if not all(hasattr(rng, name) for name in ("random", "bit_generator", "spawn")):
+        raise TypeError(
+            "Network: rng must be a numpy.random.Generator, such as numpy.random.default_rng(0), "
+            f"or the masks of net.dropout_masks(rng, x), got {type(rng).__name__}."
+        )
+
+
+def _require_arrays_with_values(net: Configuration, params: Params, x: Array) -> None:
+    if _shapes(net, x, 1) and is_traced(x, *params.values()):
+        raise TypeError(
+            "Network: rng is a generator, and the function is being compiled or mapped, so all "
+            "its calls would have one dropout mask. Draw the masks outside, masks = "
+            "net.dropout_masks(rng, x), let the function take them as an argument, and give "
+            "them as rng=masks."
+        )
 
 
 def _prefixes(net: Configuration) -> list[str]:

@@ -12,11 +12,12 @@ from typing import Any
 
 from rnn_xp import losses
 from rnn_xp._typing import Array, Loss, Namespace, Params, State, Workspace
-from rnn_xp.backend.arrays import require_arrays
+from rnn_xp.backend.arrays import dtype_name, require_arrays
 from rnn_xp.losses import resolve_loss
-from rnn_xp.network import pipeline
+from rnn_xp.network import pieces, pipeline
 from rnn_xp.network.call import Options, check, check_shape, check_state
 from rnn_xp.network.configuration import Configuration
+from rnn_xp.network.memory import keep_within
 from rnn_xp.network.passes import Carry, Pass, PassGrads
 from rnn_xp.network.sequence import Terms
 
@@ -104,6 +105,7 @@ class Gradients(Configuration):
         rng: Any = None,
         total: Any = None,
         workspace: Workspace | None = None,
+        memory_budget: int | None = None,
     ) -> tuple[Array, Params]:
         """Compute the loss of a batch and its gradient by backpropagation through time.
 
@@ -120,6 +122,11 @@ class Gradients(Configuration):
         total : float or Array (), optional
             Divisor of the weighted sum of losses; by default the total weight of this batch. With
             the total weight of a larger data set, the result is this batch's term of its mean.
+        memory_budget : int, optional
+            Maximum memory for activations, in bytes, as an estimate from sizes. If the activations
+            of a long sequence need more, those of some pieces of 100 steps are dropped and computed
+            again from the state before the piece: the same bits in up to 4/3 of the time, or in
+            more time if not even the states between the pieces have room.
 
         Returns
         -------
@@ -127,10 +134,23 @@ class Gradients(Configuration):
             The loss.
         grads : Params
             The gradient, with the keys and shapes of ``params``.
+
+        Raises
+        ------
+        ValueError
+            If ``memory_budget`` is too little even so. Networks that are bidirectional, read the
+            mean or maximum, or have the topology one_to_many keep all activations.
         """
         options = Options(state, lengths, mask, reset, rng, workspace=workspace)
-        value, result, _ = loss_back(self, params, x, y, loss, sample_weight, options, total=total)
-        return value, result.grads
+        options = loss_options(self, y, options)
+        xp = check(self, params, x, options)
+        keep = None
+        if memory_budget is not None:
+            steps = x.shape[1] if options.steps is None else options.steps
+            size = 4 if dtype_name(x.dtype) == "float32" else 8
+            keep = keep_within(self, steps, x.shape[0], size, memory_budget)
+        score = _scorer(self, x, y, loss, sample_weight, options, total)
+        return pieces.value_and_grad(self, params, x, options, score, keep, xp=xp)
 
     def segment_value_and_grad(
         self,
@@ -313,16 +333,33 @@ def loss_back(
     TypeError
         For arrays of different libraries or dtypes.
     """
-    function = resolve_loss(loss, net.output_activation)
     options = loss_options(net, y, options)
     xp = check(net, params, x, options)
+    score = _scorer(net, x, y, loss, sample_weight, options, total)
     forward = pipeline.run(net, params, x, options, xp=xp)
-    weight = pipeline.loss_weight(net, x, y, sample_weight, options)
-    if total is None:
-        total = losses.total_weight(y, weight)
-    value, dpred = function(pipeline.prediction(net, forward), y, weight, total)
+    value, dpred = score(pipeline.prediction(net, forward))
     grads = pipeline.run_back(net, params, forward, dpred, None, terms=terms, flow=flow)
     return value, grads, forward
+
+
+def _scorer(
+    net: Configuration,
+    x: Array,
+    y: Array,
+    loss: str | Loss,
+    sample_weight: Array | None,
+    options: Options,
+    total: Any,
+) -> Callable[[Array], tuple[Array, Array]]:
+    """Return the function ``value, dpred = score(pred)``."""
+    function = resolve_loss(loss, net.output_activation)
+
+    def score(pred: Array) -> tuple[Array, Array]:
+        weight = pipeline.loss_weight(net, x, y, sample_weight, options)
+        whole = losses.total_weight(y, weight) if total is None else total
+        return function(pred, y, weight, whole)
+
+    return score
 
 
 def loss_options(net: Configuration, y: Array, options: Options) -> Options:

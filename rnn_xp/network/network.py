@@ -18,7 +18,7 @@ from typing import Any
 from rnn_xp._typing import Array, Params, State, Workspace
 from rnn_xp.backend import Backend, get_backend
 from rnn_xp.backend.arrays import detached, require_arrays
-from rnn_xp.network import dropout, initializers, pipeline, prediction
+from rnn_xp.network import dropout, initializers, pieces, prediction
 from rnn_xp.network.call import Options, check
 from rnn_xp.network.second_order import SecondOrder
 
@@ -214,8 +214,7 @@ class Network(SecondOrder):
         """
         options = Options(state, lengths, mask, reset, None, steps, workspace, tape=False)
         xp = check(self, params, x, options)
-        forward = pipeline.run(self, params, x, options, xp=xp)
-        return pipeline.prediction(self, forward), pipeline.final_state(self, forward)
+        return pieces.forward(self, params, x, options, xp=xp)
 
     def predict(
         self,

@@ -13,7 +13,7 @@ from rnn_xp.backend.arrays import dtype_name
 from rnn_xp.backend.handle import DTYPES
 from rnn_xp.kernels import make_workspace
 from rnn_xp.kernels.rows import on_accelerator, rows_at_once
-from rnn_xp.network import pipeline
+from rnn_xp.network import pieces
 from rnn_xp.network.call import Options
 from rnn_xp.network.configuration import Configuration
 
@@ -67,16 +67,16 @@ def predict(
     preds = []
     for start in range(0, rows, size):
         stop = min(start + size, rows)
-        block = pipeline.run(net, params, x[start:stop, ...], options.rows(start, stop), xp=xp)
-        preds.append(pipeline.prediction(net, block))
-        del block  # so that its memory can be used again
+        pred, _ = pieces.forward(net, params, x[start:stop, ...], options.rows(start, stop), xp=xp)
+        preds.append(pred)
     return preds[0] if len(preds) == 1 else xp.concat(preds)
 
 
 def default_rows(net: Configuration, x: Array, steps: int) -> int:
     """Return the number of rows that are worth computing at once where x is."""
     backend = _backend(x)
-    states = steps * net.directions * net.hidden_size
+    longest = len(pieces.cut(net, steps)[-1])  # what is computed at once
+    states = longest * net.directions * net.hidden_size
     return rows_at_once(backend is None or on_accelerator(backend), states)
 
 

@@ -57,6 +57,8 @@ class Plan:
         Number of rows of a block.
     workers : int
         Number of threads of this rank.
+    block_budget : int or None
+        Memory of each thread for activations, in bytes; None without a limit.
     ranks : Ranks or None
         The ranks that share the work; None for a single one.
     shares : callable or None
@@ -83,6 +85,7 @@ class Plan:
     truncate: tuple[int, int] | None
     block_rows: int
     workers: int
+    block_budget: int | None
     ranks: Ranks | None
     shares: Shares | None
     settings: Mapping[str, Any]
@@ -153,6 +156,7 @@ class Plan:
             truncate=self.truncate,
             noise=inputs.seeded(self.seed) if noisy else None,
             workers=self.workers,
+            block_budget=self.block_budget,
             ranks=self.ranks,
             shares=self.shares,
         )
@@ -257,17 +261,20 @@ def make_plan(
     _check_start(saved, settings, net, params, opt_state, validated=validation is not None)
     workers = None if workers is None else whole("workers", workers, 1)
     workers = count_workers(workers, backend, everyone.comm.sharing)
+    again = truncate is None and not any(name.startswith("curvature") for name in optimizer.needs)
+    block_budget = None
     if memory_budget is not None:
         largest = _largest_block(batch_size or rows, held_out, block_rows)
-        workers = _within(memory_budget, net, source, largest, backend, workers)
+        workers = _within(memory_budget, net, source, largest, backend, workers, again=again)
+        block_budget = memory_budget // workers if again else None
     part, shares = trained, None
     if ranks is not None and batch_size is None:
         part, shares = training_ranks.part_of_rank(ranks, trained, block_rows, counts)
     return Plan(
         net=net, loss=function, optimizer=optimizer, backend=backend, seed=seed, trained=part,
         held_out=held_out, rows=rows, batch_size=batch_size, truncate=truncate,
-        block_rows=block_rows, workers=workers, ranks=ranks, shares=shares, settings=settings,
-        saved=saved, params=params, opt_state=opt_state,
+        block_rows=block_rows, workers=workers, block_budget=block_budget, ranks=ranks,
+        shares=shares, settings=settings, saved=saved, params=params, opt_state=opt_state,
     )  # fmt: skip
 
 
@@ -328,9 +335,17 @@ def _largest_block(rows: int, held_out: range | Batch | None, block_rows: int) -
 
 
 def _within(
-    memory_budget: int, net: Network, source: Batch, rows: int, backend: Backend, workers: int
+    memory_budget: int,
+    net: Network,
+    source: Batch,
+    rows: int,
+    backend: Backend,
+    workers: int,
+    *,
+    again: bool,
 ) -> int:
     """Return the number of threads that a memory budget allows."""
     budget = whole("memory_budget", memory_budget, 1)
     itemsize = 4 if backend.dtype_name == "float32" else 8
-    return workers_within(budget, net, checks.steps_of(net, source), rows, itemsize, workers)
+    steps = checks.steps_of(net, source)
+    return workers_within(budget, net, steps, rows, itemsize, workers, again=again)

@@ -138,7 +138,9 @@ def fit(
         Number of threads of each rank, >= 1, on NumPy only; by default one for each available core.
     memory_budget : int, optional
         Maximum memory for activations, in bytes. It limits the number of threads that compute at
-        once. The data, the parameters and the optimiser's state need further memory.
+        once, and how much of a long sequence they keep: steps are computed again where that is
+        faster than fewer threads, or where one block would not fit. The data, the parameters and
+        the optimiser's state need further memory.
     block_rows : int, optional
         Number of rows of a block, the unit of work of a thread. By default 1040 on a CPU (or half
         the rows of an update, if there are no more than 1040 and their states hold 16,384 numbers

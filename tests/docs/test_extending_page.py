@@ -22,10 +22,10 @@ import rnn_xp as rx
 from rnn_xp import cli, losses
 from rnn_xp.cells import CELLS, Cell
 from rnn_xp.cells.cell import Footprint
-from rnn_xp.engines.memory import block_bytes
 from rnn_xp.explain import check_network, measure_flow, walk_shapes
 from rnn_xp.interchange import files, keras, onnx_training
 from rnn_xp.interchange import onnx as onnx_graphs
+from rnn_xp.network.memory import block_bytes
 from rnn_xp.training.callbacks import Checkpoint
 
 ROOT = Path(__file__).parents[2]

@@ -16,11 +16,12 @@ from problems import TOPOLOGIES
 import rnn_xp as rx
 from rnn_xp.backend import Backend
 from rnn_xp.engines.blocks import Batch, default_block_rows
-from rnn_xp.engines.memory import block_bytes, workers_within
+from rnn_xp.engines.memory import workers_within
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.kernels import make_workspace
 from rnn_xp.kernels.rows import on_accelerator
 from rnn_xp.losses import cross_entropy, mse
+from rnn_xp.network.memory import block_bytes
 from rnn_xp.training import loop as training_loop
 
 NET = rx.Network(hidden_size=4)

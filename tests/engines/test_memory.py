@@ -17,10 +17,11 @@ from problems import EXAMPLES, TOPOLOGIES, excluded
 
 import rnn_xp as rx
 from rnn_xp.engines.blocks import Batch
-from rnn_xp.engines.memory import block_bytes, workers_within
+from rnn_xp.engines.memory import workers_within
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.engines.threads import in_order
 from rnn_xp.losses import cross_entropy, mse
+from rnn_xp.network.memory import block_bytes
 from rnn_xp.training import inputs as training_data
 
 pytestmark = pytest.mark.usefixtures("mingru")

@@ -16,9 +16,9 @@ from problems import windows
 import rnn_xp as rx
 from rnn_xp.distributed import tree_sum
 from rnn_xp.engines.blocks import Batch, default_block_rows
-from rnn_xp.engines.memory import block_bytes
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.losses import mse
+from rnn_xp.network.memory import block_bytes
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests" / "golden_losses.json").read_text())
