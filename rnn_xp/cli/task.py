@@ -44,7 +44,9 @@ _CHOSEN = ("seq_length", "hidden_size", "target")  # by the training rows, if th
 
 def add_forecaster_options(command: argparse.ArgumentParser) -> None:
     """Add the options of the forecaster."""
-    add = command.add_argument_group("forecaster").add_argument
+    add = command.add_argument_group(
+        "forecaster, also --no-fallback (keep a network that earns nothing)"
+    ).add_argument
     add(
         "--plain",
         action=argparse.BooleanOptionalAction,
@@ -53,8 +55,7 @@ def add_forecaster_options(command: argparse.ArgumentParser) -> None:
     )
     add("--no-linear", action="store_true", help="no linear path beside the cells")
     add("--target", default="level", choices=["level", "diff", "log", "logret", "auto"])
-    words = "keep a network that earns nothing beside the linear path"
-    add("--no-fallback", action="store_true", help=words)
+    add("--no-fallback", action="store_true", help=argparse.SUPPRESS)
     add("--strategy", default="direct", choices=["direct", "recursive"])
     kinds = ["adaptive", "split", "quantile", "none"]
     add("--intervals", choices=kinds, metavar="KIND", help="adaptive, split, quantile or none")

@@ -30,6 +30,7 @@ from rnn_xp.network import Network
 __all__ = ["describe", "load_fitted", "of_network", "save_fitted"]
 
 _SCHEMA = 2
+_BEFORE = {"target": "level"}  # of files that were written when it had that default
 _NOT_SAVED = ("optimizer", "backend")
 _PARTS = ("levels", "z", "past", "future", "known")
 
@@ -133,12 +134,12 @@ def of_network(net: Network, params: Params, backend: Backend, about: Mapping[st
     """
     scaler = Scaler(**about["scaler"])
     if "settings" in about:
-        settings = Settings(**about["settings"])
+        settings = Settings(**_BEFORE | about["settings"])
     else:
         shared = {field.name for field in dataclasses.fields(Settings)}
         settings = Settings(
             seq_length=int(about["seq_length"]), horizon=int(about["horizon"]),
-            linear=bool(net.linear_lags), scaler=scaler.kind, intervals=None, validation=None,
+            linear=bool(net.linear_lags), scaler=scaler.kind, target="level", intervals=None, validation=None,
             patience=None,
             **{name: v for name, v in dataclasses.asdict(net).items() if name in shared},
         )  # fmt: skip
@@ -167,7 +168,7 @@ def _network_alone(arrays: dict[str, Any], about: dict[str, Any], backend: Backe
 
 
 def _forecaster(arrays: dict[str, Any], about: dict[str, Any], backend: Backend) -> Fitted:
-    settings, net = Settings(**about["settings"]), Network(**about["network"])
+    settings, net = Settings(**_BEFORE | about["settings"]), Network(**about["network"])
     settings.check()
     errors = arrays.pop("errors")
     designs = []

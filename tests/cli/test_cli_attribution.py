@@ -84,7 +84,7 @@ def test_what_is_not_in_values_says_so(trained, capsys, target, kind):
 
 
 def test_of_several_networks_it_is_the_mean(trained, capsys):
-    trained("--seeds", "2")
+    trained("--seeds", "2", "--no-fallback")
     _, found = explain(capsys, "--attribution", "--out", "a")
     model = load_fitted(Path("run"), rx.get_backend("numpy", dtype="float64"))
     window = model.designs[0].scaler.transform(VALUES[CUT - 1 - STEPS : CUT - 1])[None, :, None]

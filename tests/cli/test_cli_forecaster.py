@@ -247,7 +247,7 @@ class TestOthers:
         assert "is given changes, not the values of the series (--target diff)" in refused(
             capsys, "export", "run", "--to", "onnx", "--scaler"
         )
-        train("--seeds", 2, out="two")
+        train("--seeds", 2, "--no-fallback", out="two")
         assert "two averages 2 networks, but other systems are given one" in refused(
             capsys, "export", "two", "--to", "onnx"
         )

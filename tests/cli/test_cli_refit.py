@@ -13,7 +13,10 @@ import rnn_xp as rx
 from rnn_xp import cli
 from rnn_xp.cli.interrupts import Interrupts
 
-WORDS = ["--epochs", "6", "--hidden-size", "3", "--seq-length", "6", "--optimizer", "adam"]
+WORDS = [
+    "--epochs", "6", "--hidden-size", "3", "--seq-length", "6", "--optimizer", "adam",
+    "--no-fallback",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

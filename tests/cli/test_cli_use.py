@@ -195,7 +195,9 @@ class TestBacktest:
             said(capsys, "backtest", "--data", run.parent / "wave.csv", *self.WORDS, "--json")
         )
         series = rx.datasets.read_csv(run.parent / "wave.csv")
-        forecaster = rx.Forecaster(hidden_size=4, epochs=5, horizon=2, verbose=False)
+        forecaster = rx.Forecaster(
+            hidden_size=4, epochs=5, horizon=2, seq_length=10, target="level", verbose=False
+        )  # fmt: skip
         assert found["metrics"] == forecaster.backtest(series).metrics
 
     def test_pictures(self, run, tmp_path, capsys):

@@ -62,7 +62,7 @@ class GRU:
         tape = enter(xs, size, course, workspace, name)
         w = join(params)
         w_n = w[: 1 + inputs, 2 * size :].copy()
-        factors = np.ones_like(params["b_h"])
+        factors = np.ones(gates, np.float32)
         factors[: 2 * size] = 0.5
         w *= factors
         w[0, 2 * size :], w[1 : 1 + inputs, 2 * size :] = params["b_hn"], 0.0

@@ -54,7 +54,7 @@ class LSTM:
         """Compute the gates i, f, o and g, then c_t = f c_{t-1} + i g and h_t = o tanh(c_t)."""
         (gates, size), (steps, rows, _) = params["w_hh"].shape, xs.shape
         tape = enter(xs, size, course, workspace, name)
-        factors = np.full_like(params["b_h"], 0.5)
+        factors = np.full(gates, 0.5, np.float32)
         factors[2 * size : 3 * size] = 1.0
         w = join(params) * factors
         z = workspace.take(f"{name}gates", steps, rows, spaced(gates))

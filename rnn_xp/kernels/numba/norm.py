@@ -85,9 +85,9 @@ class Norm(NamedTuple):
         return cls(
             pack(_centred(params["w_xh"].T)),
             pack(_centred(params["w_hh"].T)),
-            np.stack([params["g_xh"], params["g_hh"]]) * factors,
-            params["b_h"] * factors,
-            params.get("b_hn", np.zeros(0, np.float32)),
+            np.stack([np.asarray(params[g]) for g in ("g_xh", "g_hh")]) * factors,
+            np.asarray(params["b_h"]) * factors,
+            np.array(params.get("b_hn", ()), np.float32),
             workspace.take("c_x", TILE, spaced(gates)),
             workspace.take(f"{name}normalised", steps, rows, spaced(gates)),
             workspace.take(f"{name}inverses", 2, steps, rows),
@@ -130,7 +130,7 @@ class NormBack(NamedTuple):
         if "g_hh" not in params:
             shapes = ((0, 0, PANEL), (0, 0, PANEL), (0, 0), (0, 0), (0, 0, 0), (0, 0), (0,), (0, 0))
             return cls(*(np.zeros(shape, np.float32) for shape in shapes))
-        gains = np.stack([params["g_xh"], params["g_hh"]])
+        gains = np.stack([np.asarray(params[g]) for g in ("g_xh", "g_hh")])
         d = workspace.take("dnorm", 3, TILE, spaced(gains.shape[1]))
         d[...] = 0.0
         return cls(
