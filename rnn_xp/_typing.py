@@ -100,9 +100,9 @@ class Kernel(Protocol):
     """A layer in one direction over a whole sequence, in a library-specific implementation."""
 
     def forward(
-        self, params: Params, xs: Array, reverse: bool, workspace: Any, name: str
+        self, params: Params, xs: Array, course: Any, workspace: Any, name: str
     ) -> tuple[Array, tuple[Array, ...], Any]:
-        """Run over xs (T, N, I) from a state of zeros.
+        """Run over xs (T, N, I) as ``course``, a `rnn_xp.kernels.course.Course`, says.
 
         Returns
         -------
@@ -119,14 +119,22 @@ class Kernel(Protocol):
         params: Params,
         tape: Any,
         dhs: Sequence[Array | None],
+        dfinal: tuple[Array, ...] | None,
         *,
         wrt_input: bool,
-    ) -> tuple[Params, Array | None]:
-        """Return weight gradients and dL/dxs (T, N, I), given dL/dh_t of all read steps."""
+    ) -> tuple[Params, Array | None, tuple[Array, ...] | None]:
+        """Return weight gradients, dL/dxs (T, N, I) if wanted, and that of a given initial state.
+
+        Given are dL/dh_t of all read steps and, if the loss depends on it, that of the final state.
+        """
 
 
 class Workspace(Protocol):
     """Reused memory of one thread, and the kernels that compute in it."""
+
+    @property
+    def knows(self) -> frozenset[str]:
+        """The fields of `rnn_xp.kernels.course.Course` that the kernels compute."""
 
     def kernel(self, name: str | None) -> Kernel | None:
         """Return the kernel with the name ``cell.kernel``; None if there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from rnn_xp._typing import Array
 
@@ -24,6 +25,9 @@ class Buffers:
     >>> buffers.take("h", 3, 2).shape
     (3, 2)
     """
+
+    knows: ClassVar[frozenset[str]] = frozenset()
+    """The fields of `rnn_xp.kernels.course.Course` that the kernels of a workspace compute."""
 
     def __init__(self, empty: Callable[[int], Array]) -> None:
         self._empty = empty

@@ -15,8 +15,9 @@ kept in a `Workspace`, so that no array of their size is allocated again, and ar
 forward pass overwrites Z with the gates, and the backward pass overwrites the gates with their
 gradients.
 
-Results agree with the portable code to rounding. Kernels do not support masks, layer normalisation,
-recurrent dropout or initial states; the portable code computes these.
+Results agree with the portable code to rounding. These kernels know plain full sequences alone; the
+portable code computes lengths, masks, resets, given states, recurrent dropout and layer
+normalisation.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import cupy
 
 from rnn_xp._typing import Array, Kernel, Params
 from rnn_xp.kernels.buffers import Buffers
+from rnn_xp.kernels.course import Course
 
 __all__ = ["GRU", "KERNELS", "LSTM", "RNN", "Workspace"]
 
@@ -162,9 +164,10 @@ class _Cell(abc.ABC):
         """Overwrite the gates of step ``s`` with dZ; return the recurrent product's gradient."""
 
     def forward(
-        self, params: Params, xs: Array, reverse: bool, workspace: Workspace, name: str
+        self, params: Params, xs: Array, course: Course, workspace: Workspace, name: str
     ) -> tuple[Array, tuple[Array, ...], _Tape]:
         """Run over xs (T, N, I) from a state of zeros, see `rnn_xp._typing.Kernel`."""
+        reverse = course.reverse
         steps, rows, _ = xs.shape
         width, size = params["w_hh"].shape
         take = workspace.take
@@ -186,8 +189,14 @@ class _Cell(abc.ABC):
         return hs, (h[-1],) if c is None else (h[-1], c[-1]), tape
 
     def backward(
-        self, params: Params, tape: _Tape, dhs: Sequence[Array | None], *, wrt_input: bool
-    ) -> tuple[Params, Array | None]:
+        self,
+        params: Params,
+        tape: _Tape,
+        dhs: Sequence[Array | None],
+        dfinal: tuple[Array, ...] | None = None,
+        *,
+        wrt_input: bool,
+    ) -> tuple[Params, Array | None, None]:
         """Return the weight gradients and dL/dxs (T, N, I), see `rnn_xp._typing.Kernel`."""
         x, h, z, _, _, reverse, workspace, name = tape
         steps, rows, width = z.shape
@@ -203,9 +212,9 @@ class _Cell(abc.ABC):
         dz = z.reshape(steps * rows, width)
         grads = self.collect(tape, dz, h[:-1].reshape(steps * rows, size))
         if not wrt_input:
-            return grads, None
+            return grads, None, None
         dx = workspace.matmul(f"{name}dx", dz, params["w_xh"]).reshape(steps, rows, x.shape[1])
-        return grads, dx[::-1] if reverse else dx
+        return grads, dx[::-1] if reverse else dx, None
 
     def collect(self, tape: _Tape, dz: Array, h: Array) -> Params:
         """Return the weight gradients, each computed as one product over T*N rows."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from rnn_xp._typing import Array, Kernel, Namespace, Params, State, Workspace
 from rnn_xp.cells import Cell
+from rnn_xp.kernels.course import Course
 from rnn_xp.network import sequence
 from rnn_xp.network.sequence import Schedule, Terms
 
@@ -84,6 +85,9 @@ class StackBackward(NamedTuple):
     flows: list[list[Array]]
 
 
+_PLAIN = Course()
+
+
 def layer_params(params: Params, prefix: str) -> Params:
     """Return the parameters of one layer and direction, without their prefix."""
     return {
@@ -117,6 +121,11 @@ class Layers:
     hidden_size: int
     residual: bool
 
+    @property
+    def has_kernels(self) -> bool:
+        """Return True if all cells name a kernel."""
+        return all(cell.kernel is not None for cell in self.cells)
+
     def prefix(self, layer: int, direction: int) -> str:
         """Return the prefix of a layer's parameters: ``layer1.`` or ``layer1.reverse.``."""
         return f"layer{layer}." + ("reverse." if direction else "")
@@ -129,6 +138,7 @@ class Layers:
         schedule: Schedule,
         noise: Noise,
         workspace: Workspace | None = None,
+        course: Course = _PLAIN,
         *,
         tape: bool = True,
         xp: Namespace,
@@ -144,8 +154,12 @@ class Layers:
         schedule : Schedule
         noise : Noise
         workspace : Workspace, optional
-            Allowed only if the states are zeros and the schedule is straight. Layers with a kernel
-            use it; their results then live in the workspace and are overwritten by the next pass.
+            Allowed only if its kernels know all that the course and the noise ask for. Layers with
+            a kernel use it; their results then live in the workspace and are overwritten by the
+            next pass.
+        course : Course
+            The schedule in the form that kernels take. Directions, states and noise are put in
+            here; ``initial`` is given if the states are not zeros. ``brief`` is for the top layer.
         tape : bool
             If False, nothing is kept for a backward pass.
         xp : Namespace
@@ -169,15 +183,18 @@ class Layers:
                 weights = layer_params(params, prefix)
                 at = layer * self.directions + direction
                 turned = schedule._replace(reverse=bool(direction))
-                kernel = None
-                if workspace is not None and noise.recurrent[at] is None:
-                    kernel = workspace.kernel(cell.kernel)
+                kernel = None if workspace is None else workspace.kernel(cell.kernel)
                 hs: Any
                 passed: Any
                 if kernel is not None:
-                    hs, final, passed = kernel.forward(
-                        weights, xs, turned.reverse, workspace, prefix
+                    mine = course._replace(
+                        reverse=turned.reverse,
+                        keep=noise.recurrent[at],
+                        brief=course.brief and layer == len(self.cells) - 1,
                     )
+                    if course.initial is not None:
+                        mine = mine._replace(initial=tuple(states(at)))
+                    hs, final, passed = kernel.forward(weights, xs, mine, workspace, prefix)
                     finals.append(final)
                 else:
                     projected = sequence.project(cell, weights, xs, xp=xp)
@@ -220,7 +237,7 @@ class Layers:
         douts : list of D lists of T arrays (N, H) or None
             Gradient of the outputs; None at steps that are not read.
         dfinals : callable
-            ``dfinals(i)``, i < L*D, is the gradient of a final state.
+            ``dfinals(i)``, i < L*D, is the gradient of a final state; None if there is none.
         terms : {None, "step", "sample"}
             Terms that weight gradients keep apart, in a leading axis T or N; not with a kernel.
         wrt_input : bool
@@ -247,12 +264,16 @@ class Layers:
                 at = layer * self.directions + direction
                 dx = None
                 if (kernel := mine.kernels[direction]) is not None:
-                    made, dx = kernel.backward(
-                        weights, mine.tapes[direction], douts[direction], wrt_input=bool(layer)
-                    )
+                    made, dx, dinitials[at] = kernel.backward(
+                        weights, mine.tapes[direction], douts[direction], dfinals(at),
+                        wrt_input=bool(layer) or wrt_input,
+                    )  # fmt: skip
                 else:
+                    dfinal = dfinals(at)
+                    if dfinal is None:
+                        dfinal = sequence.map_state(xp.zeros_like, forward.finals[at])
                     shares, dinitials[at], flows[at] = sequence.backprop(
-                        cell, weights, mine.tapes[direction], douts[direction], dfinals(at),
+                        cell, weights, mine.tapes[direction], douts[direction], dfinal,
                         mine.schedules[direction], flow=flow, xp=xp,
                     )  # fmt: skip
                     share = sequence.stack(shares, xp=xp)

@@ -8,7 +8,7 @@ from rnn_xp._typing import Array, Namespace, Params, State, Workspace
 from rnn_xp.network.layers import Noise, StackPass
 from rnn_xp.network.sequence import Schedule, Tape
 
-__all__ = ["Carry", "FeedbackPass", "LayersPass", "Pass", "PassGrads"]
+__all__ = ["Carry", "FeedbackPass", "LayersPass", "Order", "Pass", "PassGrads"]
 
 
 class Carry(NamedTuple):
@@ -26,6 +26,21 @@ class Carry(NamedTuple):
     x: Array | None
 
 
+class Order(NamedTuple):
+    """An order of the rows in which those that compute a step are the leading ones.
+
+    Attributes
+    ----------
+    ranked : Array (N,) of int
+        The rows as they were given, the longest first.
+    places : Array (N,) of int
+        The inverse: where each given row went.
+    """
+
+    ranked: Array
+    places: Array
+
+
 class LayersPass(NamedTuple):
     """A forward pass without feedback, kept for its backward."""
 
@@ -40,6 +55,7 @@ class LayersPass(NamedTuple):
     out: Array  # (M, O)
     workspace: Workspace | None  # in which the layers were computed
     window: Array | None  # rows (N, L*I) of the linear path; the other factor of dw_xy
+    order: Order | None = None  # of the rows in all arrays but x; None as they were given
 
 
 class FeedbackPass(NamedTuple):

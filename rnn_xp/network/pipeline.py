@@ -17,8 +17,9 @@ from typing import Any
 
 from rnn_xp._typing import Array, Namespace, Params, State
 from rnn_xp.backend import array_namespace, device_of
+from rnn_xp.kernels.course import Course
 from rnn_xp.kernels.portable import sum_rows
-from rnn_xp.network import dropout, sequence
+from rnn_xp.network import dropout, sequence, turns
 from rnn_xp.network.call import Options
 from rnn_xp.network.configuration import Configuration
 from rnn_xp.network.feedback import FeedbackState
@@ -42,22 +43,30 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
     """Run a network forward. The arguments have been checked by `rnn_xp.network.call.check`."""
     one_to_many = net.topology == "one_to_many"
     steps = options.steps if one_to_many and options.steps is not None else x.shape[1]
-    mask = options.joint_mask(steps, xp=xp)
-    schedule = Schedule(_by_time(mask, xp=xp), _by_time(options.reset, xp=xp))
-    states = _initial_states(net, x, options.state, xp=xp)
-    plain = options.state is None and schedule.mask is None and schedule.reset is None
-    workspace = options.workspace if plain else None
     noise = dropout.noise(net, params, x, steps, options.rng, xp=xp)
+    workspace, order, given = turns.lent(net, options, noise), None, x
+    if workspace is not None and options.lengths is not None:
+        order = turns.by_length(options.lengths, xp=xp)
+        x, options, noise = turns.ranked(x, options, noise, order, xp=xp)
+    schedule = Schedule(
+        _by_time(options.joint_mask(steps, xp=xp), xp=xp), _by_time(options.reset, xp=xp)
+    )
+    states = _initial_states(net, x, options.state, xp=xp)
     if net.feedback:
         return _run_feedback(
             net, params, x, steps, states, schedule, noise, tape=options.tape, xp=xp
         )
+    course = Course() if workspace is None else turns.course(net, options, steps, xp=xp)
     xs = xp.permute_dims(x, (1, 0, 2))
     if one_to_many:
         xs = net.feed_function.forward(xs, steps, xp=xp)
-    if schedule.mask is not None:  # so that not even a NaN in the padding can be seen
+    # So that not even a NaN in the padding can be seen. Kernels do not read it behind the end.
+    unread = workspace is not None and options.mask is None and net.layers.has_kernels
+    if schedule.mask is not None and not unread:
         xs = xp.where(schedule.mask, xs, xp.zeros_like(xs))
-    stack = net.layers.run(params, xs, states, schedule, noise, workspace, tape=options.tape, xp=xp)
+    stack = net.layers.run(
+        params, xs, states, schedule, noise, workspace, course, tape=options.tape, xp=xp
+    )
     if net.topology == "many_to_one":
         reads = [
             net.read_function.forward(hs, schedule.mask, bool(direction), xp=xp)
@@ -79,7 +88,9 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
         window = last_steps(xs, net.linear_lags, xp=xp)
         y = y + xp.matmul(window, xp.matrix_transpose(params["readout.w_xy"]))
     out = net.output_function.forward(y, xp=xp)
-    return LayersPass(xp, x, steps, schedule, noise, stack, h, caches, out, workspace, window)
+    return LayersPass(
+        xp, given, steps, schedule, noise, stack, h, caches, out, workspace, window, order
+    )
 
 
 def run_back(
@@ -112,6 +123,10 @@ def run_back(
         If True, dL/dh_t of every step is returned.
     """
     xp, steps = forward.xp, forward.steps
+    order = None if isinstance(forward, FeedbackPass) else forward.order
+    if order is not None:
+        dpred = xp.take(dpred, order.ranked, axis=0)
+        dstate = turns.take_rows(dstate, order.ranked, xp=xp)
     dout = dpred if len(dpred.shape) == 2 else _rows(xp.permute_dims(dpred, (1, 0, 2)), xp=xp)
     dfinals = _split_state(net, forward, dstate)
     if isinstance(forward, FeedbackPass):
@@ -150,22 +165,35 @@ def run_back(
                 dwindow, steps, net.input_size, forward.schedule.mask, xp=xp
             )
         dx = xp.permute_dims(dxs, (1, 0, 2))
-    return PassGrads(_in_order(net, forward, grads, terms), dx, back.dinitials, back.flows)
+    dinitials = back.dinitials
+    if order is not None:
+        places = order.places
+        dx = None if dx is None else xp.take(dx, places, axis=0)
+        dinitials = [sequence.map_state(lambda a: xp.take(a, places, axis=0), d) for d in dinitials]
+    return PassGrads(_in_order(net, forward, grads, terms), dx, dinitials, back.flows)
 
 
 def prediction(net: Configuration, forward: Pass) -> Array:
     """Return the prediction of a pass: (N, O), or (N, T, O) if every step is read."""
-    if net.topology == "many_to_one":
-        return forward.out
-    by_step = forward.xp.reshape(forward.out, (forward.steps, -1, net.output_size))
-    return forward.xp.permute_dims(by_step, (1, 0, 2))
+    pred, xp = forward.out, forward.xp
+    if net.topology != "many_to_one":
+        by_step = xp.reshape(forward.out, (forward.steps, -1, net.output_size))
+        pred = xp.permute_dims(by_step, (1, 0, 2))
+    if isinstance(forward, LayersPass) and forward.order is not None:
+        pred = xp.take(pred, forward.order.places, axis=0)
+    return pred
 
 
 def final_state(net: Configuration, forward: Pass) -> State:
     """Return the state after the last step, each field (L*D, N, H)."""
     if isinstance(forward, FeedbackPass):
         return join_states(net, forward.tape.states[-1].layers, xp=forward.xp)
-    return join_states(net, forward.stack.finals, xp=forward.xp)
+    final = join_states(net, forward.stack.finals, xp=forward.xp)
+    return (
+        final
+        if forward.order is None
+        else turns.take_rows(final, forward.order.places, xp=forward.xp)
+    )
 
 
 def carry_at(net: Configuration, forward: Pass, step: int) -> Carry:
@@ -332,10 +360,13 @@ def _initial_states(
 
 
 def _split_state(net: Configuration, forward: Pass, dstate: State | None) -> Callable[[int], State]:
-    """Return a function from layer and direction to the gradient of the final state, or zeros."""
+    """Return a function from layer and direction to the gradient of the final state.
+
+    Without one it is None, or zeros with feedback.
+    """
     if dstate is not None:
         return lambda i: net.state_type(*(field[i, ...] for field in dstate))
-    finals = (
-        forward.tape.initial.layers if isinstance(forward, FeedbackPass) else forward.stack.finals
-    )
-    return lambda i: sequence.map_state(forward.xp.zeros_like, finals[i])
+    if isinstance(forward, FeedbackPass):
+        finals = forward.tape.initial.layers
+        return lambda i: sequence.map_state(forward.xp.zeros_like, finals[i])
+    return lambda i: None

@@ -35,6 +35,12 @@ USES = {
     "feedback": {"topology": "one_to_many", "feed": "feedback"},
 }
 LEFT = ("recurrent dropout", "layer norm", "feedback")
+KNOWN = {"recurrent dropout": "keep"}  # uses that some kernels know, by their `knows`
+
+
+def is_left(use, workspace):
+    """Return True if the kernels leave a use to the portable code."""
+    return use in LEFT and KNOWN.get(use) not in workspace.knows
 
 
 class Tier:

@@ -6,6 +6,7 @@ from the bottom up:
 
 - `product`: a matrix product made of register tiles;
 - `lanes`: pointwise equations, traced to vector instructions;
+- `turns`: which rows of a tile compute a step, and what becomes of the others;
 - `layer`: buffers and the pieces of a step, which all cells share;
 - `rnn`, `gru`, `lstm`: the loops over tiles of rows and over time.
 """

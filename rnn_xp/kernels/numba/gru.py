@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rnn_xp.kernels.course import Course
 from rnn_xp.kernels.numba.lanes import columns, lanewise, sigmoid, tanh
 from rnn_xp.kernels.numba.layer import (
     TILE,
@@ -28,6 +29,17 @@ from rnn_xp.kernels.numba.layer import (
     split,
 )
 from rnn_xp.kernels.numba.product import compiled, pack, spaced
+from rnn_xp.kernels.numba.turns import (
+    add_lanes,
+    arrive,
+    begin_back,
+    clear,
+    end_back,
+    keep_state,
+    rejoin,
+    scale,
+    stand_aside,
+)
 
 __all__ = ["GRU"]
 
@@ -35,24 +47,26 @@ __all__ = ["GRU"]
 class GRU:
     """A layer of GRU cells."""
 
-    def forward(self, params: Any, xs: Any, reverse: bool, workspace: Any, name: str) -> Any:
+    def forward(self, params: Any, xs: Any, course: Course, workspace: Any, name: str) -> Any:
         """Compute r, z = sigmoid(...); n = tanh(p_n + r q); h_t = n + z (h_{t-1} - n)."""
         (gates, size), (steps, rows, inputs) = params["w_hh"].shape, xs.shape
-        entering = enter(xs, size, reverse, workspace, name)
-        entering[0, :, 1 + inputs :] = 0.0
+        tape = enter(xs, size, course, workspace, name)
         w = join(params)
         w_n = w[: 1 + inputs, 2 * size :].copy()
         w[:, : 2 * size] *= 0.5
         w[0, 2 * size :], w[1 : 1 + inputs, 2 * size :] = params["b_hn"], 0.0
         rzq = workspace.take(f"{name}gates", steps, rows, spaced(gates))
         n = workspace.take(f"{name}candidates", steps, rows, spaced(size))
-        _forward(entering, pack(w), pack(w_n), rzq, n, size)
-        return forwarded(size, (), Tape(entering, (rzq, n), reverse, workspace, name))
+        tape = tape._replace(kept=(rzq, n))
+        _forward(
+            tape.entering, tape.states, tape.hs, tape.turns, pack(w), pack(w_n), *tape.kept
+        )  # fmt: skip
+        return forwarded(tape)
 
-    def backward(self, params: Any, tape: Tape, dhs: Any, *, wrt_input: bool) -> Any:
+    def backward(self, params: Any, tape: Tape, dhs: Any, dfinal: Any, *, wrt_input: bool) -> Any:
         """Compute the adjoint; the gradient of p_n and [1, x] give separate weight gradients."""
         (gates, size), inputs = params["w_hh"].shape, params["w_xh"].shape[1]
-        back = Back(params, tape, dhs, wrt_input)
+        back = Back(params, tape, dhs, dfinal, wrt_input)
         w_back, w_n = params["w_hh"], np.zeros_like(params["w_hh"][:size])
         if wrt_input:
             w_x = params["w_xh"].copy()
@@ -63,29 +77,34 @@ class GRU:
         dp_n, dw_n = take("dp_n", TILE, spaced(size)), take("dw_n", 1 + inputs, spaced(size))
         dp_n[...] = dw_n[...] = 0.0
         _backward(
-            tape.entering, *tape.kept, pack(w_back), pack(w_n), back.own, back.which, back.through,
-            back.d, dp_n, back.dw, dw_n, back.dxs, size,
+            tape.entering, tape.states, *tape.kept, tape.turns, pack(w_back), pack(w_n), back.own,
+            back.which, back.dfinal, back.dinitial, back.through, take("past", TILE, size),
+            back.aside, back.d, dp_n, back.dw, dw_n, back.dxs,
         )  # fmt: skip
         db_hn = back.dw[0, 2 * size : gates].copy()
         back.dw[: 1 + inputs, 2 * size : gates] = dw_n[:, :size]
-        return {**split(back.dw, gates, inputs), "b_hn": db_hn}, back.by_time()
+        return {**split(back.dw, gates, inputs), "b_hn": db_hn}, back.by_time(), back.at_start()
 
 
 @compiled
-def _forward(entering, w, w_n, gates, candidates, size):
-    steps, rows, width = entering.shape[0] - 1, entering.shape[1], entering.shape[2]
+def _forward(entering, states, hs, turns, w, w_n, gates, candidates):
+    (steps, rows, size), width = hs[1:].shape, entering.shape[2]
     skip = width - size
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
         for s in range(steps):
-            rzq, n = gates[s, start:stop], candidates[s, start:stop]
-            project(entering, s, start, width if s else skip, w, rzq)  # h_0 is zero
-            project(entering, s, start, skip, w_n, n)
-            h_prev = columns(entering[s, start:stop], skip)
-            h = columns(entering[s + 1, start:stop], skip)
-            taken = _by_gate(rzq, size) + columns(n, 0) + h_prev
-            made = columns(rzq, 0) + columns(rzq, size) + columns(n, 0) + h
-            _step(stop - start, size, taken + made)
+            tile = arrive(entering, states, hs, turns, s, start, stop)
+            if tile:
+                rzq, n = gates[s, start : start + tile], candidates[s, start : start + tile]
+                used = width if s or turns.begun else skip  # h_0 is zero
+                project(entering, s, start, used, w, rzq)
+                project(entering, s, start, skip, w_n, n)
+                h_prev = columns(states[s, start:stop], 0)
+                h = columns(hs[s + 1, start:stop], 0)
+                taken = _by_gate(rzq, size) + columns(n, 0) + h_prev
+                made = columns(rzq, 0) + columns(rzq, size) + columns(n, 0) + h
+                _step(tile, size, taken + made)
+            keep_state(states, hs, turns, s, start, stop, tile, turns.brief)
 
 
 @compiled
@@ -102,30 +121,44 @@ def _step(z_r, z_z, q, p_n, h_prev):
 
 @compiled
 def _backward(
-    entering, gates, candidates, back, back_n, own, which, through, d, d_n, dw, dw_n, dxs, size
-):
-    steps, rows, width = entering.shape[0] - 1, entering.shape[1], entering.shape[2]
-    skip, wanted = width - size, dxs.shape[2] > 0
+    entering, states, gates, candidates, turns, back, back_n, own, which, dfinal, dinitial,
+    through, past, aside, d, d_n, dw, dw_n, dxs,
+):  # fmt: skip
+    (steps, rows, size), width = states[1:].shape, entering.shape[2]
+    skip, wanted, scaled = width - size, dxs.shape[2] > 0, turns.keep.shape[0] > 0
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
-        tile = stop - start
-        dh, d_rzq, dp_n = through[:tile], d[:tile], d_n[:tile]
+        all_dh = through[: stop - start]
+        given = begin_back(all_dh, dfinal, 0, start)
         for s in range(steps - 1, -1, -1):
-            add_own_share(dh, own, which[s], start, size, s == steps - 1)
+            add_own_share(all_dh, own, which[s], start, size, s == steps - 1 and not given)
+            tile = max(min(stop, turns.counts[s]) - start, 0)
+            dh, d_rzq, dp_n = through[:tile], d[:tile], d_n[:tile]
+            stand_aside(dh, aside[0], turns, s, start)
             n = columns(candidates[s, start:stop], 0)
-            h_prev = columns(entering[s, start:stop], skip)
+            h_prev = columns(states[s, start:stop], 0)
             taken = _by_gate(gates[s, start:stop], size) + n + h_prev + columns(dh, 0)
-            made = _by_gate(d_rzq, size) + columns(dp_n, 0) + columns(dh, 0)
-            _step_back(tile, size, taken + made)
-            collect(entering, s, start, width if s else skip, d_rzq, 3 * size, dw)
+            # What goes past the product has no factors of the state that entered it.
+            beside = columns(past, 0) if scaled else columns(dh, 0)
+            _step_back(tile, size, taken + _by_gate(d_rzq, size) + columns(dp_n, 0) + beside)
+            used = width if s or turns.begun else skip
+            collect(entering, s, start, used, d_rzq, 3 * size, dw)
             collect(entering, s, start, skip, dp_n, size, dw_n)
+            if scaled:
+                dh[:, :size] = 0.0
             if wanted:
                 dh[:, size:] = 0.0
-            if s or wanted:
+            if s or wanted or turns.begun:
                 pull_back(d_rzq, 3 * size, back, dh, True)
             if wanted:
                 pull_back(dp_n, size, back_n, dh, True)
-                give_dx(dh, size, dxs, s, start)
+                give_dx(dh, size, dxs, s, start, stop)
+            if scaled:
+                scale(dh, turns, start)
+                add_lanes(tile, size, columns(past, 0) + columns(dh, 0) + columns(dh, 0))
+            rejoin(dh, aside[0], turns, s, start)
+            clear(all_dh, turns.reset, s, start)
+        end_back(all_dh, dinitial, 0, start)
 
 
 @lanewise

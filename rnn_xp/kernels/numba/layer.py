@@ -4,6 +4,8 @@ A tile of rows goes through all steps before the next tile begins, so the arrays
 the cache. W is 1 + I + H, and ``~`` marks a number of columns padded to a multiple of 8::
 
     entering  (T + 1, N, W)     [1, x, h] of each step, in the order in which the steps are done
+    hs        (T + 1, N, H)     state before the first step and after each; it is h of `entering`
+                                unless reset or keep comes between
     w         (W, G*H) packed   [b_h; w_xh.T; w_hh.T], so that one product gives z
     dw        (W, ~G*H)         its gradient
     back      (G*H, H) packed   w_hh, and beside it w_xh where dx is wanted
@@ -24,8 +26,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_xp.kernels.numba.lanes import columns, lanewise
+from rnn_xp.kernels.course import Course
+from rnn_xp.kernels.numba.lanes import columns
 from rnn_xp.kernels.numba.product import PANEL, compiled, multiply, spaced
+from rnn_xp.kernels.numba.turns import Turns, add_lanes, copy_lanes, make_turns
 
 __all__ = [
     "TILE",
@@ -48,22 +52,48 @@ _Floats = NDArray[np.floating[Any]]
 
 
 class Tape(NamedTuple):
-    """Arrays that a forward pass keeps for its backward pass; ``kept`` depends on the cell."""
+    """Arrays that a forward pass keeps for its backward pass; ``kept`` depends on the cell.
+
+    Attributes
+    ----------
+    entering : ndarray (T + 1, N, W)
+        [1, x, h] of each step, with h as it enters the product.
+    states : ndarray (T + 1, N, H)
+        h before each step; it differs from h of ``entering`` if ``keep`` comes between.
+    hs : ndarray (T + 1, N, H)
+        h after each step, behind the one before the first; it differs from ``states`` if ``reset``
+        comes between.
+    """
 
     entering: _Floats
+    states: _Floats
+    hs: _Floats
     kept: tuple[_Floats, ...]
-    reverse: bool
+    course: Course
+    turns: Turns
     workspace: Any
     name: str
 
 
-def enter(xs: _Floats, size: int, reverse: bool, workspace: Any, name: str) -> _Floats:
+def enter(xs: _Floats, size: int, course: Course, workspace: Any, name: str) -> Tape:
     """Lay out [1, x, h] for all steps in the order of computation; h is filled in later."""
     steps, rows, inputs = xs.shape
-    entering: _Floats = workspace.take(f"{name}entering", steps + 1, rows, 1 + inputs + size)
+    entering = workspace.take(f"{name}entering", steps + 1, rows, 1 + inputs + size)
     entering[:steps, :, 0] = 1.0
-    entering[:steps, :, 1 : 1 + inputs] = xs[::-1] if reverse else xs
-    return entering
+    entering[:steps, :, 1 : 1 + inputs] = course.in_order(xs)
+
+    def apart(what: str) -> _Floats:
+        # Rows of one more column, so that the layout is that of a part of `entering`.
+        buffer: _Floats = workspace.take(f"{name}{what}", steps + 1, rows, size + 1)
+        return buffer[:, :, :size]
+
+    inside = entering[:, :, 1 + inputs :]
+    states = inside if course.keep is None else apart("states")
+    hs = states if course.reset is None else apart("hs")
+    hs[0] = 0.0 if course.initial is None else course.initial[0]
+    if course.keep is None:
+        inside[0] = hs[0]
+    return Tape(entering, states, hs, (), course, make_turns(course, steps, rows), workspace, name)
 
 
 def join(params: dict[str, _Floats]) -> _Floats:
@@ -78,12 +108,10 @@ def split(dw: _Floats, gates: int, inputs: int) -> dict[str, _Floats]:
     return {"w_hh": w_hh.T.copy(), "b_h": b_h[0].copy(), "w_xh": w_xh.T.copy()}
 
 
-def forwarded(
-    size: int, more: tuple[_Floats, ...], tape: Tape
-) -> tuple[_Floats, tuple[_Floats, ...], Tape]:
+def forwarded(tape: Tape, *more: _Floats) -> tuple[_Floats, tuple[_Floats, ...], Tape]:
     """Return the states by time, the fields of the last state, and the tape."""
-    hs = tape.entering[1:, :, -size:]
-    return hs[::-1] if tape.reverse else hs, (hs[-1], *more), tape
+    hs = tape.hs[1:]
+    return tape.course.in_order(hs), (hs[-1], *more), tape
 
 
 class Back:
@@ -97,10 +125,21 @@ class Back:
         Index into ``own`` for each step, in the order of the steps; -1 if there is none.
     dxs : ndarray (T, N, I)
         Gradients of the input, in the order of the steps; I is 0 if dx is not needed.
+    dfinal, dinitial : ndarray (F, N, H)
+        Gradients of the fields of the final state, if given, and of a given initial state; F is 0
+        if there is none.
+    aside : ndarray (F, TILE, H)
+        Gradients that pass by the step at hand.
     """
 
     def __init__(
-        self, params: dict[str, _Floats], tape: Tape, dhs: Sequence[_Floats | None], wanted: bool
+        self,
+        params: dict[str, _Floats],
+        tape: Tape,
+        dhs: Sequence[_Floats | None],
+        dfinal: tuple[_Floats, ...] | None,
+        wanted: bool,
+        fields: int = 1,
     ) -> None:
         gates, size = params["w_hh"].shape
         steps, (_, rows, width) = len(dhs), tape.entering.shape
@@ -112,20 +151,29 @@ class Back:
         self.own = take("own", len(distinct), rows, size)
         for place, dh in enumerate(distinct.values()):
             self.own[place] = dh
-        ordered = dhs[::-1] if tape.reverse else dhs
+        ordered = tape.course.in_order(dhs)
         self.which = np.asarray([-1 if dh is None else places[id(dh)] for dh in ordered])
         self.through = _zeros(take("through", TILE, spaced(size + inputs)))
         self.d = _zeros(take("d", TILE, spaced(gates)))
         self.dw = _zeros(take("dw", width, spaced(gates)))
         self.dxs = take(f"{tape.name}dx", steps, rows, inputs)
-        self.reverse = tape.reverse
+        self.aside = take("aside", fields, TILE, size)
+        self.dfinal = take("dfinal", 0 if dfinal is None else fields, rows, size)
+        for place, field in enumerate(dfinal or ()):
+            self.dfinal[place] = field
+        self.dinitial = take(f"{tape.name}dinitial", fields * tape.turns.begun, rows, size)
+        self._course = tape.course
 
     def by_time(self) -> _Floats | None:
         """Return the gradient of the input (T, N, I), or None if it is not needed."""
         if not self.dxs.shape[2]:
             return None
-        dxs: _Floats = self.dxs[::-1] if self.reverse else self.dxs
+        dxs: _Floats = self._course.in_order(self.dxs)
         return dxs
+
+    def at_start(self) -> tuple[_Floats, ...] | None:
+        """Return the gradient of the initial state; None if it was not given."""
+        return tuple(self.dinitial) or None
 
 
 def _zeros(buffer: _Floats) -> _Floats:
@@ -177,25 +225,17 @@ def add_own_share(dh, own, place, start, size, last):
     if place >= 0:
         share = columns(own[place, start : start + tile], 0)
         if last:
-            _copy(tile, size, share + total)
+            copy_lanes(tile, size, share + total)
         else:
-            _add(tile, size, share + total + total)
+            add_lanes(tile, size, share + total + total)
     elif last:
         dh[...] = 0.0
 
 
 @compiled
-def give_dx(through, size, dxs, s, start):
-    """Copy dx of a step to the caller's array."""
+def give_dx(through, size, dxs, s, start, stop):
+    """Copy dx of a step to the caller's array; it is zero for rows that do not compute the step."""
     tile, inputs = through.shape[0], dxs.shape[2]
-    _copy(tile, inputs, columns(through, size) + columns(dxs[s, start : start + tile], 0))
-
-
-@lanewise
-def _copy(a):
-    return a
-
-
-@lanewise
-def _add(a, b):
-    return a + b
+    if inputs:
+        copy_lanes(tile, inputs, columns(through, size) + columns(dxs[s, start : start + tile], 0))
+        dxs[s, start + tile : stop] = 0.0

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rnn_xp.kernels.course import Course
 from rnn_xp.kernels.numba.lanes import columns, lanewise, sigmoid, tanh
 from rnn_xp.kernels.numba.layer import (
     TILE,
@@ -24,6 +25,16 @@ from rnn_xp.kernels.numba.layer import (
     split,
 )
 from rnn_xp.kernels.numba.product import compiled, pack, spaced
+from rnn_xp.kernels.numba.turns import (
+    arrive,
+    begin_back,
+    clear,
+    end_back,
+    keep_state,
+    rejoin,
+    scale,
+    stand_aside,
+)
 
 __all__ = ["LSTM"]
 
@@ -31,47 +42,53 @@ __all__ = ["LSTM"]
 class LSTM:
     """A layer of LSTM cells."""
 
-    def forward(self, params: Any, xs: Any, reverse: bool, workspace: Any, name: str) -> Any:
+    def forward(self, params: Any, xs: Any, course: Course, workspace: Any, name: str) -> Any:
         """Compute the gates i, f, o and g, then c_t = f c_{t-1} + i g and h_t = o tanh(c_t)."""
         (gates, size), (steps, rows, _) = params["w_hh"].shape, xs.shape
-        entering = enter(xs, size, reverse, workspace, name)
+        tape = enter(xs, size, course, workspace, name)
         w = 0.5 * join(params)
         w[:, 2 * size : 3 * size] *= 2.0
         z = workspace.take(f"{name}gates", steps, rows, spaced(gates))
         cells = workspace.take(f"{name}cells", steps + 1, rows, size)
         tanh_cells = workspace.take(f"{name}tanh_cells", steps, rows, size)
-        cells[0] = 0.0
-        _forward(entering, pack(w), z, cells, tanh_cells)
-        tape = Tape(entering, (z, cells, tanh_cells), reverse, workspace, name)
-        return forwarded(size, (cells[-1],), tape)
+        cells[0] = 0.0 if course.initial is None else course.initial[1]
+        tape = tape._replace(kept=(z, cells, tanh_cells))
+        _forward(tape.entering, tape.states, tape.hs, tape.turns, pack(w), *tape.kept)
+        return forwarded(tape, cells[-1])
 
-    def backward(self, params: Any, tape: Tape, dhs: Any, *, wrt_input: bool) -> Any:
+    def backward(self, params: Any, tape: Tape, dhs: Any, dfinal: Any, *, wrt_input: bool) -> Any:
         """Compute the adjoint, in which dc goes back alongside dh."""
         gates, size = params["w_hh"].shape
-        back = Back(params, tape, dhs, wrt_input)
+        back = Back(params, tape, dhs, dfinal, wrt_input, fields=2)
         w = [params["w_hh"], params["w_xh"]] if wrt_input else [params["w_hh"]]
         dc = tape.workspace.take("dc", TILE, size)
         _backward(
-            tape.entering, *tape.kept, pack(np.concatenate(w, axis=1)), back.own, back.which,
-            back.through, dc, back.d, back.dw, back.dxs,
+            tape.entering, *tape.kept, tape.turns, pack(np.concatenate(w, axis=1)), back.own,
+            back.which, back.dfinal, back.dinitial, back.through, dc, back.aside, back.d, back.dw,
+            back.dxs,
         )  # fmt: skip
-        return split(back.dw, gates, back.inputs), back.by_time()
+        return split(back.dw, gates, back.inputs), back.by_time(), back.at_start()
 
 
 @compiled
-def _forward(entering, w, gates, cells, tanh_cells):
-    steps, rows, size = tanh_cells.shape
-    width = entering.shape[2]
+def _forward(entering, states, hs, turns, w, gates, cells, tanh_cells):
+    (steps, rows, size), width = tanh_cells.shape, entering.shape[2]
     skip = width - size
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
         for s in range(steps):
-            z = gates[s, start:stop]
-            project(entering, s, start, width if s else skip, w, z)  # h_0 is zero
-            at, c_prev = _by_gate(z, size), columns(cells[s, start:stop], 0)
-            c = columns(cells[s + 1, start:stop], 0) + columns(tanh_cells[s, start:stop], 0)
-            h = columns(entering[s + 1, start:stop], skip)
-            _step(stop - start, size, at + c_prev + at + c + h)
+            tile = arrive(entering, states, hs, turns, s, start, stop)
+            clear(cells[s, start:stop], turns.reset, s, start)
+            if tile:
+                z = gates[s, start : start + tile]
+                used = width if s or turns.begun else skip  # h_0 is zero
+                project(entering, s, start, used, w, z)
+                at, c_prev = _by_gate(z, size), columns(cells[s, start:stop], 0)
+                c = columns(cells[s + 1, start:stop], 0) + columns(tanh_cells[s, start:stop], 0)
+                h = columns(hs[s + 1, start:stop], 0)
+                _step(tile, size, at + c_prev + at + c + h)
+            keep_state(states, hs, turns, s, start, stop, tile, turns.brief)
+            keep_state(cells, cells, turns, s, start, stop, tile, True)
 
 
 @compiled
@@ -88,25 +105,39 @@ def _step(z_i, z_f, z_g, z_o, c_prev):
 
 
 @compiled
-def _backward(entering, gates, cells, tanh_cells, back, own, which, through, dcs, d, dw, dxs):
-    steps, rows, size = tanh_cells.shape
-    width = entering.shape[2]
+def _backward(
+    entering, gates, cells, tanh_cells, turns, back, own, which, dfinal, dinitial, through, dcs,
+    aside, d, dw, dxs,
+):  # fmt: skip
+    (steps, rows, size), width = tanh_cells.shape, entering.shape[2]
     skip, wanted = width - size, dxs.shape[2] > 0
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
-        tile = stop - start
-        dh, dz, dc = through[:tile], d[:tile], dcs[:tile]
-        dc[...] = 0.0
+        all_dh, all_dc = through[: stop - start], dcs[: stop - start]
+        all_dc[...] = 0.0
+        given = begin_back(all_dh, dfinal, 0, start)
+        begin_back(all_dc, dfinal, 1, start)
         for s in range(steps - 1, -1, -1):
-            add_own_share(dh, own, which[s], start, size, s == steps - 1)
+            add_own_share(all_dh, own, which[s], start, size, s == steps - 1 and not given)
+            tile = max(min(stop, turns.counts[s]) - start, 0)
+            dh, dz, dc = through[:tile], d[:tile], dcs[:tile]
+            stand_aside(dh, aside[0], turns, s, start)
+            stand_aside(dc, aside[1], turns, s, start)
             state = columns(cells[s, start:stop], 0) + columns(tanh_cells[s, start:stop], 0)
             dstate = columns(dh, 0) + columns(dc, 0)
             taken = _by_gate(gates[s, start:stop], size) + state + dstate
             _step_back(tile, size, taken + _by_gate(dz, size) + columns(dc, 0))
-            collect(entering, s, start, width if s else skip, dz, 4 * size, dw)
-            if s or wanted:
+            collect(entering, s, start, width if s or turns.begun else skip, dz, 4 * size, dw)
+            if s or wanted or turns.begun:
                 pull_back(dz, 4 * size, back, dh, False)
-                give_dx(dh, size, dxs, s, start)
+                give_dx(dh, size, dxs, s, start, stop)
+                scale(dh, turns, start)
+            rejoin(dh, aside[0], turns, s, start)
+            rejoin(dc, aside[1], turns, s, start)
+            clear(all_dh, turns.reset, s, start)
+            clear(all_dc, turns.reset, s, start)
+        end_back(all_dh, dinitial, 0, start)
+        end_back(all_dc, dinitial, 1, start)
 
 
 @lanewise

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rnn_xp.kernels.course import Course
 from rnn_xp.kernels.numba.lanes import columns, lanewise, tanh, where
 from rnn_xp.kernels.numba.layer import (
     TILE,
@@ -24,6 +25,16 @@ from rnn_xp.kernels.numba.layer import (
     split,
 )
 from rnn_xp.kernels.numba.product import compiled, pack, spaced
+from rnn_xp.kernels.numba.turns import (
+    arrive,
+    begin_back,
+    clear,
+    end_back,
+    keep_state,
+    rejoin,
+    scale,
+    stand_aside,
+)
 
 __all__ = ["RNN"]
 
@@ -34,40 +45,46 @@ class RNN:
     def __init__(self, activation: str) -> None:
         self.tanh = activation == "tanh"
 
-    def forward(self, params: Any, xs: Any, reverse: bool, workspace: Any, name: str) -> Any:
+    def forward(self, params: Any, xs: Any, course: Course, workspace: Any, name: str) -> Any:
         """Compute h_t = f(w_hh h_{t-1} + b_h + w_xh x_t)."""
         size = params["w_hh"].shape[0]
-        entering = enter(xs, size, reverse, workspace, name)
+        tape = enter(xs, size, course, workspace, name)
         z = workspace.take("z", TILE, spaced(size))
-        _forward(entering, pack(join(params)), z, size, self.tanh)
-        return forwarded(size, (), Tape(entering, (), reverse, workspace, name))
+        _forward(
+            tape.entering, tape.states, tape.hs, tape.turns, pack(join(params)), z, self.tanh
+        )  # fmt: skip
+        return forwarded(tape)
 
-    def backward(self, params: Any, tape: Tape, dhs: Any, *, wrt_input: bool) -> Any:
+    def backward(self, params: Any, tape: Tape, dhs: Any, dfinal: Any, *, wrt_input: bool) -> Any:
         """Compute dz = dh * f'(z); dh_{t-1} = w_hh.T dz."""
         size = params["w_hh"].shape[0]
-        back = Back(params, tape, dhs, wrt_input)
+        back = Back(params, tape, dhs, dfinal, wrt_input)
         w = [params["w_hh"], params["w_xh"]] if wrt_input else [params["w_hh"]]
         _backward(
-            tape.entering, pack(np.concatenate(w, axis=1)), back.own, back.which, back.through,
-            back.d, back.dw, back.dxs, size, self.tanh,
+            tape.entering, tape.hs, tape.turns, pack(np.concatenate(w, axis=1)), back.own,
+            back.which, back.dfinal, back.dinitial, back.through, back.aside, back.d, back.dw,
+            back.dxs, self.tanh,
         )  # fmt: skip
-        return split(back.dw, size, back.inputs), back.by_time()
+        return split(back.dw, size, back.inputs), back.by_time(), back.at_start()
 
 
 @compiled
-def _forward(entering, w, z, size, is_tanh):
-    steps, rows, width = entering.shape[0] - 1, entering.shape[1], entering.shape[2]
+def _forward(entering, states, hs, turns, w, z, is_tanh):
+    (steps, rows, size), width = hs[1:].shape, entering.shape[2]
     skip = width - size
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
-        tile = stop - start
         for s in range(steps):
-            project(entering, s, start, width if s else skip, w, z[:tile])  # h_0 is zero
-            places = columns(z, 0) + columns(entering[s + 1, start:stop], skip)
-            if is_tanh:
-                _tanh(tile, size, places)
-            else:
-                _relu(tile, size, places)
+            tile = arrive(entering, states, hs, turns, s, start, stop)
+            if tile:
+                used = width if s or turns.begun else skip  # h_0 is zero
+                project(entering, s, start, used, w, z[:tile])
+                places = columns(z, 0) + columns(hs[s + 1, start:stop], 0)
+                if is_tanh:
+                    _tanh(tile, size, places)
+                else:
+                    _relu(tile, size, places)
+            keep_state(states, hs, turns, s, start, stop, tile, turns.brief)
 
 
 @lanewise
@@ -81,25 +98,34 @@ def _relu(z):
 
 
 @compiled
-def _backward(entering, back, own, which, through, d, dw, dxs, size, is_tanh):
-    steps, rows, width = entering.shape[0] - 1, entering.shape[1], entering.shape[2]
+def _backward(
+    entering, hs, turns, back, own, which, dfinal, dinitial, through, aside, d, dw, dxs, is_tanh
+):
+    (steps, rows, size), width = hs[1:].shape, entering.shape[2]
     skip, wanted = width - size, dxs.shape[2] > 0
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
-        tile = stop - start
-        dh, dz = through[:tile], d[:tile]
+        all_dh = through[: stop - start]
+        given = begin_back(all_dh, dfinal, 0, start)
         for s in range(steps - 1, -1, -1):
-            add_own_share(dh, own, which[s], start, size, s == steps - 1)
-            h = columns(entering[s + 1, start:stop], skip)
+            add_own_share(all_dh, own, which[s], start, size, s == steps - 1 and not given)
+            tile = max(min(stop, turns.counts[s]) - start, 0)
+            dh, dz = through[:tile], d[:tile]
+            stand_aside(dh, aside[0], turns, s, start)
+            h = columns(hs[s + 1, start:stop], 0)
             places = h + columns(dh, 0) + columns(dz, 0)
             if is_tanh:
                 _tanh_back(tile, size, places)
             else:
                 _relu_back(tile, size, places)
-            collect(entering, s, start, width if s else skip, dz, size, dw)
-            if s or wanted:
+            collect(entering, s, start, width if s or turns.begun else skip, dz, size, dw)
+            if s or wanted or turns.begun:
                 pull_back(dz, size, back, dh, False)
-                give_dx(dh, size, dxs, s, start)
+                give_dx(dh, size, dxs, s, start, stop)
+                scale(dh, turns, start)
+            rejoin(dh, aside[0], turns, s, start)
+            clear(all_dh, turns.reset, s, start)
+        end_back(all_dh, dinitial, 0, start)
 
 
 @lanewise

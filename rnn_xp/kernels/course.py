@@ -1,0 +1,68 @@
+"""How the rows of a layer go through its steps: all that kernels know beside plain full sequences.
+
+One mechanism serves every option. Before a step the state of a row may become zero (``reset``), and
+the part of it that enters the product has factors (``keep``). Only the leading rows compute the
+step (``counts``), so rows that are sorted by length cost nothing after their end; of these some
+skip it (``idle``). A row that does not compute a step keeps its state, and its gradient passes by::
+
+    before = 0 where reset, otherwise state          dstate = 0 where reset
+    after  = step(before.h * keep, before)           the adjoint, with dh * keep
+    state  = after, or before where left out         dstate, or what came where left out
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from rnn_xp._typing import Array
+
+__all__ = ["Course"]
+
+
+class Course(NamedTuple):
+    """The order of the steps and the treatment of single rows; arrays are ordered by time.
+
+    Attributes
+    ----------
+    reverse : bool
+        If True, time runs from the last step to the first.
+    counts : tuple of T int, or None
+        Number of leading rows that compute each step; all rows by default. In the order of time
+        it may not rise.
+    idle : Array (T, N) of bool, or None
+        Where True, the row skips the step.
+    reset : Array (T, N) of bool, or None
+        Where True, the row's state becomes zero before the step.
+    keep : Array (N, H), or None
+        Factors of the state that enters the recurrent product.
+    initial : tuple of Array (N, H), or None
+        Fields of the state before the first step; zeros by default.
+    brief : bool
+        If True, nobody reads the states of rows that do not compute a step, except for the final
+        ones. The others may then hold anything.
+
+    Examples
+    --------
+    >>> Course(counts=(3, 1)).needs, Course(reverse=True).needs
+    (frozenset({'counts'}), frozenset())
+    >>> Course(reverse=True).in_order([1, 2, 3])
+    [3, 2, 1]
+    """
+
+    reverse: bool = False
+    counts: tuple[int, ...] | None = None
+    idle: Array | None = None
+    reset: Array | None = None
+    keep: Array | None = None
+    initial: tuple[Array, ...] | None = None
+    brief: bool = False
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The names of the fields that differ from a plain full sequence."""
+        named = ("counts", "idle", "reset", "keep", "initial")
+        return frozenset(name for name in named if getattr(self, name) is not None)
+
+    def in_order(self, by_time: Any) -> Any:
+        """Return what is ordered by time in the order in which the steps are computed."""
+        return by_time[::-1] if self.reverse else by_time

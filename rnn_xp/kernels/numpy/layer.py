@@ -1,0 +1,360 @@
+"""Parts of NumPy's layers: the arrays of a pass and of each of its steps, and the way back.
+
+Samples are in columns. In a plain pass the state after a step is written where the next step reads
+it. Where a `rnn_xp.kernels.course.Course` comes between, the states have an array of their own, and
+[h; 1; x] of a step has as many columns as rows compute it, side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_xp.kernels.course import Course
+
+__all__ = ["Back", "Field", "Floats", "Params", "Tape", "join", "product", "sigmoid_of_negative",
+           "tanh_of_half"]  # fmt: skip
+
+Floats = NDArray[np.floating[Any]]
+Params = dict[str, Floats]
+
+
+class Tape:
+    """A forward pass: its arrays, which the backward pass reads, in the order of computation.
+
+    Parameters
+    ----------
+    xs : ndarray (T, N, I)
+    size : int
+        Number of hidden units, H.
+    course : Course
+    workspace : Workspace
+    name : str
+        Prefix of the layer's buffers.
+
+    Attributes
+    ----------
+    counts : list of T int
+        Number of leading rows that compute each step, n.
+    entering : list of T ndarray (H + 1 + I, n)
+        [h; 1; x] of each step.
+    fields : list of Field
+        The fields of the state; the first is h.
+    kept : tuple of lists
+        Further arrays of each step, which depend on the cell.
+    """
+
+    def __init__(self, xs: Floats, size: int, course: Course, workspace: Any, name: str) -> None:
+        self.steps, self.rows, inputs = xs.shape
+        self.size, self.width, self.course = size, size + 1 + inputs, course
+        self.workspace, self.name = workspace, name
+        self.kept: tuple[list[Floats], ...] = ()
+        self.bits = np.dtype(f"i{workspace.dtype.itemsize}")
+        self.begun, self.apart = course.initial is not None, bool(course.needs - {"initial"})
+        self.counts = [self.rows] * self.steps
+        if course.counts is not None:
+            self.counts = [int(n) for n in course.in_order(course.counts)]
+        self.idle, self.reset = self._flags(course.idle), self._flags(course.reset)
+        if course.keep is not None:
+            self.keep = workspace.take(f"{name}keep", size, self.rows)
+            self.keep[...] = course.keep.T
+        buffer = workspace.take(f"{name}entering", self.steps + 1, self.width, self.rows)
+        self.entering = self.blocks(buffer, self.width)
+        ordered = course.in_order(xs)
+        if self.apart:
+            for entered, x, n in zip(self.entering, ordered, self.counts, strict=True):
+                entered[size + 1 :] = x[:n].T
+                entered[size] = 1.0
+        else:
+            buffer[: self.steps, size] = 1.0
+            buffer[: self.steps, size + 1 :] = ordered.transpose(0, 2, 1)
+        self.fields = [Field(self, 0, buffer[:, :size])]
+
+    def _flags(self, by_time: Any) -> list[Any]:
+        """Return all bits of a number for True and none for False; None for steps without any."""
+        if by_time is None:
+            return [None] * self.steps
+        ordered = self.course.in_order(by_time)
+        some, bits = ordered.any(axis=1), -ordered.astype(self.bits)
+        return [row if any_ else None for row, any_ in zip(bits, some, strict=True)]
+
+    def blocks(self, buffer: Floats, *shape: int) -> list[Floats]:
+        """Return the beginning of each step's part of a buffer as an array (*shape, n)."""
+        size, flat = math.prod(shape), buffer.reshape(buffer.shape[0], -1)
+        return [
+            part[: size * n].reshape(*shape, n)
+            for part, n in zip(flat[: self.steps], self.counts, strict=True)
+        ]
+
+    def take(self, what: str, *shape: int) -> list[Floats]:
+        """Return an array (*shape, n) for each step, in the named buffer of the layer."""
+        buffer = self.workspace.take(f"{self.name}{what}", self.steps, *shape, self.rows)
+        return self.blocks(buffer, *shape)
+
+    def add_field(self, what: str) -> Field:
+        """Add a field to the state, beside h."""
+        shape = (self.steps + 1, self.size, self.rows)
+        field = Field(self, len(self.fields), self.workspace.take(f"{self.name}{what}", *shape))
+        self.fields.append(field)
+        return field
+
+    def computed(self) -> Iterator[int]:
+        """Yield the steps; what comes before and after each is done here."""
+        for s, n in enumerate(self.counts):
+            if not self.apart:
+                yield s
+                continue
+            for field in self.fields:
+                field.arrive(s, n)
+            if self.course.keep is not None:
+                entered = self.entering[s][: self.size]
+                np.multiply(self.fields[0].before[s], self.keep[:, :n], out=entered)
+            if n:
+                yield s
+            for field in self.fields:
+                field.leave(s, n)
+
+    def clear(self, a: Floats, where: Any, out: Floats | None = None) -> None:
+        """Set columns of an array to zero, whatever they hold: all their bits."""
+        out = a if out is None else out
+        np.bitwise_and(a.view(self.bits), ~where, out=out.view(self.bits))
+
+    def forwarded(self) -> tuple[Floats, tuple[Floats, ...], Tape]:
+        """Return the results of a forward pass by rows and time, from columns in step order."""
+        states = [field.states for field in self.fields]
+        hs = states[0][1:] if len(states[0]) > 1 else np.broadcast_to(
+            states[0], (self.steps, self.size, self.rows)
+        )  # fmt: skip
+        final = tuple(field[-1].T for field in states)
+        return self.course.in_order(hs).transpose(0, 2, 1), final, self
+
+
+class Field:
+    """A field of the state, such as h, before and after each step.
+
+    Attributes
+    ----------
+    before, after : list of T ndarray (H, n)
+        The field in the rows that compute each step; in a plain pass, parts of ``states``.
+    states : ndarray (T + 1, H, N)
+        The field in all rows, before the first step and after each; (1, H, N), the last so far, if
+        no others are read.
+    """
+
+    def __init__(self, tape: Tape, place: int, buffer: Floats) -> None:
+        self.tape, self.states = tape, buffer
+        course, size = tape.course, tape.size
+        if tape.apart:
+            length = 1 if place or course.brief else tape.steps + 1
+            self.states = tape.workspace.take(
+                f"{tape.name}states{place}", length, size, tape.rows
+            )  # fmt: skip
+            self.after = tape.take(f"after{place}", size)
+            self.before = [entered[:size] for entered in tape.entering]
+            if place or course.keep is not None:
+                self.before = tape.take(f"before{place}", size)
+        else:
+            self.before, self.after = list(buffer[:-1]), list(buffer[1:])
+        self.states[0] = 0.0 if course.initial is None else course.initial[place].T
+
+    def arrive(self, s: int, n: int) -> None:
+        """Make the state before a step what the course says."""
+        state, reset = self.states[min(s, len(self.states) - 1)], self.tape.reset[s]
+        if reset is None:
+            self.before[s][...] = state[:, :n]
+        else:
+            self.tape.clear(state[:, :n], reset[:n], self.before[s])
+
+    def leave(self, s: int, n: int) -> None:
+        """Put the state after a step into place, or the one before where a row did not compute."""
+        tape, last = self.tape, len(self.states) - 1
+        state, following = self.states[min(s, last)], self.states[min(s + 1, last)]
+        after, idle, reset = self.after[s], tape.idle[s], tape.reset[s]
+        if idle is not None and n:
+            bits = after.view(tape.bits)
+            change = tape.workspace.take("change", *after.shape).view(tape.bits)
+            np.bitwise_xor(self.before[s].view(tape.bits), bits, out=change)
+            change &= idle[:n]
+            bits ^= change
+        following[:, :n] = after
+        if n < tape.rows:
+            if reset is not None:
+                tape.clear(state[:, n:], reset[n:], following[:, n:])
+            elif last:
+                following[:, n:] = state[:, n:]
+
+
+class Back:
+    """The backward pass over the steps of a layer, which all kernels share.
+
+    While step t is computed, ``fields`` hold the gradients of the state after it, (H, N) each; the
+    first is dL/dh_t, summed over both of its sources: the loss at step t and the later steps.
+
+    Attributes
+    ----------
+    n : int
+        Number of leading rows that compute the step at hand.
+    now : list of ndarray (H, n)
+        The gradients of their states.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        tape: Tape,
+        dhs: Sequence[Floats | None],
+        dfinal: tuple[Floats, ...] | None,
+        wrt_input: bool,
+        fields: int = 1,
+    ) -> None:
+        self.tape, self.dhs, self.given = tape, tape.course.in_order(dhs), dfinal is not None
+        gates, self.size = params["w_hh"].shape
+        take = self.take = tape.workspace.take
+        self.fields = [take(f"dstate{k}", self.size, tape.rows) for k in range(fields)]
+        for k, field in enumerate(self.fields):
+            field[...] = 0.0 if dfinal is None else dfinal[k].T
+        self.w_hh, self.w_xh = params["w_hh"].T, params["w_xh"].T
+        self.dw, self.term = (take(name, gates, tape.width) for name in ("dw", "term"))
+        self.dw[...] = 0.0
+        self.dx: Floats | None = None
+        if wrt_input:
+            self.dx = take(f"{tape.name}dx", tape.steps, self.w_xh.shape[0], tape.rows)
+
+    def steps(self) -> Iterator[int]:
+        """Yield the steps in reverse order; before each, the loss's gradient is added to dh."""
+        tape, last = self.tape, self.tape.steps - 1
+        for s in range(last, -1, -1):
+            self.n = n = tape.counts[s]
+            if self.dhs[s] is not None:
+                if s == last and not self.given:
+                    self.fields[0][...] = self.dhs[s].T
+                else:
+                    self.fields[0] += self.dhs[s].T
+            if not tape.apart:
+                self.now = self.fields
+                yield s
+                continue
+            self._arrive(s, n)
+            if n:
+                yield s
+            self._leave(s, n)
+
+    def _arrive(self, s: int, n: int) -> None:
+        """Take the gradients of the rows that compute a step, side by side and contiguous."""
+        tape, idle = self.tape, self.tape.idle[s]
+        self.now = self.fields
+        if n < tape.rows or idle is not None:
+            self.now = [self.take(f"now{k}", self.size, n) for k in range(len(self.fields))]
+            for field, now in zip(self.fields, self.now, strict=True):
+                if idle is None:
+                    now[...] = field[:, :n]
+                else:
+                    tape.clear(field[:, :n], idle[:n], now)
+                    tape.clear(field[:, :n], ~idle[:n])
+
+    def _leave(self, s: int, n: int) -> None:
+        """Put the gradients before the step into place, beside those that passed by it."""
+        tape, idle, reset = self.tape, self.tape.idle[s], self.tape.reset[s]
+        if self.now is not self.fields:
+            for field, now in zip(self.fields, self.now, strict=True):
+                if idle is None:
+                    field[:, :n] = now
+                else:
+                    field[:, :n] += now
+        if self.dx is not None and n < tape.rows:
+            self.dx[s][:, n:] = 0.0
+        if reset is not None:
+            for field in self.fields:
+                tape.clear(field, reset)
+
+    def finish(self, s: int, d: Floats, d_x: Floats | None = None, beside: bool = False) -> None:
+        """Add a step's weight gradients, and compute its dx and the recurrent part of dh_{t-1}.
+
+        ``d`` (G*H, n) is the gradient of the recurrent product; ``d_x`` is the gradient of the
+        input's product, if the two differ. With ``beside``, the recurrent part is added to dh.
+        """
+        tape, size = self.tape, self.size
+        entered, first = tape.entering[s], s == 0 and not tape.begun  # h_0 is zero
+        if d_x is None:
+            d_x, skip = d, size if first else 0
+            np.matmul(d, entered[skip:].T, out=self.term[:, skip:])
+        else:
+            np.matmul(d_x, entered[size:].T, out=self.term[:, size:])
+            if not first:
+                np.matmul(d, entered[:size].T, out=self.term[:, :size])
+        if first:
+            self.dw[:, size:] += self.term[:, size:]
+        else:
+            self.dw += self.term
+            self._through(d, beside)
+        if self.dx is not None:
+            np.matmul(self.w_xh, d_x, out=self.dx[s][:, : self.n])
+
+    def _through(self, d: Floats, beside: bool) -> None:
+        """Multiply by w_hh.T, the adjoint of the recurrent product."""
+        dh, kept = self.now[0], self.tape.course.keep is not None
+        if not (beside or kept):
+            np.matmul(self.w_hh, d, out=dh)
+            return
+        through = np.matmul(self.w_hh, d, out=self.take("through", *dh.shape))
+        if kept:
+            through *= self.tape.keep[:, : self.n]
+        if beside:
+            dh += through
+        else:
+            dh[...] = through
+
+    def grads(self) -> Params:
+        """Return the weight gradients, summed over all steps."""
+        w_hh, b_h, w_xh = np.split(self.dw, (self.size, self.size + 1), axis=1)
+        return {"w_hh": w_hh.copy(), "b_h": b_h[:, 0].copy(), "w_xh": w_xh.copy()}
+
+    def dxs(self) -> Floats | None:
+        """Return the gradient of the input (T, N, I), or None if it is not needed."""
+        if self.dx is None:
+            return None
+        dxs: Floats = self.tape.course.in_order(self.dx).transpose(0, 2, 1)
+        return dxs
+
+    def dinitial(self) -> tuple[Floats, ...] | None:
+        """Return the gradient of the initial state; None if it was not given."""
+        if not self.tape.begun:
+            return None
+        return tuple(field.T.copy() for field in self.fields)
+
+
+def join(params: Params) -> Floats:
+    """Join the weights to [w_hh, b_h, w_xh], in the order of a step's input."""
+    w_hh, b_h, w_xh = (np.asarray(params[name]) for name in ("w_hh", "b_h", "w_xh"))
+    return np.concatenate([w_hh, b_h[:, None], w_xh], axis=1)
+
+
+def product(w: Floats, tape: Tape, s: int, out: Floats, stop: int | None = None) -> Floats:
+    """Multiply the joined weights by the input of a step; h may be zero before the first."""
+    skip = 0 if s or tape.begun else tape.size
+    product: Floats = np.matmul(w[:, skip:], tape.entering[s][skip:stop], out=out)
+    return product
+
+
+def tanh_of_half(z: Floats) -> None:
+    """Compute tanh(z / 2) in place, with an error of at most three units in the last place of 1."""
+    _one_plus_exp(z)
+    np.divide(-2.0, z, out=z)
+    z += 1.0
+
+
+def sigmoid_of_negative(z: Floats) -> None:
+    """Compute sigmoid(-z) in place."""
+    _one_plus_exp(z)
+    np.reciprocal(z, out=z)
+
+
+def _one_plus_exp(z: Floats) -> None:
+    """Compute 1 + exp(z) in place; it may be infinite, and quotients by it are then 0."""
+    with np.errstate(over="ignore"):
+        np.exp(z, out=z)
+    z += 1.0
