@@ -134,7 +134,7 @@ class Workspace(Protocol):
 
     @property
     def knows(self) -> frozenset[str]:
-        """The fields of `rnn_xp.kernels.course.Course` that the kernels compute."""
+        """What the kernels compute: fields of `rnn_xp.kernels.course.Course`, and "norm"."""
 
     def kernel(self, name: str | None) -> Kernel | None:
         """Return the kernel with the name ``cell.kernel``; None if there is none."""

@@ -22,11 +22,21 @@ from pathlib import Path
 
 from benchmarks.machine import some_of
 
-CELLS, SECTIONS = ("rnn", "gru", "lstm"), ("steps", "pieces", "inference", "scaling")
+CELLS, SECTIONS = (
+    ("rnn", "gru", "lstm"),
+    (
+        "steps",
+        "pieces",
+        "options",
+        "inference",
+        "scaling",
+    ),
+)
 SHARES = {
     "steps": 0.58,
     "pieces": 1.0,
-    "inference": 0.2,
+    "options": 0.35,
+    "inference": 0.25,
     "scaling": 1.0,
 }  # of the time that is then left
 SECONDS, QUICK_SECONDS = 500.0, 28.0
@@ -101,7 +111,7 @@ def run(args):
     from threadpoolctl import threadpool_limits
 
     from benchmarks.cpu import QUICK_SIZES, SIZES, Case, report
-    from benchmarks.cpu.sections import Clock, inference, pieces, scalings, steps
+    from benchmarks.cpu.sections import Clock, inference, options, pieces, scalings, steps
     from benchmarks.memory import machine
 
     words = [f"--{name}" for name in ("quick",) if args.quick]
@@ -128,13 +138,14 @@ def run(args):
     cases = [Case(cell, *size) for size in sizes for cell in args.only]
     whole = Clock(args.seconds or (QUICK_SECONDS if args.quick else SECONDS))
     run_section = {
-        "steps": steps, "pieces": pieces, "inference": inference, "scaling": scalings,
+        "steps": steps, "pieces": pieces, "options": options, "inference": inference,
+        "scaling": scalings,
     }  # fmt: skip
     with threadpool_limits(1, user_api="blas"):
         for section in args.sections:
             last = section == args.sections[-1]
             clock = Clock(whole.left() * (1.0 if last else SHARES[section]))
-            what = args.only if section == "scaling" else cases
+            what = args.only if section in ("options", "scaling") else cases
             print(f"\n{section}", flush=True)
             for result in run_section[section](what, clock, args.quick):
                 results[section].append(result)
@@ -150,10 +161,15 @@ def run(args):
 
 def lines(section, result, report):
     """What to print of a result."""
+    from benchmarks.cpu import options_page
+
     if section == "scaling":
         return report.scaling_tables([result])[1:]
     if section == "pieces":
         return report.pieces_table([result])
+    if section == "options":
+        said = [*result["notes"], *(f"WRONG: {sentence}" for sentence in result["wrong"])]
+        return [*options_page.options_table([result]), *said]
     body = report.steps_table(result) if section == "steps" else report.inference_table([result])
     said = [*result["notes"], *(f"WRONG: {sentence}" for sentence in result["wrong"])]
     heading = [str(report.case_of(result))] if section == "steps" else []
@@ -186,7 +202,9 @@ def main(argv=None):
 
     print(f"\nLoad average after: {results['load_after']}.", "", sep="\n")
     print(*report.targets(results), sep="\n")
-    wrong = any(result["wrong"] for name in ("steps", "inference") for result in results[name])
+    wrong = any(
+        result["wrong"] for name in ("steps", "options", "inference") for result in results[name]
+    )
     return 1 if wrong else 0
 
 

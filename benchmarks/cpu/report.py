@@ -13,6 +13,7 @@ from benchmarks.cpu import (
     UPDATES,
     Case,
 )
+from benchmarks.cpu.options_page import options_table, options_verdicts
 from benchmarks.cpu.scaling import FEW, FLAT, MANY, flatness, per_window
 from benchmarks.cpu.timing import median, quartiles
 
@@ -167,12 +168,19 @@ def verdicts(results):
         if case.size == REFERENCE:
             for name, share in result["overheads"].items():
                 judge(f"{case}: {name} beyond the gradient", 100 * share, 5.0, " %")
+    for what, value, limit in options_verdicts(results.get("options", [])):
+        judge(what, value, limit)
     for curve in results["scaling"]:
         flat = flatness(curve["points"]) if curve["over"] == "N" else None
         if flat is not None:
             what = f"{curve['cell'].upper()}: time per window from N = {FEW:,} to {MANY:,} flat"
             judge(what, 100 * flat, 100 * FLAT, " %")
-    wrong = [s for name in ("steps", "inference") for r in results[name] for s in r["wrong"]]
+    wrong = [
+        s
+        for name in ("steps", "options", "inference")
+        for r in results.get(name, [])
+        for s in r["wrong"]
+    ]
     found += [(False, f"WRONG and not timed: {sentence}") for sentence in wrong]
     return found
 
@@ -232,6 +240,14 @@ def page(results):
         lines += text("Shares of an epoch that are not spent in the loss and its gradient.")
     if results["pieces"]:
         lines += ["", "## Pieces of a layer", "", *pieces_table(results["pieces"])]
+    if results.get("options"):
+        lines += ["", "## Options", "", *options_table(results["options"])]
+        lines += text(
+            "The loss and its gradient for one block of rows, on one thread, as multiples of the "
+            "plain step of the same kernels; N = 1040 is a block of the reference workload. "
+            "Lengths are uniform in [T/4, T]; a fifth of the steps is masked, of the states "
+            "reset, and a fifth of the recurrent inputs dropped. Torch computes on one thread too.",
+        )
     if results["inference"]:
         lines += ["", "## Inference", "", *inference_table(results["inference"])]
         lines += text("rnn_xp uses one thread here, the others two.")

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 
 import rnn_xp as rx
-from benchmarks.cpu import ADAM, WrongError, check_inference, check_training, reference, scaling
+from benchmarks.cpu import (
+    ADAM,
+    THREADS,
+    WrongError,
+    check_inference,
+    check_training,
+    reference,
+    scaling,
+)
+from benchmarks.cpu import options as of_options
 from benchmarks.cpu.contenders import Engine, Fit, Naive, floors, kinds_of_kernels
 from benchmarks.cpu.inference import predictors
-from benchmarks.cpu.libraries import LIBRARIES
+from benchmarks.cpu.libraries import LIBRARIES, missing
 from benchmarks.cpu.pieces import pieces as kernel_pieces
 from benchmarks.cpu.timing import LEAST_ROUNDS, ROUNDS, interleave
 
@@ -118,6 +128,35 @@ def inference(cases, clock, quick):
                 "notes": notes + more,
                 "wrong": wrong,
             }
+
+
+def options(cells, clock, quick):
+    """Steps with every option beside a plain one, on one thread; yields a result for each case."""
+    rounds, planned = LEAST_ROUNDS if quick else ROUNDS, list(of_options.cases(cells, quick))
+    with one_thread_of_torch():
+        for number, case in enumerate(planned):
+            seconds = clock.left() / (len(planned) - number)
+            found = of_options.contenders(case, kinds_of_kernels())
+            good, wrong, notes = checked(
+                found, lambda contender, case: of_options.check(case, contender), case
+            )
+            times = interleave(good, min(seconds, MOST_SECONDS), rounds)
+            yield {**dataclasses.asdict(case), "times": times, "notes": notes, "wrong": wrong}
+
+
+@contextlib.contextmanager
+def one_thread_of_torch():
+    """Let torch compute on one thread, if it is installed."""
+    if missing("torch"):
+        yield
+        return
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(THREADS)
 
 
 def scalings(cells, clock, quick):

@@ -144,8 +144,8 @@ class GRUCell(Cell):
 
     @property
     def kernel(self) -> str | None:
-        """Name of the compiled kernels; None with layer normalisation."""
-        return None if self.layer_norm else "gru"
+        """Name of the compiled kernels."""
+        return "gru"
 
     def parameters(self) -> dict[str, Parameter]:
         """Return the parameters of three gates, and b_hn (H,)."""

@@ -116,8 +116,8 @@ class LSTMCell(Cell):
 
     @property
     def kernel(self) -> str | None:
-        """Name of the compiled kernels; None with layer normalisation."""
-        return None if self.layer_norm else "lstm"
+        """Name of the compiled kernels."""
+        return "lstm"
 
     def parameters(self) -> dict[str, Parameter]:
         """Return the parameters of four gates; the bias of the forget gate starts at 1."""

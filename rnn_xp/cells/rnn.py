@@ -106,9 +106,9 @@ class RNNCell(Cell):
 
     @property
     def kernel(self) -> str | None:
-        """Name of the compiled kernels; None with layer normalisation or another f."""
+        """Name of the compiled kernels; None with another f."""
         name = _NAMES.get(self.activation)
-        return None if self.layer_norm or name is None else f"rnn-{name}"
+        return None if name is None else f"rnn-{name}"
 
     def walk(self) -> Walk:
         """Return the operations of a step, with the name of f and its slope."""

@@ -27,7 +27,7 @@ class Buffers:
     """
 
     knows: ClassVar[frozenset[str]] = frozenset()
-    """The fields of `rnn_xp.kernels.course.Course` that the kernels of a workspace compute."""
+    """What the kernels of a workspace compute: fields of `Course`, and "norm" for normalisation."""
 
     def __init__(self, empty: Callable[[int], Array]) -> None:
         self._empty = empty

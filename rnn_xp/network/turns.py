@@ -26,6 +26,7 @@ def lent(net: Configuration, options: Options, noise: Noise) -> Workspace | None
         "idle": options.mask is not None,
         "reset": options.reset is not None,
         "initial": options.state is not None,
+        "norm": net.layer_norm,
         "keep": any(keep is not None for keep in noise.recurrent),
     }
     needs = {name for name, is_asked in asked.items() if is_asked}

@@ -14,7 +14,8 @@ from rnn_xp.network.sequence import map_state
 
 DTYPES = {"numpy": "float64", "numba": "float32"}
 ROUNDING = {"float64": 1e-12, "float32": 1e-5}
-"""Of the largest entry of an array, or of 1."""
+"""Of the largest entry of an array, or of 1. Normalisation divides by deviations that may be small,
+which is why it has 5 times as much; so has the portable code in float32."""
 
 OPTIONS = {  # of the network, and of the call
     "lengths": ({}, ("lengths",)),
@@ -22,9 +23,13 @@ OPTIONS = {  # of the network, and of the call
     "reset": ({}, ("reset",)),
     "state": ({}, ("state",)),
     "recurrent dropout": ({"recurrent_dropout": 0.4}, ("rng",)),
+    "layer norm": ({"layer_norm": True}, ()),
     "lengths and mask": ({}, ("lengths", "mask")),
     "lengths, reset and state": ({}, ("lengths", "reset", "state")),
-    "all": ({"recurrent_dropout": 0.4}, ("lengths", "mask", "reset", "state", "rng")),
+    "all": (
+        {"recurrent_dropout": 0.4, "layer_norm": True},
+        ("lengths", "mask", "reset", "state", "rng"),
+    ),
 }
 STACKS = {
     "one layer": {},
@@ -81,12 +86,13 @@ def adjoint(problem, workspace=None, with_final=True):
 
 
 def assert_close(found, exact, dtype):
+    bound = ROUNDING[dtype] * (5.0 if any(name.endswith("g_hh") for name in exact) else 1.0)
     assert found.keys() <= exact.keys()
     for name, array in found.items():
         assert array.dtype == dtype, name
         assert array.shape == exact[name].shape, name
         error = np.abs(array - exact[name]).max()
-        assert error <= ROUNDING[dtype] * max(np.abs(exact[name]).max(), 1.0), name
+        assert error <= bound * max(np.abs(exact[name]).max(), 1.0), name
 
 
 def compare(kind, build, **options):

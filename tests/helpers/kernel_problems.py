@@ -35,7 +35,7 @@ USES = {
     "feedback": {"topology": "one_to_many", "feed": "feedback"},
 }
 LEFT = ("recurrent dropout", "layer norm", "feedback")
-KNOWN = {"recurrent dropout": "keep"}  # uses that some kernels know, by their `knows`
+KNOWN = {"recurrent dropout": "keep", "layer norm": "norm"}  # by what some kernels know
 
 
 def is_left(use, workspace):

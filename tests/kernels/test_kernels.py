@@ -58,15 +58,13 @@ def test_gradients_are_those_of_the_portable_code(tier, cell, use):
     problem, workspace = Problem(tier, **CELLS[cell], **USES[use]), tier.workspace()
     expected = problem.value_and_grad()
     assert_equal(problem.value_and_grad(workspace), expected)
-    if use != "feedback" and (use != "recurrent dropout" or not is_left(use, workspace)):
-        net = problem.net
-        name = None if use == "layer norm" else cell
-        assert workspace.asked == [name] * net.num_layers * net.directions
+    net, left = problem.net, is_left(use, workspace)
+    assert workspace.asked == [cell] * (0 if left else net.num_layers * net.directions)
     # What was left in the buffers changes nothing.
     other = Problem(tier, seed=1, rows=9, steps=7, hidden=5, **CELLS[cell], **USES[use])
     other.value_and_grad(workspace)
     assert_equal(problem.value_and_grad(workspace), expected)
-    assert bool(workspace._buffers.keys() - {"readout"}) == (not is_left(use, workspace))
+    assert bool(workspace._buffers.keys() - {"readout"}) == (not left)
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -28,12 +28,22 @@ from rnn_xp.kernels.numba.layer import (
     pull_back,
     split,
 )
+from rnn_xp.kernels.numba.norm import (
+    Norm,
+    NormBack,
+    add_rows,
+    norm_grads,
+    normalised,
+    normalised_back,
+    through_norm,
+)
 from rnn_xp.kernels.numba.product import compiled, pack, spaced
 from rnn_xp.kernels.numba.turns import (
     add_lanes,
     arrive,
     begin_back,
     clear,
+    copy_lanes,
     end_back,
     keep_state,
     rejoin,
@@ -53,13 +63,18 @@ class GRU:
         tape = enter(xs, size, course, workspace, name)
         w = join(params)
         w_n = w[: 1 + inputs, 2 * size :].copy()
-        w[:, : 2 * size] *= 0.5
+        factors = np.ones_like(params["b_h"])
+        factors[: 2 * size] = 0.5
+        w *= factors
         w[0, 2 * size :], w[1 : 1 + inputs, 2 * size :] = params["b_hn"], 0.0
         rzq = workspace.take(f"{name}gates", steps, rows, spaced(gates))
         n = workspace.take(f"{name}candidates", steps, rows, spaced(size))
-        tape = tape._replace(kept=(rzq, n))
+        tape = tape._replace(
+            kept=(rzq, n), norm=Norm.of(params, factors, workspace, name, steps, rows)
+        )
         _forward(
-            tape.entering, tape.states, tape.hs, tape.turns, pack(w), pack(w_n), *tape.kept
+            tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), pack(w_n),
+            *tape.kept,
         )  # fmt: skip
         return forwarded(tape)
 
@@ -76,18 +91,23 @@ class GRU:
         take = tape.workspace.take
         dp_n, dw_n = take("dp_n", TILE, spaced(size)), take("dw_n", 1 + inputs, spaced(size))
         dp_n[...] = dw_n[...] = 0.0
+        norm = NormBack.of(params, tape.workspace)
         _backward(
-            tape.entering, tape.states, *tape.kept, tape.turns, pack(w_back), pack(w_n), back.own,
-            back.which, back.dfinal, back.dinitial, back.through, take("past", TILE, size),
-            back.aside, back.d, dp_n, back.dw, dw_n, back.dxs,
+            tape.entering, tape.states, *tape.kept, tape.turns, tape.norm, norm, pack(w_back),
+            pack(w_n), back.own, back.which, back.dfinal, back.dinitial, back.through,
+            take("past", TILE, size), back.aside, back.d, dp_n, back.dw, dw_n, back.dxs,
         )  # fmt: skip
-        db_hn = back.dw[0, 2 * size : gates].copy()
-        back.dw[: 1 + inputs, 2 * size : gates] = dw_n[:, :size]
-        return {**split(back.dw, gates, inputs), "b_hn": db_hn}, back.by_time(), back.at_start()
+        if norm.gains.size:
+            db_hn = dw_n[0, :size].copy()
+        else:
+            db_hn = back.dw[0, 2 * size : gates].copy()
+            back.dw[: 1 + inputs, 2 * size : gates] = dw_n[:, :size]
+        grads = norm_grads(split(back.dw, gates, inputs), norm)
+        return {**grads, "b_hn": db_hn}, back.by_time(), back.at_start()
 
 
 @compiled
-def _forward(entering, states, hs, turns, w, w_n, gates, candidates):
+def _forward(entering, states, hs, turns, norm, w, w_n, gates, candidates):
     (steps, rows, size), width = hs[1:].shape, entering.shape[2]
     skip = width - size
     for start in range(0, rows, TILE):
@@ -96,9 +116,12 @@ def _forward(entering, states, hs, turns, w, w_n, gates, candidates):
             tile = arrive(entering, states, hs, turns, s, start, stop)
             if tile:
                 rzq, n = gates[s, start : start + tile], candidates[s, start : start + tile]
-                used = width if s or turns.begun else skip  # h_0 is zero
-                project(entering, s, start, used, w, rzq)
-                project(entering, s, start, skip, w_n, n)
+                if norm.w_h.shape[0]:
+                    normalised(entering, s, start, norm, rzq, n, size)
+                else:
+                    used = width if s or turns.begun else skip  # h_0 is zero
+                    project(entering, s, start, 0, used, w, rzq)
+                    project(entering, s, start, 0, skip, w_n, n)
                 h_prev = columns(states[s, start:stop], 0)
                 h = columns(hs[s + 1, start:stop], 0)
                 taken = _by_gate(rzq, size) + columns(n, 0) + h_prev
@@ -121,8 +144,8 @@ def _step(z_r, z_z, q, p_n, h_prev):
 
 @compiled
 def _backward(
-    entering, states, gates, candidates, turns, back, back_n, own, which, dfinal, dinitial,
-    through, past, aside, d, d_n, dw, dw_n, dxs,
+    entering, states, gates, candidates, turns, norm, norm_back, back, back_n, own, which, dfinal,
+    dinitial, through, past, aside, d, d_n, dw, dw_n, dxs,
 ):  # fmt: skip
     (steps, rows, size), width = states[1:].shape, entering.shape[2]
     skip, wanted, scaled = width - size, dxs.shape[2] > 0, turns.keep.shape[0] > 0
@@ -141,18 +164,26 @@ def _backward(
             # What goes past the product has no factors of the state that entered it.
             beside = columns(past, 0) if scaled else columns(dh, 0)
             _step_back(tile, size, taken + _by_gate(d_rzq, size) + columns(dp_n, 0) + beside)
-            used = width if s or turns.begun else skip
-            collect(entering, s, start, used, d_rzq, 3 * size, dw)
-            collect(entering, s, start, skip, dp_n, size, dw_n)
             if scaled:
                 dh[:, :size] = 0.0
-            if wanted:
-                dh[:, size:] = 0.0
-            if s or wanted or turns.begun:
-                pull_back(d_rzq, 3 * size, back, dh, True)
-            if wanted:
-                pull_back(dp_n, size, back_n, dh, True)
-                give_dx(dh, size, dxs, s, start, stop)
+            if norm.w_h.shape[0]:
+                d_x = norm_back.d[2, :tile]
+                copy_lanes(tile, 2 * size, columns(d_rzq, 0) + columns(d_x, 0))
+                copy_lanes(tile, size, columns(dp_n, 0) + columns(d_x, 2 * size))
+                normalised_back(entering, s, start, norm, norm_back, d_x, d_rzq, dw)
+                add_rows(d_rzq[:, 2 * size :], size, dw_n[0])
+                through_norm(norm_back, 3 * size, dh, dxs, s, start, stop, True)
+            else:
+                used = width if s or turns.begun else skip
+                collect(entering, s, start, 0, used, d_rzq, 3 * size, dw)
+                collect(entering, s, start, 0, skip, dp_n, size, dw_n)
+                if wanted:
+                    dh[:, size:] = 0.0
+                if s or wanted or turns.begun:
+                    pull_back(d_rzq, 3 * size, back, dh, True)
+                if wanted:
+                    pull_back(dp_n, size, back_n, dh, True)
+                    give_dx(dh, size, dxs, s, start, stop)
             if scaled:
                 scale(dh, turns, start)
                 add_lanes(tile, size, columns(past, 0) + columns(dh, 0) + columns(dh, 0))

@@ -73,6 +73,7 @@ class Tape(NamedTuple):
     turns: Turns
     workspace: Any
     name: str
+    norm: Any = None  # a `rnn_xp.kernels.numba.norm.Norm`
 
 
 def enter(xs: _Floats, size: int, course: Course, workspace: Any, name: str) -> Tape:
@@ -182,10 +183,10 @@ def _zeros(buffer: _Floats) -> _Floats:
 
 
 @compiled
-def project(entering, s, start, used, w, z):
-    """Compute z (tile, ~J) = the first ``used`` columns of [1, x, h], times w."""
+def project(entering, s, start, first, used, w, z):
+    """Compute z (tile, ~J) = ``used`` columns of [1, x, h], times w."""
     _, rows, width = entering.shape
-    entered = entering.ctypes.data + 4 * (s * rows + start) * width
+    entered = entering.ctypes.data + 4 * ((s * rows + start) * width + first)
     tile, z_row = z.shape
     panel, columns = PANEL * w.shape[1], min(PANEL * w.shape[0], z_row)
     multiply(
@@ -195,13 +196,13 @@ def project(entering, s, start, used, w, z):
 
 
 @compiled
-def collect(entering, s, start, used, d, gates, dw):
-    """Sum over the samples of a tile: dw += [1, x, h].T d, for the first ``used`` rows of dw."""
+def collect(entering, s, start, first, used, d, gates, dw):
+    """Sum over the samples of a tile: dw += [1, x, h].T d, for ``used`` rows of dw."""
     _, rows, width = entering.shape
-    entered = entering.ctypes.data + 4 * (s * rows + start) * width
+    entered = entering.ctypes.data + 4 * ((s * rows + start) * width + first)
     tile, d_row = d.shape
     multiply(
-        entered, 1, width, d.ctypes.data, d_row, PANEL, dw.ctypes.data, dw.shape[1], used,
+        entered, 1, width, d.ctypes.data, d_row, PANEL, dw[first:].ctypes.data, dw.shape[1], used,
         (gates + 7) // 8 * 8, tile, True,
     )  # fmt: skip
 

@@ -24,6 +24,14 @@ from rnn_xp.kernels.numba.layer import (
     pull_back,
     split,
 )
+from rnn_xp.kernels.numba.norm import (
+    Norm,
+    NormBack,
+    norm_grads,
+    normalised,
+    normalised_back,
+    through_norm,
+)
 from rnn_xp.kernels.numba.product import compiled, pack, spaced
 from rnn_xp.kernels.numba.turns import (
     arrive,
@@ -46,14 +54,18 @@ class LSTM:
         """Compute the gates i, f, o and g, then c_t = f c_{t-1} + i g and h_t = o tanh(c_t)."""
         (gates, size), (steps, rows, _) = params["w_hh"].shape, xs.shape
         tape = enter(xs, size, course, workspace, name)
-        w = 0.5 * join(params)
-        w[:, 2 * size : 3 * size] *= 2.0
+        factors = np.full_like(params["b_h"], 0.5)
+        factors[2 * size : 3 * size] = 1.0
+        w = join(params) * factors
         z = workspace.take(f"{name}gates", steps, rows, spaced(gates))
         cells = workspace.take(f"{name}cells", steps + 1, rows, size)
         tanh_cells = workspace.take(f"{name}tanh_cells", steps, rows, size)
         cells[0] = 0.0 if course.initial is None else course.initial[1]
-        tape = tape._replace(kept=(z, cells, tanh_cells))
-        _forward(tape.entering, tape.states, tape.hs, tape.turns, pack(w), *tape.kept)
+        tape = tape._replace(
+            kept=(z, cells, tanh_cells),
+            norm=Norm.of(params, factors, workspace, name, steps, rows),
+        )
+        _forward(tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), *tape.kept)
         return forwarded(tape, cells[-1])
 
     def backward(self, params: Any, tape: Tape, dhs: Any, dfinal: Any, *, wrt_input: bool) -> Any:
@@ -62,16 +74,17 @@ class LSTM:
         back = Back(params, tape, dhs, dfinal, wrt_input, fields=2)
         w = [params["w_hh"], params["w_xh"]] if wrt_input else [params["w_hh"]]
         dc = tape.workspace.take("dc", TILE, size)
+        norm = NormBack.of(params, tape.workspace)
         _backward(
-            tape.entering, *tape.kept, tape.turns, pack(np.concatenate(w, axis=1)), back.own,
-            back.which, back.dfinal, back.dinitial, back.through, dc, back.aside, back.d, back.dw,
-            back.dxs,
+            tape.entering, *tape.kept, tape.turns, tape.norm, norm,
+            pack(np.concatenate(w, axis=1)), back.own, back.which, back.dfinal, back.dinitial,
+            back.through, dc, back.aside, back.d, back.dw, back.dxs,
         )  # fmt: skip
-        return split(back.dw, gates, back.inputs), back.by_time(), back.at_start()
+        return norm_grads(split(back.dw, gates, back.inputs), norm), back.by_time(), back.at_start()
 
 
 @compiled
-def _forward(entering, states, hs, turns, w, gates, cells, tanh_cells):
+def _forward(entering, states, hs, turns, norm, w, gates, cells, tanh_cells):
     (steps, rows, size), width = tanh_cells.shape, entering.shape[2]
     skip = width - size
     for start in range(0, rows, TILE):
@@ -81,8 +94,11 @@ def _forward(entering, states, hs, turns, w, gates, cells, tanh_cells):
             clear(cells[s, start:stop], turns.reset, s, start)
             if tile:
                 z = gates[s, start : start + tile]
-                used = width if s or turns.begun else skip  # h_0 is zero
-                project(entering, s, start, used, w, z)
+                if norm.w_h.shape[0]:
+                    normalised(entering, s, start, norm, z, z, 0)
+                else:
+                    used = width if s or turns.begun else skip  # h_0 is zero
+                    project(entering, s, start, 0, used, w, z)
                 at, c_prev = _by_gate(z, size), columns(cells[s, start:stop], 0)
                 c = columns(cells[s + 1, start:stop], 0) + columns(tanh_cells[s, start:stop], 0)
                 h = columns(hs[s + 1, start:stop], 0)
@@ -106,8 +122,8 @@ def _step(z_i, z_f, z_g, z_o, c_prev):
 
 @compiled
 def _backward(
-    entering, gates, cells, tanh_cells, turns, back, own, which, dfinal, dinitial, through, dcs,
-    aside, d, dw, dxs,
+    entering, gates, cells, tanh_cells, turns, norm, norm_back, back, own, which, dfinal,
+    dinitial, through, dcs, aside, d, dw, dxs,
 ):  # fmt: skip
     (steps, rows, size), width = tanh_cells.shape, entering.shape[2]
     skip, wanted = width - size, dxs.shape[2] > 0
@@ -127,11 +143,16 @@ def _backward(
             dstate = columns(dh, 0) + columns(dc, 0)
             taken = _by_gate(gates[s, start:stop], size) + state + dstate
             _step_back(tile, size, taken + _by_gate(dz, size) + columns(dc, 0))
-            collect(entering, s, start, width if s or turns.begun else skip, dz, 4 * size, dw)
-            if s or wanted or turns.begun:
-                pull_back(dz, 4 * size, back, dh, False)
-                give_dx(dh, size, dxs, s, start, stop)
-                scale(dh, turns, start)
+            if norm.w_h.shape[0]:
+                normalised_back(entering, s, start, norm, norm_back, dz, dz, dw)
+                through_norm(norm_back, 4 * size, dh, dxs, s, start, stop, False)
+            else:
+                used = width if s or turns.begun else skip
+                collect(entering, s, start, 0, used, dz, 4 * size, dw)
+                if s or wanted or turns.begun:
+                    pull_back(dz, 4 * size, back, dh, False)
+                    give_dx(dh, size, dxs, s, start, stop)
+            scale(dh, turns, start)
             rejoin(dh, aside[0], turns, s, start)
             rejoin(dc, aside[1], turns, s, start)
             clear(all_dh, turns.reset, s, start)

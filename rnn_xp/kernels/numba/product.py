@@ -27,7 +27,7 @@ from numba.core import cgutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.extending import intrinsic
 
-__all__ = ["PANEL", "compiled", "multiply", "pack", "padded", "spaced"]
+__all__ = ["PANEL", "compiled", "multiply", "pack", "padded", "reordered", "spaced"]
 
 PANEL = 16  # columns of a tile, and of a panel of packed weights
 _LANES = 8  # of a vector; a last tile of so many columns if these are enough
@@ -53,15 +53,21 @@ class _Cache(FunctionCache):  # type: ignore[misc]
     _impl_class = _Files
 
 
-def compiled(function: Any) -> Any:
+def compiled(function: Any, *more: str) -> Any:
     """Compile without the interpreter's lock, and keep the result for the next process.
 
     ``contract`` lets a product and a sum become one instruction; no other operation is reordered.
     """
-    dispatcher = njit(nogil=True, fastmath={"contract"}, error_model="numpy")(function)
+    fastmath = {"contract", *more}
+    dispatcher = njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
     with contextlib.suppress(RuntimeError):  # there is no folder that can be written to
         dispatcher._cache = _Cache(function)
     return dispatcher
+
+
+def reordered(function: Any) -> Any:
+    """Compile, and let the terms of a sum be added in any order, so that a loop has vectors."""
+    return compiled(function, "reassoc", "nsz")
 
 
 def padded(columns: int) -> int:

@@ -24,6 +24,14 @@ from rnn_xp.kernels.numba.layer import (
     pull_back,
     split,
 )
+from rnn_xp.kernels.numba.norm import (
+    Norm,
+    NormBack,
+    norm_grads,
+    normalised,
+    normalised_back,
+    through_norm,
+)
 from rnn_xp.kernels.numba.product import compiled, pack, spaced
 from rnn_xp.kernels.numba.turns import (
     arrive,
@@ -50,8 +58,11 @@ class RNN:
         size = params["w_hh"].shape[0]
         tape = enter(xs, size, course, workspace, name)
         z = workspace.take("z", TILE, spaced(size))
+        factors = np.ones_like(params["b_h"])
+        tape = tape._replace(norm=Norm.of(params, factors, workspace, name, *xs.shape[:2]))
         _forward(
-            tape.entering, tape.states, tape.hs, tape.turns, pack(join(params)), z, self.tanh
+            tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(join(params)), z,
+            self.tanh,
         )  # fmt: skip
         return forwarded(tape)
 
@@ -60,16 +71,17 @@ class RNN:
         size = params["w_hh"].shape[0]
         back = Back(params, tape, dhs, dfinal, wrt_input)
         w = [params["w_hh"], params["w_xh"]] if wrt_input else [params["w_hh"]]
+        norm = NormBack.of(params, tape.workspace)
         _backward(
-            tape.entering, tape.hs, tape.turns, pack(np.concatenate(w, axis=1)), back.own,
-            back.which, back.dfinal, back.dinitial, back.through, back.aside, back.d, back.dw,
-            back.dxs, self.tanh,
+            tape.entering, tape.hs, tape.turns, tape.norm, norm, pack(np.concatenate(w, axis=1)),
+            back.own, back.which, back.dfinal, back.dinitial, back.through, back.aside, back.d,
+            back.dw, back.dxs, self.tanh,
         )  # fmt: skip
-        return split(back.dw, size, back.inputs), back.by_time(), back.at_start()
+        return norm_grads(split(back.dw, size, back.inputs), norm), back.by_time(), back.at_start()
 
 
 @compiled
-def _forward(entering, states, hs, turns, w, z, is_tanh):
+def _forward(entering, states, hs, turns, norm, w, z, is_tanh):
     (steps, rows, size), width = hs[1:].shape, entering.shape[2]
     skip = width - size
     for start in range(0, rows, TILE):
@@ -77,8 +89,11 @@ def _forward(entering, states, hs, turns, w, z, is_tanh):
         for s in range(steps):
             tile = arrive(entering, states, hs, turns, s, start, stop)
             if tile:
-                used = width if s or turns.begun else skip  # h_0 is zero
-                project(entering, s, start, used, w, z[:tile])
+                if norm.w_h.shape[0]:
+                    normalised(entering, s, start, norm, z[:tile], z, 0)
+                else:
+                    used = width if s or turns.begun else skip  # h_0 is zero
+                    project(entering, s, start, 0, used, w, z[:tile])
                 places = columns(z, 0) + columns(hs[s + 1, start:stop], 0)
                 if is_tanh:
                     _tanh(tile, size, places)
@@ -99,8 +114,9 @@ def _relu(z):
 
 @compiled
 def _backward(
-    entering, hs, turns, back, own, which, dfinal, dinitial, through, aside, d, dw, dxs, is_tanh
-):
+    entering, hs, turns, norm, norm_back, back, own, which, dfinal, dinitial, through, aside, d,
+    dw, dxs, is_tanh,
+):  # fmt: skip
     (steps, rows, size), width = hs[1:].shape, entering.shape[2]
     skip, wanted = width - size, dxs.shape[2] > 0
     for start in range(0, rows, TILE):
@@ -118,11 +134,15 @@ def _backward(
                 _tanh_back(tile, size, places)
             else:
                 _relu_back(tile, size, places)
-            collect(entering, s, start, width if s or turns.begun else skip, dz, size, dw)
-            if s or wanted or turns.begun:
-                pull_back(dz, size, back, dh, False)
-                give_dx(dh, size, dxs, s, start, stop)
-                scale(dh, turns, start)
+            if norm.w_h.shape[0]:
+                normalised_back(entering, s, start, norm, norm_back, dz, dz, dw)
+                through_norm(norm_back, size, dh, dxs, s, start, stop, False)
+            else:
+                collect(entering, s, start, 0, width if s or turns.begun else skip, dz, size, dw)
+                if s or wanted or turns.begun:
+                    pull_back(dz, size, back, dh, False)
+                    give_dx(dh, size, dxs, s, start, stop)
+            scale(dh, turns, start)
             rejoin(dh, aside[0], turns, s, start)
             clear(all_dh, turns.reset, s, start)
         end_back(all_dh, dinitial, 0, start)

@@ -12,7 +12,7 @@ allocation of memory, page by page, costs more than the arithmetic. Here the equ
 - A sequence starts from zeros: the first step multiplies no h, and the last one back makes no dh.
 
 Results agree with the portable code to rounding. `layer` has the buffers and what all cells share;
-`rnn`, `gru` and `lstm` have the steps.
+`norm` normalises products; `rnn`, `gru` and `lstm` have the steps.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class Workspace(Buffers):
     (3, 2)
     """
 
-    knows: ClassVar[frozenset[str]] = frozenset(("counts", "idle", "reset", "keep", "initial"))
+    knows: ClassVar[frozenset[str]] = frozenset(
+        ("counts", "idle", "reset", "keep", "initial", "norm")
+    )
 
     def __init__(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)

@@ -12,15 +12,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rnn_xp.kernels.course import Course
+from rnn_xp.kernels.numpy.norm import Floats, Norm, NormBack, Params
 
-__all__ = ["Back", "Field", "Floats", "Params", "Tape", "join", "product", "sigmoid_of_negative",
-           "tanh_of_half"]  # fmt: skip
-
-Floats = NDArray[np.floating[Any]]
-Params = dict[str, Floats]
+__all__ = ["Back", "Field", "Tape", "join", "product", "sigmoid_of_negative", "tanh_of_half"]
 
 
 class Tape:
@@ -46,6 +42,8 @@ class Tape:
         The fields of the state; the first is h.
     kept : tuple of lists
         Further arrays of each step, which depend on the cell.
+    norm : Norm or None
+        The normalisation of the layer's products.
     """
 
     def __init__(self, xs: Floats, size: int, course: Course, workspace: Any, name: str) -> None:
@@ -73,6 +71,7 @@ class Tape:
             buffer[: self.steps, size] = 1.0
             buffer[: self.steps, size + 1 :] = ordered.transpose(0, 2, 1)
         self.fields = [Field(self, 0, buffer[:, :size])]
+        self.norm: Norm | None = None
 
     def _flags(self, by_time: Any) -> list[Any]:
         """Return all bits of a number for True and none for False; None for steps without any."""
@@ -174,13 +173,14 @@ class Field:
         tape, last = self.tape, len(self.states) - 1
         state, following = self.states[min(s, last)], self.states[min(s + 1, last)]
         after, idle, reset = self.after[s], tape.idle[s], tape.reset[s]
-        if idle is not None and n:
+        if idle is None:
+            following[:, :n] = after
+        else:
             bits = after.view(tape.bits)
             change = tape.workspace.take("change", *after.shape).view(tape.bits)
             np.bitwise_xor(self.before[s].view(tape.bits), bits, out=change)
             change &= idle[:n]
-            bits ^= change
-        following[:, :n] = after
+            np.bitwise_xor(change, bits, out=following[:, :n].view(tape.bits))
         if n < tape.rows:
             if reset is not None:
                 tape.clear(state[:, n:], reset[n:], following[:, n:])
@@ -218,9 +218,12 @@ class Back:
         for k, field in enumerate(self.fields):
             field[...] = 0.0 if dfinal is None else dfinal[k].T
         self.w_hh, self.w_xh = params["w_hh"].T, params["w_xh"].T
+        if tape.norm is not None:
+            self.w_hh, self.w_xh = tape.norm.w_hh.T, tape.norm.w_xh.T
         self.dw, self.term = (take(name, gates, tape.width) for name in ("dw", "term"))
         self.dw[...] = 0.0
         self.dx: Floats | None = None
+        self.norm = None if tape.norm is None else NormBack(tape.norm, wrt_input)
         if wrt_input:
             self.dx = take(f"{tape.name}dx", tape.steps, self.w_xh.shape[0], tape.rows)
 
@@ -279,6 +282,8 @@ class Back:
         """
         tape, size = self.tape, self.size
         entered, first = tape.entering[s], s == 0 and not tape.begun  # h_0 is zero
+        if self.norm is not None:
+            d, d_x = self.norm.back(s, d, d if d_x is None else d_x)
         if d_x is None:
             d_x, skip = d, size if first else 0
             np.matmul(d, entered[skip:].T, out=self.term[:, skip:])
@@ -311,7 +316,8 @@ class Back:
     def grads(self) -> Params:
         """Return the weight gradients, summed over all steps."""
         w_hh, b_h, w_xh = np.split(self.dw, (self.size, self.size + 1), axis=1)
-        return {"w_hh": w_hh.copy(), "b_h": b_h[:, 0].copy(), "w_xh": w_xh.copy()}
+        grads = {"w_hh": w_hh.copy(), "b_h": b_h[:, 0].copy(), "w_xh": w_xh.copy()}
+        return grads if self.norm is None else self.norm.grads(grads)
 
     def dxs(self) -> Floats | None:
         """Return the gradient of the input (T, N, I), or None if it is not needed."""

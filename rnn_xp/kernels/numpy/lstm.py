@@ -10,14 +10,13 @@ import numpy as np
 from rnn_xp.kernels.course import Course
 from rnn_xp.kernels.numpy.layer import (
     Back,
-    Floats,
-    Params,
     Tape,
     join,
     product,
     sigmoid_of_negative,
     tanh_of_half,
 )
+from rnn_xp.kernels.numpy.norm import Floats, Norm, Params
 
 __all__ = ["LSTM"]
 
@@ -31,14 +30,20 @@ class LSTM:
         """Compute the gates i, f, o and g, then c_t = f c_{t-1} + i g and h_t = o tanh(c_t)."""
         size = params["w_hh"].shape[1]
         tape = Tape(xs, size, course, workspace, name)
-        w = -join(params)
-        w[2 * size : 3 * size] *= -2.0
+        factors = -np.ones_like(params["b_h"])
+        factors[2 * size : 3 * size] = 2.0
+        w = join(params) * factors[:, None]
+        if "g_hh" in params:
+            tape.norm = Norm(params, factors, tape)
         gates, tanh_cells = tape.take("gates", 4, size), tape.take("tanh_cells", size)
         hs, cells = tape.fields[0], tape.add_field("cells")
         tape.kept = (gates, tanh_cells)
         for s in tape.computed():
             z, c = gates[s], cells.after[s]
-            product(w, tape, s, out=z.reshape(4 * size, -1))
+            if tape.norm is None:
+                product(w, tape, s, out=z.reshape(4 * size, -1))
+            else:
+                np.add(*tape.norm.products(s), out=z.reshape(4 * size, -1))
             i, f, g, o = z
             for sigmoids in (z[:2], o):
                 sigmoid_of_negative(sigmoids)

@@ -10,13 +10,12 @@ import numpy as np
 from rnn_xp.kernels.course import Course
 from rnn_xp.kernels.numpy.layer import (
     Back,
-    Floats,
-    Params,
     Tape,
     join,
     product,
     tanh_of_half,
 )
+from rnn_xp.kernels.numpy.norm import Floats, Norm, Params
 
 __all__ = ["RNN"]
 
@@ -33,11 +32,16 @@ class RNN:
         """Compute h_t = f(w_hh h_{t-1} + b_h + w_xh x_t)."""
         size = params["w_hh"].shape[0]
         tape = Tape(xs, size, course, workspace, name)
-        w = join(params)
-        if self.tanh:
-            w *= 2.0
+        w, factor = join(params), 2.0 if self.tanh else 1.0
+        w *= factor
+        if "g_hh" in params:
+            tape.norm = Norm(params, np.full_like(params["b_h"], factor), tape)
         for s in tape.computed():
-            h = product(w, tape, s, out=tape.fields[0].after[s])
+            h = tape.fields[0].after[s]
+            if tape.norm is None:
+                product(w, tape, s, out=h)
+            else:
+                np.add(*tape.norm.products(s), out=h)
             if self.tanh:
                 tanh_of_half(h)
             else:

@@ -1,0 +1,41 @@
+"""One mistake at a time in the kernels of NumPy or numba: a second copy of the package, changed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from pathlib import Path
+
+import rnn_xp
+
+ORDER = {  # as they import each other
+    "numpy": ("norm", "layer", "rnn", "gru", "lstm", ""),
+    "numba": ("product", "lanes", "turns", "layer", "norm", "rnn", "gru", "lstm", ""),
+}
+UNCHANGED = {"numba": ("product", "lanes")}  # machine code that need not be compiled again
+
+
+def plant(monkeypatch, where, old, new):
+    """Put a package of kernels with one change into place; ``where`` is such as numpy.layer."""
+    kind, _, module = where.partition(".")
+    package = f"rnn_xp.kernels.{kind}"
+    folder = Path(rnn_xp.__file__).parent / "kernels" / kind
+    importlib.import_module(package)
+    hit = False
+    names = [name for name in ORDER[kind] if name not in UNCHANGED.get(kind, ())]
+    for name in names:
+        full = f"{package}.{name}" if name else package
+        path = folder / f"{name or '__init__'}.py"
+        source = path.read_text(encoding="utf-8")
+        if name == module:
+            assert source.count(old) >= 1, f"{old!r} is not in {where} any more"
+            source, hit = source.replace(old, new, 1), True
+        changed = types.ModuleType(full)
+        changed.__file__, changed.__package__ = str(path), package
+        changed.__path__ = [str(folder)] if not name else []
+        monkeypatch.setitem(sys.modules, full, changed)
+        if name:
+            monkeypatch.setattr(importlib.import_module(package), name, changed, raising=False)
+        exec(compile(source, f"<{full}, changed>", "exec"), changed.__dict__)
+    assert hit, f"there is no module {where}"
