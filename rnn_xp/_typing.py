@@ -136,6 +136,9 @@ class Workspace(Protocol):
     def knows(self) -> frozenset[str]:
         """What the kernels compute: fields of `rnn_xp.kernels.course.Course`, and "norm"."""
 
+    def knows_for(self, name: str | None, hidden_size: int) -> frozenset[str]:
+        """Return what the kernel of a layer with so many hidden units computes."""
+
     def kernel(self, name: str | None) -> Kernel | None:
         """Return the kernel with the name ``cell.kernel``; None if there is none."""
 
