@@ -73,6 +73,7 @@ class Counted(np.ndarray):
             _note(name)
         with _quietly():
             result = super().__array_function__(function, types, args, options)
+            result = counted(result) if name == "where" else result
             copied = name == "reshape" and not np.shares_memory(result, args[0])
         if copied:
             _note("copy")

@@ -70,12 +70,11 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
     // A thread's own row, if it has one: the first R slices share out the rows.
     const int n = row0 + slice, length = course.length(n), longest = course.length(row0);
     const bool owns = slice < R && n < N;
-    const long long at = (long long)n * H + c0;
-    Pair h_own = {}, c_own = {}, factor = {1.f, 1.f};
+    const int at = n * H + c0;
+    Pair h_own = {}, c_own = {};
     if (owns) {
       if (initial_h) read(h_own, initial_h + at, two);
       if (CELL == LSTM && initial_c) read(c_own, initial_c + at, two);
-      if (keep) read(factor, keep + at, two);
       const long long first = course.before(course.time(0)) * H + at;
       write(h + first, h_own, two);
       if (CELL == LSTM) write(c + first, c_own, two);
@@ -83,7 +82,6 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
 #pragma unroll 1
     for (int i = 0; i < T; ++i) {
       const int t = course.time(i);
-      const long long after = course.after(t) * H + at;
       if (owns && course.begins(t, n)) h_own[0] = h_own[1] = c_own[0] = c_own[1] = 0.f;
       if (t < longest) {
         const bool inside = owns && t < length, active = inside && !course.skips(t, n);
@@ -94,6 +92,8 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
 #pragma unroll
           for (int g = 0; g < G; ++g) read(zs[g], own_z + g * H, two);
         if (owns) {
+          Pair factor = {1.f, 1.f};
+          if (keep) read(factor, keep + at, two);
           const Pair entering = {h_own[0] * factor[0], h_own[1] * factor[1]};
           write(enter + slice * KP + c0, entering, two);
           if (entered && inside) write(entered + row * H + c0, entering, two);
@@ -127,6 +127,7 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
         }
       }
       if (owns) {
+        const long long after = course.after(t) * H + at;
         write(h + after, h_own, two);
         if (CELL == LSTM) write(c + after, c_own, two);
       }

@@ -21,7 +21,7 @@ _MAX_HIDDEN = 128
 _CELLS: dict[str, tuple[int, int, int]] = {
     "rnn-tanh": (1, 8, 8),
     "rnn-relu": (1, 8, 8),
-    "gru": (3, 4, 4),
+    "gru": (3, 4, 2),
     "lstm": (4, 4, 2),
 }
 _ROWS, _BLOCKS = (1, 2, 4, 8), 132
