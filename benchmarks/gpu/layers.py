@@ -1,7 +1,8 @@
 """Layers beside the one case of the fused engine: ragged rows, stacks, two directions, wide layers.
 
 A step is forward, the mean squared error of one prediction per row, backward and Adam, on the full
-batch. PyTorch takes ragged rows as packed sequences, which a CUDA graph cannot capture. What rnn_xp computes is compared with NumPy in float64 before it is timed.
+batch. PyTorch takes ragged rows as packed sequences, which a CUDA graph cannot capture. What
+rnn_xp computes is compared with NumPy in float64 before it is timed.
 """
 
 from __future__ import annotations
