@@ -139,6 +139,9 @@ class Workspace(Protocol):
     def apart(self, number: int) -> Workspace:
         """Return the workspace with other memory, and the same one for the same number."""
 
+    def knows_for(self, name: str | None, hidden_size: int) -> frozenset[str]:
+        """Return what the kernel of a layer with so many hidden units computes."""
+
     def kernel(self, name: str | None) -> Kernel | None:
         """Return the kernel with the name ``cell.kernel``; None if there is none."""
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu                        all; writes benchmarks/results/gpu/
     python -m benchmarks.gpu --sections environment,agreement
+    python -m benchmarks.gpu --sections layers      ragged rows, stacks and wide layers
     python -m benchmarks.gpu --sections benchmark --seconds 1500
     python -m benchmarks.gpu --sections benchmark --cases "N = 256" --libraries rnn_xp
     python -m benchmarks.gpu --wheels DIR           takes packages that are missing from there
@@ -40,6 +41,7 @@ LIMITS = {  # seconds of each section; the benchmark has what is left
     "sanitizer": 140.0,
     "tests": 150.0,
     "training": 70.0,
+    "layers": 110.0,
     "benchmark": 0.0,
 }
 LIBRARIES = ("rnn_xp", "torch", "jax")
@@ -90,7 +92,7 @@ def command_of(section, dry, **options):
 
 def do_one(section, options, dry):
     """Do a section here; its records go to a file, or to nowhere."""
-    from benchmarks.gpu import Place, benchmark, correctness, environment
+    from benchmarks.gpu import Place, benchmark, correctness, environment, layers
 
     place, out = Place(dry), options.pop("out", None)
     records = {
@@ -101,6 +103,7 @@ def do_one(section, options, dry):
         "sanitizer": correctness.sanitizer,
         "tests": correctness.tests,
         "training": correctness.training,
+        "layers": layers.layers,
         "references": benchmark.references,
         "times": benchmark.times,
     }[section](place, **options)

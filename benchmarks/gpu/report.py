@@ -19,6 +19,7 @@ TITLES = {
     "sanitizer": "Sanitizer",
     "tests": "Tests on the device",
     "training": "The reference training",
+    "layers": "Layers: µs of a step",
 }
 MOST_LINES = 30  # of a traceback
 

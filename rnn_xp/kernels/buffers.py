@@ -52,3 +52,7 @@ class Buffers:
         if buffer is None or buffer.size < size:
             buffer = self._buffers[name] = self._empty(size)
         return buffer[:size].reshape(shape)
+
+    def knows_for(self, name: str | None, hidden_size: int) -> frozenset[str]:
+        """Return what the kernel of a layer with so many hidden units computes."""
+        return self.knows

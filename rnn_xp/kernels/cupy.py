@@ -1,8 +1,9 @@
-"""CuPy's own kernels: one matrix product and one elementwise kernel for each step of a layer.
+"""CuPy's own kernels: a layer in one launch each way, or one product and one kernel for each step.
 
 On a GPU the number of launches limits the speed, and the portable code needs one for each
-operation. Here the equations of `rnn_xp.cells` are written in C, with one kernel for a step forward
-and one for a step back::
+operation. `rnn_xp.kernels.cuda` computes all steps of a layer in one launch, if the layer meets the
+requirements of `rnn_xp.kernels.cuda.plan.SUPPORTED`. For other layers the equations of
+`rnn_xp.cells` are written here in C, with one kernel for a step forward and one for a step back::
 
     before the loop   Z = X @ w_xh.T                  all T*N rows
     step forward      A_t = h_{t-1} @ w_hh.T          then h_t, of A_t, Z_t and the biases
@@ -15,9 +16,9 @@ kept in a `Workspace`, so that no array of their size is allocated again, and ar
 forward pass overwrites Z with the gates, and the backward pass overwrites the gates with their
 gradients.
 
-Results agree with the portable code to rounding. These kernels know plain full sequences alone; the
-portable code computes lengths, masks, resets, given states, recurrent dropout and layer
-normalisation.
+Results agree with the portable code to rounding. The kernels of single steps know plain full
+sequences alone; the portable code then computes lengths, masks, resets, given states and recurrent
+dropout, and always layer normalisation.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ import cupy
 from rnn_xp._typing import Array, Kernel, Params
 from rnn_xp.kernels.buffers import Buffers
 from rnn_xp.kernels.course import Course
+from rnn_xp.kernels.cuda import layer
+from rnn_xp.kernels.cuda.plan import OPTIONS
 
 __all__ = ["GRU", "KERNELS", "LSTM", "RNN", "Workspace"]
 
@@ -66,6 +69,12 @@ class Workspace(Buffers):
     def kernel(self, name: str | None) -> Kernel | None:
         """Return the kernel with the name ``cell.kernel``; None if there is none."""
         return None if name is None else KERNELS.get(name)
+
+    def knows_for(self, name: str | None, hidden_size: int) -> frozenset[str]:
+        """Return what the kernel of a layer with so many hidden units computes."""
+        if name not in KERNELS or layer.reason_against(name, self.dtype, hidden_size):
+            return self.knows
+        return self.knows | OPTIONS
 
 
 class _Tape(NamedTuple):
@@ -353,9 +362,9 @@ class LSTM(_Cell):
 
 
 KERNELS: dict[str, Kernel] = {
-    "rnn-tanh": RNN("tanh"),
-    "rnn-relu": RNN("relu"),
-    "gru": GRU(),
-    "lstm": LSTM(),
+    "rnn-tanh": layer.Layer("rnn-tanh", RNN("tanh")),
+    "rnn-relu": layer.Layer("rnn-relu", RNN("relu")),
+    "gru": layer.Layer("gru", GRU()),
+    "lstm": layer.Layer("lstm", LSTM()),
 }
 """By the names that cells give (``cell.kernel``)."""

@@ -7,6 +7,7 @@ cost nothing. Their order is restored where results leave the pass, see `rnn_xp.
 from __future__ import annotations
 
 from rnn_xp._typing import Array, Namespace, State, Workspace
+from rnn_xp.backend import to_numpy
 from rnn_xp.kernels.course import Course
 from rnn_xp.network.call import Options
 from rnn_xp.network.configuration import Configuration
@@ -31,9 +32,10 @@ def lent(net: Configuration, options: Options, noise: Noise) -> Workspace | None
     }
     needs = {name for name, is_asked in asked.items() if is_asked}
     workspace = options.workspace
-    if workspace is None or net.feedback or not needs <= workspace.knows:
+    if workspace is None or net.feedback:
         return None
-    return workspace
+    known = (workspace.knows_for(cell.kernel, net.hidden_size) for cell in net.layers.cells)
+    return workspace if all(needs <= knows for knows in known) else None
 
 
 def course(net: Configuration, options: Options, steps: int, *, xp: Namespace) -> Course:
@@ -41,7 +43,8 @@ def course(net: Configuration, options: Options, steps: int, *, xp: Namespace) -
     counts, idle, reset = None, options.mask, options.reset
     if options.lengths is not None:
         inside = options._replace(mask=None).joint_mask(steps, xp=xp)
-        counts = tuple(int(n) for n in xp.sum(xp.astype(inside, xp.int64), axis=0))
+        by_step = xp.sum(xp.astype(inside, xp.int64), axis=0)
+        counts = tuple(int(n) for n in to_numpy(by_step))  # one transfer
     return Course(
         counts=counts,
         idle=None if idle is None else xp.matrix_transpose(~idle),

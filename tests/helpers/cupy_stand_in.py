@@ -22,6 +22,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
+import raw_kernels
 
 import rnn_xp
 
@@ -72,10 +73,16 @@ class Counted(np.ndarray):
             _note(name)
         with _quietly():
             result = super().__array_function__(function, types, args, options)
+            result = counted(result) if name == "where" else result
             copied = name == "reshape" and not np.shares_memory(result, args[0])
         if copied:
             _note("copy")
         return result
+
+    @property
+    def data(self) -> SimpleNamespace:
+        """The address, as CuPy's arrays have it."""
+        return SimpleNamespace(ptr=np.asarray(self).ctypes.data)
 
     def __setitem__(self, index, value):
         _note("set")
@@ -99,6 +106,26 @@ def empty(shape: Any, dtype: Any) -> np.ndarray:
 def ones(shape: Any, dtype: Any) -> np.ndarray:
     _note("ones")
     return counted(np.ones(shape, dtype))
+
+
+def zeros(shape: Any, dtype: Any) -> np.ndarray:
+    _note("zeros")
+    return counted(np.zeros(shape, dtype))
+
+
+def asarray(host: Any, dtype: Any) -> np.ndarray:
+    _note("transfer")
+    return counted(np.asarray(host, dtype))
+
+
+def ascontiguousarray(a: np.ndarray) -> np.ndarray:
+    _note("copy")
+    return counted(np.ascontiguousarray(np.asarray(a)))
+
+
+def stack(arrays: list[np.ndarray]) -> np.ndarray:
+    _note("stack", len(arrays) if len(arrays) <= 8 else 1)
+    return counted(np.stack([np.asarray(a) for a in arrays]))
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -218,21 +245,34 @@ def _compile(text: str) -> Any:
         return ctypes.CDLL(str(library)).run
 
 
+def _stand_in() -> SimpleNamespace:
+    return SimpleNamespace(
+        ElementwiseKernel=ElementwiseKernel, RawModule=functools.partial(raw_kernels.module, _note),
+        empty=empty, ones=ones, zeros=zeros, asarray=asarray, ascontiguousarray=ascontiguousarray,
+        stack=stack, matmul=matmul, int32=np.int32, int64=np.int64, uintp=np.uintp,
+        cuda=SimpleNamespace(Device=raw_kernels.device),
+    )  # fmt: skip
+
+
 @functools.cache
 def load(name: str) -> ModuleType:
-    """A module of `rnn_xp.kernels`, with this in place of CuPy."""
+    """A module of `rnn_xp.kernels`, with this in place of CuPy there and in what it imports."""
     path = Path(rnn_xp.__file__).parent / "kernels" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"{name}_on_a_stand_in", path)
     module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get("cupy")
-    sys.modules["cupy"] = SimpleNamespace(
-        ElementwiseKernel=ElementwiseKernel, empty=empty, ones=ones, matmul=matmul
-    )
+    package = "rnn_xp.kernels.cuda"
+    before = {n: m for n, m in sys.modules.items() if n == "cupy" or n.startswith(package)}
+    for known in before:
+        del sys.modules[known]
+    sys.modules["cupy"] = _stand_in()
     try:
         spec.loader.exec_module(module)
     finally:
-        if before is None:
-            del sys.modules["cupy"]
-        else:
-            sys.modules["cupy"] = before
+        for made in [n for n in sys.modules if n == "cupy" or n.startswith(package)]:
+            del sys.modules[made]
+        sys.modules.update(before)
+        if package in before:
+            rnn_xp.kernels.cuda = before[package]
+        elif hasattr(rnn_xp.kernels, "cuda"):
+            del rnn_xp.kernels.cuda
     return module

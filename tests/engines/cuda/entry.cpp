@@ -10,7 +10,9 @@ template <typename T> constexpr char code = '?';
 template <> constexpr char code<const float*> = 'r';  // reads floats
 template <> constexpr char code<float*> = 'w';        // writes floats
 template <> constexpr char code<const int*> = 'c';    // reads ints
+template <> constexpr char code<const bool*> = 'b';   // reads truth values
 template <> constexpr char code<int> = 'i';
+template <> constexpr char code<long long> = 'l';
 template <> constexpr char code<float> = 'f';
 
 template <auto kernel> struct Launcher;
@@ -29,7 +31,10 @@ struct Entry {
 };
 
 #define ENTRY(kernel) {#kernel, Launcher<kernel>::codes, Launcher<kernel>::run}
-static const Entry entries[] = {ENTRY(train), ENTRY(place), ENTRY(gradient), ENTRY(sgd), ENTRY(adam)};
+#ifndef ENTRIES
+#define ENTRIES ENTRY(train), ENTRY(place), ENTRY(gradient), ENTRY(sgd), ENTRY(adam)
+#endif
+static const Entry entries[] = {ENTRIES};
 
 static const Entry* find(const char* name) {
   for (const Entry& entry : entries)

@@ -1,0 +1,136 @@
+// The steps forward.
+
+// sum (R, G, 2) = what enters the step (R, KP) @ weights, over a slice's terms
+__device__ __forceinline__ void multiply(float (&sum)[R][G][2], const float* enter, const Weights& w)
+{
+#pragma unroll
+  for (int k = 0; k < HELD_TERMS; k += 4)
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+      float row[4];
+      load4(row, enter + r * KP + k);
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+#pragma unroll
+        for (int g = 0; g < G; ++g)
+#pragma unroll
+          for (int c = 0; c < 2; ++c) sum[r][g][c] = fmaf(row[e], w.held[k + e][g][c], sum[r][g][c]);
+    }
+#pragma unroll 1
+  for (int k = HELD_TERMS; k < TERMS; k += 4) {
+    float row[R][4];
+#pragma unroll
+    for (int r = 0; r < R; ++r) load4(row[r], enter + r * KP + k);
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+#pragma unroll
+      for (int g = 0; g < G; ++g) {
+        Pair column;
+        w.other(column, k + e, g);
+#pragma unroll
+        for (int r = 0; r < R; ++r)
+#pragma unroll
+          for (int c = 0; c < 2; ++c) sum[r][g][c] = fmaf(row[r][e], column[c], sum[r][g][c]);
+      }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+forward(const float* __restrict__ w_hh,  // [G*H][H]
+        const float* __restrict__ b_h,   // [G*H]
+        const float* __restrict__ b_hn,  // [H], of the GRU
+        const float* keep, const bool* idle, const bool* reset, const int* lengths, const int* offsets,
+        const float* initial_h, const float* initial_c,  // [N][H]; null for zeros
+        float* z,                                        // [M][G*H], the input's products; then the gates
+        float* a,                                        // [M][3*H], of the GRU: q in the last third
+        float* h, float* c,                              // [T+1][N][H], c of the LSTM
+        float* entered,                                  // [M][H], or null: h_{t-1} as the product takes it
+        int T, int N, int reverse)
+{
+  SHARED_MEMORY(shared);
+  const Course course{keep, idle, reset, lengths, offsets, T, N, reverse};
+  const int tid = threadIdx.x, c0 = tid % PAIRS * 2, slice = tid / PAIRS, k0 = slice * TERMS;
+  const bool two = c0 + 1 < H;
+  float* enter = shared + W_SHARED;  // [R][KP]
+  float* sums = enter + R * KP;      // [SLICES][R][G][HP]
+  float* biases = sums + SLICES * R * G * HP + c0;  // [BIASES][HP]; there is no register left for them
+  Weights w;
+  w.load(shared, k0, c0, [&](int g, int k, int column) { return w_hh[(g * H + column) * H + k]; });
+  for (int i = tid; i < R * KP; i += THREADS) enter[i] = 0.f;
+  if (slice == 0)
+#pragma unroll
+    for (int g = 0; g < BIASES; ++g) {
+      Pair bias;
+      read(bias, g < G ? b_h + g * H + c0 : b_hn + c0, two);
+      store2(biases + g * HP, bias);
+    }
+  BARRIER(1);
+
+  for (int row0 = blockIdx.x * R; row0 < N; row0 += gridDim.x * R) {
+    // A thread's own row, if it has one: the first R slices share out the rows.
+    const int n = row0 + slice, length = course.length(n), longest = course.length(row0);
+    const bool owns = slice < R && n < N;
+    const int at = n * H + c0;
+    Pair h_own = {}, c_own = {};
+    if (owns) {
+      if (initial_h) read(h_own, initial_h + at, two);
+      if (CELL == LSTM && initial_c) read(c_own, initial_c + at, two);
+      const long long first = course.before(course.time(0)) * H + at;
+      write(h + first, h_own, two);
+      if (CELL == LSTM) write(c + first, c_own, two);
+    }
+#pragma unroll 1
+    for (int i = 0; i < T; ++i) {
+      const int t = course.time(i);
+      if (owns && course.begins(t, n)) h_own[0] = h_own[1] = c_own[0] = c_own[1] = 0.f;
+      if (t < longest) {
+        const bool inside = owns && t < length, active = inside && !course.skips(t, n);
+        const long long row = course.packed(t, n);
+        float* own_z = z + row * G * H + c0;
+        Pair zs[G] = {};
+        if (active)
+#pragma unroll
+          for (int g = 0; g < G; ++g) read(zs[g], own_z + g * H, two);
+        if (owns) {
+          Pair factor = {1.f, 1.f};
+          if (keep) read(factor, keep + at, two);
+          const Pair entering = {h_own[0] * factor[0], h_own[1] * factor[1]};
+          write(enter + slice * KP + c0, entering, two);
+          if (entered && inside) write(entered + row * H + c0, entering, two);
+        }
+        BARRIER(2);
+        float sum[R][G][2] = {};
+        multiply(sum, enter + k0, w);
+#pragma unroll
+        for (int r = 0; r < R; ++r)
+#pragma unroll
+          for (int g = 0; g < G; ++g) store2(sums + ((slice * R + r) * G + g) * HP + c0, sum[r][g]);
+        BARRIER(3);
+        if (active) {
+          Pair product[G];
+#pragma unroll
+          for (int g = 0; g < G; ++g) add_slices(product[g], sums + (slice * G + g) * HP + c0, R * G * HP);
+#pragma unroll
+          for (int k = 0; k < 2; ++k) {
+            float gates[G], of_h[G];
+#pragma unroll
+            for (int g = 0; g < G; ++g) gates[g] = zs[g][k] + biases[g * HP + k], of_h[g] = product[g][k];
+            if (CELL == GRU) product[G - 1][k] = of_h[G - 1] += biases[G * HP + k];
+            h_own[k] = cell(gates, of_h, h_own[k], c_own[k]);
+#pragma unroll
+            for (int g = 0; g < G; ++g) zs[g][k] = gates[g];
+          }
+          if (G > 1)
+#pragma unroll
+            for (int g = 0; g < G; ++g) write(own_z + g * H, zs[g], two);
+          if (CELL == GRU) write(a + row * G * H + 2 * H + c0, product[G - 1], two);
+        }
+      }
+      if (owns) {
+        const long long after = course.after(t) * H + at;
+        write(h + after, h_own, two);
+        if (CELL == LSTM) write(c + after, c_own, two);
+      }
+    }
+  }
+}

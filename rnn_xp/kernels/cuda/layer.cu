@@ -1,0 +1,171 @@
+// One recurrent layer over all of its steps: sizes, loads and the recurrent product that both
+// directions share. cells.cu, forward.cu and backward.cu follow in the same text, for nvcc, NVRTC
+// (cupy.RawModule) and g++ over the shim of the tests. plan.py chooses the macros.
+//
+//     before                                     after, products over all M rows
+//     Z = X @ w_xh.T      one product            dw_xh = dZ.T @ X      dw_hh = dA.T @ entered
+//     forward             one launch             db_h  = 1 @ dZ        dX    = dZ @ w_xh
+//     backward            one launch, dZ over Z
+//
+// Arrays of all steps are in the order of time, whichever way the layer reads. Rows are sorted by
+// length, the longest first, and the arrays that enter products are packed: step t has its rows
+// 0..counts[t]-1 at offsets[t], so that M is the sum of the lengths. The states h and c have a place
+// for every row before the first step and after each, (T + 1, N, H): `before` and `after` say where.
+//
+// A block owns R rows and takes them through all steps; rows are independent, so no block waits for
+// another. Its weights stay on chip: a thread has the weights of two columns for a slice of the
+// terms of the sum, HELD_TERMS of them in registers and the others in shared memory. The slices'
+// sums meet in shared memory, where the owner of a row adds them in order: there are no atomics, and
+// a row's bits depend on neither N nor R.
+
+#ifndef SHARED_MEMORY  // the shim has its own
+#define SHARED_MEMORY(name) extern __shared__ __align__(16) float name[]
+#endif
+#ifndef DROP_BARRIER  // a build without the n-th barrier, which the tests must notice
+#define DROP_BARRIER 0
+#endif
+#define BARRIER(n) do { if (DROP_BARRIER != (n)) __syncthreads(); } while (0)
+
+enum Cell { RNN_TANH, RNN_RELU, GRU, LSTM };
+
+constexpr int up(int n, int to) { return (n + to - 1) / to * to; }
+constexpr int most(int a, int b) { return a > b ? a : b; }
+
+constexpr int H = HIDDEN, R = ROWS;
+constexpr int G = CELL == LSTM ? 4 : CELL == GRU ? 3 : 1;
+constexpr int PAIRS = (H + 1) / 2, HP = 2 * PAIRS, THREADS = PAIRS * SLICES;
+constexpr int TERMS = up(up(H, SLICES) / SLICES, 4), KP = TERMS * SLICES;  // of a slice, of all
+constexpr int SHARED_TERMS = TERMS - HELD_TERMS;
+constexpr int W_SHARED = SHARED_TERMS * G * 2 * THREADS;
+constexpr int BIASES = CELL == GRU ? G + 1 : G;
+constexpr int FORWARD = W_SHARED + R * KP + SLICES * R * G * HP + BIASES * HP;
+constexpr int BACKWARD = W_SHARED + R * G * KP + SLICES * R * HP;
+static_assert(R <= SLICES && THREADS <= 1024, "plan.py");
+static_assert(HELD_TERMS % 4 == 0 && 0 <= HELD_TERMS && HELD_TERMS <= TERMS, "plan.py");
+static_assert(THREADS == PLAN_THREADS && 4 * FORWARD == PLAN_FORWARD_BYTES
+              && 4 * BACKWARD == PLAN_BACKWARD_BYTES, "plan.py counts other sizes");
+
+typedef float Pair[2];  // of a thread's two columns; the second may lie beyond the edge
+
+__device__ __forceinline__ void load4(float (&to)[4], const float* from)
+{
+  const float4 q = *reinterpret_cast<const float4*>(from);
+  to[0] = q.x; to[1] = q.y; to[2] = q.z; to[3] = q.w;
+}
+
+__device__ __forceinline__ void load2(Pair& to, const float* from)
+{
+  const float2 q = *reinterpret_cast<const float2*>(from);
+  to[0] = q.x; to[1] = q.y;
+}
+
+__device__ __forceinline__ void store2(float* to, const Pair& from)
+{
+  *reinterpret_cast<float2*>(to) = float2{from[0], from[1]};
+}
+
+// Columns of a row of global memory, which has no padding.
+__device__ __forceinline__ void read(Pair& to, const float* from, bool two)
+{
+  to[0] = from[0];
+  to[1] = two ? from[1] : 0.f;
+}
+
+__device__ __forceinline__ void write(float* to, const Pair& from, bool two)
+{
+  to[0] = from[0];
+  if (two) to[1] = from[1];
+}
+
+// What a layer is told of its rows; null where there is nothing to tell.
+struct Course {
+  const float* keep;   // [N][H] factors of what enters the product
+  const bool* idle;    // [T][N] where a row skips the step
+  const bool* reset;   // [T][N] where the state becomes zero before the step
+  const int* lengths;  // [N], never rising
+  const int* offsets;  // [T], of the packed rows
+  int T, N, reverse;
+
+  __device__ __forceinline__ int time(int i) const { return reverse ? T - 1 - i : i; }
+  __device__ __forceinline__ long long before(int t) const { return (long long)(t + reverse) * N; }
+  __device__ __forceinline__ long long after(int t) const { return (long long)(t + 1 - reverse) * N; }
+  __device__ __forceinline__ int length(int n) const { return n >= N ? 0 : lengths ? lengths[n] : T; }
+  __device__ __forceinline__ long long packed(int t, int n) const
+  {
+    return (lengths ? offsets[t] : (long long)t * N) + n;
+  }
+  __device__ __forceinline__ bool begins(int t, int n) const
+  {
+    return reset && reset[(long long)t * N + n];
+  }
+  __device__ __forceinline__ bool skips(int t, int n) const
+  {
+    return idle && idle[(long long)t * N + n];
+  }
+};
+
+// A thread's share of the weights: term k of the slice, gate g, two columns.
+struct Weights {
+  Pair held[HELD_TERMS > 0 ? HELD_TERMS : 1][G];
+  float* others;  // [SHARED_TERMS][G][THREADS][2], of which this thread alone reads its own
+
+  // `weight(g, k, c)` is the weight of term k and column c, both within H.
+  template <typename Weight>
+  __device__ __forceinline__ void load(float* shared, int k0, int c0, Weight weight)
+  {
+    others = shared + 2 * threadIdx.x;
+#pragma unroll
+    for (int k = 0; k < HELD_TERMS; ++k)
+#pragma unroll
+      for (int g = 0; g < G; ++g)
+#pragma unroll
+        for (int c = 0; c < 2; ++c)
+          held[k][g][c] = k0 + k < H && c0 + c < H ? weight(g, k0 + k, c0 + c) : 0.f;
+#pragma unroll 1
+    for (int k = HELD_TERMS; k < TERMS; ++k)
+#pragma unroll
+      for (int g = 0; g < G; ++g)
+#pragma unroll
+        for (int c = 0; c < 2; ++c)
+          others[((k - HELD_TERMS) * G + g) * 2 * THREADS + c]
+            = k0 + k < H && c0 + c < H ? weight(g, k0 + k, c0 + c) : 0.f;
+  }
+
+  __device__ __forceinline__ void other(Pair& to, int k, int g) const
+  {
+    load2(to, others + ((k - HELD_TERMS) * G + g) * 2 * THREADS);
+  }
+};
+
+// to (2) = sum of the slices' sums, in order
+__device__ __forceinline__ void add_slices(Pair& to, const float* sums, int apart)
+{
+  to[0] = to[1] = 0.f;
+#pragma unroll
+  for (int s = 0; s < SLICES; ++s) {
+    Pair of_slice;
+    load2(of_slice, sums + s * apart);
+    to[0] += of_slice[0];
+    to[1] += of_slice[1];
+  }
+}
+
+// ---- rows of X to packed rows, and back ----
+
+extern "C" __global__ void pack(const float* x, long long of_step, long long of_row, const int* lengths,
+                                const int* offsets, float* packed, int T, int N, int width)
+{
+  const long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+  const int i = at % width, n = at / width % N;
+  const long long t = at / width / N;
+  if (t < T && t < lengths[n]) packed[(long long)(offsets[t] + n) * width + i] = x[t * of_step + n * of_row + i];
+}
+
+extern "C" __global__ void unpack(const float* packed, const int* lengths, const int* offsets, float* x,
+                                  int T, int N, int width)
+{
+  const long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+  const int i = at % width, n = at / width % N;
+  const long long t = at / width / N;
+  if (t < T) x[at] = t < lengths[n] ? packed[(long long)(offsets[t] + n) * width + i] : 0.f;
+}

@@ -1,0 +1,79 @@
+"""Passes through the fused kernels of layers, on the CPU, and the portable code's numbers."""
+
+from __future__ import annotations
+
+import contextlib
+
+import cupy_stand_in
+import numpy as np
+from kernel_options import adjoint, cast
+from kernel_problems import CELLS
+from problems import Problem
+from raw_kernels import Device
+
+KERNELS = cupy_stand_in.load("cupy")
+
+# Of the largest entry of an array, or of 1. A float32 operation rounds by 6e-8, and an h_t carries
+# the rounding of all steps before it; the worst of all cases here is 2e-6.
+BOUND = 1e-5
+
+OPTIONS = {  # of the network, and of the call
+    "plain": ({}, ()),
+    "lengths": ({}, ("lengths",)),
+    "mask": ({}, ("mask",)),
+    "reset": ({}, ("reset",)),
+    "state": ({}, ("state",)),
+    "recurrent dropout": ({"recurrent_dropout": 0.4}, ("rng",)),
+    "lengths and mask": ({}, ("lengths", "mask")),
+    "lengths, reset and state": ({}, ("lengths", "reset", "state")),
+    "all": ({"recurrent_dropout": 0.4}, ("lengths", "mask", "reset", "state", "rng")),
+}
+
+
+def build(cell="lstm", option="all", **settings):
+    """A problem in float32 with an option."""
+    network, with_ = OPTIONS[option]
+    if "dropout" in settings:
+        with_ = (*with_, "rng")
+    settings = {"rows": 9, "steps": 6, "hidden": 7, "scale": 0.5, **settings}
+    return cast(Problem(with_=with_, **CELLS[cell], **network, **settings), "float32")
+
+
+def through_kernels(problem, with_final=True, workspace=None):
+    """All that a pass returns, computed by one launch forward and one back of each layer."""
+    net, workspace = problem.net, workspace or KERNELS.Workspace("float32")
+    problem.x, problem.dpred = map(cupy_stand_in.counted, (problem.x, problem.dpred))
+    cupy_stand_in._noted.clear()
+    made, computed = adjoint(problem, workspace, with_final)
+    assert computed, "a layer was left to the portable code"
+    for name in ("forward", "backward"):
+        assert cupy_stand_in._noted.count(name) == net.num_layers * net.directions
+    return {name: np.array(array) for name, array in made.items()}
+
+
+def error(problem, with_final=True):
+    """The largest error of any result, relative to the largest entry or to 1; NaN if one is NaN."""
+    made = through_kernels(problem, with_final)
+    problem.x, problem.dpred = map(np.asarray, (problem.x, problem.dpred))
+    exact, _ = adjoint(cast(problem, "float64"), with_final=with_final)
+    assert made.keys() <= exact.keys()
+    errors = []
+    for name, array in made.items():
+        assert array.dtype == np.float32, name
+        assert array.shape == exact[name].shape, name
+        scale = max(np.abs(exact[name]).max(initial=0.0), 1.0)
+        errors.append(np.abs(array - exact[name]).max(initial=0.0) / scale)
+    return float(np.max(errors))
+
+
+@contextlib.contextmanager
+def device(**changes):
+    """Change how kernels are built and launched, for a while."""
+    before = {name: Device.__dict__[name] for name in changes}
+    for name, value in changes.items():
+        setattr(Device, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(Device, name, value)

@@ -1,0 +1,163 @@
+"""Whole layers in one launch each way: the numbers of the portable code, on the CPU."""
+
+from __future__ import annotations
+
+import itertools
+
+import cupy_stand_in
+import numpy as np
+import pytest
+from kernel_options import STACKS, adjoint
+from kernel_problems import CELLS
+from layer_cases import BOUND, KERNELS, OPTIONS, build, device, error, through_kernels
+from problems import TOPOLOGIES
+
+from rnn_xp.kernels.cuda import plan
+
+READS = ("many-to-one", "many-to-one-mean", "many-to-one-max", "many-to-many")
+
+
+@pytest.mark.cover("pairs")
+@pytest.mark.parametrize("with_final", [True, False])
+@pytest.mark.parametrize("topology", READS)
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_option(cell, option, stack, topology, with_final):
+    problem = build(cell, option, **STACKS[stack], **TOPOLOGIES[topology])
+    assert error(problem, with_final) < BOUND
+
+
+@pytest.mark.full("-128-", "-2200")
+@pytest.mark.cover("values")
+@pytest.mark.parametrize("rows", [1, 133, 265, 529, 2200])
+@pytest.mark.parametrize("hidden", [1, 7, 50, 64, 128])
+@pytest.mark.parametrize("cell", CELLS)
+def test_of_any_size(cell, hidden, rows):
+    """Blocks of 1 to 8 rows, of which the last is not full; of 2200 rows blocks take several."""
+    problem = build(cell, hidden=hidden, rows=rows, steps=4, scale=0.5 / np.sqrt(hidden), inputs=5)
+    assert error(problem) < BOUND
+
+
+@pytest.mark.parametrize("lengths", [[0] * 5, [0, 0, 3, 1, 0], [1] * 5, [9, 9, 9, 0, 9]])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_rows_of_any_length(lengths, bidirectional):
+    problem = build("gru", "lengths", rows=5, steps=9, bidirectional=bidirectional)
+    problem.arrays["lengths"] = np.asarray(lengths)
+    assert error(problem) < BOUND
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_padding_enters_no_product(cell):
+    """Every array that a product reads has as many rows as steps are computed."""
+    problem = build(cell, "lengths", rows=50, steps=9, bidirectional=True, num_layers=2)
+    expected = through_kernels(problem)
+    shapes, real = [], cupy_stand_in.matmul
+    beyond = np.arange(9)[None, :] >= problem.arrays["lengths"][:, None]
+    problem.x[beyond] = np.nan
+    module = KERNELS.layer.cupy
+    module.matmul = lambda a, b, out=None: shapes.append((a.shape, b.shape)) or real(a, b, out)
+    try:
+        made = through_kernels(problem)
+    finally:
+        module.matmul = real
+    for name, array in expected.items():
+        assert np.array_equal(made[name], array), name
+    total = int(np.sum(problem.arrays["lengths"]))
+    of_layers = [pair for pair in shapes if 450 in pair[0] or total in pair[0]]
+    assert len(of_layers) >= 4 * 4
+    assert all(total in a and 450 not in a + b for a, b in of_layers)
+
+
+class TestSameBits:
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_in_every_order_of_threads(self, cell):
+        made = []
+        for shuffled in (False, True, True):
+            with device(shuffled=shuffled):
+                made.append(through_kernels(build(cell, rows=140, hidden=50)))
+        for name, other in itertools.product(made[0], made[1:]):
+            assert np.array_equal(made[0][name], other[name]), name
+
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_of_a_row_whatever_the_number_of_rows_in_a_block(self, cell):
+        """States and predictions are a row's own; so are the gradients of the input."""
+        whole = build(cell, "state", rows=300, topology="many_to_many")
+        made = through_kernels(whole)
+        part = build(cell, "state", rows=300, topology="many_to_many")
+        part.x, part.dpred = part.x[:20], part.dpred[:20]
+        part.arrays["state"] = type(part.state)(*(a[:, :20] for a in part.arrays["state"]))
+        part.dstate = type(part.dstate)(*(a[:, :20] for a in part.dstate))
+        few = through_kernels(part)
+        for name in few:
+            if name.startswith(("final", "dstate")):
+                assert np.array_equal(few[name], made[name][:, :20]), name
+        # Products of another height may add in another order, those of NumPy here too.
+        np.testing.assert_allclose(few["dx"], made["dx"][:20], rtol=0, atol=1e-5)
+
+    def test_whatever_the_buffers_held(self):
+        problem, workspace = build(rows=20), KERNELS.Workspace("float32")
+        expected = through_kernels(problem, workspace=workspace)
+        through_kernels(build("gru", rows=40, hidden=10, steps=8), workspace=workspace)
+        for buffer in workspace._buffers.values():
+            buffer[...] = np.nan
+        made = through_kernels(problem, workspace=workspace)
+        for name, array in expected.items():
+            assert np.array_equal(made[name], array), name
+
+
+class TestLaunches:
+    @staticmethod
+    def count(option, steps, **settings):
+        problem = build("gru", option, steps=steps, topology="many_to_many", **settings)
+        if "lengths" in problem.arrays:
+            problem.arrays["lengths"][:] = steps - 1
+        through_kernels(problem)
+        with cupy_stand_in.launches() as noted:
+            through_kernels(problem)
+        return list(noted), problem.net.num_layers * problem.net.directions
+
+    @pytest.mark.parametrize("option", OPTIONS)
+    def test_do_not_depend_on_the_number_of_steps(self, option):
+        short, layers = self.count(option, 4, num_layers=2, bidirectional=True)
+        long, _ = self.count(option, 12, num_layers=2, bidirectional=True)
+        for name in ("forward", "backward"):
+            assert short.count(name) == long.count(name) == layers
+        assert short.count("matmul") == long.count("matmul")
+        assert len(short) == len(long)
+
+
+class TestChoice:
+    def test_float64_and_wide_layers_go_step_by_step(self):
+        for dtype, hidden, kernel in (
+            ("float64", 128, "gru"), ("float32", 129, "gru"), ("float32", 128, "mingru")
+        ):  # fmt: skip
+            size = plan.Size(kernel, dtype, hidden, 232448)
+            assert plan.unsupported(size) != ""
+            assert plan.make_plan(size, 100) is None
+
+    def test_a_device_with_too_little_shared_memory(self):
+        size = plan.Size("lstm", "float32", 128, 101376)
+        assert plan.unsupported(size) == (
+            "weights that fit in the device's registers and shared memory"
+        )
+        assert plan.unsupported(size._replace(hidden_size=64)) == ""
+        assert plan.unsupported(size._replace(shared_limit=166912)) == ""
+
+    def test_what_a_workspace_knows_depends_on_the_layer(self):
+        workspace = KERNELS.Workspace("float32")
+        assert workspace.knows_for("lstm", 128) == plan.OPTIONS
+        assert workspace.knows_for("lstm", 129) == frozenset()
+        assert workspace.knows_for(None, 4) == frozenset()
+        assert KERNELS.Workspace("float64").knows_for("lstm", 128) == frozenset()
+
+    def test_wide_layers_with_options_are_the_portable_codes(self):
+        problem = build("rnn-tanh", "lengths", hidden=130, rows=3, scale=0.05)
+        _, computed = adjoint(problem, KERNELS.Workspace("float32"))
+        assert not computed
+
+
+def test_the_rows_of_a_block_let_132_blocks_share_all_up_to_the_largest():
+    rows = {n: plan.make_plan(plan.Size("gru", "float32", 64, 232448), n).rows for n in
+            (1, 132, 133, 264, 265, 528, 8317)}  # fmt: skip
+    assert rows == {1: 1, 132: 1, 133: 2, 264: 2, 265: 4, 528: 4, 8317: 4}

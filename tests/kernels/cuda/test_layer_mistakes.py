@@ -1,0 +1,111 @@
+"""What must be noticed: a barrier removed, or a mistake in the source of the layers' kernels."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from layer_cases import BOUND, KERNELS, build, device, error
+
+from rnn_xp.kernels.cuda import plan
+
+SOURCE = KERNELS.layer.source()
+SIZES = {  # rows of a block at the sizes that are compiled for a GPU
+    "rnn-tanh": ((8, 128), (2, 128), (8, 50)),
+    "rnn-relu": ((8, 128),),
+    "gru": ((2, 128), (1, 96), (4, 64), (4, 50)),
+    "lstm": ((2, 128), (1, 96), (4, 64), (4, 50)),
+}
+SHARED_LIMIT = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448}
+
+
+def noticed(cell, **changes):
+    """Return True if an error shows, with 2 rows to a block and every option."""
+    with device(**changes):
+        return not error(build(cell, rows=140, hidden=20, bidirectional=True)) < 10 * BOUND
+
+
+@pytest.mark.full("rnn-tanh", "gru")
+@pytest.mark.parametrize("number", range(1, 7))
+@pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
+def test_a_barrier_removed(cell, number):
+    assert noticed(cell, options=(f"-DDROP_BARRIER={number}",))
+
+
+def test_the_kernels_have_no_other_barrier():
+    assert SOURCE.count("__syncthreads") == 1
+    assert sorted(re.findall(r"BARRIER\((\d)\)", SOURCE)) == list("123456")
+
+
+@pytest.mark.cover("values", "cell")
+@pytest.mark.parametrize(
+    ("cell", "right", "wrong"),
+    [
+        ("rnn-tanh", "dh * (1.f - after * after)", "dh * (1.f - after)"),
+        ("rnn-relu", "after <= 0.f ? 0.f : dh", "dh"),
+        ("gru", "da[2] = dz[2] * r", "da[2] = dz[2]"),
+        ("gru", "dh = dh * u", "dh = 0.f"),
+        ("gru", "begins ? 0.f : kept.before[k]", "kept.before[k]"),
+        ("gru", "of_h[G - 1] += biases[G * HP + k]", "of_h[G - 1]"),
+        ("gru", "write(a + row * G * H + 2 * H + c0", "write(a + row * G * H + H + c0"),
+        ("gru", "write(a + row + g * H, das[g], two)", "write(a + row + g * H, dzs[g], two)"),
+        ("lstm", "dc = dc * f;", ""),
+        ("lstm", "dc += dh * o *", "dc = dh * o *"),
+        ("lstm", "= h_own[1] = c_own[0] = c_own[1] = 0.f", "= h_own[1] = 0.f"),
+        ("lstm", "dh[0] = dh[1] = dc[0] = dc[1] = 0.f", "dh[0] = dh[1] = 0.f"),
+        ("lstm", "read(c_own, initial_c + at, two)", "read(c_own, initial_h + at, two)"),
+        ("lstm", "read(dc, dfinal_c + at, two)", "read(dc, dfinal_h + at, two)"),
+        ("lstm", "write(dinitial_c + at, dc, two)", "write(dinitial_c + at, dh, two)"),
+        ("lstm", "entering = {h_own[0] * factor[0]", "entering = {h_own[0]"),
+        ("lstm", "through[0], factor[0], dh[0]", "through[0], 1.f, dh[0]"),
+        ("lstm", "if (entered && inside)", "if (false)"),
+        ("lstm", "gates[g] = zs[g][k] + biases[g * HP + k]", "gates[g] = zs[g][k]"),
+        ("lstm", "return idle && idle", "return idle && t > 0 && idle"),
+        ("lstm", "if (t < first || t > last) return;", "if (t <= first || t > last) return;"),
+        ("lstm", "return reverse ? T - 1 - i : i;", "return i;"),
+        ("lstm", "(long long)(t + reverse) * N", "(long long)t * N"),
+        ("lstm", "lengths ? offsets[t] :", "lengths ? offsets[t > 0 ? t - 1 : 0] :"),
+        ("lstm", "lengths ? lengths[n] : T", "lengths ? lengths[n] - (lengths[n] > 1) : T"),
+        ("lstm", "k0 = slice * TERMS;\n  const bool two = c0 + 1 < H;\n  float* da",
+                 "k0 = 0;\n  const bool two = c0 + 1 < H;\n  float* da"),
+        ("lstm", "if (owns) losses.add", "if (owns && t < length) losses.add"),
+        ("lstm", "i > 0 || dinitial_h", "i > 0"),
+        ("lstm", "x[t * of_step + n * of_row + i]", "x[t * of_step + n * width + i]"),
+        ("lstm", "t < lengths[n] ? packed", "true ? packed"),
+        ("lstm", "fetch(i - 1);\n        if", "if"),
+        ("lstm", "float sum[R][G][2] = {};", "float sum[R][G][2] = {{{1.f}}};"),
+    ],
+)  # fmt: skip
+def test_a_mistake(cell, right, wrong):
+    assert SOURCE.count(right) == 1, right
+    assert noticed(cell, edit=staticmethod(lambda source: source.replace(right, wrong)))
+
+
+def test_without_a_change_nothing_is_noticed():
+    for cell in ("rnn-tanh", "rnn-relu", "gru", "lstm"):
+        assert not noticed(cell)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+@pytest.mark.parametrize("architecture", SHARED_LIMIT)
+@pytest.mark.parametrize(
+    ("cell", "rows", "hidden"), [(cell, *size) for cell, sizes in SIZES.items() for size in sizes]
+)
+def test_compiles_without_spills(cell, rows, hidden, architecture, tmp_path):
+    (tmp_path / "layer.cu").write_text(SOURCE)
+    size = plan.Size(cell, "float32", hidden, SHARED_LIMIT["sm_90"])
+    options = plan._sizes(size, rows).options
+    command = ["nvcc", *options, f"-arch={architecture}", "-Xptxas", "-v", "-cubin", "layer.cu"]
+    compiled = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert compiled.returncode == 0, compiled.stderr
+    assert "warning" not in compiled.stderr
+    spills = re.findall(
+        r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads",
+        compiled.stderr,
+        re.DOTALL,
+    )
+    assert {name for name, *_ in spills} == {"forward", "backward", "pack", "unpack"}
+    assert {(name, "0", "0") for name, *_ in spills} == set(spills)
