@@ -50,6 +50,14 @@ class TestContract:
 
         assert compare(kind, build, with_final=with_final), "a layer was left to the portable code"
 
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_linear_lags_with_a_mask_too(self, kind, cell):
+        def build():
+            settings = {"linear_lags": 2, "bidirectional": True, **CELLS[cell]}
+            return Problem(with_=("mask", "state"), rows=9, steps=6, scale=0.5, **settings)
+
+        assert compare(kind, build)
+
     @pytest.mark.parametrize("rows", [1, 35, 36, 37, 80])
     @pytest.mark.parametrize("hidden", [1, 7, 8, 17])
     @pytest.mark.parametrize("cell", CELLS)

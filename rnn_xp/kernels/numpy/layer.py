@@ -162,22 +162,27 @@ class Field:
 
     def __init__(self, tape: Tape, place: int, buffer: Floats) -> None:
         self.tape, self.states = tape, buffer
-        course, size = tape.course, tape.size
+        course, size, whole = tape.course, tape.size, tape.course.counts is None
         if tape.apart:
-            length = 1 if place or course.brief else tape.steps + 1
+            length = tape.steps + 1 if whole or not (place or course.brief) else 1
             self.states = tape.workspace.take(
                 f"{tape.name}states{place}", length, size, tape.rows
             )  # fmt: skip
-            self.after = tape.take(f"after{place}", size)
-            self.before = [entered[:size] for entered in tape.entering]
-            if place or course.keep is not None or tape.norm is not None:
-                self.before = tape.take(f"before{place}", size)
-        else:
-            self.before, self.after = list(buffer[:-1]), list(buffer[1:])
+        # Where all rows compute every step, it can write right into the states.
+        self.after = list(self.states[1:]) if whole else tape.take(f"after{place}", size)
+        self.written = whole and course.idle is None
+        # What nothing comes between is read from them, too.
+        self.before, self.read = list(self.states[:-1]), True
+        if tape.apart and place == 0 and course.keep is None and tape.norm is None:
+            self.before, self.read = [entered[:size] for entered in tape.entering], False
+        elif not whole or course.reset is not None:
+            self.before, self.read = tape.take(f"before{place}", size), False
         self.states[0] = 0.0 if course.initial is None else course.initial[place].T
 
     def arrive(self, s: int, n: int) -> None:
         """Make the state before a step what the course says."""
+        if self.read:
+            return
         state, reset = self.states[min(s, len(self.states) - 1)], self.tape.reset[s]
         if reset is None:
             self.before[s][...] = state[:, :n]
@@ -186,11 +191,14 @@ class Field:
 
     def leave(self, s: int, n: int) -> None:
         """Put the state after a step into place, or the one before where a row did not compute."""
+        if self.written:
+            return
         tape, last = self.tape, len(self.states) - 1
         state, following = self.states[min(s, last)], self.states[min(s + 1, last)]
         after, idle, reset = self.after[s], tape.idle[s], tape.reset[s]
         if idle is None:
-            following[:, :n] = after
+            if tape.course.counts is not None:
+                following[:, :n] = after
         else:
             bits = after.view(tape.bits)
             change = tape.workspace.take("change", *after.shape).view(tape.bits)
@@ -321,10 +329,11 @@ class Back:
         if self.norm is not None:
             self.norm.through(s, through, self.tape.entering[s][: self.size])
         if kept:
-            through *= self.tape.keep[:, : self.n]
+            out = through if beside else dh
+            through = np.multiply(through, self.tape.keep[:, : self.n], out=out)
         if beside:
             dh += through
-        else:
+        elif not kept:
             dh[...] = through
 
     def grads(self) -> Params:
