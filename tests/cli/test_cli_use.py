@@ -168,6 +168,30 @@ def test_dates_go_on_where_they_can(dates, expected):
     assert following_dates(dates, 2) == expected
 
 
+class TestLevels:
+    def test_several_levels_lie_within_each_other(self, run, tmp_path, capsys):
+        found = json.loads(said(capsys, "forecast", run, "--level", "95", "80", "--json"))
+        outer, inner = found["intervals"]
+        assert (outer["level"], inner["level"]) == (0.95, 0.8)
+        assert outer["low"] < inner["low"] < found["forecast"] < inner["high"] < outer["high"]
+        table = tmp_path / "out.csv"
+        lines = said(capsys, "forecast", run, "--level", "80", "95", "--csv", table)
+        assert "interval 80 %, 95 %" in lines
+        assert "forecast,low_80,high_80,low_95,high_95" in table.read_text().splitlines()[0]
+
+    def test_a_level_is_a_share_or_a_percentage(self, run, capsys):
+        one, other = (
+            json.loads(said(capsys, "forecast", run, "--level", level, "--json"))
+            for level in ("0.8", "80")
+        )
+        assert one == other
+        assert one["level"] == 0.8
+        assert "shares in (0, 1) or percentages in [2, 100), got 100" in refused(
+            capsys, "forecast", run, "--level", "80", "100"
+        )
+        assert "is there twice: 80" in refused(capsys, "forecast", run, "--level", "0.8", "80")
+
+
 class TestBacktest:
     WORDS = ("--epochs", 5, "--hidden-size", 4, "--horizon", 2)
 
