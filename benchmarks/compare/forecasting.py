@@ -66,7 +66,7 @@ from benchmarks.compare.forecasters import PANEL, panel
 number, rows = int(sys.argv[2]), int(sys.argv[3])
 whole = panel(number, rows + 12)
 series = {name: values[:rows] for name, values in whole.items()}
-began = time.perf_counter()
+began, busy = time.perf_counter(), time.process_time()
 forecasts = PANEL[sys.argv[1]](series, 12)
 seconds = time.perf_counter() - began
 scaled = [
@@ -74,7 +74,8 @@ scaled = [
     for name, values in series.items()
 ]
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"seconds": seconds, "mib": memory, "mase": float(np.mean(scaled))}))
+cpu = time.process_time() - busy
+print(json.dumps({"seconds": seconds, "cpu": cpu, "mib": memory, "mase": float(np.mean(scaled))}))
 """
 
 
@@ -204,13 +205,17 @@ def coverage_lines(names):
 
 def panel_lines():
     """Return the lines of the table of a panel."""
-    lines = [table_row("forecaster", "seconds", "MiB", "MASE"), "|---|---:|---:|---:|"]
+    lines = [
+        table_row("forecaster", "seconds", "of CPU", "MiB", "MASE"),
+        "|---" + "|---:" * 4 + "|",
+    ]
     for name in PANEL:
         said, why = said_by(PANELS, name, MANY, ROWS)
         print(f"panel {name}: {said or why}", file=sys.stderr, flush=True)
-        cells = [why, "", ""]
+        cells = [why, "", "", ""]
         if said is not None:
-            cells = [f"{said['seconds']:.1f}", f"{said['mib']:.0f}", f"{said['mase']:.3f}"]
+            cells = [f"{said[key]:.1f}" for key in ("seconds", "cpu", "mib")]
+            cells.append(f"{said['mase']:.3f}")
         lines.append(table_row(name, *cells))
     return lines
 
