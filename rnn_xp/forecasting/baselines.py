@@ -9,6 +9,8 @@ last value of window k, and j = 1, 2, ... the step ahead::
     seasonal      f[k, j] = v[t + j - m * ceil(j / m)]      the same season, at the latest known
     linear AR     f[k, j] = intercept[j] + sum over t, i of x[k, t, i] * coef[t, i, j]
 
+A report calls it linear AR(T) if up to T lags may be used; `best_lags` chooses how many are.
+
 References
 ----------
 .. [1] R. J. Hyndman, G. Athanasopoulos, "Forecasting: principles and practice", 3rd edition,
@@ -28,6 +30,8 @@ from rnn_xp.data.windows import as_series, num_windows
 
 __all__ = [
     "LinearAR",
+    "aicc",
+    "best_lags",
     "drift",
     "fit_linear_ar",
     "mean",
@@ -314,6 +318,54 @@ def fit_linear_ar(x: ArrayLike, y: ArrayLike) -> LinearAR:
     design = np.hstack([np.ones((len(windows), 1)), windows.reshape(len(windows), -1)])
     solution = np.linalg.lstsq(design, targets, rcond=None)[0]
     return LinearAR(coef=solution[1:].reshape(steps, width, -1), intercept=solution[0])
+
+
+def aicc(rss: Any, rows: int, coefficients: Any) -> Any:
+    """Return the Akaike criterion of normal errors, corrected for few rows; lower is better.
+
+    It is infinite if there are not two rows more than coefficients.
+    """
+    left = rows - coefficients - 2.0
+    with np.errstate(divide="ignore"):
+        fits = rows * np.log(np.asarray(rss) / rows)
+        penalty = 2.0 * rows * (coefficients + 1.0) / np.where(left > 0.0, left, 1.0)
+    return np.where(left > 0.0, fits + penalty, np.inf)
+
+
+def best_lags(train: ArrayLike, most: int) -> int:
+    """Return the number of lags of the autoregression with the lowest corrected Akaike criterion.
+
+    Parameters
+    ----------
+    train : (n,)
+        Training part of the target.
+    most : int
+        Largest number of lags to consider; all are compared on the same rows.
+
+    Returns
+    -------
+    int
+        From 1 to ``most``; ``most`` if there are too few rows to compare, or nothing is left to
+        explain.
+
+    Examples
+    --------
+    >>> waves = np.sin(np.arange(60.0)) + 0.01 * np.cos(np.arange(60.0) ** 2)
+    >>> best_lags(waves, most=1)
+    1
+    """
+    values = _vector(train, 1).astype(np.float64)
+    rows = len(values) - most
+    if rows <= most + 4:
+        return most
+    lagged = [values[most - lag : len(values) - lag] for lag in range(1, most + 1)]
+    table = np.stack([np.ones(rows), *lagged, values[most:]], axis=1)
+    # What the columns before explain is above in the last column of R, what is left is below.
+    r: NDArray[np.float64] = np.linalg.qr(table)[1]
+    left = np.cumsum(r[::-1, -1] ** 2)[::-1][2:]
+    if left[-1] <= _NOTHING * np.sum(values * values):
+        return most
+    return 1 + int(np.argmin(aicc(left, rows, 1.0 + np.arange(1, most + 1))))
 
 
 def _vector(values: ArrayLike, least: int) -> NDArray[np.floating[Any]]:

@@ -139,8 +139,8 @@ def of_network(net: Network, params: Params, backend: Backend, about: Mapping[st
         shared = {field.name for field in dataclasses.fields(Settings)}
         settings = Settings(
             seq_length=int(about["seq_length"]), horizon=int(about["horizon"]),
-            linear=bool(net.linear_lags), scaler=scaler.kind, target="level", intervals=None, validation=None,
-            patience=None,
+            linear=bool(net.linear_lags), scaler=scaler.kind, target="level",
+            intervals=None, validation=None, patience=None,
             **{name: v for name, v in dataclasses.asdict(net).items() if name in shared},
         )  # fmt: skip
         if net.output_size != settings.horizon:

@@ -91,7 +91,7 @@ class Fitted:
     def predict_interval(self, steps: int | None, level: Any, future: Any) -> tuple[Any, Any]:
         """Return interval ends, see `rnn_xp.Forecaster.predict_interval`."""
         settings = self.settings
-        if np.ndim(level):
+        if level is not None and np.ndim(level):
             return self._nested(steps, level, future)
         ends = self._ends(steps, settings.level if level is None else level, future)
         low, high = zip(*ends, strict=True)

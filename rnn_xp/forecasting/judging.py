@@ -154,8 +154,10 @@ def baseline_forecasts(
         every = baselines.seasonal(known, int(origins[0]), period, steps)
         forecasts[f"seasonal({period})"] = every[origins - origins[0]]
     if train >= seq_length + steps:
-        x, y = make_windows(seen, seq_length, steps)
-        forecasts[f"linear AR({seq_length})"] = baselines.fit_linear_ar(x, y).predict(windows)
+        lags = baselines.best_lags(seen, seq_length)
+        x, y = make_windows(seen, lags, steps)
+        model = baselines.fit_linear_ar(x, y)
+        forecasts[f"linear AR({seq_length})"] = model.predict(windows[:, -lags:])
     return forecasts
 
 

@@ -26,12 +26,13 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LinearPath", "aicc", "fit_path"]
+from rnn_xp.forecasting.baselines import aicc
+
+__all__ = ["LinearPath", "fit_path"]
 
 _RIDGES = 10.0 ** np.arange(-3.0, 5.5, 0.5)  # for rows of unit variance
 _NOTHING = 1e-20  # share of the sum of squares that rounding leaves
@@ -74,18 +75,6 @@ class LinearPath:
             following[length] += self.intercept
             sums = np.concatenate([sums, following[None]])
         return sums[length:, :length], sums[length:, length]
-
-
-def aicc(rss: Any, rows: int, coefficients: Any) -> Any:
-    """Return the Akaike criterion of normal errors, corrected for few rows; lower is better.
-
-    It is infinite if there are not two rows more than coefficients.
-    """
-    left = rows - coefficients - 2.0
-    with np.errstate(divide="ignore"):
-        fits = rows * np.log(np.asarray(rss) / rows)
-        penalty = 2.0 * rows * (coefficients + 1.0) / np.where(left > 0.0, left, 1.0)
-    return np.where(left > 0.0, fits + penalty, np.inf)
 
 
 def fit_path(

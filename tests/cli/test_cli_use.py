@@ -39,6 +39,15 @@ def run(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def with_intervals(run, tmp_path_factory):
+    """The same wave, forecast with intervals."""
+    folder = tmp_path_factory.mktemp("levels") / "run"
+    words = ("--hidden-size", 4, "--epochs", 5, "--horizon", 2, "--out", folder)
+    assert cli.main(["train", "--data", *map(str, (run.parent / "wave.csv", *words))]) == 0
+    return folder
+
+
 def said(capsys, *words):
     assert cli.main(list(map(str, words))) == 0
     return capsys.readouterr().out
@@ -166,6 +175,35 @@ def test_a_run_that_is_not_there(command, capsys):
 )
 def test_dates_go_on_where_they_can(dates, expected):
     assert following_dates(dates, 2) == expected
+
+
+class TestLevels:
+    def test_several_levels_lie_within_each_other(self, with_intervals, tmp_path, capsys):
+        found = json.loads(
+            said(capsys, "forecast", with_intervals, "--level", "95", "80", "--json")
+        )
+        outer, inner = found["intervals"]
+        assert (outer["level"], inner["level"]) == (0.95, 0.8)
+        lows = (outer["low"], inner["low"], found["forecast"], inner["high"], outer["high"])
+        assert all(np.all(np.diff(step) > 0.0) for step in zip(*lows, strict=True))
+        table = tmp_path / "out.csv"
+        lines = said(capsys, "forecast", with_intervals, "--level", "80", "95", "--csv", table)
+        assert "interval 80 %, 95 %" in lines
+        assert "forecast,low_80,high_80,low_95,high_95" in table.read_text().splitlines()[0]
+
+    def test_a_level_is_a_share_or_a_percentage(self, with_intervals, capsys):
+        one, other = (
+            json.loads(said(capsys, "forecast", with_intervals, "--level", level, "--json"))
+            for level in ("0.8", "80")
+        )
+        assert one == other
+        assert one["level"] == 0.8
+        assert "shares in (0, 1) or percentages in [2, 100), got 100" in refused(
+            capsys, "forecast", with_intervals, "--level", "80", "100"
+        )
+        assert "is there twice: 80" in refused(
+            capsys, "forecast", with_intervals, "--level", "0.8", "80"
+        )
 
 
 class TestBacktest:

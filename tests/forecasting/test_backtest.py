@@ -65,8 +65,9 @@ class TestBacktest:
         part = quick(horizon=2).backtest(values, start=200).series[0]
         assert np.array_equal(part.baselines["persistence"][:, 1], values[199:238])
         np.testing.assert_allclose(part.baselines["mean"], values[:200].mean())
-        x, y = rx.make_windows(values[:200], 8, 2)
-        x_test, _ = rx.make_windows(values[192:], 8, 2)
+        lags = baselines.best_lags(values[:200], 8)
+        x, y = rx.make_windows(values[:200], lags, 2)
+        x_test, _ = rx.make_windows(values[200 - lags :], lags, 2)
         expected = baselines.fit_linear_ar(x, y).predict(x_test)
         np.testing.assert_allclose(part.baselines["linear AR(8)"], expected)
         period = baselines.suggest_period(values[:200])

@@ -7,10 +7,10 @@ import pytest
 from forecasters import quick, waves
 
 import rnn_xp as rx
-from rnn_xp.forecasting.baselines import fit_linear_ar
+from rnn_xp.forecasting.baselines import aicc, best_lags, fit_linear_ar
 from rnn_xp.forecasting.choices import choose, grows_with_level
 from rnn_xp.forecasting.fitted import ALONE
-from rnn_xp.forecasting.linear import aicc, fit_path
+from rnn_xp.forecasting.linear import fit_path
 from rnn_xp.forecasting.settings import Settings
 
 
@@ -127,6 +127,21 @@ class TestLinearPath:
         one = fit_path(rows[:, :-1], rows[:, -1])
         other = fit_path(1e6 * rows[:, :-1] + 3e6, 1e6 * rows[:, -1] + 3e6)
         np.testing.assert_allclose(one.coef, other.coef, rtol=1e-6)
+
+    def test_the_baseline_chooses_its_own_lags_by_it(self):
+        rng, z = np.random.default_rng(0), [0.0, 0.0, 0.0]
+        for _ in range(500):
+            z.append(0.5 * z[-1] - 0.6 * z[-3] + rng.standard_normal())
+        series = np.asarray(z)
+        assert best_lags(series, 12) == 3
+        scores = []
+        for lags in range(1, 13):
+            rows = np.lib.stride_tricks.sliding_window_view(series[12 - lags :], lags + 1)
+            model = fit_linear_ar(rows[:, :-1, None], rows[:, -1:])
+            rest = rows[:, -1] - model.predict(rows[:, :-1, None])[:, 0]
+            scores.append(float(aicc(rest @ rest, len(rest), 1.0 + lags)))
+        assert int(np.argmin(scores)) + 1 == 3
+        assert best_lags(series[:20], 12) == 12, "too few rows to compare"
 
     def test_no_criterion_without_rows(self):
         assert aicc(1.0, 10, 8.0) == np.inf

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+from forecasters import quick, waves
 
 from rnn_xp.forecasting.intervals import (
     IntervalError,
@@ -126,3 +129,50 @@ def test_the_number_of_errors_that_a_level_needs_is_checked():
     check_enough(9, 0.9)
     with pytest.raises(IntervalError, match="0.99 needs the errors of 99 windows or more.* are 98"):
         check_enough(98, 0.99)
+
+
+class TestLevels:
+    @pytest.mark.parametrize("kind", ["adaptive", "split"])
+    def test_each_lies_within_the_next(self, kind):
+        values = waves(400)
+        f = quick(horizon=3, intervals=kind).fit(values[:300]).apply(values)
+        low, high = f.predict_interval(level=[95, 80, 0.5])
+        assert list(low) == list(high) == [95, 80, 0.5]
+        for inner, outer in ((0.5, 80), (80, 95)):
+            assert (low[outer] <= low[inner]).all()
+            assert (high[inner] <= high[outer]).all()
+        alone = f.predict_interval(level=0.5)
+        assert np.array_equal(alone[0], low[0.5])
+        assert np.array_equal(alone[1], high[0.5])
+
+    def test_levels_that_adapted_apart_do_not_cross(self):
+        """Two errors are enough for 40 %, and many misses of it move it beyond 60 %."""
+        f = quick(horizon=1).fit(waves(300))
+        wrong = np.concatenate([np.full((200, 1), 0.7), np.full((1, 1), np.nan)])
+        fitted = dataclasses.replace(f.fitted, later=(wrong,))
+        low, high = fitted.predict_interval(None, [40, 60, 80, 95], None)
+        widths = [float(high[level][0] - low[level][0]) for level in (40, 60, 80, 95)]
+        assert widths == sorted(widths)
+
+    def test_a_panel_has_those_of_each_series(self):
+        f = quick(horizon=2).fit({"a": waves(), "b": waves(seed=1)})
+        low, high = f.predict_interval(level=[80, 95])
+        assert low[80].keys() == high[95].keys() == {"a", "b"}
+        assert (low[95]["b"] <= low[80]["b"]).all()
+
+    @pytest.mark.parametrize(
+        ("level", "words"),
+        [
+            (
+                [80, 100],
+                r"shares in \(0, 1\) or percentages in \[2, 100\), got 100",
+            ),
+            ([True], "percentages in \\[2, 100\\), got True"),
+            (["80"], "percentages in \\[2, 100\\), got '80'"),
+            ([0.8, 80], "level is there twice: 80"),
+            ([], "or a list of shares or percentages such as \\[80, 95\\], got \\[\\]"),
+        ],
+    )
+    def test_what_is_no_level_is_named(self, level, words):
+        with pytest.raises(ValueError, match=words):
+            quick().fit(waves()).predict_interval(level=level)
