@@ -25,6 +25,7 @@ OPTIONS = {  # of the network, and of the call
     "recurrent dropout": ({"recurrent_dropout": 0.4}, ("rng",)),
     "layer norm": ({"layer_norm": True}, ()),
     "lengths and mask": ({}, ("lengths", "mask")),
+    "lengths and state": ({}, ("lengths", "state")),
     "lengths, reset and state": ({}, ("lengths", "reset", "state")),
     "all": (
         {"recurrent_dropout": 0.4, "layer_norm": True},

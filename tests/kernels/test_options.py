@@ -6,6 +6,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+from frozen import freeze
 from kernel_options import DTYPES, OPTIONS, STACKS, adjoint, cast, compare, make_workspace
 from kernel_problems import CELLS
 from problems import OPTIONS as CONTRACT
@@ -13,6 +14,7 @@ from problems import TOPOLOGIES, Problem, excluded
 
 import rnn_xp as rx
 from rnn_xp.network import sequence
+from rnn_xp.network.sequence import map_state
 
 KINDS = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
 
@@ -48,6 +50,14 @@ class TestContract:
 
         assert compare(kind, build, with_final=with_final), "a layer was left to the portable code"
 
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_linear_lags_with_a_mask_too(self, kind, cell):
+        def build():
+            settings = {"linear_lags": 2, "bidirectional": True, **CELLS[cell]}
+            return Problem(with_=("mask", "state"), rows=9, steps=6, scale=0.5, **settings)
+
+        assert compare(kind, build)
+
     @pytest.mark.parametrize("rows", [1, 35, 36, 37, 80])
     @pytest.mark.parametrize("hidden", [1, 7, 8, 17])
     @pytest.mark.parametrize("cell", CELLS)
@@ -60,6 +70,27 @@ class TestContract:
             return Problem(with_=with_, **sizes, **CELLS[cell], **options)
 
         assert compare(kind, build)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_that_is_given_is_written_to(kind, cell, option):
+    """Nor are results made in arrays that may be read-only as what they are made from."""
+    options, with_ = OPTIONS[option]
+
+    def build():
+        return Problem(with_=with_, scale=0.5, bidirectional=True, **CELLS[cell], **options)
+
+    expected, _ = adjoint(cast(build(), DTYPES[kind]), make_workspace(kind))
+    problem = cast(build(), DTYPES[kind])
+    problem.params = {name: freeze(p) for name, p in problem.params.items()}
+    problem.x = freeze(problem.x)
+    problem.arrays = {name: map_state(freeze, a) for name, a in problem.arrays.items()}
+    found, computed = adjoint(problem, make_workspace(kind))
+    assert computed
+    for name, array in expected.items():
+        assert np.array_equal(found[name], array), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,9 +120,10 @@ class TestRaggedRows:
             error = np.abs(found[name] - array).max()
             assert error <= bound * max(np.abs(array).max(), 1.0), name
 
-    def test_finished_rows_are_not_computed(self, kind):
+    @pytest.mark.parametrize("layer_norm", [False, True])
+    def test_finished_rows_are_not_computed(self, kind, layer_norm):
         """A NaN in the padding would show in every product that it enters."""
-        problem = self.problem(kind)
+        problem = self.problem(kind, layer_norm=layer_norm)
         expected, _ = adjoint(problem, make_workspace(kind))
         beyond = np.arange(9)[None, :] >= problem.arrays["lengths"][:, None]
         problem.x[beyond] = np.nan

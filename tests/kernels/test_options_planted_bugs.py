@@ -31,16 +31,17 @@ LAYER = [  # old line, new line, option, and where needed cell, stack, topology
     ("field[:, :n] = now", "field[...] = 0.0; field[:, :n] = now", "lengths"),
     ("tape.clear(field, reset)", "pass", "reset", "lstm"),
     ("tape.clear(field, reset)", "tape.clear(field[:, :n], reset[:n])", "lengths, reset and state"),
-    ("through *= self.tape.keep[:, : self.n]", "pass", "recurrent dropout"),
-    ("if not (beside or kept):", "if not beside:", "recurrent dropout"),
-    ("np.multiply(self.fields[0].before[s], self.keep[:, :n], out=entered)",
-     "entered[...] = self.fields[0].before[s]", "recurrent dropout"),
+    ("np.multiply(through, self.tape.keep[:, : self.n], out=out)",
+     "np.multiply(through, 1.0, out=out)", "recurrent dropout"),
+    ("if not (beside or kept or", "if not (beside or", "recurrent dropout"),
+    ("np.multiply(h, self.keep[:, :n], out=entered)",
+     "entered[...] = h", "recurrent dropout"),
     ("self.dx[s][:, n:] = 0.0", "self.dx[s][:, n:] = 1.0", "lengths"),
     ("0.0 if course.initial is None else course.initial[place].T", "0.0", "state"),
     ("course.initial[place].T", "course.initial[0].T", "state", "lstm"),
     ("0.0 if dfinal is None else dfinal[k].T", "0.0", "state"),
     ("if s == last and not self.given:", "if s == last:", "lengths"),
-    ("return tuple(field.T.copy()", "return tuple(-field.T.copy()", "state"),
+    ("tuple(field.T.copy()", "tuple(-field.T.copy()", "state"),
     ("s == 0 and not tape.begun", "s == 0", "state"),
     ("int(n) for n in course.in_order(course.counts)", "int(n) for n in course.counts", "lengths",
      "gru", "two directions"),
@@ -48,21 +49,21 @@ LAYER = [  # old line, new line, option, and where needed cell, stack, topology
      "two directions"),
 ]  # fmt: skip
 NORM = [
-    ("inv += _EPS", "inv += 2.0 * _EPS", "layer norm"),
-    ("out[0] += self.b_h", "out[0] -= self.b_h", "layer norm"),
-    ("n *= inv[:, None, :]", "n *= inv[:1, None, :]", "layer norm"),
-    ("np.multiply(n, self.scaled, out=out)", "np.multiply(n, self.scaled[:1], out=out)",
-     "layer norm"),
-    ("dc -= along", "pass", "layer norm"),
-    ("dc *= inv[:, None, :]", "pass", "layer norm"),
-    ('"w_hh": _centred(grads["w_hh"])', '"w_hh": grads["w_hh"]', "layer norm"),
-    ('"w_xh": _centred(grads["w_xh"])', '"w_xh": grads["w_xh"]', "layer norm"),
-    ("np.multiply(out, norm.gains[k][:, None], out=dc[k])", "dc[k] = out", "layer norm", "lstm"),
-    ("self.dgains += np.matmul(along, ones)", "self.dgains = np.matmul(along, ones)",
-     "layer norm"),
-    ("self.db_h += np.matmul(d_x, ones)", "self.db_h += np.matmul(d, ones)", "layer norm", "gru"),
-    ("np.mean(w, axis=0)", "np.mean(w)", "layer norm"),
-]  # fmt: skip
+    ("inv += _EPS", "inv += 2.0 * _EPS"),
+    ("(mean + _EPS)", "(mean + 2.0 * _EPS)"),
+    ("np.multiply(h, inv, out=out)", "out[...] = h"),
+    ("self.xs = xs * self.inv_x", "self.xs = xs"),
+    ("/ np.sqrt(self.gates), c.dtype)", ", c.dtype)"),
+    ("dk -= np.matmul(self.gram_h", "dk += np.matmul(self.gram_h"),
+    ("dk *= norm.inv_h[s, :, : k.shape[1]]", "pass"),
+    ('self.sums["w_hh"] += np.matmul(a, k.T)', 'self.sums["w_hh"] = np.matmul(a, k.T)'),
+    ("(dks - np.matmul(a, self.gram_x)) * self.norm.inv_x", "dks * self.norm.inv_x"),
+    ('self.sums["w_xh"] += np', 'self.sums["w_xh"] -= np'),
+    ("scaled - np.mean(scaled, axis=0) - through", "scaled - through"),
+    ("scaled - np.mean(scaled, axis=0) - through", "scaled - np.mean(scaled, axis=0)"),
+    ("np.sum(grads[w] * c, axis=1)", "np.sum(grads[w], axis=1)"),
+    ("given[w] - np.mean(given[w], axis=0)", "given[w] - np.mean(given[w])"),
+]
 TURNS = [
     ("clear(before, turns.reset, s, start)", "pass", "reset"),
     ("active = max(min(stop, turns.counts[s]) - start, 0)", "active = stop - start", "lengths",
@@ -72,7 +73,7 @@ TURNS = [
      "lengths"),
     ("_copy_rows(hs, s + 1, hs, last, following, end)", "pass", "lengths", "rnn-tanh", "one layer",
      "many-to-one"),
-    ("_copy_rows(hs, 0, hs, s + 1, end, following)", "pass", "lengths, reset and state", "lstm",
+    ("_copy_rows(hs, 0, hs, s + 1, end, following)", "pass", "lengths and state", "lstm",
      "two directions", "many-to-one"),
     ("dh[row, :size] = 0.0", "pass", "mask"),
     ("dh[row, :size] = aside[row]", "pass", "mask"),
@@ -86,16 +87,21 @@ TURNS = [
 ]  # fmt: skip
 COMPILED_NORM = [
     ("+ _EPS)", "+ 2.0 * _EPS)", "layer norm"),
-    ("- along * n[i, j]", "", "layer norm"),
+    ("- mean * n) * inv", ") * inv", "layer norm"),
     ("dgain[j] += term", "dgain[j] = term", "layer norm"),
     ("_centred(grads[name].T).T.copy()", "grads[name]", "layer norm"),
-    ("add_rows(d_x, gates, dw[0])", "add_rows(d_h, gates, dw[0])", "layer norm", "gru"),
-    ("gates - apart, gates - apart)", "0, gates - apart)", "layer norm", "gru"),
+    ("0, 1, d_x, gates, dw)", "0, 1, d_h, gates, dw)", "layer norm", "gru"),
+    ("at_x, at_h = columns(c_x, both)", "at_x, at_h = columns(c_x, 0)", "layer norm", "gru"),
+    ("gain_h, b_h = gain_x + 4 * both", "gain_h, b_h = gain_x", "layer norm", "gru"),
+    (
+        "if k == 0 else (d_h, n_h, inv_h, dc_h)",
+        "if k == 0 else (d_h, c_x, inv_h, dc_h)",
+        "layer norm",
+    ),
     ("pull_back(back.d[1, :tile], gates", "pull_back(back.d[0, :tile], gates", "layer norm"),
 ]
 CELL = [
-    ("numpy.gru", "np.concatenate([dp_r, dp_z, dq]", "np.concatenate([dp_r, dp_z, dp_n]",
-     "layer norm", "gru"),
+    ("numpy.gru", "back.results({**grads", "back.results({**back.grads()", "layer norm", "gru"),
     ("numba.gru", "beside = columns(past, 0) if scaled else columns(dh, 0)",
      "beside = columns(dh, 0)", "recurrent dropout", "gru"),
     ("numba.gru", "copy_lanes(tile, size, columns(dp_n, 0) + columns(d_x, 2 * size))", "pass",
@@ -125,7 +131,9 @@ ELSEWHERE = [  # of the package `network`
 ]  # fmt: skip
 
 HERE = bool(importlib.util.find_spec("numba"))
-IN_NUMPY = [("numpy.layer", *row) for row in LAYER] + [("numpy.norm", *row) for row in NORM]
+IN_NUMPY = [("numpy.layer", *row) for row in LAYER] + [
+    ("numpy.norm", *row, "layer norm") for row in NORM
+]
 IN_NUMPY += [row for row in CELL if row[0].startswith("numpy")]
 IN_NUMBA = [("numba.turns", *row) for row in TURNS] + [
     ("numba.norm", *row) for row in COMPILED_NORM

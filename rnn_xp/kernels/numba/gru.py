@@ -32,7 +32,6 @@ from rnn_xp.kernels.numba.layer import (
 from rnn_xp.kernels.numba.norm import (
     Norm,
     NormBack,
-    add_rows,
     norm_grads,
     normalised,
     normalised_back,
@@ -70,7 +69,7 @@ class GRU:
         tape = enter(xs, size, course, workspace, name)
         w = join(params)
         w_n = w[: 1 + inputs, 2 * size :].copy()
-        factors = np.ones_like(params["b_h"])
+        factors = np.ones(gates, np.float32)
         factors[: 2 * size] = 0.5
         w *= factors
         w[0, 2 * size :], w[1 : 1 + inputs, 2 * size :] = params["b_hn"], 0.0
@@ -105,7 +104,7 @@ class GRU:
             take("past", TILE, size), back.aside, back.d, dp_n, back.dw, dw_n, back.dxs,
         )  # fmt: skip
         if norm.gains.size:
-            db_hn = dw_n[0, :size].copy()
+            db_hn = norm.db[0, 2 * size : gates].copy()
         else:
             db_hn = back.dw[0, 2 * size : gates].copy()
             back.dw[: 1 + inputs, 2 * size : gates] = dw_n[:, :size]
@@ -178,7 +177,7 @@ def _backward(
                 copy_lanes(tile, 2 * size, columns(d_rzq, 0) + columns(d_x, 0))
                 copy_lanes(tile, size, columns(dp_n, 0) + columns(d_x, 2 * size))
                 normalised_back(entering, s, start, norm, norm_back, d_x, d_rzq, dw)
-                add_rows(d_rzq[:, 2 * size :], size, dw_n[0])
+                collect(entering, s, start, 0, 1, d_rzq, 3 * size, norm_back.db)
                 through_norm(norm_back, 3 * size, dh, dxs, s, start, stop, True)
             else:
                 used = width if s or turns.begun else skip

@@ -102,20 +102,23 @@ def sigmoid(s: Lanes) -> Lanes:
     return 0.5 + 0.5 * s
 
 
-def lanewise(function: Callable[..., Any]) -> Any:
+def lanewise(function: Callable[..., Any], of_rows: int = 0) -> Any:
     """Turn a function of Lanes into a function of rows that compiled code can call.
 
     Parameters
     ----------
     function : callable
         A function of Lanes that returns Lanes or a tuple of Lanes.
+    of_rows : int
+        Number of its last arguments of which each row has a single number, for all its columns.
 
     Returns
     -------
     callable
         ``f(rows, size, places)`` computes ``size`` columns of ``rows`` rows. ``places`` joins
         results of `columns` by ``+``: one for each argument of the function, then one for each of
-        its results. A result may be written over an argument.
+        its results. A result may be written over an argument. With a length of 0 all rows have the
+        same columns.
     """
     count = len(inspect.signature(function).parameters)
 
@@ -129,8 +132,18 @@ def lanewise(function: Callable[..., Any]) -> Any:
             last = builder.sub(size, _INDEX(_LANES))
 
             def load(starts: list[Any], j: Any, kind: Any) -> list[Lanes]:
-                places = [at(start, j, kind) for start in starts[:count]]
-                return [Lanes(builder, builder.load(place, align=4)) for place in places]
+                places = [at(start, j, kind) for start in starts[: count - of_rows]]
+                taken = [Lanes(builder, builder.load(place, align=4)) for place in places]
+                singles = [builder.load(start) for start in starts[count - of_rows : count]]
+                return taken + [Lanes(builder, in_every_lane(one, kind)) for one in singles]
+
+            def in_every_lane(one: Any, kind: Any) -> Any:
+                if kind == _FLOAT:
+                    return one
+                first = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), None)
+                none = ir.Constant(vector, None)
+                alone = builder.insert_element(none, one, ir.IntType(32)(0))
+                return builder.shuffle_vector(alone, none, first)
 
             def store(starts: list[Any], j: Any, kind: Any, taken: list[Lanes]) -> None:
                 made = function(*taken)

@@ -61,7 +61,7 @@ class LSTM:
         """Prepare a forward pass."""
         (gates, size), (steps, rows, _) = params["w_hh"].shape, xs.shape
         tape = enter(xs, size, course, workspace, name)
-        factors = np.full_like(params["b_h"], 0.5)
+        factors = np.full(gates, 0.5, np.float32)
         factors[2 * size : 3 * size] = 1.0
         w = join(params) * factors
         z = workspace.take(f"{name}gates", steps, rows, spaced(gates))

@@ -65,7 +65,7 @@ class RNN:
         size = params["w_hh"].shape[0]
         tape = enter(xs, size, course, workspace, name)
         z = workspace.take("z", TILE, spaced(size))
-        factors = np.ones_like(params["b_h"])
+        factors = np.ones(size, np.float32)
         tape = tape._replace(norm=Norm.of(params, factors, workspace, name, *xs.shape[:2]))
         arguments = (
             tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(join(params)), z,

@@ -55,18 +55,21 @@ class Turns(NamedTuple):
 
 
 def make_turns(course: Course, steps: int, rows: int) -> Turns:
-    """Convert a course for compiled code."""
+    """Convert a course for compiled code.
+
+    Arrays are copied: what is read-only would be compiled for again.
+    """
 
     def flags(by_time: Any) -> NDArray[np.bool_]:
         if by_time is None:
             return np.zeros((0, 0), np.bool_)
-        return np.ascontiguousarray(course.in_order(by_time))
+        return np.array(course.in_order(by_time), np.bool_, order="C")
 
     counts = (rows,) * steps if course.counts is None else course.in_order(course.counts)
     keep = np.zeros((0, 0), np.float32) if course.keep is None else course.keep
     return Turns(
         np.asarray(counts, np.int64), flags(course.idle), flags(course.reset),
-        np.ascontiguousarray(keep), course.initial is not None, course.brief,
+        np.array(keep, np.float32, order="C"), course.initial is not None, course.brief,
     )  # fmt: skip
 
 

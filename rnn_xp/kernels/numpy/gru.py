@@ -20,7 +20,7 @@ from rnn_xp.kernels.numpy.layer import (
     sigmoid_of_negative,
     tanh_of_half,
 )
-from rnn_xp.kernels.numpy.norm import Floats, Norm, Params
+from rnn_xp.kernels.numpy.norm import Floats, Params
 
 __all__ = ["GRU"]
 
@@ -33,31 +33,20 @@ class GRU:
     ) -> tuple[Floats, tuple[Floats, ...], Tape]:
         """Compute r, z = sigmoid(...); n = tanh(p_n + r q); h_t = n + z (h_{t-1} - n)."""
         size = params["w_hh"].shape[1]
-        tape = Tape(xs, size, course, workspace, name)
-        w = join(params)
+        tape = Tape(params, xs, course, workspace, name)
+        w = join(tape.params)
         w_rz, w_pn = -w[: 2 * size], w[2 * size :, size:]
-        w_q = np.concatenate([params["w_hh"][2 * size :], params["b_hn"][:, None]], axis=1)
+        w_q = np.concatenate([w[2 * size :, :size], params["b_hn"][:, None]], axis=1)
         gates = tape.take("gates", 4, size)
-        if "g_hh" in params:
-            factors = -np.ones_like(params["b_h"])
-            factors[2 * size :] = 1.0
-            tape.norm = Norm(params, factors, tape)
         tape.kept, (field,) = (gates,), tape.fields
         for s in tape.computed():
             entered, rzqn = tape.entering[s], gates[s]
             rz, (r, z, q, n) = rzqn[:2].reshape(2 * size, -1), rzqn
-            if tape.norm is None:
-                product(w_rz, tape, s, out=rz)
-                product(w_q, tape, s, out=q, stop=size + 1)
-                p_n = np.matmul(w_pn, entered[size:], out=workspace.take("p_n", *n.shape))
-            else:
-                p, a = tape.norm.products(s)
-                np.add(p[: 2 * size], a[: 2 * size], out=rz)
-                np.add(a[2 * size :], params["b_hn"][:, None], out=q)
-                p_n = p[2 * size :]
+            product(w_rz, tape, s, out=rz)
             sigmoid_of_negative(rz)
+            product(w_q, tape, s, out=q, stop=size + 1)
             np.multiply(r, q, out=n)
-            n += p_n
+            n += np.matmul(w_pn, entered[size:], out=workspace.take("p_n", *n.shape))
             n *= 2.0
             tanh_of_half(n)
             h = field.after[s]
@@ -77,13 +66,10 @@ class GRU:
     ) -> tuple[Params, Floats | None, tuple[Floats, ...] | None]:
         """Compute the adjoint; rows dq, dp_r, dp_z of d are for h, and dp_r, dp_z, dp_n for x."""
         (gates,), entering = tape.kept, tape.entering
-        back = Back(params, tape, dhs, dfinal, wrt_input)
-        size, normed = back.size, tape.norm is not None
-        if not normed:
-            back.w_hh = np.concatenate(
-                [back.w_hh[:, 2 * size :], back.w_hh[:, : 2 * size]], axis=1
-            )  # fmt: skip
-        db_hn = np.zeros_like(params["b_hn"])
+        back = Back(tape, dhs, dfinal, wrt_input)
+        size = back.size
+        back.w_hh = np.concatenate([back.w_hh[:, 2 * size :], back.w_hh[:, : 2 * size]], axis=1)
+        db_hn = np.zeros_like(np.asarray(params["b_hn"]))
         take = tape.workspace.take
         for s in back.steps():
             (dh,), (r, z, q, n) = back.now, gates[s]
@@ -104,11 +90,7 @@ class GRU:
             np.multiply(a, dh, out=dp_z)  # dh (h_{t-1} - n) z (1 - z)
             db_hn += np.matmul(dq, entering[s][size])
             dh *= z
-            d_h = d[: 3 * size]
-            if normed:  # the mean is over the rows in the order of the gains
-                d_h = np.concatenate([dp_r, dp_z, dq], out=take("d_h", 3 * size, back.n))
-            back.finish(s, d_h, d[size:], beside=True)
+            back.finish(s, d[: 3 * size], d[size:], beside=True)
         grads = back.grads()
-        if not normed:
-            grads["w_hh"] = np.concatenate([grads["w_hh"][size:], grads["w_hh"][:size]])
-        return {**grads, "b_hn": db_hn}, back.dxs(), back.dinitial()
+        grads["w_hh"] = np.concatenate([grads["w_hh"][size:], grads["w_hh"][:size]])
+        return back.results({**grads, "b_hn": db_hn})

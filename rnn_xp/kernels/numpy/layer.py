@@ -24,9 +24,8 @@ class Tape:
 
     Parameters
     ----------
+    params : Params
     xs : ndarray (T, N, I)
-    size : int
-        Number of hidden units, H.
     course : Course
     workspace : Workspace
     name : str
@@ -44,25 +43,36 @@ class Tape:
         Further arrays of each step, which depend on the cell.
     norm : Norm or None
         The normalisation of the layer's products.
+    params : Params
+        The weights of plain products.
     """
 
-    def __init__(self, xs: Floats, size: int, course: Course, workspace: Any, name: str) -> None:
+    def __init__(
+        self, params: Params, xs: Floats, course: Course, workspace: Any, name: str
+    ) -> None:
         self.steps, self.rows, inputs = xs.shape
-        self.size, self.width, self.course = size, size + 1 + inputs, course
+        size = self.size = params["w_hh"].shape[1]
+        self.width, self.course, self.params = size + 1 + inputs, course, params
         self.workspace, self.name = workspace, name
         self.kept: tuple[list[Floats], ...] = ()
         self.bits = np.dtype(f"i{workspace.dtype.itemsize}")
         self.begun, self.apart = course.initial is not None, bool(course.needs - {"initial"})
+        ordered, self.norm = course.in_order(xs), None
         self.counts = [self.rows] * self.steps
         if course.counts is not None:
             self.counts = [int(n) for n in course.in_order(course.counts)]
+        if "g_hh" in params:
+            ordered = np.array(ordered)
+            for x, n in zip(ordered, self.counts, strict=True):
+                x[n:] = 0.0  # even a NaN, which would reach the gradients
+            self.norm, self.apart = Norm(params, ordered, workspace, name), True
+            self.params, ordered = self.norm.params, self.norm.xs
         self.idle, self.reset = self._flags(course.idle), self._flags(course.reset)
         if course.keep is not None:
             self.keep = workspace.take(f"{name}keep", size, self.rows)
             self.keep[...] = course.keep.T
         buffer = workspace.take(f"{name}entering", self.steps + 1, self.width, self.rows)
         self.entering = self.blocks(buffer, self.width)
-        ordered = course.in_order(xs)
         if self.apart:
             for entered, x, n in zip(self.entering, ordered, self.counts, strict=True):
                 entered[size + 1 :] = x[:n].T
@@ -71,7 +81,6 @@ class Tape:
             buffer[: self.steps, size] = 1.0
             buffer[: self.steps, size + 1 :] = ordered.transpose(0, 2, 1)
         self.fields = [Field(self, 0, buffer[:, :size])]
-        self.norm: Norm | None = None
 
     def _flags(self, by_time: Any) -> list[Any]:
         """Return all bits of a number for True and none for False; None for steps without any."""
@@ -109,13 +118,20 @@ class Tape:
                 continue
             for field in self.fields:
                 field.arrive(s, n)
-            if self.course.keep is not None:
-                entered = self.entering[s][: self.size]
-                np.multiply(self.fields[0].before[s], self.keep[:, :n], out=entered)
             if n:
+                self._enter(s, n)
                 yield s
             for field in self.fields:
                 field.leave(s, n)
+
+    def _enter(self, s: int, n: int) -> None:
+        """Apply the factors of the state that enters the product."""
+        h, entered = self.fields[0].before[s], self.entering[s][: self.size]
+        if self.course.keep is not None:
+            np.multiply(h, self.keep[:, :n], out=entered)
+            h = entered
+        if self.norm is not None:
+            self.norm.scale(s, h, entered)
 
     def clear(self, a: Floats, where: Any, out: Floats | None = None) -> None:
         """Set columns of an array to zero, whatever they hold: all their bits."""
@@ -146,22 +162,27 @@ class Field:
 
     def __init__(self, tape: Tape, place: int, buffer: Floats) -> None:
         self.tape, self.states = tape, buffer
-        course, size = tape.course, tape.size
+        course, size, whole = tape.course, tape.size, tape.course.counts is None
         if tape.apart:
-            length = 1 if place or course.brief else tape.steps + 1
+            length = tape.steps + 1 if whole or not (place or course.brief) else 1
             self.states = tape.workspace.take(
                 f"{tape.name}states{place}", length, size, tape.rows
             )  # fmt: skip
-            self.after = tape.take(f"after{place}", size)
-            self.before = [entered[:size] for entered in tape.entering]
-            if place or course.keep is not None:
-                self.before = tape.take(f"before{place}", size)
-        else:
-            self.before, self.after = list(buffer[:-1]), list(buffer[1:])
+        # Where all rows compute every step, it can write right into the states.
+        self.after = list(self.states[1:]) if whole else tape.take(f"after{place}", size)
+        self.written = whole and course.idle is None
+        # What nothing comes between is read from them, too.
+        self.before, self.read = list(self.states[:-1]), True
+        if tape.apart and place == 0 and course.keep is None and tape.norm is None:
+            self.before, self.read = [entered[:size] for entered in tape.entering], False
+        elif not whole or course.reset is not None:
+            self.before, self.read = tape.take(f"before{place}", size), False
         self.states[0] = 0.0 if course.initial is None else course.initial[place].T
 
     def arrive(self, s: int, n: int) -> None:
         """Make the state before a step what the course says."""
+        if self.read:
+            return
         state, reset = self.states[min(s, len(self.states) - 1)], self.tape.reset[s]
         if reset is None:
             self.before[s][...] = state[:, :n]
@@ -170,11 +191,14 @@ class Field:
 
     def leave(self, s: int, n: int) -> None:
         """Put the state after a step into place, or the one before where a row did not compute."""
+        if self.written:
+            return
         tape, last = self.tape, len(self.states) - 1
         state, following = self.states[min(s, last)], self.states[min(s + 1, last)]
         after, idle, reset = self.after[s], tape.idle[s], tape.reset[s]
         if idle is None:
-            following[:, :n] = after
+            if tape.course.counts is not None:
+                following[:, :n] = after
         else:
             bits = after.view(tape.bits)
             change = tape.workspace.take("change", *after.shape).view(tape.bits)
@@ -204,7 +228,6 @@ class Back:
 
     def __init__(
         self,
-        params: Params,
         tape: Tape,
         dhs: Sequence[Floats | None],
         dfinal: tuple[Floats, ...] | None,
@@ -212,19 +235,18 @@ class Back:
         fields: int = 1,
     ) -> None:
         self.tape, self.dhs, self.given = tape, tape.course.in_order(dhs), dfinal is not None
-        gates, self.size = params["w_hh"].shape
+        gates, self.size = tape.params["w_hh"].shape
         take = self.take = tape.workspace.take
         self.fields = [take(f"dstate{k}", self.size, tape.rows) for k in range(fields)]
         for k, field in enumerate(self.fields):
             field[...] = 0.0 if dfinal is None else dfinal[k].T
-        self.w_hh, self.w_xh = params["w_hh"].T, params["w_xh"].T
-        if tape.norm is not None:
-            self.w_hh, self.w_xh = tape.norm.w_hh.T, tape.norm.w_xh.T
+        self.w_hh, self.w_xh = tape.params["w_hh"].T, tape.params["w_xh"].T
         self.dw, self.term = (take(name, gates, tape.width) for name in ("dw", "term"))
         self.dw[...] = 0.0
         self.dx: Floats | None = None
-        self.norm = None if tape.norm is None else NormBack(tape.norm, wrt_input)
-        if wrt_input:
+        self.norm = None if tape.norm is None else NormBack(tape.norm)
+        self.wrt_input = wrt_input
+        if wrt_input or self.norm is not None:
             self.dx = take(f"{tape.name}dx", tape.steps, self.w_xh.shape[0], tape.rows)
 
     def steps(self) -> Iterator[int]:
@@ -282,8 +304,6 @@ class Back:
         """
         tape, size = self.tape, self.size
         entered, first = tape.entering[s], s == 0 and not tape.begun  # h_0 is zero
-        if self.norm is not None:
-            d, d_x = self.norm.back(s, d, d if d_x is None else d_x)
         if d_x is None:
             d_x, skip = d, size if first else 0
             np.matmul(d, entered[skip:].T, out=self.term[:, skip:])
@@ -295,42 +315,46 @@ class Back:
             self.dw[:, size:] += self.term[:, size:]
         else:
             self.dw += self.term
-            self._through(d, beside)
+            self._through(s, d, beside)
         if self.dx is not None:
             np.matmul(self.w_xh, d_x, out=self.dx[s][:, : self.n])
 
-    def _through(self, d: Floats, beside: bool) -> None:
+    def _through(self, s: int, d: Floats, beside: bool) -> None:
         """Multiply by w_hh.T, the adjoint of the recurrent product."""
         dh, kept = self.now[0], self.tape.course.keep is not None
-        if not (beside or kept):
+        if not (beside or kept or self.norm is not None):
             np.matmul(self.w_hh, d, out=dh)
             return
         through = np.matmul(self.w_hh, d, out=self.take("through", *dh.shape))
+        if self.norm is not None:
+            self.norm.through(s, through, self.tape.entering[s][: self.size])
         if kept:
-            through *= self.tape.keep[:, : self.n]
+            out = through if beside else dh
+            through = np.multiply(through, self.tape.keep[:, : self.n], out=out)
         if beside:
             dh += through
-        else:
+        elif not kept:
             dh[...] = through
 
     def grads(self) -> Params:
         """Return the weight gradients, summed over all steps."""
         w_hh, b_h, w_xh = np.split(self.dw, (self.size, self.size + 1), axis=1)
-        grads = {"w_hh": w_hh.copy(), "b_h": b_h[:, 0].copy(), "w_xh": w_xh.copy()}
-        return grads if self.norm is None else self.norm.grads(grads)
+        return {"w_hh": w_hh.copy(), "b_h": b_h[:, 0].copy(), "w_xh": w_xh.copy()}
 
-    def dxs(self) -> Floats | None:
-        """Return the gradient of the input (T, N, I), or None if it is not needed."""
-        if self.dx is None:
-            return None
-        dxs: Floats = self.tape.course.in_order(self.dx).transpose(0, 2, 1)
-        return dxs
+    def results(self, grads: Params) -> tuple[Params, Floats | None, tuple[Floats, ...] | None]:
+        """Return the gradients of the weights, of xs (T, N, I) and of a given initial state.
 
-    def dinitial(self) -> tuple[Floats, ...] | None:
-        """Return the gradient of the initial state; None if it was not given."""
-        if not self.tape.begun:
-            return None
-        return tuple(field.T.copy() for field in self.fields)
+        The last two are None if they are not needed, or if no state was given.
+        """
+        dxs = None if self.dx is None else self.dx.transpose(0, 2, 1)
+        if self.norm is not None and dxs is not None:
+            dxs = self.norm.inputs(dxs)
+            grads = self.norm.grads(grads)
+        dxs = self.tape.course.in_order(dxs) if self.wrt_input else None
+        dinitial: tuple[Floats, ...] | None = None
+        if self.tape.begun:
+            dinitial = tuple(field.T.copy() for field in self.fields)
+        return grads, dxs, dinitial
 
 
 def join(params: Params) -> Floats:

@@ -16,7 +16,7 @@ from rnn_xp.kernels.numpy.layer import (
     sigmoid_of_negative,
     tanh_of_half,
 )
-from rnn_xp.kernels.numpy.norm import Floats, Norm, Params
+from rnn_xp.kernels.numpy.norm import Floats, Params
 
 __all__ = ["LSTM"]
 
@@ -29,21 +29,15 @@ class LSTM:
     ) -> tuple[Floats, tuple[Floats, ...], Tape]:
         """Compute the gates i, f, o and g, then c_t = f c_{t-1} + i g and h_t = o tanh(c_t)."""
         size = params["w_hh"].shape[1]
-        tape = Tape(xs, size, course, workspace, name)
-        factors = -np.ones_like(params["b_h"])
-        factors[2 * size : 3 * size] = 2.0
-        w = join(params) * factors[:, None]
-        if "g_hh" in params:
-            tape.norm = Norm(params, factors, tape)
+        tape = Tape(params, xs, course, workspace, name)
+        w = -join(tape.params)
+        w[2 * size : 3 * size] *= -2.0
         gates, tanh_cells = tape.take("gates", 4, size), tape.take("tanh_cells", size)
         hs, cells = tape.fields[0], tape.add_field("cells")
         tape.kept = (gates, tanh_cells)
         for s in tape.computed():
             z, c = gates[s], cells.after[s]
-            if tape.norm is None:
-                product(w, tape, s, out=z.reshape(4 * size, -1))
-            else:
-                np.add(*tape.norm.products(s), out=z.reshape(4 * size, -1))
+            product(w, tape, s, out=z.reshape(4 * size, -1))
             i, f, g, o = z
             for sigmoids in (z[:2], o):
                 sigmoid_of_negative(sigmoids)
@@ -67,7 +61,7 @@ class LSTM:
     ) -> tuple[Params, Floats | None, tuple[Floats, ...] | None]:
         """Compute the adjoint, in which dc goes back alongside dh."""
         (gates, tanh_cells), cells = tape.kept, tape.fields[1]
-        back = Back(params, tape, dhs, dfinal, wrt_input, fields=2)
+        back = Back(tape, dhs, dfinal, wrt_input, fields=2)
         size, take = back.size, tape.workspace.take
         for s in back.steps():
             (dh, dc), (i, f, g, o), tanh_c = back.now, gates[s], tanh_cells[s]
@@ -93,4 +87,4 @@ class LSTM:
             np.multiply(a, dc, out=d_g)
             dc *= f
             back.finish(s, dz)
-        return back.grads(), back.dxs(), back.dinitial()
+        return back.results(back.grads())

@@ -1,12 +1,18 @@
-"""Layer normalisation of NumPy's layers: both products of a step, and their adjoints.
+"""Layer normalisation of NumPy's layers, as factors of what enters a plain product.
 
-A product is normalised over its G*H rows, in each column. The mean is taken out of the weights once
-for the whole sequence, since the mean over the rows of w h is that of w, times h::
+The mean over the G*H rows of w h is that of w, times h, so it is taken out of the weights once for
+a whole sequence. What is left of the normalisation is a number for each column, and the gains,
+which are put into the weights::
 
-    c = (w - mean(w)) h      inv = 1 / sqrt(mean(c * c) + eps)      n = c * inv      out = gain * n
-    dc = inv * (dn - n * mean(dn * n))     dn = dout * gain         dw = dc h.T - mean(dc h.T)
+    c = w - mean(w)      inv = 1 / sqrt(mean((c h)^2) + eps)
+    gain * (c h * inv) = (gain c) (h inv)
 
-The first product is that of the input, the second that of the state; both lie in one array.
+Nor does that number need the product: with c = Q R, mean((c h)^2) is the sum of (R h)^2 over G*H,
+and R has no more than H rows. With W = gain c, k = h inv, the dW of the plain product, and
+K = c.T c / (G*H), the adjoint is::
+
+    dk = W.T d         e = sum(dk * k)                    dh = inv * (dk - K (e k))
+    dgain = sum(dW c)  S = sum over columns of e k k.T    dw = gain dW - mean(gain dW) - c S / (G*H)
 """
 
 from __future__ import annotations
@@ -25,89 +31,101 @@ _EPS = 1e-5  # as in `rnn_xp.kernels.portable.normalise`
 
 
 class Norm:
-    """The normalised products of a layer's steps.
+    """The factors of a layer's inputs and states, and the weights that they enter.
 
     Parameters
     ----------
     params : Params
-    factors : ndarray (G*H,)
-        Factors of the results, which the pointwise functions expect.
-    tape : Tape
+        With the gains g_xh and g_hh.
+    xs : ndarray (T, N, I)
+        In the order of the steps.
+    workspace : Workspace
+    name : str
+        Prefix of the layer's buffers.
 
     Attributes
     ----------
-    w_hh, w_xh : ndarray
+    centred : Params
         The weights without their means.
-    gains : ndarray (2, G*H)
-    n : list of T ndarray (2, G*H, n)
-    inv : list of T ndarray (2, n)
+    params : Params
+        The same with the gains in the weights, for plain products.
+    inv_x : ndarray (T, N, 1)
+    xs : ndarray (T, N, I)
+        The inputs, times these.
+    inv_h : ndarray (T, 1, N)
+        Of the rows that compute each step.
     """
 
-    def __init__(self, params: Params, factors: Floats, tape: Any) -> None:
-        self.w_hh, self.w_xh = (_centred(params[name]) for name in ("w_hh", "w_xh"))
-        self.gains = np.stack([params["g_xh"], params["g_hh"]])
-        self.scaled = (self.gains * factors)[:, :, None]
-        self.b_h, self.tape = (params["b_h"] * factors)[:, None], tape
-        self.n, self.inv = tape.take("normalised", 2, len(self.b_h)), tape.take("inverses", 2)
+    def __init__(self, params: Params, xs: Floats, workspace: Any, name: str) -> None:
+        xs = np.asarray(xs)
+        steps, rows, _ = xs.shape
+        given = {key: np.asarray(param) for key, param in params.items()}
+        self.centred = {w: given[w] - np.mean(given[w], axis=0) for w in ("w_xh", "w_hh")}
+        self.gains = {"w_xh": given["g_xh"][:, None], "w_hh": given["g_hh"][:, None]}
+        scaled = {w: self.gains[w] * c for w, c in self.centred.items()}
+        self.params = {**given, **scaled}
+        self.workspace, self.gates = workspace, len(params["b_h"])
+        r_x, self.r_h = (self._triangle(self.centred[w]) for w in ("w_xh", "w_hh"))
+        products = np.matmul(xs, r_x.T)
+        mean = np.sum(products * products, axis=2, keepdims=True)
+        self.inv_x = 1.0 / np.sqrt(mean + _EPS)
+        self.xs = xs * self.inv_x
+        self.inv_h: Floats = workspace.take(f"{name}inverses", steps, 1, rows)
+        self.ones = np.ones((1, len(self.r_h)), self.r_h.dtype)
 
-    def products(self, s: int) -> tuple[Floats, Floats]:
-        """Return the input's part with the bias, and the state's part, times the factors."""
-        tape, n, inv = self.tape, self.n[s], self.inv[s]
-        entered, size, take = tape.entering[s], tape.size, tape.workspace.take
-        np.matmul(self.w_xh, entered[size + 1 :], out=n[0])
-        np.matmul(self.w_hh, entered[:size], out=n[1])
-        out: Floats = take("products", *n.shape)
-        np.multiply(n, n, out=out)
-        np.matmul(_share(n), out, out=inv[:, None, :])
+    def _triangle(self, c: Floats) -> Floats:
+        """Return R, such that the mean of (c h)^2 is the sum of (R h)^2."""
+        return np.asarray(np.linalg.qr(c, mode="r") / np.sqrt(self.gates), c.dtype)
+
+    def scale(self, s: int, h: Floats, out: Floats) -> None:
+        """Multiply the state that enters a step, (H, n), by its factors."""
+        inv, q = self.inv_h[s, :, : h.shape[1]], self.workspace.take("q", *h.shape)
+        np.matmul(self.r_h, h, out=q)
+        q *= q
+        np.matmul(self.ones, q, out=inv)
         inv += _EPS
         np.sqrt(inv, out=inv)
         np.reciprocal(inv, out=inv)
-        n *= inv[:, None, :]
-        np.multiply(n, self.scaled, out=out)
-        out[0] += self.b_h
-        return out[0], out[1]
+        np.multiply(h, inv, out=out)
 
 
 class NormBack:
-    """The adjoint of `Norm`, step by step, with the sums of its own gradients."""
+    """The adjoint of `Norm`, step by step for the states and at the end for the inputs."""
 
-    def __init__(self, norm: Norm, wrt_input: bool) -> None:
-        self.norm, self.dgains = norm, np.zeros_like(norm.gains)
-        self.db_h = np.zeros_like(norm.gains[0])
+    def __init__(self, norm: Norm) -> None:
+        self.norm = norm
+        self.gram_h, self.gram_x = (
+            np.matmul(c.T, c) / np.asarray(norm.gates, c.dtype)
+            for c in (norm.centred["w_hh"], norm.centred["w_xh"])
+        )
+        self.sums = {"w_hh": np.zeros_like(self.gram_h), "w_xh": np.zeros_like(self.gram_x)}
 
-    def back(self, s: int, d: Floats, d_x: Floats) -> tuple[Floats, Floats]:
-        """Return the gradients of the recurrent product and of the input's, without their gains."""
-        norm, n, inv = self.norm, self.norm.n[s], self.norm.inv[s]
-        take, ones = norm.tape.workspace.take, np.ones(n.shape[2], n.dtype)
-        dc, along = take("dc", *n.shape), take("along", *n.shape)
-        self.db_h += np.matmul(d_x, ones)
-        for k, out in enumerate((d_x, d)):
-            np.multiply(out, n[k], out=along[k])
-            np.multiply(out, norm.gains[k][:, None], out=dc[k])
-        self.dgains += np.matmul(along, ones)
-        means = np.matmul(norm.gains[:, None, :] * _share(n), along)
-        np.multiply(n, means, out=along)
-        dc -= along
-        dc *= inv[:, None, :]
-        return dc[1], dc[0]
+    def through(self, s: int, dk: Floats, k: Floats) -> None:
+        """Turn the gradient of a scaled state into that of the state, in place."""
+        norm, take = self.norm, self.norm.workspace.take
+        a, e = take("a", *k.shape), take("e", 1, k.shape[1])
+        np.multiply(dk, k, out=a)
+        np.matmul(norm.ones, a, out=e)
+        np.multiply(k, e, out=a)
+        self.sums["w_hh"] += np.matmul(a, k.T)
+        dk -= np.matmul(self.gram_h, a, out=take("q", *k.shape))
+        dk *= norm.inv_h[s, :, : k.shape[1]]
+
+    def inputs(self, dks: Floats) -> Floats:
+        """Turn the gradients of all scaled inputs, (T, N, I), into those of the inputs."""
+        ks = self.norm.xs
+        a = ks * np.sum(dks * ks, axis=2, keepdims=True)
+        inputs = ks.shape[2]
+        self.sums["w_xh"] += np.matmul(a.reshape(-1, inputs).T, ks.reshape(-1, inputs))
+        dxs: Floats = (dks - np.matmul(a, self.gram_x)) * self.norm.inv_x
+        return dxs
 
     def grads(self, grads: Params) -> Params:
-        """Take the means out of the gradients of the weights, and add those of the gains."""
-        return {
-            "w_hh": _centred(grads["w_hh"]),
-            "b_h": self.db_h,
-            "w_xh": _centred(grads["w_xh"]),
-            "g_xh": self.dgains[0],
-            "g_hh": self.dgains[1],
-        }
-
-
-def _centred(w: Floats) -> Floats:
-    """Take the mean over the rows out of a matrix."""
-    return np.asarray(w - np.mean(w, axis=0), w.dtype)
-
-
-def _share(n: Floats) -> Floats:
-    """Return the row whose product with a matrix is the mean over its rows."""
-    rows = n.shape[1]
-    return np.full((1, rows), 1.0 / rows, n.dtype)
+        """Return the gradients of the weights and gains, given those of the plain products."""
+        norm, made = self.norm, dict(grads)
+        for w, gain in (("w_xh", "g_xh"), ("w_hh", "g_hh")):
+            c, scaled = norm.centred[w], norm.gains[w] * grads[w]
+            made[gain] = np.sum(grads[w] * c, axis=1)
+            through = np.matmul(c, self.sums[w]) / np.asarray(norm.gates, c.dtype)
+            made[w] = scaled - np.mean(scaled, axis=0) - through
+        return made

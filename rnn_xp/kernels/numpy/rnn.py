@@ -15,7 +15,7 @@ from rnn_xp.kernels.numpy.layer import (
     product,
     tanh_of_half,
 )
-from rnn_xp.kernels.numpy.norm import Floats, Norm, Params
+from rnn_xp.kernels.numpy.norm import Floats, Params
 
 __all__ = ["RNN"]
 
@@ -30,18 +30,12 @@ class RNN:
         self, params: Params, xs: Floats, course: Course, workspace: Any, name: str
     ) -> tuple[Floats, tuple[Floats, ...], Tape]:
         """Compute h_t = f(w_hh h_{t-1} + b_h + w_xh x_t)."""
-        size = params["w_hh"].shape[0]
-        tape = Tape(xs, size, course, workspace, name)
-        w, factor = join(params), 2.0 if self.tanh else 1.0
-        w *= factor
-        if "g_hh" in params:
-            tape.norm = Norm(params, np.full_like(params["b_h"], factor), tape)
+        tape = Tape(params, xs, course, workspace, name)
+        w = join(tape.params)
+        if self.tanh:
+            w *= 2.0
         for s in tape.computed():
-            h = tape.fields[0].after[s]
-            if tape.norm is None:
-                product(w, tape, s, out=h)
-            else:
-                np.add(*tape.norm.products(s), out=h)
+            h = product(w, tape, s, out=tape.fields[0].after[s])
             if self.tanh:
                 tanh_of_half(h)
             else:
@@ -58,7 +52,7 @@ class RNN:
         wrt_input: bool,
     ) -> tuple[Params, Floats | None, tuple[Floats, ...] | None]:
         """Compute dz = dh * f'(z); dh_{t-1} = w_hh.T dz."""
-        back = Back(params, tape, dhs, dfinal, wrt_input)
+        back = Back(tape, dhs, dfinal, wrt_input)
         for s in back.steps():
             h, dz = tape.fields[0].after[s], tape.workspace.take("dz", back.size, back.n)
             if self.tanh:
@@ -70,4 +64,4 @@ class RNN:
                 np.subtract(1.0, dz, out=dz)
             dz *= back.now[0]
             back.finish(s, dz)
-        return back.grads(), back.dxs(), back.dinitial()
+        return back.results(back.grads())
