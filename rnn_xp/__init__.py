@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rnn_xp.estimators import RecurrentRegressor as RecurrentRegressor
     from rnn_xp.forecasting import Forecaster as Forecaster
     from rnn_xp.forecasting import baselines, metrics
+    from rnn_xp.network.online import Stream
     from rnn_xp.training import DivergenceError, FitResult, backends, fit
 
 # Without the estimators, so that a star import asks for no scikit-learn.
@@ -37,6 +38,7 @@ __all__ = [
     "LSTMState",
     "Network",
     "RNNState",
+    "Stream",
     "__version__",
     "backends",
     "baselines",
@@ -68,6 +70,7 @@ _LATER = {
     "RecurrentClassifier": "estimators",
     "RecurrentRegressor": "estimators",
     "Forecaster": "forecasting",
+    "Stream": "network.online",
     "backends": "training",
     "baselines": "forecasting",
     "datasets": "data",

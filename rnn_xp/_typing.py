@@ -145,6 +145,16 @@ class Workspace(Protocol):
     def kernel(self, name: str | None) -> Kernel | None:
         """Return the kernel with the name ``cell.kernel``; None if there is none."""
 
+    def prepare(
+        self,
+        names: Sequence[str | None],
+        weights: Sequence[Params],
+        rows: int,
+        fields: int,
+        residual: bool,
+    ) -> Any:
+        """Prepare layers for many calls on few rows; None if that brings nothing."""
+
     def matmul(self, name: str, a: Array, b: Array) -> Array:
         """Multiply two matrices into the named memory."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+import rnn_xp as rx
 from benchmarks.cpu import FLOAT32, THREADS
 from benchmarks.cpu.libraries import missing, torch_module
 from benchmarks.cpu.timing import Contender
@@ -18,6 +19,20 @@ class Forward(Contender):
 
     def step(self):
         return self.net.forward(self.params, self.x, workspace=self.workspace)[0]
+
+
+class Streamed(Contender):
+    """A stream, whose weights are prepared, reads the windows from a state of zeros."""
+
+    name = "rnn_xp, stream"
+
+    def __init__(self, case, rows):
+        self.stream = rx.Stream(case.net, case.weights, rows)
+        self.x = case.data[0][:rows]
+
+    def step(self):
+        self.stream.reset()
+        return self.stream.run(self.x)
 
 
 class TorchForward(Contender):
@@ -95,6 +110,8 @@ def onnx_model(case):
 def predictors(case, rows):
     """Contenders for so many rows, and sentences about what is left out."""
     found = [Forward(case, rows, kernels=False), Forward(case, rows, kernels=True)]
+    if rows == 1:
+        found.append(Streamed(case, rows))
     notes = []
     if missing("torch"):
         notes.append("torch is not installed")

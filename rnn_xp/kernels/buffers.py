@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from rnn_xp._typing import Array
 
@@ -42,6 +42,10 @@ class Buffers:
             other._buffers, other._others = {}, {}
             self._others[number] = other
         return self._others[number]
+
+    def prepare(self, *layers: Any) -> Any:
+        """Prepare layers for many calls, see `rnn_xp.kernels.numba`; None if it brings nothing."""
+        return None
 
     def take(self, name: str, *shape: int) -> Array:
         """Return the named buffer in the given shape; its contents are undefined."""

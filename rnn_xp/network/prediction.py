@@ -17,7 +17,7 @@ from rnn_xp.network import pieces
 from rnn_xp.network.call import Options
 from rnn_xp.network.configuration import Configuration
 
-__all__ = ["default_rows", "predict"]
+__all__ = ["backend_of_rows", "default_rows", "predict"]
 
 
 def predict(
@@ -55,7 +55,7 @@ def predict(
         If ``block_rows`` is not an integer >= 1.
     """
     rows, steps = x.shape[0], x.shape[1] if options.steps is None else options.steps
-    backend = _backend(x)
+    backend = backend_of_rows(x)
     if block_rows is None:
         block_rows = default_rows(net, x, steps)
     size = whole("Network: block_rows", block_rows)
@@ -74,13 +74,13 @@ def predict(
 
 def default_rows(net: Configuration, x: Array, steps: int) -> int:
     """Return the number of rows that are worth computing at once where x is."""
-    backend = _backend(x)
+    backend = backend_of_rows(x)
     longest = len(pieces.cut(net, steps)[-1])  # what is computed at once
     states = longest * net.directions * net.hidden_size
     return rows_at_once(backend is None or on_accelerator(backend), states)
 
 
-def _backend(x: Array) -> Backend | None:
+def backend_of_rows(x: Array) -> Backend | None:
     """Return the backend of the rows; None while JAX traces, and for complex numbers."""
     if device_of(x) is None or dtype_name(x.dtype) not in DTYPES:
         return None

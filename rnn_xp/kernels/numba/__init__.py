@@ -8,16 +8,20 @@ from the bottom up:
 - `lanes`: pointwise equations, traced to vector instructions;
 - `turns`: which rows of a tile compute a step, and what becomes of the others;
 - `layer`: buffers and the pieces of a step, which all cells share;
-- `rnn`, `gru`, `lstm`: the loops over tiles of rows and over time.
+- `rnn`, `gru`, `lstm`: the loops over tiles of rows and over time;
+- `prepared`: layers for many calls on few rows.
 """
 
-from rnn_xp._typing import Kernel
+from collections.abc import Sequence
+
+from rnn_xp._typing import Kernel, Params
 from rnn_xp.kernels import numpy
 from rnn_xp.kernels.numba.gru import GRU
 from rnn_xp.kernels.numba.lstm import LSTM
+from rnn_xp.kernels.numba.prepared import Prepared
 from rnn_xp.kernels.numba.rnn import RNN
 
-__all__ = ["GRU", "KERNELS", "LSTM", "RNN", "Workspace"]
+__all__ = ["GRU", "KERNELS", "LSTM", "RNN", "Prepared", "Workspace"]
 
 KERNELS: dict[str, Kernel] = {
     "rnn-tanh": RNN("tanh"),
@@ -40,3 +44,17 @@ class Workspace(numpy.Workspace):
     def kernel(self, name: str | None) -> Kernel | None:
         """Return the kernel with the name ``cell.kernel``; None if there is none."""
         return None if name is None else KERNELS.get(name)
+
+    def prepare(
+        self,
+        names: Sequence[str | None],
+        weights: Sequence[Params],
+        rows: int,
+        fields: int,
+        residual: bool,
+    ) -> Prepared | None:
+        """Prepare layers in one direction for many calls; None if one has no kernel."""
+        kernels = [self.kernel(name) for name in names]
+        if None in kernels:
+            return None
+        return Prepared(kernels, weights, rows, fields, residual, self)

@@ -17,6 +17,7 @@ from rnn_xp.kernels.numba.lanes import columns, lanewise, sigmoid, tanh
 from rnn_xp.kernels.numba.layer import (
     TILE,
     Back,
+    Layout,
     Tape,
     add_own_share,
     collect,
@@ -58,6 +59,12 @@ class GRU:
 
     def forward(self, params: Any, xs: Any, course: Course, workspace: Any, name: str) -> Any:
         """Compute r, z = sigmoid(...); n = tanh(p_n + r q); h_t = n + z (h_{t-1} - n)."""
+        layout = self.lay_out(params, xs, course, workspace, name)
+        _forward(*layout.arguments)
+        return forwarded(layout.tape)
+
+    def lay_out(self, params: Any, xs: Any, course: Course, workspace: Any, name: str) -> Layout:
+        """Prepare a forward pass."""
         (gates, size), (steps, rows, inputs) = params["w_hh"].shape, xs.shape
         tape = enter(xs, size, course, workspace, name)
         w = join(params)
@@ -71,11 +78,11 @@ class GRU:
         tape = tape._replace(
             kept=(rzq, n), norm=Norm.of(params, factors, workspace, name, steps, rows)
         )
-        _forward(
+        arguments = (
             tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), pack(w_n),
             *tape.kept,
         )  # fmt: skip
-        return forwarded(tape)
+        return Layout(tape, (tape.hs,), _forward, arguments)
 
     def backward(self, params: Any, tape: Tape, dhs: Any, dfinal: Any, *, wrt_input: bool) -> Any:
         """Compute the adjoint; the gradient of p_n and [1, x] give separate weight gradients."""

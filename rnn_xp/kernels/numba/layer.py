@@ -34,6 +34,7 @@ from rnn_xp.kernels.numba.turns import Turns, add_lanes, copy_lanes, make_turns
 __all__ = [
     "TILE",
     "Back",
+    "Layout",
     "Tape",
     "add_own_share",
     "collect",
@@ -74,6 +75,21 @@ class Tape(NamedTuple):
     workspace: Any
     name: str
     norm: Any = None  # a `rnn_xp.kernels.numba.norm.Norm`
+
+
+class Layout(NamedTuple):
+    """A forward pass that is prepared: ``function(*arguments)`` computes it, any number of times.
+
+    Attributes
+    ----------
+    fields : tuple of ndarray (T + 1, N, H)
+        Fields of the state before the first step and after each; h first.
+    """
+
+    tape: Tape
+    fields: tuple[_Floats, ...]
+    function: Any
+    arguments: tuple[Any, ...]
 
 
 def enter(xs: _Floats, size: int, course: Course, workspace: Any, name: str) -> Tape:

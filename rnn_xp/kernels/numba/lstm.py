@@ -13,6 +13,7 @@ from rnn_xp.kernels.numba.lanes import columns, lanewise, sigmoid, tanh
 from rnn_xp.kernels.numba.layer import (
     TILE,
     Back,
+    Layout,
     Tape,
     add_own_share,
     collect,
@@ -52,6 +53,12 @@ class LSTM:
 
     def forward(self, params: Any, xs: Any, course: Course, workspace: Any, name: str) -> Any:
         """Compute the gates i, f, o and g, then c_t = f c_{t-1} + i g and h_t = o tanh(c_t)."""
+        layout = self.lay_out(params, xs, course, workspace, name)
+        _forward(*layout.arguments)
+        return forwarded(layout.tape, layout.fields[1][-1])
+
+    def lay_out(self, params: Any, xs: Any, course: Course, workspace: Any, name: str) -> Layout:
+        """Prepare a forward pass."""
         (gates, size), (steps, rows, _) = params["w_hh"].shape, xs.shape
         tape = enter(xs, size, course, workspace, name)
         factors = np.full(gates, 0.5, np.float32)
@@ -65,8 +72,10 @@ class LSTM:
             kept=(z, cells, tanh_cells),
             norm=Norm.of(params, factors, workspace, name, steps, rows),
         )
-        _forward(tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), *tape.kept)
-        return forwarded(tape, cells[-1])
+        arguments = (
+            tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), *tape.kept,
+        )  # fmt: skip
+        return Layout(tape, (tape.hs, cells), _forward, arguments)
 
     def backward(self, params: Any, tape: Tape, dhs: Any, dfinal: Any, *, wrt_input: bool) -> Any:
         """Compute the adjoint, in which dc goes back alongside dh."""

@@ -95,12 +95,15 @@ def pack(b: Any) -> Any:
 
 
 def _tile(rows: int, columns: int) -> Any:
-    """Compile the product of one tile; addresses are in bytes, strides in floats."""
+    """Compile the product of one tile; addresses are in bytes, strides in floats.
+
+    More than 16 columns are those of several panels.
+    """
 
     @intrinsic
-    def tile(typing, a, a_row, a_k, b, b_k, c, c_row, steps, add):
+    def tile(typing, a, a_row, a_k, b, b_k, b_panel, c, c_row, steps, add):
         def generate(context, builder, signature, arguments):
-            a, a_row, a_k, b, b_k, c, c_row, steps, add = arguments
+            a, a_row, a_k, b, b_k, b_panel, c, c_row, steps, add = arguments
             vector, lanes = ir.VectorType(_FLOAT, _LANES), ir.VectorType(ir.IntType(32), _LANES)
             zeros, across = ir.Constant(vector, None), range(columns // _LANES)
             a, b, c = (builder.inttoptr(p, _FLOAT.as_pointer()) for p in (a, b, c))
@@ -108,6 +111,11 @@ def _tile(rows: int, columns: int) -> Any:
             def at(base: Any, offset: Any, number: int) -> Any:
                 place = builder.gep(base, [builder.add(offset, _INDEX(number * _LANES))])
                 return builder.bitcast(place, vector.as_pointer())
+
+            def in_panel(offset: Any, number: int) -> Any:
+                panel, part = divmod(number, PANEL // _LANES)
+                start = builder.add(offset, builder.mul(b_panel, _INDEX(panel)))
+                return at(b, start, part)
 
             def in_every_lane(value: Any) -> Any:
                 one = builder.insert_element(zeros, value, ir.IntType(32)(0))
@@ -126,7 +134,7 @@ def _tile(rows: int, columns: int) -> Any:
             ]
             with cgutils.for_range(builder, steps) as loop:
                 b_row, a_column = builder.mul(loop.index, b_k), builder.mul(loop.index, a_k)
-                bs = [builder.load(at(b, b_row, j), align=4) for j in across]
+                bs = [builder.load(in_panel(b_row, j), align=4) for j in across]
                 for i in range(rows):
                     value = in_every_lane(builder.load(builder.gep(a_rows[i], [a_column])))
                     for j in across:
@@ -138,14 +146,47 @@ def _tile(rows: int, columns: int) -> Any:
                     builder.store(builder.load(sums[i][j]), c_at[i][j], align=4)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 8, types.boolean), generate
+        return types.void(*[types.intp] * 9, types.boolean), generate
 
     return tile
 
 
-# As many rows as registers can hold, and two sizes for what is left over.
-_wide_6, _wide_2, _wide_1 = (_tile(rows, PANEL) for rows in (6, 2, 1))
-_slim_12, _slim_2, _slim_1 = (_tile(rows, _LANES) for rows in (12, 2, 1))
+# As many rows as registers can hold, and two for what is left over.
+_wide_6, _wide_2 = (_tile(rows, PANEL) for rows in (6, 2))
+_slim_12, _slim_2 = (_tile(rows, _LANES) for rows in (12, 2))
+# A single row goes over many columns at once, since each sum waits for its previous term.
+_row_8, _row_7, _row_6, _row_5 = (_tile(1, count * _LANES) for count in (8, 7, 6, 5))
+_row_4, _row_3, _row_2, _row_1 = (_tile(1, count * _LANES) for count in (4, 3, 2, 1))
+
+
+@compiled
+def _multiply_row(a, a_k, b, b_k, b_panel, c, columns, steps, add):
+    """Compute one row of C, up to eight vectors of it at once, and all equally many."""
+    left = columns // _LANES
+    parts = (left + 7) // 8
+    column = 0
+    while left:
+        count = (left + parts - 1) // parts
+        if parts > 1:  # whole panels
+            count += count % 2
+        b_j, c_j = b + 4 * (column // PANEL * b_panel), c + 4 * column
+        if count == 8:
+            _row_8(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
+        elif count == 7:
+            _row_7(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
+        elif count == 6:
+            _row_6(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
+        elif count == 5:
+            _row_5(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
+        elif count == 4:
+            _row_4(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
+        elif count == 3:
+            _row_3(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
+        elif count == 2:
+            _row_2(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
+        else:
+            _row_1(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
+        column, left, parts = column + count * _LANES, left - count, parts - 1
 
 
 @compiled
@@ -165,30 +206,27 @@ def multiply(a, a_row, a_k, b, b_k, b_panel, c, c_row, rows, columns, steps, add
     add : bool
         If True, the product is added to C.
     """
+    if rows % 2:
+        a_i, c_i = a + 4 * (rows - 1) * a_row, c + 4 * (rows - 1) * c_row
+        _multiply_row(a_i, a_k, b, b_k, b_panel, c_i, columns, steps, add)
     for j in range(0, columns, PANEL):
         b_j, c_j = b + 4 * (j // PANEL * b_panel), c + 4 * j
         i = 0
         if columns - j >= PANEL:
             while i + 6 <= rows:
                 a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
-                _wide_6(a_i, a_row, a_k, b_j, b_k, c_i, c_row, steps, add)
+                _wide_6(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
                 i += 6
             while i + 2 <= rows:
                 a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
-                _wide_2(a_i, a_row, a_k, b_j, b_k, c_i, c_row, steps, add)
+                _wide_2(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
                 i += 2
-            if i < rows:
-                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
-                _wide_1(a_i, a_row, a_k, b_j, b_k, c_i, c_row, steps, add)
         else:
             while i + 12 <= rows:
                 a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
-                _slim_12(a_i, a_row, a_k, b_j, b_k, c_i, c_row, steps, add)
+                _slim_12(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
                 i += 12
             while i + 2 <= rows:
                 a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
-                _slim_2(a_i, a_row, a_k, b_j, b_k, c_i, c_row, steps, add)
+                _slim_2(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
                 i += 2
-            if i < rows:
-                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
-                _slim_1(a_i, a_row, a_k, b_j, b_k, c_i, c_row, steps, add)

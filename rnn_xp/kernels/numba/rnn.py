@@ -13,6 +13,7 @@ from rnn_xp.kernels.numba.lanes import columns, lanewise, tanh, where
 from rnn_xp.kernels.numba.layer import (
     TILE,
     Back,
+    Layout,
     Tape,
     add_own_share,
     collect,
@@ -55,16 +56,22 @@ class RNN:
 
     def forward(self, params: Any, xs: Any, course: Course, workspace: Any, name: str) -> Any:
         """Compute h_t = f(w_hh h_{t-1} + b_h + w_xh x_t)."""
+        layout = self.lay_out(params, xs, course, workspace, name)
+        _forward(*layout.arguments)
+        return forwarded(layout.tape)
+
+    def lay_out(self, params: Any, xs: Any, course: Course, workspace: Any, name: str) -> Layout:
+        """Prepare a forward pass."""
         size = params["w_hh"].shape[0]
         tape = enter(xs, size, course, workspace, name)
         z = workspace.take("z", TILE, spaced(size))
         factors = np.ones(size, np.float32)
         tape = tape._replace(norm=Norm.of(params, factors, workspace, name, *xs.shape[:2]))
-        _forward(
+        arguments = (
             tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(join(params)), z,
             self.tanh,
         )  # fmt: skip
-        return forwarded(tape)
+        return Layout(tape, (tape.hs,), _forward, arguments)
 
     def backward(self, params: Any, tape: Tape, dhs: Any, dfinal: Any, *, wrt_input: bool) -> Any:
         """Compute dz = dh * f'(z); dh_{t-1} = w_hh.T dz."""
