@@ -73,7 +73,6 @@ class Counted(np.ndarray):
             _note(name)
         with _quietly():
             result = super().__array_function__(function, types, args, options)
-            result = counted(result) if name == "where" else result
             copied = name == "reshape" and not np.shares_memory(result, args[0])
         if copied:
             _note("copy")
@@ -275,4 +274,11 @@ def load(name: str) -> ModuleType:
             rnn_xp.kernels.cuda = before[package]
         elif hasattr(rnn_xp.kernels, "cuda"):
             del rnn_xp.kernels.cuda
+    if hasattr(
+        module, "layer"
+    ):  # some of NumPy's functions return plain arrays, without `data.ptr`
+        spaced = module.layer._spaced
+        module.layer._spaced = lambda dhs: spaced(
+            [None if dh is None else counted(dh) for dh in dhs]
+        )
     return module

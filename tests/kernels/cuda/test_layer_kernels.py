@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import cupy_stand_in
 import numpy as np
@@ -12,6 +13,9 @@ from kernel_problems import CELLS
 from layer_cases import BOUND, KERNELS, OPTIONS, build, device, error, through_kernels
 from problems import TOPOLOGIES
 
+import rnn_xp as rx
+from rnn_xp.engines.blocks import Batch
+from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.kernels.cuda import plan
 
 READS = ("many-to-one", "many-to-one-mean", "many-to-one-max", "many-to-many")
@@ -126,8 +130,42 @@ class TestLaunches:
         assert short.count("matmul") == long.count("matmul")
         assert len(short) == len(long)
 
+    @pytest.mark.parametrize(
+        ("cell", "plain", "ragged"),
+        [("rnn-tanh", 25, 29), ("rnn-relu", 25, 29), ("gru", 27, 31), ("lstm", 25, 29)],
+    )
+    @pytest.mark.parametrize("steps", [10, 40])
+    def test_of_an_epoch(self, monkeypatch, cell, plain, ragged, steps):
+        """Many to one, mean squared error, Adam; ragged rows are packed and unpacked beside."""
+        fusion = cupy_stand_in.load("fusion")
+        monkeypatch.setattr(
+            "rnn_xp.optim.first_order.pointwise", lambda f, sets, *, xp: fusion.run(f, sets)
+        )
+        backend, rng = rx.get_backend("numpy", dtype="float32"), np.random.default_rng(0)
+        net = rx.Network(hidden_size=5, **CELLS[cell])
+        x, y = (rng.standard_normal(shape).astype("f4") for shape in ((6, steps, 1), (6, 1)))
+        for lengths, launches in ((None, plain), (np.asarray([10, 3, 4, 1, 7, 2]), ragged)):
+            batch = Batch(*map(cupy_stand_in.counted, (x, y)), lengths=lengths)
+            engine = PortableEngine(
+                net=net, loss=rx.losses.mse, optimizer=rx.optim.adam(0.01), backend=backend,
+                data=batch, block_rows=6, workers=1,
+            )  # fmt: skip
+            engine._workspaces = [KERNELS.Workspace("float32")]
+            params = {name: cupy_stand_in.counted(p) for name, p in net.init(0, backend).items()}
+            params, state, _ = engine.run(params, engine.optimizer.init(params), 1)
+            with cupy_stand_in.launches() as noted:
+                engine.run(params, state, 1)
+            assert len(noted) == launches
+
 
 class TestChoice:
+    def test_the_documentation_has_the_same_table(self):
+        page = (Path(__file__).parents[3] / "docs" / "guide" / "gpu.md").read_text(encoding="utf-8")
+        listed = [line[2:] for line in page.splitlines() if line.startswith("- ")]
+        sentences = [sentence for sentence, _ in plan.SUPPORTED]
+        first = listed.index(sentences[0], listed.index("a single rank"))
+        assert listed[first : first + len(sentences)] == sentences
+
     def test_float64_and_wide_layers_go_step_by_step(self):
         for dtype, hidden, kernel in (
             ("float64", 128, "gru"), ("float32", 129, "gru"), ("float32", 128, "mingru")
