@@ -118,5 +118,6 @@ def module(note: Any, *, code: str, options: tuple[str, ...]) -> SimpleNamespace
     return SimpleNamespace(get_function=functools.partial(Kernel, code, options, note))
 
 
-def device() -> SimpleNamespace:
-    return SimpleNamespace(attributes={"MaxSharedMemoryPerBlockOptin": Device.shared_limit})
+def device(number: int = 0) -> SimpleNamespace:
+    attributes = {"MaxSharedMemoryPerBlockOptin": Device.shared_limit}
+    return SimpleNamespace(id=number, attributes=attributes)

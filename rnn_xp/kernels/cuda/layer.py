@@ -88,7 +88,7 @@ def source() -> str:
 
 def plan_of(kernel: str, dtype: str, hidden_size: int, rows: int) -> Plan | None:
     """Return the plan for a layer on the current device; None if the kernels do not compute it."""
-    return make_plan(_size(kernel, dtype, hidden_size), rows)
+    return _plan(_size(kernel, dtype, hidden_size), rows)
 
 
 def reason_against(kernel: str, dtype: str, hidden_size: int) -> str:
@@ -96,9 +96,17 @@ def reason_against(kernel: str, dtype: str, hidden_size: int) -> str:
     return unsupported(_size(kernel, dtype, hidden_size))
 
 
+_plan = functools.cache(make_plan)
+
+
 def _size(kernel: str, dtype: str, hidden_size: int) -> Size:
-    limit = int(cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"])
-    return Size(kernel, dtype, hidden_size, limit)
+    return Size(kernel, dtype, hidden_size, _shared_limit(cupy.cuda.Device().id))
+
+
+@functools.cache
+def _shared_limit(device: int) -> int:
+    """Return the bytes of shared memory that a block may have; CuPy reads all attributes for it."""
+    return int(cupy.cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"])
 
 
 def forward(
