@@ -146,10 +146,10 @@ def results_of(series, names, keep):
 
 
 def ranks(table, names):
-    """Return the mean rank of each name over the rows (dicts of MASE) that have them all."""
-    whole = [row for row in table if all(name in row for name in names)]
-    order = [[sum(row[o] < row[n] for o in names) + 1 for n in names] for row in whole]
-    return dict(zip(names, np.mean(order, axis=0), strict=True)) if whole else {}
+    """Return the mean rank of each name over rows (dicts of MASE); the last where it is missing."""
+    scores = [[row.get(name, np.inf) for name in names] for row in table]
+    order = [[sum(other < score for other in row) + 1 for score in row] for row in scores]
+    return dict(zip(names, np.mean(order, axis=0), strict=True))
 
 
 def score_lines(results, names):
@@ -230,7 +230,8 @@ rest, given all values before that row. MASE is the mean absolute error over all
 is better. All have their defaults. `rnn_xp.Forecaster` is told the steps ahead and nothing else;
 AutoARIMA, AutoETS and Theta of statsforecast are told the season, {seasons}, and none for the other
 series; AutoARIMA approximates where R's auto.arima does. darts' LSTM sees {inputs} values and is
-trained for {epochs} epochs on scaled values.
+trained for {epochs} epochs on scaled values. A forecaster that is not done after half an hour, on
+a machine that others use as well, is last.
 
 {scores}
 
@@ -243,7 +244,11 @@ with the package and what it imports.
 {costs}
 
 {remarks}
+{more}
+Machine: {machine}.
+"""
 
+MORE = """
 ## Intervals
 
 Shares of the true values that lie within intervals of 80 % and 95 %, over all steps, where each
@@ -259,8 +264,6 @@ seconds to fit and to forecast 12 steps, the peak memory of the process, and the
 each. `rnn_xp.Forecaster` trains one network for all; AutoETS is fitted to each and told the season.
 
 {panel}
-
-Machine: {machine}.
 """
 
 
@@ -288,12 +291,15 @@ def main(argv=None):
     covered, many = ([], []) if args.quick else (coverage_lines(args.series), panel_lines())
     print(*scores, "", *costs, "", *remarks, "", *covered, "", *many, sep="\n")
     if args.out:
+        more = MORE.format(
+            coverage="\n".join(covered), least=LEAST, points=POINTS,
+            panel="\n".join(many), many=MANY, rows=ROWS,
+        )  # fmt: skip
         text = PAGE.format(
             words=" --quick" * args.quick + f" --out {args.out}", inputs=INPUTS, epochs=EPOCHS,
             seasons=", ".join(f"{SEASONS[s]} for {s}" for s in args.series if SEASONS[s] > 1),
             scores="\n".join(scores), costs="\n".join(costs), remarks="\n".join(remarks),
-            coverage="\n".join(covered), least=LEAST, points=POINTS,
-            panel="\n".join(many), many=MANY, rows=ROWS,
+            more="" if args.quick else more,
             machine=f"{processor()}; NumPy {np.__version__}, computed by {rx.get_backend()}",
         )  # fmt: skip
         args.out.write_text(text, encoding="utf-8")

@@ -84,7 +84,7 @@ OTHERS = {  # whole commands
     "evaluate run --column nope": "tide.csv has no column 'nope'",
     "evaluate moved": "moved was trained on 'gone.csv', which is neither in this folder nor in one",
     "forecast run --steps 0": "--steps must be an integer >= 1, got 0.",
-    "forecast run --level 90": "--level must be a share in (0, 1), such as 0.9, got 90.0.",
+    "forecast run --level 100": "--level must be shares in (0, 1) or percentages in [2, 100)",
     "forecast run --csv nowhere/x.csv": "--csv nowhere/x.csv: there is no folder nowhere.",
     "forecast run --csv folder": "--csv folder is a folder; name a file in it.",
     "forecast run --csv tide.csv": "--csv tide.csv exists already. Give another name, or --force.",
