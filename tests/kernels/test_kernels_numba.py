@@ -202,7 +202,7 @@ class TestLayers:
 class TestProduct:
     @settings(max_examples=60, deadline=None, derandomize=True)
     @given(
-        st.tuples(st.integers(1, 40), st.integers(1, 70), st.integers(1, 60)),
+        st.tuples(st.integers(1, 40), st.integers(1, 210), st.integers(1, 60)),
         st.booleans(),
         st.booleans(),
         st.integers(0, 5),
@@ -224,6 +224,21 @@ class TestProduct:
         np.testing.assert_allclose(c[:, :columns], exact, rtol=0, atol=1e-6 * (steps + 1))
         assert np.array_equal(c[:, columns:width], add * before[:, columns:width])
         assert np.array_equal(c[:, width:], before[:, width:]), "nothing is written beside it"
+
+    @pytest.mark.parametrize("columns", range(8, 273, 8))
+    def test_a_single_row_of_any_width(self, columns):
+        """Its sums are those of the same row among others, to the bit."""
+        rng = np.random.default_rng(columns)
+        a = rng.standard_normal((6, 20)).astype("f4")
+        packed = product.pack(rng.standard_normal((20, columns)).astype("f4"))
+        c = np.full((2, 6, columns), np.nan, "f4")
+        for rows, out in ((6, c[0]), (1, c[1])):
+            product.multiply(
+                a.ctypes.data, 20, 1, packed.ctypes.data, 16, 16 * 20, out.ctypes.data, columns,
+                rows, columns, 20, False,
+            )  # fmt: skip
+        assert np.array_equal(c[0, 0], c[1, 0])
+        assert np.isnan(c[1, 1:]).all()
 
     def test_rows_do_not_compete_for_a_place_in_the_cache(self):
         for columns in range(1, 2100):
