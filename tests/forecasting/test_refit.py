@@ -102,7 +102,7 @@ class TestRefit:
             quick(refit="no").fit(steep())
 
     def test_a_linear_path_of_all_rows_is_far_better_where_the_last_ones_matter(self):
-        """The reason for it: a third of these rows would not be trained on otherwise."""
+        """The reason for it: two fifths of these rows would not be trained on otherwise."""
         t = np.arange(144)
         months = np.random.default_rng(0).standard_normal(12)
         values = (100.0 + 2.5 * t) * (1.0 + 0.15 * months[t % 12])
