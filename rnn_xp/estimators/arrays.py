@@ -16,11 +16,12 @@ __all__ = ["Data", "beside", "check_weights", "elsewhere"]
 
 
 class Data(NamedTuple):
-    """Checked windows, targets and weights."""
+    """Checked windows, targets, weights and numbers of steps, as `rnn_xp.fit` takes them."""
 
     x: Any
     y: Any
     sample_weight: Any
+    lengths: Any
 
 
 def elsewhere(X: Any) -> bool:

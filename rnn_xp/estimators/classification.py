@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -13,6 +14,7 @@ from rnn_xp._checks import readable
 from rnn_xp._typing import Array
 from rnn_xp.backend import array_namespace, backend_of, to_numpy
 from rnn_xp.estimators.arrays import Data, beside, elsewhere
+from rnn_xp.estimators.reading import Windows
 from rnn_xp.estimators.recurrent import Recurrent
 from rnn_xp.training.inputs import on_host
 
@@ -43,25 +45,34 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
     _checks_of_y: ClassVar[dict[str, bool]] = {}
     classes_: Any
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None) -> Self:
         """Train the network.
 
         Parameters
         ----------
-        X : array (n, T) or (n, T, I)
+        X : array (n, T) or (n, T, I), or sequences of unequal length
+            See `rnn_xp.estimators`.
         y : array (n,)
             Label of each window.
         sample_weight : array (n,), optional
             Non-negative weight of each window.
+        lengths : array (n,), optional
+            Number of steps of each row, from 1 to T.
 
         Returns
         -------
         self
         """
-        return self._fit(X, y, sample_weight, partial=False)
+        return self._fit(X, y, sample_weight, lengths, partial=False)
 
     def partial_fit(
-        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+        self,
+        X: Any,
+        y: Any,
+        classes: Any = None,
+        sample_weight: Any = None,
+        *,
+        lengths: Any = None,
     ) -> Self:  # fmt: skip
         """Train for one more epoch on all the data given, with the solver's state kept.
 
@@ -70,13 +81,20 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         classes : array (C,), optional
             All labels of this and later calls; by default the labels of the first call.
         """
-        return self._fit(X, y, sample_weight, partial=True, classes=classes)
+        return self._fit(X, y, sample_weight, lengths, partial=True, classes=classes)
 
     def _fit(
-        self, X: Any, y: Any, sample_weight: Any, *, partial: bool, classes: Any = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        lengths: Any,
+        *,
+        partial: bool,
+        classes: Any = None,
     ) -> Self:
         go_on = self._goes_on(partial)
-        x, y = self._windows(X, y, reset=not go_on)
+        x, y, lengths = self._windows(X, y, lengths, reset=not go_on)
         labels = to_numpy(y) if elsewhere(y) else np.asarray(y)
         check_classification_targets(labels)
         known = self.classes_ if go_on else np.unique(labels if classes is None else classes)
@@ -89,7 +107,8 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
             raise ValueError(f"y has labels other than the classes {known}.")
         self.classes_ = known
         target = index if on_host(x) else beside(x, index, array_namespace(x).int64)
-        return self._train(x, target, sample_weight, len(known), partial=partial, go_on=go_on)
+        windows = Windows(x, target, lengths)
+        return self._train(windows, sample_weight, len(known), partial=partial, go_on=go_on)
 
     def _hold_out(self, data: Data, share: float, seed: int) -> tuple[Data, int, dict[str, Any]]:
         """Hold out samples of each class, drawn at random."""
@@ -108,7 +127,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         trained, held_out = (_take(data, np.sort(part)) for part in parts)
         return trained, len(parts[0]), {"validation": held_out._asdict()}
 
-    def predict_proba(self, X: Any) -> Array:
+    def predict_proba(self, X: Any, *, lengths: Any = None) -> Array:
         """Predict the probability of each class.
 
         Returns
@@ -116,29 +135,34 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         array (n, C)
             Columns are in the order of ``classes_``; each row sums to 1.
         """
-        logits = self._raw(X, "predict_proba")
+        logits = self._raw(X, lengths, "predict_proba")
         xp = backend_of(logits).xp
         power = xp.exp(logits - xp.max(logits, axis=1, keepdims=True))
         return power / xp.sum(power, axis=1, keepdims=True)
 
-    def predict(self, X: Any) -> Array:
+    def predict(self, X: Any, *, lengths: Any = None) -> Array:
         """Predict the most probable label of each window, (n,)."""
-        logits = self._raw(X, "predict")
+        logits = self._raw(X, lengths, "predict")
         if on_host(logits):
             return self.classes_[np.argmax(logits, axis=1)]
         backend = backend_of(logits)
         index = backend.xp.argmax(logits, axis=1)
         return backend.xp.take(backend.asarray(self.classes_), index)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(
+        self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None
+    ) -> float:  # fmt: skip
         """Return the share of windows whose label is right.
 
         Parameters
         ----------
-        X : array (n, T) or (n, T, I)
+        X : array (n, T) or (n, T, I), or sequences of unequal length
+            See `rnn_xp.estimators`.
         y : array (n,)
         sample_weight : array (n,), optional
             Non-negative weight of each window.
+        lengths : array (n,), optional
+            Number of steps of each row, from 1 to T.
 
         Returns
         -------
@@ -146,7 +170,8 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
             Between 0 and 1.
         """
         weights = readable("sample_weight", sample_weight)
-        return float(super().score(X, readable("y", y), weights))
+        predicted = self.predict(X, lengths=lengths)
+        return float(accuracy_score(readable("y", y), predicted, sample_weight=weights))
 
 
 def _take(data: Data, rows: Any) -> Data:

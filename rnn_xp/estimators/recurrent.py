@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from rnn_xp._checks import number, readable, whole
+from rnn_xp._checks import number, whole
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import (
     Backend,
@@ -17,8 +16,9 @@ from rnn_xp.backend import (
     get_backend,
     to_numpy,
 )
-from rnn_xp.estimators.arrays import Data, check_weights, elsewhere
+from rnn_xp.estimators.arrays import Data, check_weights
 from rnn_xp.estimators.exporting import Exported
+from rnn_xp.estimators.reading import Reading, Windows
 from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
 from rnn_xp.optim.first_order import FirstOrder
@@ -31,8 +31,6 @@ from rnn_xp.training.trainer import fit
 __all__ = ["Recurrent"]
 
 _BATCH_ROWS = 200
-
-_NO_Y: Any = object()
 
 _PARAMETERS = """
     Parameters
@@ -95,6 +93,11 @@ _PARAMETERS = """
     backend : str or Backend, optional
         Backend that computes NumPy data, see `rnn_xp.get_backend`; NumPy by default.
 
+    channels_first : bool or "auto"
+        If True, features come before steps in X, (n, I, T) and (I, T), as in arrays of aeon and
+        sktime. "auto" sees it where sequences of unequal length show it; it reads other arrays
+        as (n, T, I), and warns if they look transposed.
+
     Attributes
     ----------
     net_ : Network
@@ -110,19 +113,18 @@ _PARAMETERS = """
     n_iter_ : int
         Number of epochs.
     n_features_in_ : int
-        Number of steps of a window, T.
+        Number of steps of a window, T, of the longest for sequences of unequal length.
     n_outputs_ : int
         Number of outputs of the network.
 """
 
 
-class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
+class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
     """Base class of the estimators; a subclass defines the loss and the checks of y."""
 
     _loss: ClassVar[str]
     _held_out = """They are the last windows in time, never shuffled. The T + O - 1 windows before
-        them, which share values with them, are left out."""
-    _checks_of_y: ClassVar[dict[str, bool]]
+        them, which share values with them, are left out, unless lengths differ."""
     net_: Network
     params_: Params
     loss_curve_: list[float]
@@ -162,6 +164,7 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
         verbose: bool = False,
         workers: int | None = None,
         backend: Any = None,
+        channels_first: bool | str = "auto",
     ) -> None:
         self.cell = cell
         self.hidden_size = hidden_size
@@ -188,6 +191,7 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
         self.workers = workers
         self.backend = backend
+        self.channels_first = channels_first
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -198,30 +202,6 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
     def _goes_on(self, partial: bool) -> bool:
         """Return True if training continues from the weights of an earlier call."""
         return (partial or self.warm_start) and hasattr(self, "params_")
-
-    def _windows(self, X: Any, y: Any = _NO_Y, *, reset: bool) -> tuple[Any, Any]:
-        """Check X and y, if there is one, and return X as windows (n, T, I)."""
-        X, y = readable("X", X), readable("y", y)
-        if elsewhere(X):
-            steps = X.shape[1] if len(X.shape) > 1 else 0
-            if reset:
-                self.n_features_in_ = steps
-            elif steps != self.n_features_in_:
-                raise ValueError(
-                    f"X has {steps} features, but {type(self).__name__} is expecting "
-                    f"{self.n_features_in_} features as input."
-                )
-        else:
-            wanted = {"dtype": [np.float64, np.float32], "allow_nd": True, "reset": reset}
-            if y is _NO_Y:
-                X = validate_data(self, X, **wanted)
-            else:
-                X, y = validate_data(self, X, y, **wanted, **self._checks_of_y)
-        if len(X.shape) not in (2, 3):
-            raise ValueError(
-                f"X must have shape (n, T), windows of one series, or (n, T, I), got {X.shape}."
-            )
-        return (X if len(X.shape) == 3 else X[:, :, None]), y
 
     def _place(self, X: Any) -> Backend:
         """Return the backend of X or, for NumPy data, the backend that the user chose."""
@@ -271,9 +251,10 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
         )  # fmt: skip
 
     def _train(
-        self, x: Any, y: Any, sample_weight: Any, outputs: int, *, partial: bool, go_on: bool
+        self, windows: Windows, sample_weight: Any, outputs: int, *, partial: bool, go_on: bool
     ) -> Self:
         """Train on checked windows and targets; if partial, for one epoch only."""
+        x, y, lengths = windows
         backend, optimizer = self._place(x), self._optimizer()
         full = isinstance(optimizer, Optimizer) and optimizer.full_batch_only
         rows, net, self._on_host = x.shape[0], self._network(x.shape[2], outputs), on_host(x)
@@ -284,7 +265,7 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
                 f"the network was {self.net_!r} and cannot go on as {net!r}. Give warm_start=False."
             )
         seed = int(check_random_state(self.random_state).randint(2**31))
-        data = Data(x, y, sample_weight)
+        data = Data(x, y, sample_weight, lengths)
         validation: dict[str, Any] = {}
         if self.early_stopping and not partial:
             share = number("validation_fraction", self.validation_fraction, "a number in (0, 1)")
@@ -297,7 +278,7 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
             result = fit(
                 net, data.x, data.y, optimizer=optimizer, epochs=1 if partial else self.max_iter,
                 loss=self._loss, batch_size=None if full or batch == rows else batch,
-                sample_weight=data.sample_weight, **validation,
+                sample_weight=data.sample_weight, lengths=data.lengths, **validation,
                 patience=None if partial else self.n_iter_no_change, tolerance=self.tol,
                 params=self._last_params if go_on else None,
                 opt_state=self._opt_state if go_on else None,
@@ -319,8 +300,10 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
         validation : dict
             Arguments for `rnn_xp.fit`.
         """
-        x, y, _ = data
-        gap = x.shape[1] + (y.shape[1] if len(y.shape) > 1 else 1) - 1  # no value in both parts
+        x, y, _, lengths = data
+        gap = 0  # sequences of unequal length are not windows of one series
+        if lengths is None:  # no value in both parts
+            gap = x.shape[1] + (y.shape[1] if len(y.shape) > 1 else 1) - 1
         rows, _ = split_rows(x.shape[0], share, gap)
         return data, rows, {"validation": share, "gap": gap}
 
@@ -339,10 +322,10 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = len(self.loss_curve_)
         return self
 
-    def _raw(self, X: Any, method: str) -> Array:
+    def _raw(self, X: Any, lengths: Any, method: str) -> Array:
         """Return the network's outputs (n, O), in the library of X."""
         check_is_fitted(self)
-        x, _ = self._windows(X, reset=False)
+        x, _, lengths = self._windows(X, lengths=lengths, reset=False)
         host, (name, device, dtype) = on_host(x), self._origin
         backend = get_backend(name, device=device, dtype=dtype) if host else backend_of(x)
         if host != self._on_host or (backend.name, backend.device_name) != (name, device):
@@ -357,5 +340,8 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
                 f"X has {x.shape[2]} features at each step, but {type(self).__name__} is "
                 f"expecting {self.net_.input_size}."
             )
-        out = self.net_.predict(self.params_, backend.asarray(x, copy=False) if host else x)
+        if host:
+            x = backend.asarray(x, copy=False)
+            lengths = None if lengths is None else backend.asarray(lengths)
+        out = self.net_.predict(self.params_, x, lengths=lengths)
         return to_numpy(out) if host else out
