@@ -43,7 +43,54 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
     _held_out = """They are drawn at random, with the share of each class that it has in y, because
         the samples are independent."""
     _checks_of_y: ClassVar[dict[str, bool]] = {}
+    _auto = "an eighth of the windows that are trained on, but from 50 to 200"
     classes_: Any
+
+    def __init__(
+        self,
+        cell: str = "gru",
+        hidden_size: int = 50,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = True,
+        activation: str = "tanh",
+        read: str = "max",
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        layer_norm: bool = False,
+        residual: bool = False,
+        solver: Any = "adam",
+        learning_rate_init: float = 1e-2,
+        alpha: float = 0.0,
+        clip_norm: float | str | None = "auto",
+        batch_size: int | str = "auto",
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        n_iter_no_change: int | None = 50,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: bool = False,
+        workers: int | None = None,
+        backend: Any = None,
+        channels_first: bool | str = "auto",
+        standardize: bool = True,
+    ) -> None:
+        super().__init__(
+            cell, hidden_size,
+            num_layers=num_layers, bidirectional=bidirectional, activation=activation, read=read,
+            dropout=dropout, recurrent_dropout=recurrent_dropout, layer_norm=layer_norm,
+            residual=residual, solver=solver, learning_rate_init=learning_rate_init, alpha=alpha,
+            clip_norm=clip_norm, batch_size=batch_size, max_iter=max_iter, tol=tol,
+            n_iter_no_change=n_iter_no_change, early_stopping=early_stopping,
+            validation_fraction=validation_fraction, random_state=random_state,
+            warm_start=warm_start, verbose=verbose, workers=workers, backend=backend,
+            channels_first=channels_first, standardize=standardize,
+        )  # fmt: skip
+
+    def _auto_rows(self, rows: int) -> int:
+        return min(200, max(50, -(-rows // 8)))
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None) -> Self:
         """Train the network.

@@ -126,16 +126,22 @@ class Reading:
         return X, y
 
 
-def _axes(X: Any) -> int:
+def _shape(X: Any) -> tuple[int, ...]:
+    if not hasattr(X, "shape") and hasattr(X, "__array__"):
+        X = np.asarray(X)
     try:
-        return len(X.shape) if hasattr(X, "shape") else np.ndim(X)
+        return tuple(X.shape if hasattr(X, "shape") else np.shape(X))
     except ValueError:  # lists of unequal length, which are named later
-        return 0
+        return ()
+
+
+def _axes(X: Any) -> int:
+    return len(_shape(X))
 
 
 def _warn_of_order(X: Any, *, auto: bool) -> None:
     """Warn where the features of a bare array (n, T, I) seem to come before its steps."""
-    shape = tuple(X.shape) if hasattr(X, "shape") else np.shape(X)
+    shape = _shape(X)
     if auto and len(shape) == 3 and shape[1] < shape[2] >= _MANY_FEATURES:
         warnings.warn(
             f"X of shape {shape} is read as {shape[1]} steps of {shape[2]} features. If it holds "

@@ -16,7 +16,7 @@ from rnn_xp.backend import (
     get_backend,
     to_numpy,
 )
-from rnn_xp.estimators.arrays import Data, check_weights
+from rnn_xp.estimators.arrays import Data, Scaling, check_weights, scaled, scaling_of
 from rnn_xp.estimators.exporting import Exported
 from rnn_xp.estimators.reading import Reading, Windows
 from rnn_xp.network import Network
@@ -66,11 +66,11 @@ _PARAMETERS = """
     alpha : float
         L2 penalty on the weights: ``alpha / 2 * |w|**2`` is added to the mean loss; for "adamw" it
         is the weight decay. Not available for "lbfgs".
-    clip_norm : float, optional
-        Largest norm of a gradient. Only for solvers with a learning rate.
+    clip_norm : float, "auto" or None
+        Largest norm of a gradient. Only for solvers with a learning rate; "auto" is 1 for them.
     batch_size : int or "auto"
         Number of windows in an update, clipped to the number of windows that are trained on;
-        "auto" is 200. Solvers without a learning rate always use all of them.
+        "auto" is {auto}. Solvers without a learning rate always use all of them.
     max_iter : int
         Largest number of epochs.
     tol : float
@@ -97,6 +97,9 @@ _PARAMETERS = """
         If True, features come before steps in X, (n, I, T) and (I, T), as in arrays of aeon and
         sktime. "auto" sees it where sequences of unequal length show it; it reads other arrays
         as (n, T, I), and warns if they look transposed.
+    standardize : bool
+        If True, the network sees each feature of X with the mean 0 and the standard deviation 1
+        that it has over all steps of the rows that are trained on, by their weights.
 
     Attributes
     ----------
@@ -116,6 +119,9 @@ _PARAMETERS = """
         Number of steps of a window, T, of the longest for sequences of unequal length.
     n_outputs_ : int
         Number of outputs of the network.
+    scaling_ : (array (I,), array (I,)) or None
+        With ``standardize=True``, what is subtracted from the features of X before the network
+        sees them, and what they are then divided by.
 """
 
 
@@ -125,8 +131,10 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
     _loss: ClassVar[str]
     _held_out = """They are the last windows in time, never shuffled. The T + O - 1 windows before
         them, which share values with them, are left out, unless lengths differ."""
+    _auto = "200"
     net_: Network
     params_: Params
+    scaling_: Scaling | None
     loss_curve_: list[float]
     validation_curve_: list[float]
     n_iter_: int
@@ -134,6 +142,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         parameters = _PARAMETERS.strip("\n").replace("{held_out}", cls._held_out)
+        parameters = parameters.replace("{auto}", cls._auto)
         cls.__doc__ = (cls.__doc__ or "").replace("    {parameters}", parameters)
 
     def __init__(
@@ -152,7 +161,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         solver: Any = "adam",
         learning_rate_init: float = 1e-3,
         alpha: float = 0.0,
-        clip_norm: float | None = None,
+        clip_norm: float | str | None = None,
         batch_size: int | str = "auto",
         max_iter: int = 200,
         tol: float = 1e-4,
@@ -165,6 +174,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         workers: int | None = None,
         backend: Any = None,
         channels_first: bool | str = "auto",
+        standardize: bool = False,
     ) -> None:
         self.cell = cell
         self.hidden_size = hidden_size
@@ -192,6 +202,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         self.workers = workers
         self.backend = backend
         self.channels_first = channels_first
+        self.standardize = standardize
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -220,9 +231,11 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
                 "give an object of rnn_xp.optim."
             )
         kind = OPTIMIZERS[self.solver]
+        auto = isinstance(self.clip_norm, str) and self.clip_norm == "auto"
         if issubclass(kind, FirstOrder):
-            return kind(self.learning_rate_init, weight_decay=self.alpha, clip_norm=self.clip_norm)
-        if self.clip_norm is not None:
+            clip: Any = 1.0 if auto else self.clip_norm
+            return kind(self.learning_rate_init, weight_decay=self.alpha, clip_norm=clip)
+        if self.clip_norm is not None and not auto:
             raise ValueError(f"solver={self.solver!r} has no clip_norm; leave it out.")
         if not self.alpha:
             return kind()
@@ -233,13 +246,16 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
     def _update_rows(self, rows: int) -> int:
         """Return the number of rows of an update, at most the number to train on."""
         if isinstance(self.batch_size, str) and self.batch_size == "auto":
-            return min(_BATCH_ROWS, rows)
+            return min(self._auto_rows(rows), rows)
         try:
             return min(whole("batch_size", self.batch_size), rows)
         except ValueError:
             raise ValueError(
                 f"batch_size must be 'auto' or an integer >= 1, got {self.batch_size!r}."
             ) from None
+
+    def _auto_rows(self, rows: int) -> int:
+        return _BATCH_ROWS
 
     def _network(self, inputs: int, outputs: int) -> Network:
         return Network(
@@ -272,6 +288,13 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
             if not 0.0 < share < 1.0:
                 raise ValueError(f"validation_fraction must be a number in (0, 1), got {share!r}.")
             data, rows, validation = self._hold_out(data, share, seed)
+        if not go_on:
+            self.scaling_ = scaling_of(data, rows) if self.standardize else None
+        if self.scaling_ is not None:
+            data = data._replace(x=scaled(data.x, self.scaling_))
+            if isinstance(validation["validation"] if validation else None, dict):
+                held_out = validation["validation"]
+                held_out["x"] = scaled(held_out["x"], self.scaling_)
         batch = self._update_rows(rows)
         progress = Progress() if self.verbose else Progress(lines=0)
         with progress:
@@ -340,6 +363,8 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
                 f"X has {x.shape[2]} features at each step, but {type(self).__name__} is "
                 f"expecting {self.net_.input_size}."
             )
+        if self.scaling_ is not None:
+            x = scaled(x, self.scaling_)
         if host:
             x = backend.asarray(x, copy=False)
             lengths = None if lengths is None else backend.asarray(lengths)
