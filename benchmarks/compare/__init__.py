@@ -1,0 +1,1 @@
+"""Comparisons with the tools that people use, on data of installable packages."""
