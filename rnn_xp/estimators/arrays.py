@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils import check_array, check_consistent_length
 
 from rnn_xp._checks import readable
@@ -12,15 +13,18 @@ from rnn_xp._typing import Array
 from rnn_xp.backend import array_namespace, device_of, to_numpy
 from rnn_xp.training.inputs import on_host
 
-__all__ = ["Data", "beside", "check_weights", "elsewhere"]
+__all__ = ["Data", "Scaling", "beside", "check_weights", "elsewhere", "scaled", "scaling_of"]
+
+Scaling = tuple[NDArray[Any], NDArray[Any]]  # mean and standard deviation of each feature
 
 
 class Data(NamedTuple):
-    """Checked windows, targets and weights."""
+    """Checked windows, targets, weights and numbers of steps, as `rnn_xp.fit` takes them."""
 
     x: Any
     y: Any
     sample_weight: Any
+    lengths: Any
 
 
 def elsewhere(X: Any) -> bool:
@@ -55,3 +59,28 @@ def check_weights(sample_weight: Any, x: Any) -> Any:
     if not weights.any():
         raise ValueError("sample_weight is zero for every row; at least one must be positive.")
     return weights
+
+
+def scaling_of(data: Data, rows: int) -> Scaling:
+    """Return the mean and standard deviation of each feature over the steps of the first rows.
+
+    Rows count by their weights; a feature that does not vary has the deviation 1.
+    """
+    x = to_numpy(data.x)[:rows]
+    counts = np.ones(x.shape[:2])
+    if data.lengths is not None:
+        counts *= np.arange(x.shape[1]) < to_numpy(data.lengths)[:rows, None]
+    if data.sample_weight is not None:
+        counts *= to_numpy(data.sample_weight)[:rows, None]
+    with np.errstate(over="ignore", invalid="ignore"):  # values that are refused later
+        total = counts.sum() or 1.0
+        mean = np.einsum("nt,nti->i", counts, x) / total
+        deviation = np.sqrt(np.einsum("nt,nti->i", counts, (x - mean) ** 2) / total)
+    flat = ~(deviation > 1e-12 * np.abs(mean)) | ~np.isfinite(deviation)
+    return np.where(np.isfinite(mean), mean, 0.0), np.where(flat, 1.0, deviation)
+
+
+def scaled(x: Any, scaling: Scaling) -> Any:
+    """Return x (n, T, I) with each feature standardised, in its own dtype."""
+    mean, deviation = (beside(x, part, x.dtype) for part in scaling)
+    return (x - mean) / deviation

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -13,6 +14,7 @@ from rnn_xp._checks import readable
 from rnn_xp._typing import Array
 from rnn_xp.backend import array_namespace, backend_of, to_numpy
 from rnn_xp.estimators.arrays import Data, beside, elsewhere
+from rnn_xp.estimators.reading import Windows
 from rnn_xp.estimators.recurrent import Recurrent
 from rnn_xp.training.inputs import on_host
 
@@ -41,27 +43,83 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
     _held_out = """They are drawn at random, with the share of each class that it has in y, because
         the samples are independent."""
     _checks_of_y: ClassVar[dict[str, bool]] = {}
+    _auto = "an eighth of the windows that are trained on, but from 50 to 200"
     classes_: Any
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def __init__(
+        self,
+        cell: str = "gru",
+        hidden_size: int = 50,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = True,
+        activation: str = "tanh",
+        read: str = "max",
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        layer_norm: bool = False,
+        residual: bool = False,
+        solver: Any = "adam",
+        learning_rate_init: float = 1e-2,
+        alpha: float = 0.0,
+        clip_norm: float | str | None = "auto",
+        batch_size: int | str = "auto",
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        n_iter_no_change: int | None = 50,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: bool = False,
+        workers: int | None = None,
+        backend: Any = None,
+        channels_first: bool | str = "auto",
+        standardize: bool = True,
+    ) -> None:
+        super().__init__(
+            cell, hidden_size,
+            num_layers=num_layers, bidirectional=bidirectional, activation=activation, read=read,
+            dropout=dropout, recurrent_dropout=recurrent_dropout, layer_norm=layer_norm,
+            residual=residual, solver=solver, learning_rate_init=learning_rate_init, alpha=alpha,
+            clip_norm=clip_norm, batch_size=batch_size, max_iter=max_iter, tol=tol,
+            n_iter_no_change=n_iter_no_change, early_stopping=early_stopping,
+            validation_fraction=validation_fraction, random_state=random_state,
+            warm_start=warm_start, verbose=verbose, workers=workers, backend=backend,
+            channels_first=channels_first, standardize=standardize,
+        )  # fmt: skip
+
+    def _auto_rows(self, rows: int) -> int:
+        return min(200, max(50, -(-rows // 8)))
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None) -> Self:
         """Train the network.
 
         Parameters
         ----------
-        X : array (n, T) or (n, T, I)
+        X : array (n, T) or (n, T, I), or sequences of unequal length
+            See `rnn_xp.estimators`.
         y : array (n,)
             Label of each window.
         sample_weight : array (n,), optional
             Non-negative weight of each window.
+        lengths : array (n,), optional
+            Number of steps of each row, from 1 to T.
 
         Returns
         -------
         self
         """
-        return self._fit(X, y, sample_weight, partial=False)
+        return self._fit(X, y, sample_weight, lengths, partial=False)
 
     def partial_fit(
-        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+        self,
+        X: Any,
+        y: Any,
+        classes: Any = None,
+        sample_weight: Any = None,
+        *,
+        lengths: Any = None,
     ) -> Self:  # fmt: skip
         """Train for one more epoch on all the data given, with the solver's state kept.
 
@@ -70,13 +128,20 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         classes : array (C,), optional
             All labels of this and later calls; by default the labels of the first call.
         """
-        return self._fit(X, y, sample_weight, partial=True, classes=classes)
+        return self._fit(X, y, sample_weight, lengths, partial=True, classes=classes)
 
     def _fit(
-        self, X: Any, y: Any, sample_weight: Any, *, partial: bool, classes: Any = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        lengths: Any,
+        *,
+        partial: bool,
+        classes: Any = None,
     ) -> Self:
         go_on = self._goes_on(partial)
-        x, y = self._windows(X, y, reset=not go_on)
+        x, y, lengths = self._windows(X, y, lengths, reset=not go_on)
         labels = to_numpy(y) if elsewhere(y) else np.asarray(y)
         check_classification_targets(labels)
         known = self.classes_ if go_on else np.unique(labels if classes is None else classes)
@@ -89,7 +154,8 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
             raise ValueError(f"y has labels other than the classes {known}.")
         self.classes_ = known
         target = index if on_host(x) else beside(x, index, array_namespace(x).int64)
-        return self._train(x, target, sample_weight, len(known), partial=partial, go_on=go_on)
+        windows = Windows(x, target, lengths)
+        return self._train(windows, sample_weight, len(known), partial=partial, go_on=go_on)
 
     def _hold_out(self, data: Data, share: float, seed: int) -> tuple[Data, int, dict[str, Any]]:
         """Hold out samples of each class, drawn at random."""
@@ -108,7 +174,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         trained, held_out = (_take(data, np.sort(part)) for part in parts)
         return trained, len(parts[0]), {"validation": held_out._asdict()}
 
-    def predict_proba(self, X: Any) -> Array:
+    def predict_proba(self, X: Any, *, lengths: Any = None) -> Array:
         """Predict the probability of each class.
 
         Returns
@@ -116,29 +182,34 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         array (n, C)
             Columns are in the order of ``classes_``; each row sums to 1.
         """
-        logits = self._raw(X, "predict_proba")
+        logits = self._raw(X, lengths, "predict_proba")
         xp = backend_of(logits).xp
         power = xp.exp(logits - xp.max(logits, axis=1, keepdims=True))
         return power / xp.sum(power, axis=1, keepdims=True)
 
-    def predict(self, X: Any) -> Array:
+    def predict(self, X: Any, *, lengths: Any = None) -> Array:
         """Predict the most probable label of each window, (n,)."""
-        logits = self._raw(X, "predict")
+        logits = self._raw(X, lengths, "predict")
         if on_host(logits):
             return self.classes_[np.argmax(logits, axis=1)]
         backend = backend_of(logits)
         index = backend.xp.argmax(logits, axis=1)
         return backend.xp.take(backend.asarray(self.classes_), index)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(
+        self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None
+    ) -> float:  # fmt: skip
         """Return the share of windows whose label is right.
 
         Parameters
         ----------
-        X : array (n, T) or (n, T, I)
+        X : array (n, T) or (n, T, I), or sequences of unequal length
+            See `rnn_xp.estimators`.
         y : array (n,)
         sample_weight : array (n,), optional
             Non-negative weight of each window.
+        lengths : array (n,), optional
+            Number of steps of each row, from 1 to T.
 
         Returns
         -------
@@ -146,7 +217,8 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
             Between 0 and 1.
         """
         weights = readable("sample_weight", sample_weight)
-        return float(super().score(X, readable("y", y), weights))
+        predicted = self.predict(X, lengths=lengths)
+        return float(accuracy_score(readable("y", y), predicted, sample_weight=weights))
 
 
 def _take(data: Data, rows: Any) -> Data:

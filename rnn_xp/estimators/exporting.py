@@ -23,6 +23,7 @@ class Exported:
     net_: Any
     params_: Any
     n_features_in_: int
+    scaling_: Any
 
     def to_onnx(
         self, *, spelling: str = "native", rows: int | None = None, dtype: str = "float32"
@@ -56,9 +57,15 @@ class Exported:
         n = "batch" if rows is None else whole("rows", rows)
         form = Form(spelling, rows=n, steps="time" if rows is None else self.n_features_in_)
         x = graph.input("X", (n, form.steps, net.input_size))
-        xs = graph.add("Transpose", x, perm=[1, 0, 2])
-        y = add_network(graph, net, params, xs, form).pred
         made = example.make_example(net, params, rows=rows, steps=self.n_features_in_)
+        scaled, inputs = x, made.inputs["x"]
+        if self.scaling_ is not None:
+            mean, deviation = (part.astype(np.float32) for part in self.scaling_)
+            scaled = graph.add("Sub", scaled, graph.constant(mean))
+            scaled = graph.add("Div", scaled, graph.constant(deviation))
+            inputs = inputs * deviation + mean
+        xs = graph.add("Transpose", scaled, perm=[1, 0, 2])
+        y = add_network(graph, net, params, xs, form).pred
         outputs, classes = dict(made.outputs), getattr(self, "classes_", None)
         if classes is None:
             graph.output("pred", y, (n, net.output_size))
@@ -75,7 +82,7 @@ class Exported:
             outputs["label"] = known[np.argmax(logits, axis=1)]
             outputs["probabilities"] = power / power.sum(axis=1, keepdims=True)
         model = graph.model({"estimator": type(self).__name__, "steps": self.n_features_in_})
-        example.write(model, example.Example({"X": made.inputs["x"]}, outputs))
+        example.write(model, example.Example({"X": inputs}, outputs))
         return model
 
 

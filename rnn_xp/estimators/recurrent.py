@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from rnn_xp._checks import number, readable, whole
+from rnn_xp._checks import number, whole
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import (
     Backend,
@@ -17,8 +16,9 @@ from rnn_xp.backend import (
     get_backend,
     to_numpy,
 )
-from rnn_xp.estimators.arrays import Data, check_weights, elsewhere
+from rnn_xp.estimators.arrays import Data, Scaling, check_weights, scaled, scaling_of
 from rnn_xp.estimators.exporting import Exported
+from rnn_xp.estimators.reading import Reading, Windows
 from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
 from rnn_xp.optim.first_order import FirstOrder
@@ -31,8 +31,6 @@ from rnn_xp.training.trainer import fit
 __all__ = ["Recurrent"]
 
 _BATCH_ROWS = 200
-
-_NO_Y: Any = object()
 
 _PARAMETERS = """
     Parameters
@@ -68,11 +66,11 @@ _PARAMETERS = """
     alpha : float
         L2 penalty on the weights: ``alpha / 2 * |w|**2`` is added to the mean loss; for "adamw" it
         is the weight decay. Not available for "lbfgs".
-    clip_norm : float, optional
-        Largest norm of a gradient. Only for solvers with a learning rate.
+    clip_norm : float, "auto" or None
+        Largest norm of a gradient. Only for solvers with a learning rate; "auto" is 1 for them.
     batch_size : int or "auto"
         Number of windows in an update, clipped to the number of windows that are trained on;
-        "auto" is 200. Solvers without a learning rate always use all of them.
+        "auto" is {auto}. Solvers without a learning rate always use all of them.
     max_iter : int
         Largest number of epochs.
     tol : float
@@ -95,6 +93,14 @@ _PARAMETERS = """
     backend : str or Backend, optional
         Backend that computes NumPy data, see `rnn_xp.get_backend`; NumPy by default.
 
+    channels_first : bool or "auto"
+        If True, features come before steps in X, (n, I, T) and (I, T), as in arrays of aeon and
+        sktime. "auto" sees it where sequences of unequal length show it; it reads other arrays
+        as (n, T, I), and warns if they look transposed.
+    standardize : bool
+        If True, the network sees each feature of X with the mean 0 and the standard deviation 1
+        that it has over all steps of the rows that are trained on, by their weights.
+
     Attributes
     ----------
     net_ : Network
@@ -110,21 +116,25 @@ _PARAMETERS = """
     n_iter_ : int
         Number of epochs.
     n_features_in_ : int
-        Number of steps of a window, T.
+        Number of steps of a window, T, of the longest for sequences of unequal length.
     n_outputs_ : int
         Number of outputs of the network.
+    scaling_ : (array (I,), array (I,)) or None
+        With ``standardize=True``, what is subtracted from the features of X before the network
+        sees them, and what they are then divided by.
 """
 
 
-class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
+class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
     """Base class of the estimators; a subclass defines the loss and the checks of y."""
 
     _loss: ClassVar[str]
     _held_out = """They are the last windows in time, never shuffled. The T + O - 1 windows before
-        them, which share values with them, are left out."""
-    _checks_of_y: ClassVar[dict[str, bool]]
+        them, which share values with them, are left out, unless lengths differ."""
+    _auto = "200"
     net_: Network
     params_: Params
+    scaling_: Scaling | None
     loss_curve_: list[float]
     validation_curve_: list[float]
     n_iter_: int
@@ -132,6 +142,7 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         parameters = _PARAMETERS.strip("\n").replace("{held_out}", cls._held_out)
+        parameters = parameters.replace("{auto}", cls._auto)
         cls.__doc__ = (cls.__doc__ or "").replace("    {parameters}", parameters)
 
     def __init__(
@@ -150,7 +161,7 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
         solver: Any = "adam",
         learning_rate_init: float = 1e-3,
         alpha: float = 0.0,
-        clip_norm: float | None = None,
+        clip_norm: float | str | None = None,
         batch_size: int | str = "auto",
         max_iter: int = 200,
         tol: float = 1e-4,
@@ -162,6 +173,8 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
         verbose: bool = False,
         workers: int | None = None,
         backend: Any = None,
+        channels_first: bool | str = "auto",
+        standardize: bool = False,
     ) -> None:
         self.cell = cell
         self.hidden_size = hidden_size
@@ -188,6 +201,8 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
         self.workers = workers
         self.backend = backend
+        self.channels_first = channels_first
+        self.standardize = standardize
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -198,30 +213,6 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
     def _goes_on(self, partial: bool) -> bool:
         """Return True if training continues from the weights of an earlier call."""
         return (partial or self.warm_start) and hasattr(self, "params_")
-
-    def _windows(self, X: Any, y: Any = _NO_Y, *, reset: bool) -> tuple[Any, Any]:
-        """Check X and y, if there is one, and return X as windows (n, T, I)."""
-        X, y = readable("X", X), readable("y", y)
-        if elsewhere(X):
-            steps = X.shape[1] if len(X.shape) > 1 else 0
-            if reset:
-                self.n_features_in_ = steps
-            elif steps != self.n_features_in_:
-                raise ValueError(
-                    f"X has {steps} features, but {type(self).__name__} is expecting "
-                    f"{self.n_features_in_} features as input."
-                )
-        else:
-            wanted = {"dtype": [np.float64, np.float32], "allow_nd": True, "reset": reset}
-            if y is _NO_Y:
-                X = validate_data(self, X, **wanted)
-            else:
-                X, y = validate_data(self, X, y, **wanted, **self._checks_of_y)
-        if len(X.shape) not in (2, 3):
-            raise ValueError(
-                f"X must have shape (n, T), windows of one series, or (n, T, I), got {X.shape}."
-            )
-        return (X if len(X.shape) == 3 else X[:, :, None]), y
 
     def _place(self, X: Any) -> Backend:
         """Return the backend of X or, for NumPy data, the backend that the user chose."""
@@ -240,9 +231,11 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
                 "give an object of rnn_xp.optim."
             )
         kind = OPTIMIZERS[self.solver]
+        auto = isinstance(self.clip_norm, str) and self.clip_norm == "auto"
         if issubclass(kind, FirstOrder):
-            return kind(self.learning_rate_init, weight_decay=self.alpha, clip_norm=self.clip_norm)
-        if self.clip_norm is not None:
+            clip: Any = 1.0 if auto else self.clip_norm
+            return kind(self.learning_rate_init, weight_decay=self.alpha, clip_norm=clip)
+        if self.clip_norm is not None and not auto:
             raise ValueError(f"solver={self.solver!r} has no clip_norm; leave it out.")
         if not self.alpha:
             return kind()
@@ -253,13 +246,16 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
     def _update_rows(self, rows: int) -> int:
         """Return the number of rows of an update, at most the number to train on."""
         if isinstance(self.batch_size, str) and self.batch_size == "auto":
-            return min(_BATCH_ROWS, rows)
+            return min(self._auto_rows(rows), rows)
         try:
             return min(whole("batch_size", self.batch_size), rows)
         except ValueError:
             raise ValueError(
                 f"batch_size must be 'auto' or an integer >= 1, got {self.batch_size!r}."
             ) from None
+
+    def _auto_rows(self, rows: int) -> int:
+        return _BATCH_ROWS
 
     def _network(self, inputs: int, outputs: int) -> Network:
         return Network(
@@ -271,9 +267,10 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
         )  # fmt: skip
 
     def _train(
-        self, x: Any, y: Any, sample_weight: Any, outputs: int, *, partial: bool, go_on: bool
+        self, windows: Windows, sample_weight: Any, outputs: int, *, partial: bool, go_on: bool
     ) -> Self:
         """Train on checked windows and targets; if partial, for one epoch only."""
+        x, y, lengths = windows
         backend, optimizer = self._place(x), self._optimizer()
         full = isinstance(optimizer, Optimizer) and optimizer.full_batch_only
         rows, net, self._on_host = x.shape[0], self._network(x.shape[2], outputs), on_host(x)
@@ -284,20 +281,27 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
                 f"the network was {self.net_!r} and cannot go on as {net!r}. Give warm_start=False."
             )
         seed = int(check_random_state(self.random_state).randint(2**31))
-        data = Data(x, y, sample_weight)
+        data = Data(x, y, sample_weight, lengths)
         validation: dict[str, Any] = {}
         if self.early_stopping and not partial:
             share = number("validation_fraction", self.validation_fraction, "a number in (0, 1)")
             if not 0.0 < share < 1.0:
                 raise ValueError(f"validation_fraction must be a number in (0, 1), got {share!r}.")
             data, rows, validation = self._hold_out(data, share, seed)
+        if not go_on:
+            self.scaling_ = scaling_of(data, rows) if self.standardize else None
+        if self.scaling_ is not None:
+            data = data._replace(x=scaled(data.x, self.scaling_))
+            if isinstance(validation["validation"] if validation else None, dict):
+                held_out = validation["validation"]
+                held_out["x"] = scaled(held_out["x"], self.scaling_)
         batch = self._update_rows(rows)
         progress = Progress() if self.verbose else Progress(lines=0)
         with progress:
             result = fit(
                 net, data.x, data.y, optimizer=optimizer, epochs=1 if partial else self.max_iter,
                 loss=self._loss, batch_size=None if full or batch == rows else batch,
-                sample_weight=data.sample_weight, **validation,
+                sample_weight=data.sample_weight, lengths=data.lengths, **validation,
                 patience=None if partial else self.n_iter_no_change, tolerance=self.tol,
                 params=self._last_params if go_on else None,
                 opt_state=self._opt_state if go_on else None,
@@ -319,8 +323,10 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
         validation : dict
             Arguments for `rnn_xp.fit`.
         """
-        x, y, _ = data
-        gap = x.shape[1] + (y.shape[1] if len(y.shape) > 1 else 1) - 1  # no value in both parts
+        x, y, _, lengths = data
+        gap = 0  # sequences of unequal length are not windows of one series
+        if lengths is None:  # no value in both parts
+            gap = x.shape[1] + (y.shape[1] if len(y.shape) > 1 else 1) - 1
         rows, _ = split_rows(x.shape[0], share, gap)
         return data, rows, {"validation": share, "gap": gap}
 
@@ -339,10 +345,10 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = len(self.loss_curve_)
         return self
 
-    def _raw(self, X: Any, method: str) -> Array:
+    def _raw(self, X: Any, lengths: Any, method: str) -> Array:
         """Return the network's outputs (n, O), in the library of X."""
         check_is_fitted(self)
-        x, _ = self._windows(X, reset=False)
+        x, _, lengths = self._windows(X, lengths=lengths, reset=False)
         host, (name, device, dtype) = on_host(x), self._origin
         backend = get_backend(name, device=device, dtype=dtype) if host else backend_of(x)
         if host != self._on_host or (backend.name, backend.device_name) != (name, device):
@@ -357,5 +363,10 @@ class Recurrent(Exported, BaseEstimator):  # type: ignore[misc]
                 f"X has {x.shape[2]} features at each step, but {type(self).__name__} is "
                 f"expecting {self.net_.input_size}."
             )
-        out = self.net_.predict(self.params_, backend.asarray(x, copy=False) if host else x)
+        if self.scaling_ is not None:
+            x = scaled(x, self.scaling_)
+        if host:
+            x = backend.asarray(x, copy=False)
+            lengths = None if lengths is None else backend.asarray(lengths)
+        out = self.net_.predict(self.params_, x, lengths=lengths)
         return to_numpy(out) if host else out

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
 
 from rnn_xp._checks import readable
 from rnn_xp._typing import Array
 from rnn_xp.estimators.arrays import beside
+from rnn_xp.estimators.reading import Windows
 from rnn_xp.estimators.recurrent import Recurrent
 from rnn_xp.training.inputs import on_host
 
@@ -37,58 +39,74 @@ class RecurrentRegressor(RegressorMixin, Recurrent):  # type: ignore[misc]
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None) -> Self:
         """Train the network.
 
         Parameters
         ----------
-        X : array (n, T) or (n, T, I)
+        X : array (n, T) or (n, T, I), or sequences of unequal length
+            See `rnn_xp.estimators`.
         y : array (n,) or (n, O)
         sample_weight : array (n,), optional
             Non-negative weight of each window.
+        lengths : array (n,), optional
+            Number of steps of each row, from 1 to T.
 
         Returns
         -------
         self
         """
-        return self._fit(X, y, sample_weight, partial=False)
+        return self._fit(X, y, sample_weight, lengths, partial=False)
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def partial_fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None
+    ) -> Self:  # fmt: skip
         """Train for one more epoch on all the data given, with the solver's state kept."""
-        return self._fit(X, y, sample_weight, partial=True)
+        return self._fit(X, y, sample_weight, lengths, partial=True)
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, *, partial: bool) -> Self:
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, lengths: Any, *, partial: bool
+    ) -> Self:  # fmt: skip
         go_on = self._goes_on(partial)
-        x, y = self._windows(X, y, reset=not go_on)
+        x, y, lengths = self._windows(X, y, lengths, reset=not go_on)
         y = y if on_host(x) else beside(x, y, x.dtype)
         self._flat = len(y.shape) == 1
         y = y[:, None] if self._flat else y
-        return self._train(x, y, sample_weight, y.shape[1], partial=partial, go_on=go_on)
+        windows = Windows(x, y, lengths)
+        return self._train(windows, sample_weight, y.shape[1], partial=partial, go_on=go_on)
 
-    def predict(self, X: Any) -> Array:
+    def predict(self, X: Any, *, lengths: Any = None) -> Array:
         """Predict the targets of windows.
 
         Parameters
         ----------
-        X : array (n, T) or (n, T, I)
+        X : array (n, T) or (n, T, I), or sequences of unequal length
+            See `rnn_xp.estimators`.
+        lengths : array (n,), optional
+            Number of steps of each row, from 1 to T.
 
         Returns
         -------
         array (n,) or (n, O)
             The shape is that of the training targets.
         """
-        out = self._raw(X, "predict")
+        out = self._raw(X, lengths, "predict")
         return out[:, 0] if self._flat else out
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(
+        self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None
+    ) -> float:  # fmt: skip
         """Return the R^2 of the forecasts.
 
         Parameters
         ----------
-        X : array (n, T) or (n, T, I)
+        X : array (n, T) or (n, T, I), or sequences of unequal length
+            See `rnn_xp.estimators`.
         y : array (n,) or (n, O)
         sample_weight : array (n,), optional
             Non-negative weight of each window.
+        lengths : array (n,), optional
+            Number of steps of each row, from 1 to T.
 
         Returns
         -------
@@ -96,4 +114,5 @@ class RecurrentRegressor(RegressorMixin, Recurrent):  # type: ignore[misc]
             1 is perfect, and 0 is as good as the mean of y.
         """
         weights = readable("sample_weight", sample_weight)
-        return float(super().score(X, readable("y", y), weights))
+        predicted = self.predict(X, lengths=lengths)
+        return float(r2_score(readable("y", y), predicted, sample_weight=weights))

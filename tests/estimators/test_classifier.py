@@ -16,7 +16,9 @@ from rnn_xp.estimators import RecurrentClassifier, RecurrentRegressor
 class TestClassifier:
     def test_probabilities(self):
         x, y = labelled()
-        model = RecurrentClassifier(hidden_size=8, solver="lbfgs", random_state=0, max_iter=40)
+        model = RecurrentClassifier(
+            hidden_size=8, solver="lbfgs", random_state=0, max_iter=40, standardize=False
+        )
         model.fit(x, y)
         assert list(model.classes_) == ["down", "flat", "up"]
         probabilities = model.predict_proba(x)
@@ -66,7 +68,12 @@ class TestEarlyStopping:
         x, labels = labelled(200)
         named = watch_fit(monkeypatch)
         RecurrentClassifier(
-            hidden_size=3, early_stopping=True, validation_fraction=0.25, max_iter=1, random_state=1
+            hidden_size=3,
+            early_stopping=True,
+            standardize=False,
+            validation_fraction=0.25,
+            max_iter=1,
+            random_state=1,
         ).fit(x, labels, sample_weight=np.arange(1.0, 201.0))
         held_out = named["validation"]
         counts = np.bincount(held_out["y"], minlength=3)
@@ -76,13 +83,15 @@ class TestEarlyStopping:
         assert len(set(rows)) == len(held_out["x"]) == 50
         assert np.array_equal(held_out["x"][:, :, 0], x[rows])
         assert rows.max() - rows.min() > 100
-        assert named["batch_size"] is None  # 150 rows are fewer than a batch of 200
+        assert named["batch_size"] == 50  # an eighth of 150 rows is fewer
         assert "gap" not in named
 
     def test_held_out_samples_are_not_trained_on(self, monkeypatch):
         x, labels = labelled(200)
         named = watch_fit(monkeypatch)
-        model = RecurrentClassifier(hidden_size=3, early_stopping=True, max_iter=2, random_state=1)
+        model = RecurrentClassifier(
+            hidden_size=3, early_stopping=True, max_iter=2, random_state=1, standardize=False
+        )
         curve = model.fit(x, labels).loss_curve_
         changed = x.copy()
         for held_out in named["validation"]["x"][:, :, 0]:

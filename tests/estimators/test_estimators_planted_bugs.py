@@ -69,12 +69,13 @@ MISTAKES = {
         CLASSIFIER.test_batches_that_lack_a_class,
     ),
     "weights of samples dropped by the classifier": (
-        CLASSES, "return self._train(x, target, sample_weight,",
-        "return self._train(x, target, None,",
+        CLASSES, "return self._train(windows, sample_weight,",
+        "return self._train(windows, None,",
         CLASSIFIER.test_weights_of_samples,
     ),
     "weights of samples dropped by the regressor": (
-        NUMBERS, "return self._train(x, y, sample_weight,", "return self._train(x, y, None,",
+        NUMBERS, "return self._train(windows, sample_weight,",
+        "return self._train(windows, None,",
         REGRESSOR.test_a_weight_of_two_is_a_row_twice,
     ),
     "weights that are negative": (
@@ -118,7 +119,7 @@ MISTAKES = {
         REGRESSOR.test_tolerance_ends_training,
     ),
     "a batch of more rows than there are": (
-        RECURRENT, "return min(_BATCH_ROWS, rows)", "return _BATCH_ROWS",
+        RECURRENT, "return min(self._auto_rows(rows), rows)", "return self._auto_rows(rows)",
         REGRESSOR.test_tolerance_ends_training,
     ),
     "features folded into steps": (
@@ -138,7 +139,7 @@ MISTAKES = {
         REGRESSOR.test_alpha_and_clipping_reach_the_solver,
     ),
     "clipping forgotten": (
-        RECURRENT, "clip_norm=self.clip_norm", "clip_norm=None",
+        RECURRENT, "clip_norm=clip", "clip_norm=None",
         REGRESSOR.test_alpha_and_clipping_reach_the_solver,
     ),
 }  # fmt: skip

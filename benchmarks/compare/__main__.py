@@ -1,0 +1,24 @@
+"""Run a comparison: ``python -m benchmarks.compare [classification|forecasting]``, or both."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+PARTS = ("classification", "forecasting")
+
+
+def main(argv: list[str]) -> int:
+    """Run the named comparisons, and return the exit status."""
+    names = [name for name in argv if not name.startswith("-")] or list(PARTS)
+    options = [name for name in argv if name.startswith("-")]
+    if unknown := [name for name in names if name not in PARTS]:
+        print(f"benchmarks.compare: {unknown[0]} is not one of {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    return max(
+        importlib.import_module(f"benchmarks.compare.{name}").main(options) for name in names
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
