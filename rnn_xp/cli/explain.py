@@ -167,7 +167,7 @@ def _plain_windows(args: argparse.Namespace, seen: Any) -> tuple[Any, Any]:
     """Return all scaled windows and targets of a training part, in float64."""
     settings = Settings(
         seq_length=args.seq_length, horizon=args.horizon, scaler=args.scaler, validation=None,
-        intervals=None,
+        intervals=None, target="level",
     )  # fmt: skip
     trained = prepare(settings, as_panel(seen)).trained
     return trained.x, trained.y

@@ -56,7 +56,7 @@ def course(net: Configuration, options: Options, steps: int, *, xp: Namespace) -
 
 def by_length(lengths: Array, *, xp: Namespace) -> Order:
     """Return the order of the rows by length, the longest first, and equal ones as they came."""
-    ranked = xp.argsort(lengths, descending=True)
+    ranked = xp.argsort(-xp.astype(lengths, xp.int64))
     return Order(ranked, xp.argsort(ranked))
 
 

@@ -53,7 +53,7 @@ def test_a_row_is_measured_and_shown():
     found = libraries.measure(libraries.ROWS["NumPy"])
     (row,) = list(libraries.table({"NumPy": found}))[2:]
     assert row.startswith("| NumPy | ")
-    assert " | 53 of 53 | none | cpu |" in row
+    assert " | 54 of 54 | none | cpu |" in row
     assert list(libraries.notes({"NumPy": found})) == []
 
 

@@ -185,9 +185,9 @@ class TestForecast:
         out = capsys.readouterr().out
         assert "interval 50 %" in out
         assert f"{narrow['forecast'][0]:.6g}  [{narrow['low'][0]:.6g}, " in out
-        assert "--level must be a share in (0, 1)" in refused(
-            capsys, "forecast", "run", "--level", 90
-        )
+        assert run("forecast", "run", "--level", 50) == 0  # in percent
+        assert out == capsys.readouterr().out
+        assert "--level must be" in refused(capsys, "forecast", "run", "--level", 100)
 
     def test_too_few_errors_for_the_level(self, capsys):
         train()
