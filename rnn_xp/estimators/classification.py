@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from rnn_xp._checks import readable
@@ -27,6 +28,11 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
     {parameters}
     classes_ : array (C,)
         Sorted labels.
+
+    Notes
+    -----
+    ``class_weight``, a dict of labels and weights or "balanced", multiplies the weights of the
+    samples of each class, of those held out as well; "balanced" gives every class the same total.
 
     Examples
     --------
@@ -76,6 +82,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         backend: Any = None,
         channels_first: bool | str = "auto",
         standardize: bool = True,
+        class_weight: Any = None,
     ) -> None:
         super().__init__(
             cell, hidden_size,
@@ -88,6 +95,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
             warm_start=warm_start, verbose=verbose, workers=workers, backend=backend,
             channels_first=channels_first, standardize=standardize,
         )  # fmt: skip
+        self.class_weight = class_weight
 
     def _auto_rows(self, rows: int) -> int:
         return min(200, max(50, -(-rows // 8)))
@@ -154,6 +162,12 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
             raise ValueError(f"y has labels other than the classes {known}.")
         self.classes_ = known
         target = index if on_host(x) else beside(x, index, array_namespace(x).int64)
+        if self.class_weight is not None:
+            share = compute_sample_weight(self.class_weight, labels)
+            if sample_weight is not None:
+                given = readable("sample_weight", sample_weight)
+                share = share * (to_numpy(given) if elsewhere(given) else np.asarray(given))
+            sample_weight = share
         windows = Windows(x, target, lengths)
         return self._train(windows, sample_weight, len(known), partial=partial, go_on=go_on)
 
@@ -188,8 +202,13 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         return power / xp.sum(power, axis=1, keepdims=True)
 
     def predict(self, X: Any, *, lengths: Any = None) -> Array:
-        """Predict the most probable label of each window, (n,)."""
+        """Predict the most probable label of each window, (n,).
+
+        Labels are in the library of X; text, which only NumPy's arrays hold, is on the host.
+        """
         logits = self._raw(X, lengths, "predict")
+        if self.classes_.dtype.kind not in "biuf":
+            return self.classes_[np.argmax(to_numpy(logits), axis=1)]
         if on_host(logits):
             return self.classes_[np.argmax(logits, axis=1)]
         backend = backend_of(logits)

@@ -51,6 +51,36 @@ class TestClassifier:
         only = certain.fit(x, y, sample_weight=np.where(y == "flat", 0.0, 1.0))
         assert "flat" not in only.predict(x)
 
+    @pytest.mark.parametrize("weights", [{"flat": 0.0}, "balanced"])
+    @pytest.mark.parametrize("beside", [False, True])
+    def test_weights_of_classes_are_those_of_their_samples(self, weights, beside):
+        x, y = labelled()
+        names, counts = np.unique(y, return_counts=True)
+        by_label = dict(zip(names, len(y) / (3 * counts), strict=True))
+        by_label = by_label if weights == "balanced" else weights
+        share = np.array([by_label.get(label, 1.0) for label in y])
+        given = np.arange(1.0, len(y) + 1.0) if beside else None
+        total = share if given is None else share * given
+        settings = {"hidden_size": 4, "random_state": 0, "max_iter": 3}
+        model = RecurrentClassifier(**settings, class_weight=weights).fit(x, y, sample_weight=given)
+        expected = RecurrentClassifier(**settings).fit(x, y, sample_weight=total)
+        assert model.loss_curve_ == expected.loss_curve_
+
+    def test_weights_of_classes_that_cannot_be(self):
+        with pytest.raises(ValueError, match="balanced"):
+            RecurrentClassifier(class_weight="equal").fit(*labelled())
+
+    def test_text_labels_of_another_library_come_back_as_text(self, monkeypatch):
+        sklearn = pytest.importorskip("sklearn")
+        strict = rx.get_backend("array_api_strict", dtype="float64")
+        x, y = labelled()
+        model = RecurrentClassifier(hidden_size=4, random_state=0, max_iter=3)
+        monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+        with sklearn.config_context(array_api_dispatch=True):
+            predicted = model.fit(strict.asarray(x), y).predict(strict.asarray(x))
+        assert isinstance(predicted, np.ndarray)
+        assert set(predicted) <= set(y)
+
 
 class TestEarlyStopping:
     """The classifier holds out samples of every class."""
