@@ -296,7 +296,8 @@ def main(argv=None):
             panel="\n".join(many), many=MANY, rows=ROWS,
         )  # fmt: skip
         text = PAGE.format(
-            words=" --quick" * args.quick + f" --out {args.out}", inputs=INPUTS, epochs=EPOCHS,
+            words=" --quick" * args.quick + " --keep DIR" * bool(args.keep) + f" --out {args.out}",
+            inputs=INPUTS, epochs=EPOCHS,
             seasons=", ".join(f"{SEASONS[s]} for {s}" for s in args.series if SEASONS[s] > 1),
             scores="\n".join(scores), costs="\n".join(costs), remarks="\n".join(remarks),
             more="" if args.quick else more,
