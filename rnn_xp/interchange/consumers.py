@@ -1,8 +1,7 @@
 """Runtimes that are known to compute certain graphs wrongly, or not at all.
 
-Every entry was seen in the version that it names, most of them by ``python -m
-benchmarks.consumers``, whose table is in docs/guide/interchange.md; runtimes that the table lacks
-were run on single graphs. onnxruntime has no entry: it computes all of these graphs.
+Every entry was seen in the version that it names, by ``python -m benchmarks.consumers``, whose
+table is in docs/guide/interchange.md. onnxruntime has no entry: it computes all of these graphs.
 """
 
 from __future__ import annotations
@@ -78,6 +77,22 @@ def _loop(net: Network, form: Form) -> bool:
     return form.spelling == "loop" and isinstance(form.steps, str)
 
 
+def _scans(net: Network, form: Form) -> bool:
+    return _scan(net, form) and (net.num_layers > 1 or net.bidirectional)
+
+
+def _gru(net: Network, form: Form) -> bool:
+    return _native(net, form) and net.cell == "gru"
+
+
+def _lengths_or_lstm(net: Network, form: Form) -> bool:
+    return _native(net, form) and (form.lengths or form.stateful or net.cell == "lstm")
+
+
+def _not_sized_or_stateful(net: Network, form: Form) -> bool:
+    return isinstance(form.steps, str) or (isinstance(form.rows, str) and not form.stateful)
+
+
 def _not_sized(net: Network, form: Form) -> bool:
     return isinstance(form.rows, str) or isinstance(form.steps, str)
 
@@ -112,13 +127,15 @@ KNOWN: tuple[Known, ...] = (
     Known("opencv", "5.0.0.93", _loop, "computes a Loop wrongly or refuses it", _STEPS),
     Known("iree", "3.13.0", _lengths, _IGNORES, _STEPS),
     Known("iree", "3.13.0", _rnn, "refuses the operator RNN", _STEPS),
-    Known("iree", "3.13.0", _before, "refuses a GRU that resets before the product", _STEPS),
-    Known("iree", "3.13.0", _scan, "computes a Scan with open sizes wrongly", _STEPS),
+    Known("iree", "3.13.0", _gru, "refuses the operator GRU in most graphs", _STEPS),
+    Known("iree", "3.13.0", _scans,
+          "refuses a Scan of open size in several layers or directions", _STEPS),
     Known("iree", "3.13.0", _loop, _NO_LOOP, _STEPS),
     Known("tvm", "0.27.0.post1", _native, "refuses the operators RNN, GRU and LSTM", _SIZES),
-    Known("tvm", "0.27.0.post1", _not_sized, "is known to take fixed sizes alone", _SIZES),
-    Known("litert", "2.1.0", _native, "gets from onnx2tf 1.29.24 no or a wrong form of recurrent "
-          "operators", _SIZES),
+    Known("tvm", "0.27.0.post1", _not_sized_or_stateful,
+          "takes fixed sizes, or an open batch with given states", _SIZES),
+    Known("litert", "2.1.0", _lengths_or_lstm, "gets from onnx2tf 1.29.24 no or a wrong form of "
+          "recurrent operators with lengths, of given states and of LSTM", _SIZES),
     Known("litert", "2.1.0", _not_sized, "is known to take fixed sizes alone", _SIZES),
 )  # fmt: skip
 """All that is known; the first entry that applies is named."""
