@@ -86,20 +86,29 @@ def adjoint(problem, workspace=None, with_final=True):
     return made | {f"d{name}": grad for name, grad in grads.items()}, computed
 
 
-def assert_close(found, exact, dtype):
-    bound = ROUNDING[dtype] * (5.0 if any(name.endswith("g_hh") for name in exact) else 1.0)
+def assert_close(found, exact, portable, dtype):
+    """Within the rounding of the dtype or, where a problem amplifies it, near the portable code's.
+
+    Layer normalisation divides by a deviation, so that a small one makes large errors of small
+    ones, in the portable code as well.
+    """
+
+    def error(made, name):
+        return np.abs(made[name] - exact[name]).max() / max(np.abs(exact[name]).max(), 1.0)
+
+    bound = max(ROUNDING[dtype], 5.0 * max(error(portable, name) for name in found))
     assert found.keys() <= exact.keys()
     for name, array in found.items():
         assert array.dtype == dtype, name
         assert array.shape == exact[name].shape, name
-        error = np.abs(array - exact[name]).max()
-        assert error <= bound * max(np.abs(exact[name]).max(), 1.0), name
+        assert error(found, name) <= bound, name
 
 
 def compare(kind, build, **options):
     """Compare a pass through the kernels with the portable code in float64."""
     dtype = DTYPES[kind]
     exact, _ = adjoint(cast(cast(build(), dtype), "float64"), **options)
+    portable, _ = adjoint(cast(build(), dtype), **options)
     found, computed = adjoint(cast(build(), dtype), make_workspace(kind), **options)
-    assert_close(found, exact, dtype)
+    assert_close(found, exact, portable, dtype)
     return computed
