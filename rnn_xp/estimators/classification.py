@@ -207,10 +207,8 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         Labels are in the library of X; text, which only NumPy's arrays hold, is on the host.
         """
         logits = self._raw(X, lengths, "predict")
-        if self.classes_.dtype.kind not in "biuf":
+        if on_host(logits) or self.classes_.dtype.kind not in "biuf":
             return self.classes_[np.argmax(to_numpy(logits), axis=1)]
-        if on_host(logits):
-            return self.classes_[np.argmax(logits, axis=1)]
         backend = backend_of(logits)
         index = backend.xp.argmax(logits, axis=1)
         return backend.xp.take(backend.asarray(self.classes_), index)

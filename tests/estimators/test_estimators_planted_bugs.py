@@ -32,8 +32,8 @@ MISTAKES = {
         CLASSIFIER.test_probabilities,
     ),
     "the least probable class": (
-        CLASSES, "self.classes_[np.argmax(logits, axis=1)]",
-        "self.classes_[np.argmin(logits, axis=1)]",
+        CLASSES, "np.argmax(to_numpy(logits), axis=1)",
+        "np.argmin(to_numpy(logits), axis=1)",
         CLASSIFIER.test_probabilities,
     ),
     "probabilities that are not normalised": (
