@@ -40,14 +40,14 @@ Triangle: TypeAlias = Halves | Array
 """A lower triangular matrix: its halves or, if it is small, its inverse."""
 
 
-def cholesky(matrix: Array, shift: float, *, xp: Namespace) -> Triangle | None:
+def cholesky(matrix: Array, shift: Any, *, xp: Namespace) -> Triangle | None:
     """Return the lower triangular L with L L^T = matrix + shift * I.
 
     Parameters
     ----------
     matrix : Array (P, P)
         A symmetric matrix.
-    shift : float
+    shift : float or Array ()
         What is added to its diagonal.
     xp : Namespace
         The namespace of the matrix's library.
@@ -75,7 +75,7 @@ def cholesky(matrix: Array, shift: float, *, xp: Namespace) -> Triangle | None:
         return None
 
 
-def _halved(matrix: Array, shift: float, *, xp: Namespace) -> Triangle:
+def _halved(matrix: Array, shift: Any, *, xp: Namespace) -> Triangle:
     size = matrix.shape[0]
     if size <= _SMALL:
         unit = xp.eye(size, dtype=matrix.dtype, device=device_of(matrix))

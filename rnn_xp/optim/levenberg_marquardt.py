@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from rnn_xp._typing import Array, Params, ValueAndGrad
-from rnn_xp.backend import array_namespace
+from rnn_xp.backend import array_namespace, device_of
 from rnn_xp.optim.base import NotFiniteError, Optimizer
 from rnn_xp.optim.checks import integer, number
 from rnn_xp.optim.cholesky import cholesky, solve
@@ -31,8 +31,9 @@ class LevenbergMarquardtState(NamedTuple):
     ----------
     damping : float or None
         Damping of the next step, relative to ``scale``.
-    scale : float or None
-        Mean curvature before the first update, the unit of the damping; None before it.
+    scale : Array ()
+        Mean curvature before the first update, the unit of the damping; 0 before it. It stays on
+        the device, where nothing waits for it.
     updates : int
         Number of updates, which says whose turn it is among the samples.
     message : str
@@ -40,7 +41,7 @@ class LevenbergMarquardtState(NamedTuple):
     """
 
     damping: float
-    scale: float | None
+    scale: Array
     updates: int
     message: str
 
@@ -153,7 +154,9 @@ class LevenbergMarquardt(Optimizer):
         if self._every == 1:
             size = sum(math.prod(array.shape) for array in params.values())
             self._check_memory(size, f"{size} parameters", next(iter(params.values())))
-        return LevenbergMarquardtState(self.damping, None, 0, "")
+        like = next(iter(params.values()))
+        zero = array_namespace(like).zeros((), dtype=like.dtype, device=device_of(like))
+        return LevenbergMarquardtState(self.damping, zero, 0, "")
 
     @property
     def _every(self) -> int:
@@ -208,9 +211,9 @@ class LevenbergMarquardt(Optimizer):
         else:
             first = state.updates % self._every
             system = self._estimated(objective.curvature_factor(params, self._every, first))
-        scale = state.scale
-        if scale is None:
-            scale = float(system.mean_curvature) or 1.0
+        first_mean = system.mean_curvature
+        first_mean = xp.where(first_mean == 0.0, xp.ones_like(first_mean), first_mean)
+        scale = xp.where(state.scale == 0.0, first_mean, state.scale)
 
         def penalised(loss: Array, flat: Array) -> float:
             return float(loss + 0.5 * self.weight_decay * xp.vecdot(flat, flat))
@@ -256,7 +259,7 @@ class _Primal:
         self.matrix, self.xp = matrix, array_namespace(matrix)
         self.mean_curvature = self.xp.mean(self.xp.linalg.diagonal(matrix))
 
-    def solve(self, shift: float, right: Array) -> Array | None:
+    def solve(self, shift: Array, right: Array) -> Array | None:
         """Return (A + shift * I)^-1 right (P,); None if the matrix is not positive definite."""
         triangle = cholesky(self.matrix, shift, xp=self.xp)
         return None if triangle is None else solve(triangle, right, xp=self.xp)
@@ -270,7 +273,7 @@ class _Dual:
         # The traces of R R^T and of R^T R are equal.
         self.mean_curvature = self.kernel.mean_curvature * factor.shape[0] / factor.shape[1]
 
-    def solve(self, shift: float, right: Array) -> Array | None:
+    def solve(self, shift: Array, right: Array) -> Array | None:
         """Return (A + shift * I)^-1 right (P,); None if K + shift * I is not positive definite.
 
         Where A is much larger than the shift, the difference below cancels. One refinement of the

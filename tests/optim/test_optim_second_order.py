@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from minimising import LeastSquares, line_residuals, minimise, rosenbrock_residuals
 
+import rnn_xp as rx
 from rnn_xp import optim
+from rnn_xp.engines.blocks import Batch
+from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.optim.cholesky import cholesky, solve
 from rnn_xp.optim.hessian_free import conjugate_gradients
 
@@ -246,3 +249,26 @@ class TestHessianFree:
         objective, optimizer = LeastSquares(residuals), optim.hessian_free()
         _, state, *_ = minimise(optimizer, objective, {"p": np.zeros(7)}, 1)
         assert state.damping == pytest.approx(1e-2 * 2 / 3)
+
+
+@pytest.mark.parametrize("subsample", [1.0, 0.5])
+def test_an_update_on_a_device_reads_nothing_but_losses(subsample, monkeypatch):
+    """An update reads the loss before it and that of its one trial."""
+    strict = rx.get_backend("array_api_strict", device="device1", dtype="float64")
+    x, y = rx.make_windows(np.sin(np.arange(46.0)), seq_length=4)
+    batch = Batch(strict.asarray(x), strict.asarray(y))
+    optimizer = optim.levenberg_marquardt(damping=10.0, subsample=subsample)
+    net = rx.Network(hidden_size=3)
+    engine = PortableEngine(net, rx.losses.mse, optimizer, strict, batch, 16)
+    params = net.init(seed=0, backend=strict)
+    state, reads = optimizer.init(params), []
+    for name in ("__float__", "__int__", "__bool__", "__index__", "__complex__"):
+        read = getattr(type(batch.x), name)
+        monkeypatch.setattr(
+            type(batch.x), name, lambda a, n=name, r=read: (reads.append(n), r(a))[1]
+        )
+    for _ in range(3):
+        reads.clear()
+        params, state, _ = engine.run(params, state, 1)
+        assert reads == ["__float__", "__float__"]
+        assert not state.message
