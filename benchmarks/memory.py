@@ -31,6 +31,7 @@ from rnn_xp.engines.blocks import default_block_rows
 from rnn_xp.network.memory import block_bytes
 
 STEPS, HIDDEN = 10, 50
+NAME = "benchmarks.memory"  # the module is __main__ itself
 DEFAULTS = {"windows": [8317, 83_170, 831_700], "workers": [1, 2], "epochs": 2}
 BYTES_PER_ROW = 2  # allowance for vectors with an entry per row; x and y of a row show 44 bytes
 HEADINGS = (
@@ -115,9 +116,9 @@ def measure(windows, workers, epochs, allocated):
     }
 
 
-def in_a_fresh_process(windows, workers, epochs, allocated):
-    given = json.dumps([windows, workers, epochs, allocated])
-    command = [sys.executable, "-m", "benchmarks.memory", "--measure", given]
+def in_a_fresh_process(module, *given):
+    """Return what ``measure`` of a module of the benchmarks returns."""
+    command = [sys.executable, "-m", module, "--measure", json.dumps(given)]
     done = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
     )
@@ -188,14 +189,14 @@ def judge(results):
     return verdicts
 
 
-def command(args):
+def command(module, args, defaults):
     """Return what to type for the same run."""
     given = [
         f"--{name} {' '.join(map(str, value if isinstance(value, list) else [value]))}"
         for name, value in vars(args).items()
-        if name in DEFAULTS and value != DEFAULTS[name]
+        if name in defaults and value != defaults[name]
     ]
-    return " ".join(["python -m benchmarks.memory", *given])
+    return " ".join([f"python -m {module}", *given])
 
 
 def main(argv=None):
@@ -221,7 +222,7 @@ def main(argv=None):
         for windows in sorted(args.windows):
             found = {"windows": windows, "workers": workers}
             for allocated in (False, True):
-                found |= in_a_fresh_process(windows, workers, args.epochs, allocated)
+                found |= in_a_fresh_process(NAME, windows, workers, args.epochs, allocated)
             rows = default_block_rows(rx.get_backend("numpy"), windows, NET.hidden_size)
             blocks = min(workers, -(-windows // rows))
             found["estimate"] = blocks * block_bytes(NET, STEPS, min(windows, rows), 4)
@@ -230,7 +231,8 @@ def main(argv=None):
     verdicts = judge(results)
     print("", *(verdict for _, verdict in verdicts), "", machine(), sep="\n")
     if args.out:
-        text = page(results, [verdict for _, verdict in verdicts], command(args), args.epochs)
+        words = command(NAME, args, DEFAULTS)
+        text = page(results, [verdict for _, verdict in verdicts], words, args.epochs)
         args.out.write_text(text, encoding="utf-8")
     return 0 if all(passed for passed, _ in verdicts) else 1
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import subprocess
 import sys
 import textwrap
 import time
@@ -24,10 +23,11 @@ from pathlib import Path
 import numpy as np
 
 import rnn_xp as rx
-from benchmarks.memory import Resident, give_back, machine
+from benchmarks.memory import Resident, command, give_back, in_a_fresh_process, machine
 from rnn_xp.kernels import kernels_of, make_workspace
 from rnn_xp.network.memory import block_bytes
 
+NAME = "benchmarks.sequences"  # the module is __main__ itself
 DEFAULTS = {"cells": ["rnn", "gru", "lstm"], "rows": 1, "steps": 100_000, "layers": 1}
 TOPOLOGIES = ("many_to_one", "many_to_many")
 SHARE, MOST_TIME, MOST_BYTES, REPEATS = 10, 1.4, 200e6, 3
@@ -76,17 +76,9 @@ def measure(cell, topology, rows, steps, layers, limited):
     return {"peak": peak, "time": min(times), "bits": digest.hexdigest(), "budget": budget}
 
 
-def in_a_fresh_process(*given):
-    command = [sys.executable, "-m", "benchmarks.sequences", "--measure", json.dumps(given)]
-    done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
-    )
-    return json.loads(done.stdout)
-
-
 def compare(cell, topology, rows, steps, layers):
     everything, limited = (
-        in_a_fresh_process(cell, topology, rows, steps, layers, few) for few in (False, True)
+        in_a_fresh_process(NAME, cell, topology, rows, steps, layers, few) for few in (False, True)
     )
     return {
         "cell": cell, "topology": topology, "rows": rows, "steps": steps,
@@ -141,16 +133,6 @@ def page(results, verdicts, command):
     return "\n".join(lines) + "\n"
 
 
-def command(args):
-    """Return what to type for the same run."""
-    given = [
-        f"--{name} {' '.join(map(str, value if isinstance(value, list) else [value]))}"
-        for name, value in vars(args).items()
-        if name in DEFAULTS and value != DEFAULTS[name]
-    ]
-    return " ".join(["python -m benchmarks.sequences", *given])
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Measure long sequences in little memory.")
     parser.add_argument("--cells", nargs="+", choices=DEFAULTS["cells"])
@@ -178,7 +160,7 @@ def main(argv=None):
     verdicts = judge(results)
     print("", *(verdict for _, verdict in verdicts), "", machine(), sep="\n")
     if args.out:
-        text = page(results, [verdict for _, verdict in verdicts], command(args))
+        text = page(results, [verdict for _, verdict in verdicts], command(NAME, args, DEFAULTS))
         args.out.write_text(text, encoding="utf-8")
     return 0 if all(passed for passed, _ in verdicts) else 1
 

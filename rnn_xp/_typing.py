@@ -132,15 +132,14 @@ class Kernel(Protocol):
 class Workspace(Protocol):
     """Reused memory of one thread, and the kernels that compute in it."""
 
-    @property
-    def knows(self) -> frozenset[str]:
-        """What the kernels compute: fields of `rnn_xp.kernels.course.Course`, and "norm"."""
-
     def apart(self, number: int) -> Workspace:
         """Return the workspace with other memory, and the same one for the same number."""
 
     def knows_for(self, name: str | None, hidden_size: int) -> frozenset[str]:
-        """Return what the kernel of a layer with so many hidden units computes."""
+        """Return what the kernel of a layer with so many hidden units computes.
+
+        These are fields of `rnn_xp.kernels.course.Course`, and "norm" for layer normalisation.
+        """
 
     def kernel(self, name: str | None) -> Kernel | None:
         """Return the kernel with the name ``cell.kernel``; None if there is none."""
