@@ -9,21 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
+from shim_build import build
 
-SHIM = Path(__file__).parents[1] / "engines" / "cuda"
 ENTRIES = "ENTRY(forward),ENTRY(backward),ENTRY(pack),ENTRY(unpack)"
-FLAGS = ("-O1", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-fno-gnu-unique", "-Wall")
 DTYPES = {"r": np.float32, "w": np.float32, "c": np.int32, "b": np.bool_}
 NUMBERS = {"i": (np.int32, ctypes.c_int), "l": (np.int64, ctypes.c_longlong)}
 
@@ -41,51 +33,14 @@ class Device:
         return code
 
 
-@functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed")
-    return tempfile.TemporaryDirectory(prefix="rnn-xp-layers-")
-
-
-def _compile(output: str, *arguments: str) -> str:
-    path = str(Path(_folder().name) / output)
-    more = os.environ.get("CXXFLAGS", "").split()  # see `make sanitize`
-    command = ["g++", *FLAGS, *more, f"-I{SHIM}", *arguments, "-o", path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr, done.stderr
-    return path
-
-
-@functools.cache
-def _scheduler() -> str:
-    return _compile("shim.o", "-c", str(SHIM / "cpu_shim.cpp"))
-
-
-@functools.cache
-def _build(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
-    """Compile the kernels; each variant once in a session."""
-    name = hashlib.sha256(repr((code, options)).encode()).hexdigest()[:16]
-    source = Path(_folder().name) / f"{name}.cu"
-    source.write_text(code)
-    path = _compile(
-        *(f"{name}.so", "-shared", "-Wno-unknown-pragmas", *options, f"-DENTRIES={ENTRIES}"),
-        *(f'-DKERNELS="{source}"', str(SHIM / "entry.cpp"), _scheduler()),
-    )
-    library = ctypes.CDLL(path)
-    library.parameters.restype = ctypes.c_char_p
-    library.launch.restype = ctypes.c_bool
-    return library
-
-
 class Kernel:
     def __init__(self, code: str, options: tuple[str, ...], note: Any, name: str) -> None:
         self.code, self.options, self.note, self.name = code, options, note, name
         self.max_dynamic_shared_size_bytes = 48 * 1024
 
     def __call__(self, grid: tuple, block: tuple, args: tuple, *, shared_mem: int = 0) -> None:
-        library = _build(Device.edit(self.code), (*self.options, *Device.options))
+        options = ("-O1", f"-DENTRIES={ENTRIES}", *self.options, *Device.options)
+        library = build(Device.edit(self.code), options)
         codes = library.parameters(self.name.encode()).decode()
         assert len(args) == len(codes), self.name
         assert len(grid) == len(block) == 1

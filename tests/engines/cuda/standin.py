@@ -9,76 +9,19 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 import types
-from pathlib import Path
 from typing import Any
 
 import array_api_compat.numpy
 import numpy as np
-import pytest
+from shim_build import CompileError, build
 
 from rnn_xp.backend import Backend
 
-HERE = Path(__file__).parent
 SHARED_LIMIT = {"sm_80": 166912, "sm_86": 101376, "sm_90": 232448}
-FLAGS = (
-    "-O2",
-    "-march=native",
-    "-ffp-contract=fast",
-    "-std=c++17",
-    "-fPIC",
-    "-fno-gnu-unique",
-    "-Wall",
-)
+OPTIMISED = ("-O2", "-march=native")
 GUARD, GUARD_VALUE = 64, 12345.0  # numbers beyond the end of each array
 DTYPES = {"r": np.float32, "w": np.float32, "c": np.int32, "i": np.int32, "f": np.float32}
-
-
-class CompileError(Exception):
-    pass
-
-
-@functools.cache
-def build_folder() -> tempfile.TemporaryDirectory:
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed")
-    return tempfile.TemporaryDirectory(prefix="rnn-xp-kernels-")
-
-
-def compile_cpp(output: str, *arguments: str) -> Path:
-    path = Path(build_folder().name) / output
-    more = os.environ.get("CXXFLAGS", "").split()  # see `make sanitize`
-    command = ["g++", *FLAGS, *more, *arguments, "-o", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode or done.stderr:
-        raise CompileError(done.stderr)
-    return path
-
-
-@functools.cache
-def scheduler() -> Path:
-    return compile_cpp("shim.o", "-c", str(HERE / "cpu_shim.cpp"))
-
-
-@functools.cache
-def build(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
-    """Compile the kernels; each variant once in a session."""
-    name = hashlib.sha256(repr((code, options)).encode()).hexdigest()[:16]
-    source = Path(build_folder().name) / f"{name}.cu"
-    source.write_text(code)
-    path = compile_cpp(
-        *(f"{name}.so", "-shared", "-Wno-unknown-pragmas", *options),
-        *(f'-DKERNELS="{source}"', str(HERE / "entry.cpp"), str(scheduler())),
-    )
-    library = ctypes.CDLL(str(path))
-    library.parameters.restype = ctypes.c_char_p
-    library.launch.restype = ctypes.c_bool
-    return library
 
 
 class Kernel:
@@ -275,5 +218,5 @@ class FakeCupy(types.ModuleType):
     def RawModule(self, *, code: str, options: tuple[str, ...]) -> Any:  # noqa: N802
         self.source = code
         code = self.edit(code) if self.edit else code
-        library = build(code, (*options, *self.options))
+        library = build(code, (*OPTIMISED, *options, *self.options))
         return types.SimpleNamespace(get_function=functools.partial(Kernel, self, library))

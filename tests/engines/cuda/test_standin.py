@@ -6,7 +6,8 @@ import functools
 
 import numpy as np
 import pytest
-from standin import CompileError, FakeCupy
+from shim_build import CompileError
+from standin import FakeCupy
 
 KERNELS = """
 extern "C" __global__ void train(const float* from, float* to, int n, float factor)
