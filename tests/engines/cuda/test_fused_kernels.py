@@ -142,7 +142,8 @@ class TestWhatMustBeNoticed:
             right, _ = optimizer.update(gradient(engine), optimizer.init(params), params)
             assert not distance(after, right) < 10 * BOUND
         else:
-            assert not error(case, cupy) < 10 * BOUND
+            with np.errstate(all="ignore"):  # what is read too early may be anything
+                assert not error(case, cupy) < 10 * BOUND
 
     def test_the_kernels_have_no_other_barrier(self):
         make_engine(self.CASE, cupy := FakeCupy(), self.CASE.problem()[1])
@@ -217,4 +218,5 @@ class TestWhatMustBeNoticed:
             return source.replace(right, wrong)
 
         case = Case(cell, task, "adam", rows, 3, hidden, 2, 3)
-        assert not error(case, FakeCupy(limit, edit=edit)) < 10 * BOUND
+        with np.errstate(all="ignore"):  # a mistake may leave memory as it was found
+            assert not error(case, FakeCupy(limit, edit=edit)) < 10 * BOUND

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from layer_cases import BOUND, KERNELS, build, device, error
 
@@ -22,8 +23,11 @@ SHARED_LIMIT = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448}
 
 
 def noticed(cell, **changes):
-    """Return True if an error shows, with 2 rows to a block and every option."""
-    with device(**changes):
+    """Return True if an error shows, with 2 rows to a block and every option.
+
+    A mistake may leave memory as it was found: whatever lies there, it is for the error to show it.
+    """
+    with device(**changes), np.errstate(all="ignore"):
         return not error(build(cell, rows=140, hidden=20, bidirectional=True)) < 10 * BOUND
 
 
@@ -73,7 +77,7 @@ def test_the_kernels_have_no_other_barrier():
         ("lstm", "if (owns) losses.add", "if (owns && t < length) losses.add"),
         ("lstm", "i > 0 || dinitial_h", "i > 0"),
         ("lstm", "x[t * of_step + n * of_row + i]", "x[t * of_step + n * width + i]"),
-        ("lstm", "t < lengths[n] ? packed", "true ? packed"),
+        ("lstm", "t < lengths[n] ? packed", "t < lengths[n] || t == 1 ? packed"),
         ("lstm", "fetch(i - 1);\n        if", "if"),
         ("lstm", "float sum[R][G][2] = {};", "float sum[R][G][2] = {{{1.f}}};"),
     ],
