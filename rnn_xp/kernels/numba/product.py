@@ -2,12 +2,14 @@
 
 A BLAS rearranges its operands in every call, which for the rows of one step costs as much as the
 product itself. Here the weights are rearranged once for a whole sequence, and the other operand is
-read in place. The innermost loop is written for LLVM: a tile of C, six rows of sixteen columns,
-stays in registers while it computes
+read in place. The innermost loop is written for LLVM: a tile of C stays in registers while it
+computes
 
     c[i, :] += a[i, k] * b[k, :]        for all k, with a[i, k] in every lane of a vector.
 
-Sixteen columns are two registers with AVX, four with NEON and one with AVX-512.
+With AVX-512, which has 32 registers of sixteen numbers, a tile has twelve rows of 32 columns, and
+otherwise six rows of sixteen: two registers with AVX, four with NEON. Every sum has its terms in
+the order of k, one after the other, so it has the same bits whatever tile computes it.
 """
 
 # Signatures are left to numba, which reads no annotations.
@@ -25,6 +27,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 __all__ = [
@@ -40,6 +43,8 @@ __all__ = [
 
 PANEL = 16  # columns of a tile, and of a panel of packed weights
 _LANES = 8  # of a vector; a last tile of so many columns if these are enough
+_WIDE = "+avx512f" in get_host_cpu_features().split(",")
+_MOST = 2 * _LANES if _WIDE else _LANES  # lanes of the widest vector
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
 _DIGEST = hashlib.sha256(
     b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
@@ -103,56 +108,59 @@ def pack(b: Any) -> Any:
     return panels
 
 
-def _tile(rows: int, columns: int) -> Any:
-    """Compile the product of one tile; addresses are in bytes, strides in floats.
+def _tile_of(builder: Any, addresses: tuple[Any, ...], rows: int, columns: int) -> None:
+    """Write the product of one tile; addresses are in bytes, strides in floats."""
+    a, a_row, a_k, b, b_k, b_panel, c, c_row, steps, add = addresses
+    a, b, c = (builder.inttoptr(p, _FLOAT.as_pointer()) for p in (a, b, c))
+    starts = [*range(0, columns - _MOST + 1, _MOST)]
+    starts += [columns - _LANES] if columns % _MOST else []  # one vector of half the lanes
 
-    More than 16 columns are those of several panels.
-    """
+    def vector(start: int) -> Any:
+        return ir.VectorType(_FLOAT, _MOST if start + _MOST <= columns else _LANES)
+
+    def at(base: Any, offset: Any, start: int) -> Any:
+        return builder.bitcast(builder.gep(base, [offset]), vector(start).as_pointer())
+
+    def in_panel(offset: Any, start: int) -> Any:
+        panel, part = divmod(start, PANEL)
+        offset = builder.add(offset, builder.mul(b_panel, _INDEX(panel)))
+        return at(b, builder.add(offset, _INDEX(part)), start)
+
+    def in_every_lane(value: Any, kind: Any) -> Any:
+        zeros, lanes = ir.Constant(kind, None), ir.VectorType(ir.IntType(32), kind.count)
+        one = builder.insert_element(zeros, value, ir.IntType(32)(0))
+        return builder.shuffle_vector(one, zeros, ir.Constant(lanes, None))
+
+    a_rows = [builder.gep(a, [builder.mul(a_row, _INDEX(i))]) for i in range(rows)]
+    c_rows = [builder.mul(c_row, _INDEX(i)) for i in range(rows)]
+    places = [[at(c, builder.add(row, _INDEX(start)), start) for start in starts] for row in c_rows]
+
+    def begin(place: Any) -> Any:
+        zeros = ir.Constant(place.type.pointee, None)
+        before = builder.select(add, builder.load(place, align=4), zeros)
+        return cgutils.alloca_once_value(builder, before)
+
+    sums = [[begin(place) for place in row] for row in places]
+    with cgutils.for_range(builder, steps) as loop:
+        b_row, a_column = builder.mul(loop.index, b_k), builder.mul(loop.index, a_k)
+        bs = [builder.load(in_panel(b_row, start), align=4) for start in starts]
+        for a_i, row in zip(a_rows, sums, strict=True):
+            value = builder.load(builder.gep(a_i, [a_column]))
+            for b_j, total in zip(bs, row, strict=True):
+                term = builder.fmul(in_every_lane(value, b_j.type), b_j, flags=("contract",))
+                builder.store(builder.fadd(builder.load(total), term, flags=("contract",)), total)
+    for row, row_places in zip(sums, places, strict=True):
+        for total, place in zip(row, row_places, strict=True):
+            builder.store(builder.load(total), place, align=4)
+
+
+def _tile(rows: int, columns: int) -> Any:
+    """Compile the product of one tile; more than 16 columns are those of several panels."""
 
     @intrinsic
     def tile(typing, a, a_row, a_k, b, b_k, b_panel, c, c_row, steps, add):
         def generate(context, builder, signature, arguments):
-            a, a_row, a_k, b, b_k, b_panel, c, c_row, steps, add = arguments
-            vector, lanes = ir.VectorType(_FLOAT, _LANES), ir.VectorType(ir.IntType(32), _LANES)
-            zeros, across = ir.Constant(vector, None), range(columns // _LANES)
-            a, b, c = (builder.inttoptr(p, _FLOAT.as_pointer()) for p in (a, b, c))
-
-            def at(base: Any, offset: Any, number: int) -> Any:
-                place = builder.gep(base, [builder.add(offset, _INDEX(number * _LANES))])
-                return builder.bitcast(place, vector.as_pointer())
-
-            def in_panel(offset: Any, number: int) -> Any:
-                panel, part = divmod(number, PANEL // _LANES)
-                start = builder.add(offset, builder.mul(b_panel, _INDEX(panel)))
-                return at(b, start, part)
-
-            def in_every_lane(value: Any) -> Any:
-                one = builder.insert_element(zeros, value, ir.IntType(32)(0))
-                return builder.shuffle_vector(one, zeros, ir.Constant(lanes, None))
-
-            a_rows = [builder.gep(a, [builder.mul(a_row, _INDEX(i))]) for i in range(rows)]
-            c_at = [[at(c, builder.mul(c_row, _INDEX(i)), j) for j in across] for i in range(rows)]
-            sums = [
-                [
-                    cgutils.alloca_once_value(
-                        builder, builder.select(add, builder.load(place, align=4), zeros)
-                    )
-                    for place in row
-                ]
-                for row in c_at
-            ]
-            with cgutils.for_range(builder, steps) as loop:
-                b_row, a_column = builder.mul(loop.index, b_k), builder.mul(loop.index, a_k)
-                bs = [builder.load(in_panel(b_row, j), align=4) for j in across]
-                for i in range(rows):
-                    value = in_every_lane(builder.load(builder.gep(a_rows[i], [a_column])))
-                    for j in across:
-                        term = builder.fmul(value, bs[j], flags=("contract",))
-                        old = builder.load(sums[i][j])
-                        builder.store(builder.fadd(old, term, flags=("contract",)), sums[i][j])
-            for i in range(rows):
-                for j in across:
-                    builder.store(builder.load(sums[i][j]), c_at[i][j], align=4)
+            _tile_of(builder, arguments, rows, columns)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 9, types.boolean), generate
@@ -160,41 +168,48 @@ def _tile(rows: int, columns: int) -> Any:
     return tile
 
 
+@intrinsic
+def _row(typing, a, a_k, b, b_k, b_panel, c, count, steps, add):
+    """Compute ``count`` times 8 columns of one row, 1 to _ROW, each count by code of its own."""
+
+    def generate(context, builder, signature, arguments):
+        a, a_k, b, b_k, b_panel, c, count, steps, add = arguments
+        none, after = _INDEX(0), builder.append_basic_block("after")
+        switch = builder.switch(count, after)
+        for number in range(1, _ROW + 1):
+            block = builder.append_basic_block(f"row{number}")
+            switch.add_case(_INDEX(number), block)
+            with builder.goto_block(block):
+                tile = (a, none, a_k, b, b_k, b_panel, c, none, steps, add)
+                _tile_of(builder, tile, 1, number * _LANES)
+                builder.branch(after)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 8, types.boolean), generate
+
+
 # As many rows as registers can hold, and two for what is left over.
+_broad_12, _broad_2 = (_tile(rows, 2 * PANEL) for rows in (12, 2))  # with AVX-512
+_high_12 = _tile(12, PANEL)
 _wide_6, _wide_2 = (_tile(rows, PANEL) for rows in (6, 2))
 _slim_12, _slim_2 = (_tile(rows, _LANES) for rows in (12, 2))
 # A single row goes over many columns at once, since each sum waits for its previous term.
-_row_8, _row_7, _row_6, _row_5 = (_tile(1, count * _LANES) for count in (8, 7, 6, 5))
-_row_4, _row_3, _row_2, _row_1 = (_tile(1, count * _LANES) for count in (4, 3, 2, 1))
+_ROW = 8 * _MOST // _LANES
 
 
 @compiled
 def _multiply_row(a, a_k, b, b_k, b_panel, c, columns, steps, add):
     """Compute one row of C, up to eight vectors of it at once, and all equally many."""
     left = columns // _LANES
-    parts = (left + 7) // 8
+    parts = (left + _ROW - 1) // _ROW
     column = 0
     while left:
         count = (left + parts - 1) // parts
         if parts > 1:  # whole panels
             count += count % 2
         b_j, c_j = b + 4 * (column // PANEL * b_panel), c + 4 * column
-        if count == 8:
-            _row_8(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
-        elif count == 7:
-            _row_7(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
-        elif count == 6:
-            _row_6(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
-        elif count == 5:
-            _row_5(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
-        elif count == 4:
-            _row_4(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
-        elif count == 3:
-            _row_3(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
-        elif count == 2:
-            _row_2(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
-        else:
-            _row_1(a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
+        _row(a, a_k, b_j, b_k, b_panel, c_j, count, steps, add)
         column, left, parts = column + count * _LANES, left - count, parts - 1
 
 
@@ -218,10 +233,25 @@ def multiply(a, a_row, a_k, b, b_k, b_panel, c, c_row, rows, columns, steps, add
     if rows % 2:
         a_i, c_i = a + 4 * (rows - 1) * a_row, c + 4 * (rows - 1) * c_row
         _multiply_row(a_i, a_k, b, b_k, b_panel, c_i, columns, steps, add)
-    for j in range(0, columns, PANEL):
+    j = 0
+    while j < columns and rows > 1:
         b_j, c_j = b + 4 * (j // PANEL * b_panel), c + 4 * j
-        i = 0
-        if columns - j >= PANEL:
+        i, left = 0, columns - j
+        if _WIDE and left >= 2 * PANEL:
+            while i + 12 <= rows:
+                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
+                _broad_12(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
+                i += 12
+            while i + 2 <= rows:
+                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
+                _broad_2(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
+                i += 2
+            j += 2 * PANEL
+        elif left >= PANEL:
+            while _WIDE and i + 12 <= rows:
+                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
+                _high_12(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
+                i += 12
             while i + 6 <= rows:
                 a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
                 _wide_6(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
@@ -230,6 +260,7 @@ def multiply(a, a_row, a_k, b, b_k, b_panel, c, c_row, rows, columns, steps, add
                 a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
                 _wide_2(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
                 i += 2
+            j += PANEL
         else:
             while i + 12 <= rows:
                 a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
@@ -239,6 +270,7 @@ def multiply(a, a_row, a_k, b, b_k, b_panel, c, c_row, rows, columns, steps, add
                 a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
                 _slim_2(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
                 i += 2
+            j += _LANES
 
 
 @compiled
