@@ -1,10 +1,10 @@
-"""The number of rows that are worth computing at once on a device."""
+"""The number of rows that are worth computing at once."""
 
 from __future__ import annotations
 
 from rnn_xp.backend import Backend
 
-__all__ = ["ACCELERATOR_ROWS", "CPU_ROWS", "on_accelerator", "rows_at_once"]
+__all__ = ["ACCELERATOR_ROWS", "CPU_ROWS", "on_accelerator", "rows_at_once", "rows_in_cache"]
 
 CPU_ROWS = 1040
 """On a CPU the arrays of a block should stay in the cache."""
@@ -13,6 +13,7 @@ ACCELERATOR_ROWS = 65_536
 """On an accelerator every further block repeats all kernel launches."""
 
 _FEWEST_ROWS = 32  # below this the calls of a step cost more than its arithmetic
+_CACHED = 2**20  # numbers of a block that stay in the cache of a CPU
 _CPU_STATES, _ACCELERATOR_STATES = 2**21, 2**27  # numbers in the hidden states of a block
 
 
@@ -49,3 +50,14 @@ def rows_at_once(accelerator: bool, states: int) -> int:
     if accelerator:
         rows, limit = ACCELERATOR_ROWS, _ACCELERATOR_STATES
     return max(_FEWEST_ROWS, min(rows, limit // states))
+
+
+def rows_in_cache(numbers: int) -> int:
+    """Return the number of rows of a block, if each has so many numbers and all should be cached.
+
+    Examples
+    --------
+    >>> rows_in_cache(10 * 50), rows_in_cache(40 * 7 * 64), rows_in_cache(10**6)
+    (1040, 58, 32)
+    """
+    return max(_FEWEST_ROWS, min(CPU_ROWS, _CACHED // numbers))

@@ -238,15 +238,18 @@ class Network(SecondOrder):
         params, x, state, lengths, mask, reset, steps : see `Network`
             N may be 0.
         block_rows : int, optional
-            Number of rows in a block. By default 1040 on a CPU and 65,536 on an accelerator, or
-            fewer for very long sequences. The default never depends on how much memory is free.
+            Number of rows in a block. The default depends on the library, the network and T, and
+            never on how much memory is free: on an accelerator 65,536 rows or fewer, on a CPU 32 to
+            1040.
 
         Returns
         -------
         pred : Array (N, O), or (N, T, O) where every step is read
-            Equal to the predictions of `forward` up to rounding. The last bits of a row may
-            depend on the number of rows in its block, because matrix products of different sizes
-            round differently.
+            Equal to the predictions of `forward` up to rounding. Layers that are compiled (with
+            numba, float32) give a row the same bits alone, in any batch, at any place in it, and on
+            any number of threads. Elsewhere the last bits depend on the other rows, because a
+            library's products of other sizes, and even equal rows of one product, may round
+            differently; there ``block_rows=1`` computes every row alone, slowly.
 
         Examples
         --------

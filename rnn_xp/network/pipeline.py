@@ -15,7 +15,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from rnn_xp._typing import Array, Namespace, Params, State
+from rnn_xp._typing import Array, Namespace, Params, State, Workspace
 from rnn_xp.backend import array_namespace, device_of
 from rnn_xp.kernels.course import Course
 from rnn_xp.kernels.portable import sum_rows
@@ -82,11 +82,11 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
         ]
         caches = []
     h = parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
-    y = xp.matmul(h, xp.matrix_transpose(params["readout.w_hy"])) + params["readout.b_y"]
+    y = _product("y", h, params["readout.w_hy"], workspace, xp=xp) + params["readout.b_y"]
     window = None
     if net.linear_lags:
         window = last_steps(xs, net.linear_lags, xp=xp)
-        y = y + xp.matmul(window, xp.matrix_transpose(params["readout.w_xy"]))
+        y = y + _product("window", window, params["readout.w_xy"], workspace, xp=xp)
     out = net.output_function.forward(y, xp=xp)
     return LayersPass(
         xp, given, steps, schedule, noise, stack, h, caches, out, workspace, window, order
@@ -331,6 +331,14 @@ def _readout_grads(net: Configuration, forward: LayersPass, dy: Array, terms: Te
             dw_xy = xp.matmul(xp.matrix_transpose(dys), arrange(forward.window, terms))
         grads["readout.w_xy"] = dw_xy
     return grads
+
+
+def _product(
+    name: str, rows: Array, w: Array, workspace: Workspace | None, *, xp: Namespace
+) -> Array:
+    """Multiply rows by w.T; what a workspace gives is overwritten by the next call."""
+    w = xp.matrix_transpose(w)
+    return xp.matmul(rows, w) if workspace is None else workspace.matmul(name, rows, w)
 
 
 def _rows(a: Array, *, xp: Namespace) -> Array:

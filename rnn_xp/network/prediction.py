@@ -11,8 +11,8 @@ from rnn_xp._typing import Array, Namespace, Params
 from rnn_xp.backend import Backend, backend_of, device_of
 from rnn_xp.backend.arrays import dtype_name
 from rnn_xp.backend.handle import DTYPES
-from rnn_xp.kernels import make_workspace
-from rnn_xp.kernels.rows import on_accelerator, rows_at_once
+from rnn_xp.kernels import kernels_of, make_workspace
+from rnn_xp.kernels.rows import on_accelerator, rows_at_once, rows_in_cache
 from rnn_xp.network import pieces
 from rnn_xp.network.call import Options
 from rnn_xp.network.configuration import Configuration
@@ -57,7 +57,7 @@ def predict(
     rows, steps = x.shape[0], x.shape[1] if options.steps is None else options.steps
     backend = backend_of_rows(x)
     if block_rows is None:
-        block_rows = default_rows(net, x, steps)
+        block_rows = _rows_of_block(net, x, steps)
     size = whole("Network: block_rows", block_rows)
     if not rows:
         shape = (net.output_size,) if net.topology == "many_to_one" else (steps, net.output_size)
@@ -70,6 +70,19 @@ def predict(
         pred, _ = pieces.forward(net, params, x[start:stop, ...], options.rows(start, stop), xp=xp)
         preds.append(pred)
     return preds[0] if len(preds) == 1 else xp.concat(preds)
+
+
+def _rows_of_block(net: Configuration, x: Array, steps: int) -> int:
+    """Return the default number of rows of a block.
+
+    Kernels on a CPU lay out all that a way back would read, in memory that is new to every call.
+    """
+    backend = backend_of_rows(x)
+    rows = default_rows(net, x, steps)
+    if backend is None or backend.name != "numpy" or kernels_of(backend).name == "portable":
+        return rows
+    arrays = net.directions * net.layers.cells[0].footprint.tape
+    return min(rows, rows_in_cache(len(pieces.cut(net, steps)[-1]) * arrays * net.hidden_size))
 
 
 def default_rows(net: Configuration, x: Array, steps: int) -> int:

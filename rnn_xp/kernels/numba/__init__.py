@@ -10,12 +10,18 @@ from the bottom up:
 - `layer`: buffers and the pieces of a step, which all cells share;
 - `rnn`, `gru`, `lstm`: the loops over tiles of rows and over time;
 - `prepared`: layers for many calls on few rows.
+
+Every sum has its terms in one order, in whatever tile it is computed, so a row of a forward pass
+has the same bits alone and among any others. No BLAS promises that: not even two equal rows of one
+product have to be equal.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from rnn_xp._typing import Kernel, Params
 from rnn_xp.kernels import numpy
+from rnn_xp.kernels.numba import product
 from rnn_xp.kernels.numba.gru import GRU
 from rnn_xp.kernels.numba.lstm import LSTM
 from rnn_xp.kernels.numba.prepared import Prepared
@@ -40,6 +46,14 @@ class Workspace(numpy.Workspace):
     >>> Workspace("float32").kernel("gru") is KERNELS["gru"]
     True
     """
+
+    def matmul(self, name: str, a: Any, b: Any) -> Any:
+        """Multiply two matrices into the named buffer, each row alike however many there are."""
+        rows, columns = a.shape[0], b.shape[1]
+        out = self.take(name, rows, product.padded(columns))
+        if rows and columns:
+            product.multiply_rows(a, product.pack(b), out)
+        return out[:, :columns]
 
     def kernel(self, name: str | None) -> Kernel | None:
         """Return the kernel with the name ``cell.kernel``; None if there is none."""

@@ -27,7 +27,16 @@ from numba.core import cgutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.extending import intrinsic
 
-__all__ = ["PANEL", "compiled", "multiply", "pack", "padded", "reordered", "spaced"]
+__all__ = [
+    "PANEL",
+    "compiled",
+    "multiply",
+    "multiply_rows",
+    "pack",
+    "padded",
+    "reordered",
+    "spaced",
+]
 
 PANEL = 16  # columns of a tile, and of a panel of packed weights
 _LANES = 8  # of a vector; a last tile of so many columns if these are enough
@@ -230,3 +239,13 @@ def multiply(a, a_row, a_k, b, b_k, b_panel, c, c_row, rows, columns, steps, add
                 a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
                 _slim_2(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
                 i += 2
+
+
+@compiled
+def multiply_rows(a, b, c):
+    """Compute C = A B for A (rows, steps), B as of `pack`, and C (rows, a multiple of 8)."""
+    rows, steps = a.shape
+    multiply(
+        a.ctypes.data, a.strides[0] // 4, a.strides[1] // 4, b.ctypes.data, PANEL,
+        PANEL * b.shape[1], c.ctypes.data, c.shape[1], rows, c.shape[1], steps, False,
+    )  # fmt: skip
