@@ -16,6 +16,7 @@ __all__ = [
     "ParameterError",
     "choice",
     "flag",
+    "index_of",
     "install",
     "number",
     "readable",
@@ -141,6 +142,25 @@ def choice(name: str, given: Any, valid: Mapping[str, Any]) -> Any:
         raise ValueError(f"{name}={given!r} is not known. Valid: {names}.") from None
 
 
+def index_of(given: Any) -> int | None:
+    """Return an integer as a Python int, and None for anything else.
+
+    Booleans are none, nor are those of NumPy, which up to 2.2 lets them be an index.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> index_of(np.int64(5)), index_of(np.True_), index_of(5.0)
+    (5, None, None)
+    """
+    if isinstance(given, bool) or getattr(getattr(given, "dtype", None), "kind", "") == "b":
+        return None
+    try:
+        return operator.index(given)
+    except TypeError:
+        return None
+
+
 def whole(name: str, given: Any, least: int = 1, *, owner: str = "") -> int:
     """Return an integer argument as a Python int.
 
@@ -170,10 +190,7 @@ def whole(name: str, given: Any, least: int = 1, *, owner: str = "") -> int:
         ...
     rnn_xp._checks.ParameterError: hidden_size must be an integer >= 1, got 5.0.
     """
-    try:
-        value = None if isinstance(given, bool) else operator.index(given)
-    except TypeError:
-        value = None
+    value = index_of(given)
     if value is None or value < least:
         raise ParameterError(
             f"{owner}{{0:name}} must be an integer >= {least}, got {{0:value}}.",

@@ -12,14 +12,13 @@ Everything here is a view: 8317 windows of 10 steps cost no more memory than the
 
 from __future__ import annotations
 
-import operator
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from rnn_xp._checks import Argument, ParameterError, readable
+from rnn_xp._checks import Argument, ParameterError, index_of, readable
 
 __all__ = ["as_series", "cast_windows", "make_windows", "num_windows", "time_split"]
 
@@ -246,11 +245,8 @@ def time_split(values: ArrayLike, fraction: float = 0.8) -> tuple[NDArray[Any], 
 
 def _integer(name: str, value: int, at_least: int | None = None) -> int:
     """Check that `value` is an integer, not a bool, and no smaller than `at_least`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
+    number = index_of(value)
+    if number is None:
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__}).")
     if at_least is not None and number < at_least:
         raise ParameterError(

@@ -6,13 +6,12 @@ ValueError says which of them is wrong.
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from rnn_xp._checks import Argument, ParameterError
+from rnn_xp._checks import Argument, ParameterError, index_of
 from rnn_xp._typing import Array
 
 __all__ = ["Saved", "flag", "integer", "is_number", "number"]
@@ -58,11 +57,12 @@ def number(owner: object, name: str, interval: str) -> None:
 def integer(owner: object, name: str, low: int) -> None:
     """Check that a hyperparameter is an integer >= ``low``, and convert it to a Python int."""
     value = getattr(owner, name)
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < low:
+    number = index_of(value)
+    if number is None or number < low:
         raise ValueError(
             f"{type(owner).__name__}: {name} must be an integer >= {low}, got {value!r}."
         )
-    object.__setattr__(owner, name, operator.index(value))
+    object.__setattr__(owner, name, number)
 
 
 def flag(owner: object, name: str) -> None:

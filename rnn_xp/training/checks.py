@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from rnn_xp._checks import index_of
 from rnn_xp._typing import Loss, Params
 from rnn_xp.backend import Backend, backend_of, get_backend
 from rnn_xp.backend.arrays import require_arrays
@@ -53,11 +53,10 @@ def resolve_backend(x: Any, backend: Backend | None) -> Backend:
 def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
     """Check that an argument is a Python or NumPy integer within a range, and return it."""
     bounds = f">= {low}" if high is None else f"in {low}..{high} (N), or None for the full batch"
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"fit: {name} must be an integer {bounds}, got {value!r}.") from None
-    if isinstance(value, bool) or number < low or (high is not None and number > high):
+    number = index_of(value)
+    if number is None:
+        raise TypeError(f"fit: {name} must be an integer {bounds}, got {value!r}.")
+    if number < low or (high is not None and number > high):
         raise ValueError(f"fit: {name} must be an integer {bounds}, got {value!r}.")
     return number
 
