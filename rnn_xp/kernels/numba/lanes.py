@@ -3,8 +3,8 @@
 A compiler vectorises a loop only if it can prove that no two of its arrays overlap, and the step of
 an LSTM has thirteen arrays. The vectors are therefore explicit: `lanewise` calls a function once
 with `Lanes`, which record every operation for LLVM, and puts the result into a loop over eight
-columns at a time. The last eight columns of a row may overlap the previous ones; they are read
-first, so that results may overwrite their arguments.
+columns at a time, or over sixteen with AVX-512. The last vector of a row may overlap the previous
+one; it is read first, so that results may overwrite their arguments.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -21,11 +21,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from rnn_xp.kernels.numba.product import compiled
+from rnn_xp.kernels.numba.product import VECTORS, compiled
 
 __all__ = ["Lanes", "columns", "lanewise", "sigmoid", "tanh", "where"]
 
-_LANES = 8
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
 
 # tanh(x) = x P(x^2) / Q(x^2): minimax on [-9, 9], off by at most 6e-8 of tanh.
@@ -36,7 +35,7 @@ _EDGE = 9.0  # beyond, tanh is 1 in float32
 
 @dataclasses.dataclass(frozen=True)
 class Lanes:
-    """Eight numbers, or a single number, in a function that is being traced."""
+    """A vector of numbers, or a single number, in a function that is being traced."""
 
     builder: Any
     value: Any
@@ -73,7 +72,7 @@ class Lanes:
         if isinstance(other, Lanes):
             return other.value
         kind = self.value.type
-        return ir.Constant(kind, other if kind == _FLOAT else [other] * _LANES)
+        return ir.Constant(kind, other if kind == _FLOAT else [other] * kind.count)
 
 
 def where(x: Lanes, relation: str, bound: float, a: Lanes | float, b: Lanes) -> Lanes:
@@ -128,8 +127,6 @@ def lanewise(function: Callable[..., Any], of_rows: int = 0) -> Any:
             rows, size, places = arguments
             numbers = cgutils.unpack_tuple(builder, places)
             bases = [builder.inttoptr(p, _FLOAT.as_pointer()) for p in numbers[::2]]
-            vector = ir.VectorType(_FLOAT, _LANES)
-            last = builder.sub(size, _INDEX(_LANES))
 
             def load(starts: list[Any], j: Any, kind: Any) -> list[Lanes]:
                 places = [at(start, j, kind) for start in starts[: count - of_rows]]
@@ -140,8 +137,8 @@ def lanewise(function: Callable[..., Any], of_rows: int = 0) -> Any:
             def in_every_lane(one: Any, kind: Any) -> Any:
                 if kind == _FLOAT:
                     return one
-                first = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), None)
-                none = ir.Constant(vector, None)
+                first = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None)
+                none = ir.Constant(kind, None)
                 alone = builder.insert_element(none, one, ir.IntType(32)(0))
                 return builder.shuffle_vector(alone, none, first)
 
@@ -154,21 +151,31 @@ def lanewise(function: Callable[..., Any], of_rows: int = 0) -> Any:
             def at(start: Any, j: Any, kind: Any) -> Any:
                 return builder.bitcast(builder.gep(start, [j]), kind.as_pointer())
 
+            def go_over(starts: list[Any], vectors: Sequence[int]) -> None:
+                """Compute the columns of a row in the widest vectors that fit, or one by one."""
+                if not vectors:
+                    with cgutils.for_range(builder, size) as column:
+                        store(starts, column.index, _FLOAT, load(starts, column.index, _FLOAT))
+                    return
+                kind, lanes = ir.VectorType(_FLOAT, vectors[0]), _INDEX(vectors[0])
+                last = builder.sub(size, lanes)
+                enough = builder.icmp_signed(">=", last, _INDEX(0))
+                with builder.if_else(enough) as (fits, not_enough):
+                    with fits:
+                        final = load(starts, last, kind)
+                        begun = cgutils.for_range_slice(builder, _INDEX(0), last, lanes)
+                        with begun as (j, _):
+                            store(starts, j, kind, load(starts, j, kind))
+                        store(starts, last, kind, final)
+                    with not_enough:
+                        go_over(starts, vectors[1:])
+
             with cgutils.for_range(builder, rows) as row:
                 starts = [
                     builder.gep(base, [builder.mul(stride, row.index)])
                     for base, stride in zip(bases, numbers[1::2], strict=True)
                 ]
-                enough = builder.icmp_signed(">=", last, _INDEX(0))
-                with builder.if_else(enough) as (vectors, singles):
-                    with vectors:
-                        final = load(starts, last, vector)
-                        begun = cgutils.for_range_slice(builder, _INDEX(0), last, _INDEX(_LANES))
-                        with begun as (j, _):
-                            store(starts, j, vector, load(starts, j, vector))
-                        store(starts, last, vector, final)
-                    with singles, cgutils.for_range(builder, size) as column:
-                        store(starts, column.index, _FLOAT, load(starts, column.index, _FLOAT))
+                go_over(starts, VECTORS)
             return context.get_dummy_value()
 
         return types.void(types.intp, types.intp, places), generate

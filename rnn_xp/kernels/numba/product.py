@@ -32,6 +32,7 @@ from numba.extending import intrinsic
 
 __all__ = [
     "PANEL",
+    "VECTORS",
     "compiled",
     "multiply",
     "multiply_rows",
@@ -44,7 +45,8 @@ __all__ = [
 PANEL = 16  # columns of a tile, and of a panel of packed weights
 _LANES = 8  # of a vector; a last tile of so many columns if these are enough
 _WIDE = "+avx512f" in get_host_cpu_features().split(",")
-_MOST = 2 * _LANES if _WIDE else _LANES  # lanes of the widest vector
+VECTORS = (16, 8) if _WIDE else (8,)  # numbers of lanes, the most first
+_MOST = VECTORS[0]
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
 _DIGEST = hashlib.sha256(
     b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
