@@ -5,6 +5,8 @@ import os
 import platform
 from pathlib import Path
 
+from rnn_xp.kernels import kernels_of
+
 
 def processor():
     """Name the processor and count its cores."""
@@ -14,6 +16,16 @@ def processor():
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = lines[0].partition(":")[2].strip() if lines else model
     return f"{model}, {os.cpu_count()} cores"
+
+
+def kernels(backend):
+    """Name the kernels for a backend, and the vectors that compiled ones compute in."""
+    named = str(kernels_of(backend))
+    if kernels_of(backend).name == "numba":
+        from rnn_xp.kernels.numba.product import VECTORS
+
+        named += f", vectors of {VECTORS[0]} numbers"
+    return named
 
 
 def some_of(known):

@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 
 import rnn_xp as rx
+from benchmarks.machine import kernels
 from benchmarks.memory import Resident, command, give_back, in_a_fresh_process, machine
-from rnn_xp.kernels import kernels_of, make_workspace
+from rnn_xp.kernels import make_workspace
 from rnn_xp.network.memory import block_bytes
 
 NAME = "benchmarks.sequences"  # the module is __main__ itself
@@ -123,7 +124,7 @@ def page(results, verdicts, command):
         "The loss and its gradient of long sequences (H = 50, float32, one thread), with all "
         "activations in memory and with a budget of a tenth of what they are estimated at. Memory "
         "is the peak of resident memory above its level with the data loaded, time the best of "
-        f"{REPEATS}, each in a fresh process. Kernels: {kernels_of(BACKEND)}."
+        f"{REPEATS}, each in a fresh process. Kernels: {kernels(BACKEND)}."
     )
     lines = [
         "# Long sequences in little memory", "", f"Written by `{command}`.", "",

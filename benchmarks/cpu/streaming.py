@@ -20,8 +20,8 @@ import numpy as np
 import rnn_xp as rx
 from benchmarks.cpu.libraries import missing
 from benchmarks.cpu.timing import Contender, interleave, median
+from benchmarks.machine import kernels
 from benchmarks.memory import machine
-from rnn_xp.kernels import kernels_of
 
 HIDDEN, STEPS, MOST_MICROSECONDS, CALLS, SECONDS = 50, (10, 100), 20.0, 200, 1.0
 CELLS = ("rnn", "gru", "lstm")
@@ -126,7 +126,7 @@ def page(lines, verdict, command):
         "Microseconds of one row (H = 50, one input, float32, one thread): a step of a stream with "
         "a carried state, and a prediction from T steps. *Ratio* is rx.Stream by onnxruntime on "
         "the exported graph. `Network.predict` checks and prepares everything at each call. "
-        f"Kernels: {kernels_of(BACKEND)}."
+        f"Kernels: {kernels(BACKEND)}."
     )
     parts = ["# Latency of one row", "", f"Written by `{command}`.", "", *textwrap.wrap(text, 100)]
     return "\n".join([*parts, "", *lines, "", verdict, "", f"Machine: {machine()}."]) + "\n"

@@ -27,7 +27,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
-from numba.core.codegen import get_host_cpu_features
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 __all__ = [
@@ -44,7 +44,8 @@ __all__ = [
 
 PANEL = 16  # columns of a tile, and of a panel of packed weights
 _LANES = 8  # of a vector; a last tile of so many columns if these are enough
-_WIDE = "+avx512f" in get_host_cpu_features().split(",")
+_FEATURES = cpu_target.target_context.codegen().magic_tuple()[-1]  # of the CPU compiled for
+_WIDE = "+avx512f" in _FEATURES.split(",")
 VECTORS = (16, 8) if _WIDE else (8,)  # numbers of lanes, the most first
 _MOST = VECTORS[0]
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
