@@ -40,6 +40,9 @@ class Course(NamedTuple):
     brief : bool
         If True, nobody reads the states of rows that do not compute a step, except for the final
         ones. The others may then hold anything.
+    keeps : bool
+        If False, nothing goes back: what only a way back would read may be overwritten by the next
+        step.
 
     Examples
     --------
@@ -56,6 +59,7 @@ class Course(NamedTuple):
     keep: Array | None = None
     initial: tuple[Array, ...] | None = None
     brief: bool = False
+    keeps: bool = True
 
     @property
     def needs(self) -> frozenset[str]:

@@ -75,13 +75,13 @@ def predict(
 def _rows_of_block(net: Configuration, x: Array, steps: int) -> int:
     """Return the default number of rows of a block.
 
-    Kernels on a CPU lay out all that a way back would read, in memory that is new to every call.
+    Kernels on a CPU lay out the states of all steps, in memory that is new to every call.
     """
     backend = backend_of_rows(x)
     rows = default_rows(net, x, steps)
     if backend is None or backend.name != "numpy" or kernels_of(backend).name == "portable":
         return rows
-    arrays = net.directions * net.layers.cells[0].footprint.tape
+    arrays = net.directions * len(net.state_type._fields)
     return min(rows, rows_in_cache(len(pieces.cut(net, steps)[-1]) * arrays * net.hidden_size))
 
 

@@ -50,6 +50,7 @@ def course(net: Configuration, options: Options, steps: int, *, xp: Namespace) -
         idle=None if idle is None else xp.matrix_transpose(~idle),
         reset=None if reset is None else xp.matrix_transpose(reset),
         initial=None if options.state is None else (),
+        keeps=options.tape,
         brief=net.topology == "many_to_one" and net.read == "last" and not net.residual,
     )
 

@@ -12,6 +12,7 @@ from frozen import freeze
 from problems import CELLS, OPTIONS, TOPOLOGIES, H, I, O, Problem, T, excluded
 
 import rnn_xp as rx
+from rnn_xp.kernels import make_workspace
 from rnn_xp.kernels import rows as kernel_rows
 from rnn_xp.network import prediction
 
@@ -174,6 +175,24 @@ class TestMemory:
         assert self.peak(lambda: net.predict(params, x)) < arrays * states
         if cell != "rnn":  # its cache is the states
             assert self.peak(lambda: net.vjp(params, x)) > (arrays + 1) * states
+
+    @pytest.mark.parametrize("kernels", ["numpy", "numba"])
+    @pytest.mark.parametrize(("cell", "arrays"), [("rnn", 1.5), ("gru", 2.0), ("lstm", 3.0)])
+    def test_kernels_keep_no_gates(self, monkeypatch, cell, arrays, kernels):
+        """Inputs and fields of the state, and of gates those of one step."""
+        if kernels == "numba":
+            pytest.importorskip("numba", reason="numba is not installed")
+        monkeypatch.setenv("RNN_XP_KERNELS", kernels)
+        net, steps, rows = rx.Network(cell=cell, hidden_size=32), 60, 100
+        backend = rx.get_backend(dtype="float32")
+        params, workspace = net.init(backend=backend), make_workspace(backend)
+        x, y = np.ones((rows, steps, 1), dtype="float32"), np.ones((rows, 1), dtype="float32")
+        states = steps * rows * 32 * 4
+        assert self.peak(lambda: net.predict(params, x, block_rows=rows)) < arrays * states
+        net.value_and_grad(params, x, y, workspace=workspace)
+        held = sum(buffer.nbytes for buffer in workspace._buffers.values())
+        if cell != "rnn":
+            assert held > (arrays + 1.5) * states
 
     def test_long_sequences_have_smaller_blocks(self):
         assert kernel_rows.rows_at_once(False, 10 * 50) == 1040

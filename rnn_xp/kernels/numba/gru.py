@@ -73,8 +73,9 @@ class GRU:
         factors[: 2 * size] = 0.5
         w *= factors
         w[0, 2 * size :], w[1 : 1 + inputs, 2 * size :] = params["b_hn"], 0.0
-        rzq = workspace.take(f"{name}gates", steps, rows, spaced(gates))
-        n = workspace.take(f"{name}candidates", steps, rows, spaced(size))
+        kept = steps if course.keeps else 1
+        rzq = workspace.take(f"{name}gates", kept, rows, spaced(gates))
+        n = workspace.take(f"{name}candidates", kept, rows, spaced(size))
         tape = tape._replace(
             kept=(rzq, n), norm=Norm.of(params, factors, workspace, name, steps, rows)
         )
@@ -115,13 +116,14 @@ class GRU:
 @compiled
 def _forward(entering, states, hs, turns, norm, w, w_n, gates, candidates):
     (steps, rows, size), width = hs[1:].shape, entering.shape[2]
-    skip = width - size
+    skip, last = width - size, gates.shape[0] - 1
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
         for s in range(steps):
             tile = arrive(entering, states, hs, turns, s, start, stop)
             if tile:
-                rzq, n = gates[s, start : start + tile], candidates[s, start : start + tile]
+                kept, end = min(s, last), start + tile
+                rzq, n = gates[kept, start:end], candidates[kept, start:end]
                 if norm.w_h.shape[0]:
                     normalised(entering, s, start, norm, rzq, n, size)
                 else:

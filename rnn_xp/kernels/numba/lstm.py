@@ -64,9 +64,10 @@ class LSTM:
         factors = np.full(gates, 0.5, np.float32)
         factors[2 * size : 3 * size] = 1.0
         w = join(params) * factors
-        z = workspace.take(f"{name}gates", steps, rows, spaced(gates))
+        kept = steps if course.keeps else 1
+        z = workspace.take(f"{name}gates", kept, rows, spaced(gates))
         cells = workspace.take(f"{name}cells", steps + 1, rows, size)
-        tanh_cells = workspace.take(f"{name}tanh_cells", steps, rows, size)
+        tanh_cells = workspace.take(f"{name}tanh_cells", kept, rows, size)
         cells[0] = 0.0 if course.initial is None else course.initial[1]
         tape = tape._replace(
             kept=(z, cells, tanh_cells),
@@ -94,22 +95,23 @@ class LSTM:
 
 @compiled
 def _forward(entering, states, hs, turns, norm, w, gates, cells, tanh_cells):
-    (steps, rows, size), width = tanh_cells.shape, entering.shape[2]
-    skip = width - size
+    (steps, rows, size), width = hs[1:].shape, entering.shape[2]
+    skip, last = width - size, gates.shape[0] - 1
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
         for s in range(steps):
             tile = arrive(entering, states, hs, turns, s, start, stop)
             clear(cells[s, start:stop], turns.reset, s, start)
             if tile:
-                z = gates[s, start : start + tile]
+                kept = min(s, last)
+                z = gates[kept, start : start + tile]
                 if norm.w_h.shape[0]:
                     normalised(entering, s, start, norm, z, z, 0)
                 else:
                     used = width if s or turns.begun else skip  # h_0 is zero
                     project(entering, s, start, 0, used, w, z)
                 at, c_prev = _by_gate(z, size), columns(cells[s, start:stop], 0)
-                c = columns(cells[s + 1, start:stop], 0) + columns(tanh_cells[s, start:stop], 0)
+                c = columns(cells[s + 1, start:stop], 0) + columns(tanh_cells[kept, start:stop], 0)
                 h = columns(hs[s + 1, start:stop], 0)
                 _step(tile, size, at + c_prev + at + c + h)
             keep_state(states, hs, turns, s, start, stop, tile, turns.brief)

@@ -104,7 +104,7 @@ class Prepared:
         for number, (kernel, weights) in enumerate(zip(self._kernels, self._weights, strict=True)):
             size = weights["w_xh"].shape[1]
             xs, states = np.zeros((steps, rows, size), workspace.dtype), self.state[:, number]
-            course = Course(initial=tuple(states))
+            course = Course(initial=tuple(states), keeps=False)
             layout = kernel.lay_out(weights, xs, course, workspace, f"layer{number}.")
             carried = [
                 (state, field[0], field[steps])

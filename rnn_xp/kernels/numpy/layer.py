@@ -93,14 +93,18 @@ class Tape:
     def blocks(self, buffer: Floats, *shape: int) -> list[Floats]:
         """Return the beginning of each step's part of a buffer as an array (*shape, n)."""
         size, flat = math.prod(shape), buffer.reshape(buffer.shape[0], -1)
+        last = len(flat) - 1
         return [
-            part[: size * n].reshape(*shape, n)
-            for part, n in zip(flat[: self.steps], self.counts, strict=True)
+            flat[min(s, last), : size * n].reshape(*shape, n) for s, n in enumerate(self.counts)
         ]
 
     def take(self, what: str, *shape: int) -> list[Floats]:
-        """Return an array (*shape, n) for each step, in the named buffer of the layer."""
-        buffer = self.workspace.take(f"{self.name}{what}", self.steps, *shape, self.rows)
+        """Return an array (*shape, n) for each step, in the named buffer of the layer.
+
+        It is the same memory for all steps if nothing goes back.
+        """
+        steps = self.steps if self.course.keeps else 1
+        buffer = self.workspace.take(f"{self.name}{what}", steps, *shape, self.rows)
         return self.blocks(buffer, *shape)
 
     def add_field(self, what: str) -> Field:
