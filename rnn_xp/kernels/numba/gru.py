@@ -76,9 +76,7 @@ class GRU:
         kept = steps if course.keeps else 1
         rzq = workspace.take(f"{name}gates", kept, rows, spaced(gates))
         n = workspace.take(f"{name}candidates", kept, rows, spaced(size))
-        tape = tape._replace(
-            kept=(rzq, n), norm=Norm.of(params, factors, workspace, name, steps, rows)
-        )
+        tape = tape._replace(kept=(rzq, n), norm=Norm.of(params, factors, tape, kept))
         arguments = (
             tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), pack(w_n),
             *tape.kept,
@@ -104,12 +102,12 @@ class GRU:
             pack(w_n), back.own, back.which, back.dfinal, back.dinitial, back.through,
             take("past", TILE, size), back.aside, back.d, dp_n, back.dw, dw_n, back.dxs,
         )  # fmt: skip
-        if norm.gains.size:
+        if norm.gain_h.size:
             db_hn = norm.db[0, 2 * size : gates].copy()
         else:
             db_hn = back.dw[0, 2 * size : gates].copy()
             back.dw[: 1 + inputs, 2 * size : gates] = dw_n[:, :size]
-        grads = norm_grads(split(back.dw, gates, inputs), norm)
+        grads = norm_grads(params, split(back.dw, gates, inputs), norm)
         return {**grads, "b_hn": db_hn}, back.by_time(), back.at_start()
 
 
@@ -175,10 +173,10 @@ def _backward(
             if scaled:
                 dh[:, :size] = 0.0
             if norm.w_h.shape[0]:
-                d_x = norm_back.d[2, :tile]
+                d_x = norm_back.d[1, :tile]
                 copy_lanes(tile, 2 * size, columns(d_rzq, 0) + columns(d_x, 0))
                 copy_lanes(tile, size, columns(dp_n, 0) + columns(d_x, 2 * size))
-                normalised_back(entering, s, start, norm, norm_back, d_x, d_rzq, dw)
+                normalised_back(entering, s, start, norm, norm_back, d_x, d_rzq, dw, wanted)
                 collect(entering, s, start, 0, 1, d_rzq, 3 * size, norm_back.db)
                 through_norm(norm_back, 3 * size, dh, dxs, s, start, stop, True)
             else:

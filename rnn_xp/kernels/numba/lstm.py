@@ -69,10 +69,7 @@ class LSTM:
         cells = workspace.take(f"{name}cells", steps + 1, rows, size)
         tanh_cells = workspace.take(f"{name}tanh_cells", kept, rows, size)
         cells[0] = 0.0 if course.initial is None else course.initial[1]
-        tape = tape._replace(
-            kept=(z, cells, tanh_cells),
-            norm=Norm.of(params, factors, workspace, name, steps, rows),
-        )
+        tape = tape._replace(kept=(z, cells, tanh_cells), norm=Norm.of(params, factors, tape, kept))
         arguments = (
             tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), *tape.kept,
         )  # fmt: skip
@@ -90,7 +87,11 @@ class LSTM:
             pack(np.concatenate(w, axis=1)), back.own, back.which, back.dfinal, back.dinitial,
             back.through, dc, back.aside, back.d, back.dw, back.dxs,
         )  # fmt: skip
-        return norm_grads(split(back.dw, gates, back.inputs), norm), back.by_time(), back.at_start()
+        return (
+            norm_grads(params, split(back.dw, gates, back.inputs), norm),
+            back.by_time(),
+            back.at_start(),
+        )
 
 
 @compiled
@@ -155,7 +156,7 @@ def _backward(
             taken = _by_gate(gates[s, start:stop], size) + state + dstate
             _step_back(tile, size, taken + _by_gate(dz, size) + columns(dc, 0))
             if norm.w_h.shape[0]:
-                normalised_back(entering, s, start, norm, norm_back, dz, dz, dw)
+                normalised_back(entering, s, start, norm, norm_back, dz, dz, dw, wanted)
                 through_norm(norm_back, 4 * size, dh, dxs, s, start, stop, False)
             else:
                 used = width if s or turns.begun else skip

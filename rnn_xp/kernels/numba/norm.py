@@ -1,7 +1,9 @@
 """Layer normalisation of the compiled layers: both products of a step, and their adjoints.
 
-A product is normalised over its G*H columns, in each row. The mean is taken out of the weights once
-for the whole sequence, see `rnn_xp.kernels.numpy.norm`, which has the equations.
+The mean is taken out of the weights once for a whole sequence. Inputs are then divided by the
+deviations of their products before a plain product, as `rnn_xp.kernels.numpy.norm` does, which has
+the equations. The products of states are normalised themselves, over their G*H columns: with the
+tiles in the cache that is less than two more products of H columns.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from rnn_xp.kernels.numba.lanes import columns, lanewise
 from rnn_xp.kernels.numba.layer import TILE, collect, give_dx, project, pull_back
 from rnn_xp.kernels.numba.product import PANEL, compiled, pack, reordered, spaced
+from rnn_xp.kernels.numpy.norm import centred, triangle, unscaled
 
 __all__ = [
     "Norm",
@@ -37,60 +40,61 @@ class Norm(NamedTuple):
 
     Attributes
     ----------
-    w_x, w_h : ndarray
-        The weights without their means, packed.
-    gains : ndarray (2, G*H)
-        Gains of the input's product and of the state's, times the factors that the pointwise
-        functions expect.
-    b_h : ndarray (G*H,)
-        The bias, times these factors.
+    r_x : ndarray
+        The triangle R of the inputs' weights, packed: |R x| is the deviation of their product.
+    w_x : ndarray
+        Weights of [1, x], packed: the bias, and those of inputs without their mean and with their
+        gains, all times the factors that the pointwise functions expect.
+    w_xn : ndarray
+        Those of its last columns that are not added to the state's product.
+    w_h : ndarray
+        The weights of the states without their means, packed.
+    gain_h : ndarray (G*H,)
+        The gains of the state's product, times the factors.
     b_hn : ndarray (H,)
         The bias of a state's product that is not added to the input's; empty for other cells.
-    c_x : ndarray (TILE, ~G*H)
-        The input's product of the step at hand. It is computed again on the way back, which costs
-        less than to keep it.
+    q_x : ndarray (TILE, ~I)
+        R x of the step at hand.
     n_h : ndarray (T, N, ~G*H)
-        The state's normalised products.
+        The state's normalised products; (1, N, ~G*H) if nothing goes back.
     inv : ndarray (2, T, N)
         The inverse deviations of both.
     """
 
+    r_x: _Floats
     w_x: _Floats
+    w_xn: _Floats
     w_h: _Floats
-    gains: _Floats
-    b_h: _Floats
+    gain_h: _Floats
     b_hn: _Floats
-    c_x: _Floats
+    q_x: _Floats
     n_h: _Floats
     inv: _Floats
 
     @classmethod
-    def of(
-        cls, params: Any, factors: Any, workspace: Any, name: str, steps: int, rows: int
-    ) -> Norm:
-        """Prepare a pass; empty unless the parameters have gains."""
+    def of(cls, params: Any, factors: Any, tape: Any, kept: int) -> Norm:
+        """Prepare a pass that keeps so many steps; empty unless the parameters have gains."""
         if "g_hh" not in params:
-            shapes = (
-                (0, 0, PANEL),
-                (0, 0, PANEL),
-                (0, 0),
-                (0,),
-                (0,),
-                (0, 0),
-                (0, 0, 0),
-                (0, 0, 0),
-            )
-            return cls(*(np.zeros(shape, np.float32) for shape in shapes))
-        gates = len(factors)
+            packed, vector = np.zeros((0, 0, PANEL), np.float32), np.zeros(0, np.float32)
+            flat = np.zeros((0, 0), np.float32)
+            three = np.zeros((0, 0, 0), np.float32)
+            return cls(packed, packed, packed, packed, vector, vector, flat, three, three)
+        c_x, c_h = (centred(np.asarray(params[w])) for w in ("w_xh", "w_hh"))
+        take, (steps, rows, _) = tape.workspace.take, tape.hs[1:].shape
+        b_hn = np.array(params.get("b_hn", ()), np.float32)
+        w_x = np.asarray(params["g_xh"])[:, None] * c_x
+        w_x = (np.concatenate([np.asarray(params["b_h"])[:, None], w_x], axis=1).T) * factors
+        both = len(factors) - len(b_hn)
         return cls(
-            pack(_centred(params["w_xh"].T)),
-            pack(_centred(params["w_hh"].T)),
-            np.stack([np.asarray(params[g]) for g in ("g_xh", "g_hh")]) * factors,
-            np.asarray(params["b_h"]) * factors,
-            np.array(params.get("b_hn", ()), np.float32),
-            workspace.take("c_x", TILE, spaced(gates)),
-            workspace.take(f"{name}normalised", steps, rows, spaced(gates)),
-            workspace.take(f"{name}inverses", 2, steps, rows),
+            pack(triangle(c_x, len(factors)).T),
+            pack(w_x[:, :both]),
+            pack(w_x[:, both:]),
+            pack(c_h.T),
+            np.asarray(params["g_hh"]) * factors,
+            b_hn,
+            take("q_x", TILE, spaced(c_x.shape[1])),
+            take(f"{tape.name}normalised", kept, rows, spaced(len(factors))),
+            take(f"{tape.name}inverses", 2, steps, rows),
         )
 
 
@@ -100,15 +104,19 @@ class NormBack(NamedTuple):
     Attributes
     ----------
     w_x, w_h : ndarray
-        The weights without their means, packed for the way back.
-    gains : ndarray (2, G*H)
-    dgains : ndarray (2, G*H)
-        Their gradients.
-    d : ndarray (3, TILE, ~G*H)
-        Gradients of the input's product and of the state's, of the step at hand, and room for those
-        of the input's normalised product where they are not those of the state's.
-    dx : ndarray (TILE, ~I)
-        dx of the step at hand.
+        Weights of the inputs without their mean and with their gains, and of the states without
+        their mean, packed for the way back.
+    gram_x : ndarray (I, I), packed
+        K, which takes the gradient of a deviation to the input.
+    gain_h, dgain_h : ndarray (G*H,)
+        The gains of the state's product, and their gradient.
+    d : ndarray (2, TILE, ~G*H)
+        Gradients of the state's product of the step at hand, and room for those of the input's
+        where they are not those of the state's normalised product.
+    dx : ndarray (3, TILE, ~I)
+        Of the step at hand: the gradient of the scaled inputs, these times e, and K times that.
+    sum_x : ndarray (1 + I, ~I)
+        A row that is not used, and S, the sum over all rows of e k k.T.
     means : ndarray (TILE,)
         The means of the step's rows.
     db : ndarray (1, ~G*H)
@@ -117,10 +125,12 @@ class NormBack(NamedTuple):
 
     w_x: _Floats
     w_h: _Floats
-    gains: _Floats
-    dgains: _Floats
+    gram_x: _Floats
+    gain_h: _Floats
+    dgain_h: _Floats
     d: _Floats
     dx: _Floats
+    sum_x: _Floats
     means: _Floats
     db: _Floats
 
@@ -128,31 +138,36 @@ class NormBack(NamedTuple):
     def of(cls, params: Any, workspace: Any) -> NormBack:
         """Prepare the way back; empty unless the parameters have gains."""
         if "g_hh" not in params:
-            shapes = ((0, 0, PANEL), (0, 0, PANEL), (0, 0), (0, 0), (0, 0, 0), (0, 0), (0,), (0, 0))
-            return cls(*(np.zeros(shape, np.float32) for shape in shapes))
-        gains = np.stack([np.asarray(params[g]) for g in ("g_xh", "g_hh")])
-        d = workspace.take("dnorm", 3, TILE, spaced(gains.shape[1]))
-        d[...] = 0.0
+            packed, vector = np.zeros((0, 0, PANEL), np.float32), np.zeros(0, np.float32)
+            flat = np.zeros((0, 0), np.float32)
+            three = np.zeros((0, 0, 0), np.float32)
+            return cls(
+                packed, packed, packed, vector, vector, three, three, flat, vector, flat
+            )  # fmt: skip
+        c_x, c_h = (centred(np.asarray(params[w])) for w in ("w_xh", "w_hh"))
+        gates, inputs = c_x.shape
+        d = workspace.take("dnorm", 2, TILE, spaced(gates))
+        dx = workspace.take("dx_norm", 3, TILE, spaced(inputs))
+        d[...] = dx[...] = 0.0
         return cls(
-            pack(_centred(params["w_xh"].T).T),
-            pack(_centred(params["w_hh"].T).T),
-            gains, np.zeros_like(gains), d,
-            workspace.take("dx_norm", TILE, spaced(params["w_xh"].shape[1])),
-            workspace.take("means", TILE), np.zeros((1, d.shape[2]), np.float32),
+            pack(np.asarray(params["g_xh"])[:, None] * c_x),
+            pack(c_h),
+            pack((c_x.T @ c_x) / np.float32(gates)),
+            np.array(params["g_hh"]), np.zeros(gates, np.float32), d, dx,
+            np.zeros((1 + inputs, dx.shape[2]), np.float32), workspace.take("means", TILE),
+            np.zeros((1, d.shape[2]), np.float32),
         )  # fmt: skip
 
 
-def norm_grads(grads: dict[str, _Floats], back: NormBack) -> dict[str, _Floats]:
-    """Take the means out of the gradients of the weights, and add those of the gains."""
-    if not back.gains.size:
+def norm_grads(params: Any, grads: dict[str, _Floats], back: NormBack) -> dict[str, _Floats]:
+    """Return the gradients of weights and gains, given those of the products' own weights."""
+    if not back.gain_h.size:
         return grads
-    centred = {name: _centred(grads[name].T).T.copy() for name in ("w_hh", "w_xh")}
-    return {**grads, **centred, "g_xh": back.dgains[0], "g_hh": back.dgains[1]}
-
-
-def _centred(w: _Floats) -> _Floats:
-    """Take the mean over its columns out of a matrix."""
-    return np.asarray(w - np.mean(w, axis=1, keepdims=True), w.dtype)
+    c_x, gain = centred(np.asarray(params["w_xh"])), np.asarray(params["g_xh"])[:, None]
+    sums = back.sum_x[1:, : c_x.shape[1]]
+    w_xh, g_xh = unscaled(grads["w_xh"], c_x, gain, sums)
+    return {**grads, "w_hh": centred(grads["w_hh"]), "w_xh": w_xh, "g_xh": g_xh,
+            "g_hh": back.dgain_h}  # fmt: skip
 
 
 @compiled
@@ -161,71 +176,74 @@ def normalised(entering, s, start, norm, z, p_n, apart):
 
     The last ``apart`` columns are not added: the input's go to ``p_n``, the state's to z.
     """
-    inputs, size, tile = norm.w_x.shape[1], norm.w_h.shape[1], len(z)
-    gates, stop = len(norm.b_h), start + len(z)
-    c_x, n_h = norm.c_x[:tile], norm.n_h[s, start:stop]
-    project(entering, s, start, 1, inputs, norm.w_x, c_x)
-    project(entering, s, start, 1 + inputs, size, norm.w_h, n_h)
+    inputs, size, tile = norm.r_x.shape[1], norm.w_h.shape[1], len(z)
+    gates, stop = len(norm.gain_h), start + len(z)
+    both = gates - apart
+    q_x, n_h = norm.q_x[:tile], norm.n_h[min(s, norm.n_h.shape[0] - 1), start:stop]
     inv_x, inv_h = norm.inv[0, s, start:stop], norm.inv[1, s, start:stop]
-    _inverses(c_x, gates, inv_x)
-    _inverses(n_h, gates, inv_h)
-    gain_x, gain_h = norm.gains[0].ctypes.data, norm.gains[1].ctypes.data
-    b_h, both = norm.b_h.ctypes.data, gates - apart
-    per_row = (inv_x.ctypes.data, 1, inv_h.ctypes.data, 1)
-    at_x, at_h = columns(c_x, 0), columns(n_h, 0)
-    places = at_x + at_h + (gain_x, 0, gain_h, 0, b_h, 0)
-    _both_parts(tile, both, places + per_row + at_h + columns(z, 0))
+    project(entering, s, start, 1, inputs, norm.r_x, q_x)
+    _inverses(q_x, min(inputs, gates), 1, inv_x)
+    x, per_row = columns(entering[s, start:stop], 1), (inv_x.ctypes.data, 1)
+    _scale(tile, inputs, x + per_row + x)
+    project(entering, s, start, 0, 1 + inputs, norm.w_x, z)
+    project(entering, s, start, 1 + inputs, size, norm.w_h, n_h)
+    _inverses(n_h, gates, gates, inv_h)
+    gain, per_row = norm.gain_h.ctypes.data, (inv_h.ctypes.data, 1)
+    places = columns(z, 0) + columns(n_h, 0) + (gain, 0)
+    _add_normalised(tile, both, places + per_row + columns(n_h, 0) + columns(z, 0))
     if apart:
-        at_x, at_h = columns(c_x, both), columns(n_h, both)
-        gain_x, gain_h, b_h = gain_x + 4 * both, gain_h + 4 * both, b_h + 4 * both
-        places = at_x + at_h + (gain_x, 0, gain_h, 0, b_h, 0, norm.b_hn.ctypes.data, 0)
-        _each_part(tile, apart, places + per_row + at_h + columns(p_n, 0) + columns(z, both))
+        project(entering, s, start, 0, 1 + inputs, norm.w_xn, p_n)
+        weights = (gain + 4 * both, 0, norm.b_hn.ctypes.data, 0)
+        places = columns(n_h, both) + weights
+        _normalise(tile, apart, places + per_row + columns(n_h, both) + columns(z, both))
 
 
-@functools.partial(lanewise, of_rows=2)
-def _both_parts(c_x, c_h, gain_x, gain_h, b_h, inv_x, inv_h):
-    n_h = c_h * inv_h
-    return n_h, gain_x * (c_x * inv_x) + gain_h * n_h + b_h
+@functools.partial(lanewise, of_rows=1)
+def _add_normalised(z, c_h, gain, inv):
+    n_h = c_h * inv
+    return n_h, z + gain * n_h
 
 
-@functools.partial(lanewise, of_rows=2)
-def _each_part(c_x, c_h, gain_x, gain_h, b_h, b_hn, inv_x, inv_h):
-    n_h = c_h * inv_h
-    return n_h, gain_x * (c_x * inv_x) + b_h, gain_h * n_h + b_hn
+@functools.partial(lanewise, of_rows=1)
+def _normalise(c_h, gain, b_hn, inv):
+    n_h = c_h * inv
+    return n_h, gain * n_h + b_hn
 
 
 @reordered
-def _inverses(c, gates, inv):
-    """Compute the inverse root mean squares of rows."""
+def _inverses(c, size, count, inv):
+    """Compute the inverse roots of the sums of squares of rows, as means of ``count`` numbers."""
     for i in range(len(inv)):
         total = np.float32(0.0)
-        for j in range(gates):
+        for j in range(size):
             total += c[i, j] * c[i, j]
-        inv[i] = np.float32(1.0) / np.sqrt(total / np.float32(gates) + _EPS)
+        inv[i] = np.float32(1.0) / np.sqrt(total / np.float32(count) + _EPS)
 
 
 @compiled
-def normalised_back(entering, s, start, norm, back, d_x, d_h, dw):
+def normalised_back(entering, s, start, norm, back, d_x, d_h, dw, wanted):
     """Compute the gradients of a step's products without their gains, and add to those of weights.
 
     Rows of ``d_x`` and ``d_h`` are the gradients of the two normalised products of a tile.
     """
-    gates, inputs, size = len(norm.b_h), norm.w_x.shape[1], norm.w_h.shape[1]
+    gates, inputs, size = len(norm.gain_h), norm.r_x.shape[1], norm.w_h.shape[1]
     tile, stop = d_x.shape[0], start + d_x.shape[0]
-    c_x, n_h = norm.c_x[:tile], norm.n_h[s, start:stop]
-    inv_x, inv_h = norm.inv[0, s, start:stop], norm.inv[1, s, start:stop]
-    dc_x, dc_h, means = back.d[0, :tile], back.d[1, :tile], back.means[:tile]
-    project(entering, s, start, 1, inputs, norm.w_x, c_x)
-    at_x, factors = columns(c_x, 0), (inv_x.ctypes.data, 1)
-    _scale(tile, gates, at_x + factors + at_x)
-    collect(entering, s, start, 0, 1, d_x, gates, dw)  # of the bias
-    for k in range(2):
-        dout, n, inv, dc = (d_x, c_x, inv_x, dc_x) if k == 0 else (d_h, n_h, inv_h, dc_h)
-        _means(dout, n, back.gains[k], back.dgains[k], means)
-        places = columns(dout, 0) + columns(n, 0) + (back.gains[k].ctypes.data, 0)
-        per_row = (means.ctypes.data, 1, inv.ctypes.data, 1)
-        _normalise_back(tile, gates, places + per_row + columns(dc, 0))
-    collect(entering, s, start, 1, inputs, dc_x, gates, dw)
+    collect(entering, s, start, 0, 1 + inputs, d_x, gates, dw)
+    dk, along, means = back.dx[0, :tile], back.dx[1, :tile], back.means[:tile]
+    pull_back(d_x, gates, back.w_x, dk, False)
+    k, per_row = entering[s, start:stop, 1 : 1 + inputs], (means.ctypes.data, 1)
+    _products(dk, k, means)
+    _scale(tile, inputs, columns(k, 0) + per_row + columns(along, 0))
+    collect(entering, s, start, 1, inputs, along, inputs, back.sum_x)
+    if wanted:
+        through, inv_x = back.dx[2, :tile], norm.inv[0, s, start:stop]
+        pull_back(along, inputs, back.gram_x, through, False)
+        places = columns(dk, 0) + columns(through, 0) + (inv_x.ctypes.data, 1)
+        _difference(tile, inputs, places + columns(dk, 0))
+    n_h, inv_h, dc_h = norm.n_h[s, start:stop], norm.inv[1, s, start:stop], back.d[0, :tile]
+    _means(d_h, n_h, back.gain_h, back.dgain_h, means)
+    places = columns(d_h, 0) + columns(n_h, 0) + (back.gain_h.ctypes.data, 0)
+    _normalise_back(tile, gates, places + per_row + (inv_h.ctypes.data, 1) + columns(dc_h, 0))
     collect(entering, s, start, 1 + inputs, size, dc_h, gates, dw)
 
 
@@ -233,10 +251,18 @@ def normalised_back(entering, s, start, norm, back, d_x, d_h, dw):
 def through_norm(back, gates, dh, dxs, s, start, stop, add):
     """Compute dh of a step, or add to it, and give dx, from what `normalised_back` left."""
     tile = dh.shape[0]
-    pull_back(back.d[1, :tile], gates, back.w_h, dh, add)
-    if dxs.shape[2]:
-        pull_back(back.d[0, :tile], gates, back.w_x, back.dx[:tile], False)
-        give_dx(back.dx[:tile], 0, dxs, s, start, stop)
+    pull_back(back.d[0, :tile], gates, back.w_h, dh, add)
+    give_dx(back.dx[0, :tile], 0, dxs, s, start, stop)
+
+
+@reordered
+def _products(a, b, sums):
+    """Sum the products of rows."""
+    for i in range(len(sums)):
+        total = np.float32(0.0)
+        for j in range(b.shape[1]):
+            total += a[i, j] * b[i, j]
+        sums[i] = total
 
 
 @reordered
@@ -260,3 +286,8 @@ def _normalise_back(dout, n, gain, mean, inv):
 @functools.partial(lanewise, of_rows=1)
 def _scale(a, factor):
     return a * factor
+
+
+@functools.partial(lanewise, of_rows=1)
+def _difference(a, b, factor):
+    return (a - b) * factor

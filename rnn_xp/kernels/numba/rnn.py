@@ -66,7 +66,7 @@ class RNN:
         tape = enter(xs, size, course, workspace, name)
         z = workspace.take("z", TILE, spaced(size))
         factors = np.ones(size, np.float32)
-        tape = tape._replace(norm=Norm.of(params, factors, workspace, name, *xs.shape[:2]))
+        tape = tape._replace(norm=Norm.of(params, factors, tape, len(xs) if course.keeps else 1))
         arguments = (
             tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(join(params)), z,
             self.tanh,
@@ -84,7 +84,8 @@ class RNN:
             back.own, back.which, back.dfinal, back.dinitial, back.through, back.aside, back.d,
             back.dw, back.dxs, self.tanh,
         )  # fmt: skip
-        return norm_grads(split(back.dw, size, back.inputs), norm), back.by_time(), back.at_start()
+        grads = norm_grads(params, split(back.dw, size, back.inputs), norm)
+        return grads, back.by_time(), back.at_start()
 
 
 @compiled
@@ -142,7 +143,7 @@ def _backward(
             else:
                 _relu_back(tile, size, places)
             if norm.w_h.shape[0]:
-                normalised_back(entering, s, start, norm, norm_back, dz, dz, dw)
+                normalised_back(entering, s, start, norm, norm_back, dz, dz, dw, wanted)
                 through_norm(norm_back, size, dh, dxs, s, start, stop, False)
             else:
                 collect(entering, s, start, 0, width if s or turns.begun else skip, dz, size, dw)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Floats", "Norm", "NormBack", "Params"]
+__all__ = ["Floats", "Norm", "NormBack", "Params", "centred", "triangle", "unscaled"]
 
 Floats = NDArray[np.floating[Any]]
 Params = dict[str, Floats]
@@ -60,22 +60,18 @@ class Norm:
         xs = np.asarray(xs)
         steps, rows, _ = xs.shape
         given = {key: np.asarray(param) for key, param in params.items()}
-        self.centred = {w: given[w] - np.mean(given[w], axis=0) for w in ("w_xh", "w_hh")}
+        self.centred = {w: centred(given[w]) for w in ("w_xh", "w_hh")}
         self.gains = {"w_xh": given["g_xh"][:, None], "w_hh": given["g_hh"][:, None]}
         scaled = {w: self.gains[w] * c for w, c in self.centred.items()}
         self.params = {**given, **scaled}
         self.workspace, self.gates = workspace, len(params["b_h"])
-        r_x, self.r_h = (self._triangle(self.centred[w]) for w in ("w_xh", "w_hh"))
+        r_x, self.r_h = (triangle(self.centred[w], self.gates) for w in ("w_xh", "w_hh"))
         products = np.matmul(xs, r_x.T)
         mean = np.sum(products * products, axis=2, keepdims=True)
         self.inv_x = 1.0 / np.sqrt(mean + _EPS)
         self.xs = xs * self.inv_x
         self.inv_h: Floats = workspace.take(f"{name}inverses", steps, 1, rows)
         self.ones = np.ones((1, len(self.r_h)), self.r_h.dtype)
-
-    def _triangle(self, c: Floats) -> Floats:
-        """Return R, such that the mean of (c h)^2 is the sum of (R h)^2."""
-        return np.asarray(np.linalg.qr(c, mode="r") / np.sqrt(self.gates), c.dtype)
 
     def scale(self, s: int, h: Floats, out: Floats) -> None:
         """Multiply the state that enters a step, (H, n), by its factors."""
@@ -124,8 +120,22 @@ class NormBack:
         """Return the gradients of the weights and gains, given those of the plain products."""
         norm, made = self.norm, dict(grads)
         for w, gain in (("w_xh", "g_xh"), ("w_hh", "g_hh")):
-            c, scaled = norm.centred[w], norm.gains[w] * grads[w]
-            made[gain] = np.sum(grads[w] * c, axis=1)
-            through = np.matmul(c, self.sums[w]) / np.asarray(norm.gates, c.dtype)
-            made[w] = scaled - np.mean(scaled, axis=0) - through
+            c, gains = norm.centred[w], norm.gains[w]
+            made[w], made[gain] = unscaled(grads[w], c, gains, self.sums[w])
         return made
+
+
+def centred(w: Floats) -> Floats:
+    """Take the mean over its rows out of a matrix, of weights or of their gradients."""
+    return np.asarray(w - np.mean(w, axis=0), w.dtype)
+
+
+def triangle(c: Floats, gates: int) -> Floats:
+    """Return R, such that the mean of (c h)^2 is the sum of (R h)^2."""
+    return np.asarray(np.linalg.qr(c, mode="r") / np.sqrt(gates), c.dtype)
+
+
+def unscaled(dw: Floats, c: Floats, gain: Floats, sums: Floats) -> tuple[Floats, Floats]:
+    """Return the gradients of w and of its gain (G*H, 1), given dW of W = gain c, and S."""
+    through = np.matmul(c, sums) / np.asarray(len(c), c.dtype)
+    return centred(gain * dw) - through, np.sum(dw * c, axis=1)
