@@ -88,19 +88,21 @@ TURNS = [
 ]  # fmt: skip
 COMPILED_NORM = [
     ("+ _EPS)", "+ 2.0 * _EPS)", "layer norm"),
-    ("- mean * n) * inv", ") * inv", "layer norm"),
+    ("_inverses(q_x, min(inputs, gates), 1, inv_x)", "_inverses(q_x, 1, 1, inv_x)", "layer norm"),
+    ("_scale(tile, inputs, x + per_row + x)", "pass", "layer norm"),
+    ("return z + gain * (c_h * inv)", "return z + gain * c_h", "layer norm"),
+    ("- mean * c) * inv", ") * inv", "layer norm"),
     ("dgain[j] += term", "dgain[j] = term", "layer norm"),
-    ("_centred(grads[name].T).T.copy()", "grads[name]", "layer norm"),
-    ("0, 1, d_x, gates, dw)", "0, 1, d_h, gates, dw)", "layer norm", "gru"),
-    ("at_x, at_h = columns(c_x, both)", "at_x, at_h = columns(c_x, 0)", "layer norm", "gru"),
-    ("gain_h, b_h = gain_x + 4 * both", "gain_h, b_h = gain_x", "layer norm", "gru"),
-    (
-        "if k == 0 else (d_h, n_h, inv_h, dc_h)",
-        "if k == 0 else (d_h, c_x, inv_h, dc_h)",
-        "layer norm",
-    ),
-    ("pull_back(back.d[1, :tile], gates", "pull_back(back.d[0, :tile], gates", "layer norm"),
-]
+    ("means[i] = total * factor", "means[i] = total", "layer norm"),
+    ('"w_hh": centred(grads["w_hh"])', '"w_hh": grads["w_hh"]', "layer norm"),
+    ("unscaled(grads[\"w_xh\"], c_x, gain, sums)", "unscaled(grads[\"w_xh\"], c_x, gain, 0 * sums)",
+     "layer norm"),
+    ("return (a - b) * factor", "return a * factor", "layer norm"),
+    ("0, 1 + inputs, d_x, gates, dw)", "0, 1 + inputs, d_h, gates, dw)", "layer norm", "gru"),
+    ("pull_back(d_x, gates, back.w_x", "pull_back(d_h, gates, back.w_x", "layer norm", "gru"),
+    ("(gain + 4 * both, 0,", "(gain, 0,", "layer norm", "gru"),
+    ("columns(c_h, both) + weights", "columns(c_h, 0) + weights", "layer norm", "gru"),
+]  # fmt: skip
 CELL = [
     ("numpy.gru", "back.results({**grads", "back.results({**back.grads()", "layer norm", "gru"),
     ("numba.gru", "beside = columns(past, 0) if scaled else columns(dh, 0)",

@@ -173,12 +173,12 @@ def _backward(
             if scaled:
                 dh[:, :size] = 0.0
             if norm.w_h.shape[0]:
-                d_x = norm_back.d[1, :tile]
+                d_x = norm_back.d_x[:tile]
                 copy_lanes(tile, 2 * size, columns(d_rzq, 0) + columns(d_x, 0))
                 copy_lanes(tile, size, columns(dp_n, 0) + columns(d_x, 2 * size))
-                normalised_back(entering, s, start, norm, norm_back, d_x, d_rzq, dw, wanted)
                 collect(entering, s, start, 0, 1, d_rzq, 3 * size, norm_back.db)
-                through_norm(norm_back, 3 * size, dh, dxs, s, start, stop, True)
+                normalised_back(entering, s, start, norm, norm_back, d_x, d_rzq, dw, wanted)
+                through_norm(d_rzq, norm_back, 3 * size, dh, dxs, s, start, stop, True)
             else:
                 used = width if s or turns.begun else skip
                 collect(entering, s, start, 0, used, d_rzq, 3 * size, dw)

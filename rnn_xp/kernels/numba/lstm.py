@@ -157,7 +157,7 @@ def _backward(
             _step_back(tile, size, taken + _by_gate(dz, size) + columns(dc, 0))
             if norm.w_h.shape[0]:
                 normalised_back(entering, s, start, norm, norm_back, dz, dz, dw, wanted)
-                through_norm(norm_back, 4 * size, dh, dxs, s, start, stop, False)
+                through_norm(dz, norm_back, 4 * size, dh, dxs, s, start, stop, False)
             else:
                 used = width if s or turns.begun else skip
                 collect(entering, s, start, 0, used, dz, 4 * size, dw)

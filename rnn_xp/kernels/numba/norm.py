@@ -55,8 +55,8 @@ class Norm(NamedTuple):
         The bias of a state's product that is not added to the input's; empty for other cells.
     q_x : ndarray (TILE, ~I)
         R x of the step at hand.
-    n_h : ndarray (T, N, ~G*H)
-        The state's normalised products; (1, N, ~G*H) if nothing goes back.
+    c_h : ndarray (T, N, ~G*H)
+        The state's products before they are normalised; (1, N, ~G*H) if nothing goes back.
     inv : ndarray (2, T, N)
         The inverse deviations of both.
     """
@@ -68,7 +68,7 @@ class Norm(NamedTuple):
     gain_h: _Floats
     b_hn: _Floats
     q_x: _Floats
-    n_h: _Floats
+    c_h: _Floats
     inv: _Floats
 
     @classmethod
@@ -93,7 +93,7 @@ class Norm(NamedTuple):
             np.asarray(params["g_hh"]) * factors,
             b_hn,
             take("q_x", TILE, spaced(c_x.shape[1])),
-            take(f"{tape.name}normalised", kept, rows, spaced(len(factors))),
+            take(f"{tape.name}products", kept, rows, spaced(len(factors))),
             take(f"{tape.name}inverses", 2, steps, rows),
         )
 
@@ -110,9 +110,9 @@ class NormBack(NamedTuple):
         K, which takes the gradient of a deviation to the input.
     gain_h, dgain_h : ndarray (G*H,)
         The gains of the state's product, and their gradient.
-    d : ndarray (2, TILE, ~G*H)
-        Gradients of the state's product of the step at hand, and room for those of the input's
-        where they are not those of the state's normalised product.
+    d_x : ndarray (TILE, ~G*H)
+        Room for the gradients of the input's normalised product where they are not those of the
+        state's.
     dx : ndarray (3, TILE, ~I)
         Of the step at hand: the gradient of the scaled inputs, these times e, and K times that.
     sum_x : ndarray (1 + I, ~I)
@@ -128,7 +128,7 @@ class NormBack(NamedTuple):
     gram_x: _Floats
     gain_h: _Floats
     dgain_h: _Floats
-    d: _Floats
+    d_x: _Floats
     dx: _Floats
     sum_x: _Floats
     means: _Floats
@@ -142,20 +142,20 @@ class NormBack(NamedTuple):
             flat = np.zeros((0, 0), np.float32)
             three = np.zeros((0, 0, 0), np.float32)
             return cls(
-                packed, packed, packed, vector, vector, three, three, flat, vector, flat
+                packed, packed, packed, vector, vector, flat, three, flat, vector, flat
             )  # fmt: skip
         c_x, c_h = (centred(np.asarray(params[w])) for w in ("w_xh", "w_hh"))
         gates, inputs = c_x.shape
-        d = workspace.take("dnorm", 2, TILE, spaced(gates))
+        d_x = workspace.take("dnorm", TILE, spaced(gates))
         dx = workspace.take("dx_norm", 3, TILE, spaced(inputs))
-        d[...] = dx[...] = 0.0
+        d_x[...] = dx[...] = 0.0
         return cls(
             pack(np.asarray(params["g_xh"])[:, None] * c_x),
             pack(c_h),
             pack((c_x.T @ c_x) / np.float32(gates)),
-            np.array(params["g_hh"]), np.zeros(gates, np.float32), d, dx,
+            np.array(params["g_hh"]), np.zeros(gates, np.float32), d_x, dx,
             np.zeros((1 + inputs, dx.shape[2]), np.float32), workspace.take("means", TILE),
-            np.zeros((1, d.shape[2]), np.float32),
+            np.zeros((1, d_x.shape[1]), np.float32),
         )  # fmt: skip
 
 
@@ -179,35 +179,33 @@ def normalised(entering, s, start, norm, z, p_n, apart):
     inputs, size, tile = norm.r_x.shape[1], norm.w_h.shape[1], len(z)
     gates, stop = len(norm.gain_h), start + len(z)
     both = gates - apart
-    q_x, n_h = norm.q_x[:tile], norm.n_h[min(s, norm.n_h.shape[0] - 1), start:stop]
+    q_x, c_h = norm.q_x[:tile], norm.c_h[min(s, norm.c_h.shape[0] - 1), start:stop]
     inv_x, inv_h = norm.inv[0, s, start:stop], norm.inv[1, s, start:stop]
     project(entering, s, start, 1, inputs, norm.r_x, q_x)
     _inverses(q_x, min(inputs, gates), 1, inv_x)
     x, per_row = columns(entering[s, start:stop], 1), (inv_x.ctypes.data, 1)
     _scale(tile, inputs, x + per_row + x)
     project(entering, s, start, 0, 1 + inputs, norm.w_x, z)
-    project(entering, s, start, 1 + inputs, size, norm.w_h, n_h)
-    _inverses(n_h, gates, gates, inv_h)
+    project(entering, s, start, 1 + inputs, size, norm.w_h, c_h)
+    _inverses(c_h, gates, gates, inv_h)
     gain, per_row = norm.gain_h.ctypes.data, (inv_h.ctypes.data, 1)
-    places = columns(z, 0) + columns(n_h, 0) + (gain, 0)
-    _add_normalised(tile, both, places + per_row + columns(n_h, 0) + columns(z, 0))
+    places = columns(z, 0) + columns(c_h, 0) + (gain, 0)
+    _add_normalised(tile, both, places + per_row + columns(z, 0))
     if apart:
         project(entering, s, start, 0, 1 + inputs, norm.w_xn, p_n)
         weights = (gain + 4 * both, 0, norm.b_hn.ctypes.data, 0)
-        places = columns(n_h, both) + weights
-        _normalise(tile, apart, places + per_row + columns(n_h, both) + columns(z, both))
+        places = columns(c_h, both) + weights
+        _normalise(tile, apart, places + per_row + columns(z, both))
 
 
 @functools.partial(lanewise, of_rows=1)
 def _add_normalised(z, c_h, gain, inv):
-    n_h = c_h * inv
-    return n_h, z + gain * n_h
+    return z + gain * (c_h * inv)
 
 
 @functools.partial(lanewise, of_rows=1)
 def _normalise(c_h, gain, b_hn, inv):
-    n_h = c_h * inv
-    return n_h, gain * n_h + b_hn
+    return gain * (c_h * inv) + b_hn
 
 
 @reordered
@@ -222,9 +220,10 @@ def _inverses(c, size, count, inv):
 
 @compiled
 def normalised_back(entering, s, start, norm, back, d_x, d_h, dw, wanted):
-    """Compute the gradients of a step's products without their gains, and add to those of weights.
+    """Make d_h the gradient of the product before it is normalised, and add to those of weights.
 
-    Rows of ``d_x`` and ``d_h`` are the gradients of the two normalised products of a tile.
+    Rows of ``d_x`` and ``d_h`` are the gradients of the two normalised products of a tile; they may
+    be the same.
     """
     gates, inputs, size = len(norm.gain_h), norm.r_x.shape[1], norm.w_h.shape[1]
     tile, stop = d_x.shape[0], start + d_x.shape[0]
@@ -240,18 +239,18 @@ def normalised_back(entering, s, start, norm, back, d_x, d_h, dw, wanted):
         pull_back(along, inputs, back.gram_x, through, False)
         places = columns(dk, 0) + columns(through, 0) + (inv_x.ctypes.data, 1)
         _difference(tile, inputs, places + columns(dk, 0))
-    n_h, inv_h, dc_h = norm.n_h[s, start:stop], norm.inv[1, s, start:stop], back.d[0, :tile]
-    _means(d_h, n_h, back.gain_h, back.dgain_h, means)
-    places = columns(d_h, 0) + columns(n_h, 0) + (back.gain_h.ctypes.data, 0)
-    _normalise_back(tile, gates, places + per_row + (inv_h.ctypes.data, 1) + columns(dc_h, 0))
-    collect(entering, s, start, 1 + inputs, size, dc_h, gates, dw)
+    c_h, inv_h = norm.c_h[s, start:stop], norm.inv[1, s, start:stop]
+    _means(d_h, c_h, inv_h, back.gain_h, back.dgain_h, means)
+    places = columns(d_h, 0) + columns(c_h, 0) + (back.gain_h.ctypes.data, 0)
+    _normalise_back(tile, gates, places + per_row + (inv_h.ctypes.data, 1) + columns(d_h, 0))
+    collect(entering, s, start, 1 + inputs, size, d_h, gates, dw)
 
 
 @compiled
-def through_norm(back, gates, dh, dxs, s, start, stop, add):
+def through_norm(d_h, back, gates, dh, dxs, s, start, stop, add):
     """Compute dh of a step, or add to it, and give dx, from what `normalised_back` left."""
     tile = dh.shape[0]
-    pull_back(back.d[0, :tile], gates, back.w_h, dh, add)
+    pull_back(d_h, gates, back.w_h, dh, add)
     give_dx(back.dx[0, :tile], 0, dxs, s, start, stop)
 
 
@@ -266,21 +265,21 @@ def _products(a, b, sums):
 
 
 @reordered
-def _means(dout, n, gain, dgain, means):
-    """Compute the means of dn * n of rows, and add to the gradient of the gain."""
+def _means(dout, c, inv, gain, dgain, means):
+    """Compute the means of dn * n of rows, times inv, and add to the gradient of the gain."""
     size = len(gain)
     for i in range(len(means)):
-        total = np.float32(0.0)
+        total, factor = np.float32(0.0), inv[i]
         for j in range(size):
-            term = dout[i, j] * n[i, j]
+            term = dout[i, j] * c[i, j] * factor
             dgain[j] += term
             total += gain[j] * term
-        means[i] = total / np.float32(size)
+        means[i] = total * factor / np.float32(size)
 
 
 @functools.partial(lanewise, of_rows=2)
-def _normalise_back(dout, n, gain, mean, inv):
-    return (gain * dout - mean * n) * inv
+def _normalise_back(dout, c, gain, mean, inv):
+    return (gain * dout - mean * c) * inv
 
 
 @functools.partial(lanewise, of_rows=1)

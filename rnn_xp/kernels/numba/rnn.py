@@ -144,7 +144,7 @@ def _backward(
                 _relu_back(tile, size, places)
             if norm.w_h.shape[0]:
                 normalised_back(entering, s, start, norm, norm_back, dz, dz, dw, wanted)
-                through_norm(norm_back, size, dh, dxs, s, start, stop, False)
+                through_norm(dz, norm_back, size, dh, dxs, s, start, stop, False)
             else:
                 collect(entering, s, start, 0, width if s or turns.begun else skip, dz, size, dw)
                 if s or wanted or turns.begun:
