@@ -10,10 +10,20 @@ from sklearn.utils import check_array, check_consistent_length
 
 from rnn_xp._checks import readable
 from rnn_xp._typing import Array
-from rnn_xp.backend import array_namespace, device_of, to_numpy
+from rnn_xp.backend import array_namespace, backend_of, device_of, to_numpy
 from rnn_xp.training.inputs import on_host
 
-__all__ = ["Data", "Scaling", "beside", "check_weights", "elsewhere", "scaled", "scaling_of"]
+__all__ = [
+    "Data",
+    "Scaling",
+    "beside",
+    "check_weights",
+    "elsewhere",
+    "scaled",
+    "scaling_of",
+    "softmax",
+    "take",
+]
 
 Scaling = tuple[NDArray[Any], NDArray[Any]]  # mean and standard deviation of each feature
 
@@ -84,3 +94,19 @@ def scaled(x: Any, scaling: Scaling) -> Any:
     """Return x (n, T, I) with each feature standardised, in its own dtype."""
     mean, deviation = (beside(x, part, x.dtype) for part in scaling)
     return (x - mean) / deviation
+
+
+def softmax(logits: Array) -> Array:
+    """Return probabilities over the last axis, each row with the sum 1."""
+    xp = array_namespace(logits)
+    power = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+    return power / xp.sum(power, axis=-1, keepdims=True)
+
+
+def take(data: Data, rows: Any) -> Data:
+    """Return some rows of the data, in the library that holds them."""
+    if on_host(data.x):
+        return Data(*(None if array is None else np.asarray(array)[rows] for array in data))
+    backend = backend_of(data.x)
+    index = backend.asarray(rows)
+    return Data(*(None if a is None else backend.xp.take(a, index, axis=0) for a in data))

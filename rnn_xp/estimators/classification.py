@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from rnn_xp._checks import readable
 from rnn_xp._typing import Array
 from rnn_xp.backend import array_namespace, backend_of, to_numpy
-from rnn_xp.estimators.arrays import Data, beside, elsewhere
+from rnn_xp.estimators.arrays import Data, beside, elsewhere, softmax, take
 from rnn_xp.estimators.reading import Windows
 from rnn_xp.estimators.recurrent import Recurrent
 from rnn_xp.training.inputs import on_host
@@ -82,6 +82,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         backend: Any = None,
         channels_first: bool | str = "auto",
         standardize: bool = True,
+        n_estimators: int = 1,
         class_weight: Any = None,
     ) -> None:
         super().__init__(
@@ -93,7 +94,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
             n_iter_no_change=n_iter_no_change, early_stopping=early_stopping,
             validation_fraction=validation_fraction, random_state=random_state,
             warm_start=warm_start, verbose=verbose, workers=workers, backend=backend,
-            channels_first=channels_first, standardize=standardize,
+            channels_first=channels_first, standardize=standardize, n_estimators=n_estimators,
         )  # fmt: skip
         self.class_weight = class_weight
 
@@ -185,7 +186,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
                 f"samples do not allow: {reason}. Give more samples, another "
                 "validation_fraction, or early_stopping=False."
             ) from error
-        trained, held_out = (_take(data, np.sort(part)) for part in parts)
+        trained, held_out = (take(data, np.sort(part)) for part in parts)
         return trained, len(parts[0]), {"validation": held_out._asdict()}
 
     def predict_proba(self, X: Any, *, lengths: Any = None) -> Array:
@@ -196,21 +197,23 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         array (n, C)
             Columns are in the order of ``classes_``; each row sums to 1.
         """
-        logits = self._raw(X, lengths, "predict_proba")
-        xp = backend_of(logits).xp
-        power = xp.exp(logits - xp.max(logits, axis=1, keepdims=True))
-        return power / xp.sum(power, axis=1, keepdims=True)
+        return self._probabilities(X, lengths, "predict_proba")
+
+    def _probabilities(self, X: Any, lengths: Any, method: str) -> Array:
+        """Return the mean probabilities of all networks."""
+        each = [softmax(logits) for logits in self._raw(X, lengths, method)]
+        return sum(each[1:], each[0]) / len(each)
 
     def predict(self, X: Any, *, lengths: Any = None) -> Array:
         """Predict the most probable label of each window, (n,).
 
         Labels are in the library of X; text, which only NumPy's arrays hold, is on the host.
         """
-        logits = self._raw(X, lengths, "predict")
-        if on_host(logits) or self.classes_.dtype.kind not in "biuf":
-            return self.classes_[np.argmax(to_numpy(logits), axis=1)]
-        backend = backend_of(logits)
-        index = backend.xp.argmax(logits, axis=1)
+        probable = self._probabilities(X, lengths, "predict")
+        if on_host(probable) or self.classes_.dtype.kind not in "biuf":
+            return self.classes_[np.argmax(to_numpy(probable), axis=1)]
+        backend = backend_of(probable)
+        index = backend.xp.argmax(probable, axis=1)
         return backend.xp.take(backend.asarray(self.classes_), index)
 
     def score(
@@ -236,12 +239,3 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         weights = readable("sample_weight", sample_weight)
         predicted = self.predict(X, lengths=lengths)
         return float(accuracy_score(readable("y", y), predicted, sample_weight=weights))
-
-
-def _take(data: Data, rows: Any) -> Data:
-    """Return some rows of the data, in the library that holds them."""
-    if on_host(data.x):
-        return Data(*(None if array is None else np.asarray(array)[rows] for array in data))
-    backend = backend_of(data.x)
-    index = backend.asarray(rows)
-    return Data(*(None if a is None else backend.xp.take(a, index, axis=0) for a in data))

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from rnn_xp._checks import choice, whole
 from rnn_xp.backend import to_numpy
+from rnn_xp.estimators.arrays import softmax
 from rnn_xp.interchange import example
 from rnn_xp.interchange.graphs.graph import Graph
 from rnn_xp.interchange.graphs.network import Form, add_network
@@ -21,7 +22,7 @@ class Exported:
     """What an estimator can be exported to."""
 
     net_: Any
-    params_: Any
+    networks_: Any
     n_features_in_: int
     scaling_: Any
 
@@ -53,37 +54,50 @@ class Exported:
         graph = Graph(choice("dtype", dtype, HALVES))
         choice("spelling", spelling, dict.fromkeys(SPELLINGS))
         check_network(self.net_, spelling)
-        net, params = self.net_, single(self.net_, self.params_)
+        net = self.net_
         n = "batch" if rows is None else whole("rows", rows)
         form = Form(spelling, rows=n, steps="time" if rows is None else self.n_features_in_)
         x = graph.input("X", (n, form.steps, net.input_size))
-        made = example.make_example(net, params, rows=rows, steps=self.n_features_in_)
-        scaled, inputs = x, made.inputs["x"]
+        examples = [
+            example.make_example(net, params, rows=rows, steps=self.n_features_in_)
+            for params in self.networks_
+        ]
+        scaled, inputs = x, examples[0].inputs["x"]
         if self.scaling_ is not None:
             mean, deviation = (part.astype(np.float32) for part in self.scaling_)
             scaled = graph.add("Sub", scaled, graph.constant(mean))
             scaled = graph.add("Div", scaled, graph.constant(deviation))
             inputs = inputs * deviation + mean
         xs = graph.add("Transpose", scaled, perm=[1, 0, 2])
-        y = add_network(graph, net, params, xs, form).pred
-        outputs, classes = dict(made.outputs), getattr(self, "classes_", None)
+        ys = [
+            add_network(graph, net, single(net, params), xs, form).pred for params in self.networks_
+        ]
+        known = [each.outputs["pred"] for each in examples]
+        outputs, classes = {}, getattr(self, "classes_", None)
         if classes is None:
-            graph.output("pred", y, (n, net.output_size))
+            graph.output("pred", _mean(graph, ys), (n, net.output_size))
+            outputs["pred"] = np.mean(known, axis=0)
         else:
-            known = np.asarray(to_numpy(classes))
-            index = graph.add("ArgMax", y, axis=1, keepdims=0)
-            kind = _kind(known)
-            label = graph.add("Gather", graph.constant(known, kind), index)
+            labels = np.asarray(to_numpy(classes))
+            probable = _mean(graph, [graph.add("Softmax", y, axis=1) for y in ys])
+            index = graph.add("ArgMax", probable, axis=1, keepdims=0)
+            kind = _kind(labels)
+            label = graph.add("Gather", graph.constant(labels, kind), index)
             graph.output("label", label, (n,), kind)
-            probable = graph.add("Softmax", y, axis=1)
             graph.output("probabilities", probable, (n, net.output_size))
-            logits = outputs.pop("pred")
-            power = np.exp(logits - logits.max(axis=1, keepdims=True))
-            outputs["label"] = known[np.argmax(logits, axis=1)]
-            outputs["probabilities"] = power / power.sum(axis=1, keepdims=True)
+            shares = np.mean([softmax(each) for each in known], axis=0)
+            outputs |= {"label": labels[np.argmax(shares, axis=1)], "probabilities": shares}
         model = graph.model({"estimator": type(self).__name__, "steps": self.n_features_in_})
         example.write(model, example.Example({"X": inputs}, outputs))
         return model
+
+
+def _mean(graph: Graph, values: list[str]) -> str:
+    """Return the mean of values of equal shape, or the only one."""
+    if len(values) == 1:
+        return values[0]
+    total = graph.add("Sum", *values)
+    return str(graph.add("Div", total, graph.constant(float(len(values)))))
 
 
 def _kind(classes: Any) -> Any:

@@ -1,10 +1,12 @@
-"""Base class of the estimators: parameters, checks of X, training, and the network's outputs."""
+"""Base class of the estimators: parameters, checks of X, training, and the networks' outputs."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+import warnings
+from typing import Any, ClassVar, NamedTuple, Self
 
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -18,6 +20,7 @@ from rnn_xp.backend import (
 )
 from rnn_xp.estimators.arrays import Data, Scaling, check_weights, scaled, scaling_of
 from rnn_xp.estimators.exporting import Exported
+from rnn_xp.estimators.parameters import PARAMETERS
 from rnn_xp.estimators.reading import Reading, Windows
 from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
@@ -25,104 +28,21 @@ from rnn_xp.optim.first_order import FirstOrder
 from rnn_xp.optim.names import OPTIMIZERS
 from rnn_xp.training.callbacks import Progress
 from rnn_xp.training.inputs import on_host, split_rows
-from rnn_xp.training.result import FitResult
 from rnn_xp.training.trainer import fit
 
-__all__ = ["Recurrent"]
+__all__ = ["Member", "Recurrent"]
 
 _BATCH_ROWS = 200
 
-_PARAMETERS = """
-    Parameters
-    ----------
-    cell : {"rnn", "gru", "lstm"}
-        Kind of the recurrent cell.
-    hidden_size : int
-        Number of hidden units of each layer and direction.
-    num_layers : int
-        Number of recurrent layers.
-    bidirectional : bool
-        If True, each layer has a second direction that reads time backwards.
-    activation : {"tanh", "relu"}
-        Activation of the cell "rnn".
-    read : {"last", "mean", "max"}
-        Hidden state that the readout sees: the last one, or the mean or maximum over the window.
-    dropout : float
-        Dropout rate in [0, 1) between layers.
-    recurrent_dropout : float
-        Dropout rate in [0, 1) of the hidden state.
-    layer_norm : bool
-        If True, the cell normalises its projections.
-    residual : bool
-        If True, every layer but the first adds its input to its output.
-    solver : str or Optimizer
-        "adam", "adamw", "rmsprop", "adagrad", "sgd", "lbfgs", "levenberg_marquardt" or
-        "hessian_free"; the last three use all windows in every update, and no learning rate.
-        Levenberg-Marquardt is the best choice for up to some thousand weights and float64 data.
-        An object of `rnn_xp.optim` has settings of its own, and `learning_rate_init`, `alpha` and
-        `clip_norm` are then ignored.
-    learning_rate_init : float
-        Learning rate; ignored by solvers that have none.
-    alpha : float
-        L2 penalty on the weights: ``alpha / 2 * |w|**2`` is added to the mean loss; for "adamw" it
-        is the weight decay. Not available for "lbfgs".
-    clip_norm : float, "auto" or None
-        Largest norm of a gradient. Only for solvers with a learning rate; "auto" is 1 for them.
-    batch_size : int or "auto"
-        Number of windows in an update, clipped to the number of windows that are trained on;
-        "auto" is {auto}. Solvers without a learning rate always use all of them.
-    max_iter : int
-        Largest number of epochs.
-    tol : float
-        Minimum relative decrease of the loss that counts as an improvement.
-    n_iter_no_change : int, optional
-        Number of epochs without an improvement after which training ends; None never ends it.
-    early_stopping : bool
-        If True, some windows are held out, and the weights with the lowest loss on them are kept.
-        {held_out}
-    validation_fraction : float
-        Fraction of the windows to hold out for early stopping, in (0, 1).
-    random_state : int, RandomState or None
-        Seeds the initial weights, the order of minibatches and dropout.
-    warm_start : bool
-        If True, `fit` continues from the weights and the solver's state of the last call.
-    verbose : bool
-        If True, progress is reported on standard error.
-    workers : int, optional
-        Number of threads, all cores by default. Results do not depend on it.
-    backend : str or Backend, optional
-        Backend that computes NumPy data, see `rnn_xp.get_backend`; NumPy by default.
 
-    channels_first : bool or "auto"
-        If True, features come before steps in X, (n, I, T) and (I, T), as in arrays of aeon and
-        sktime. "auto" sees it where sequences of unequal length show it; it reads other arrays
-        as (n, T, I), and warns if they look transposed.
-    standardize : bool
-        If True, the network sees each feature of X with the mean 0 and the standard deviation 1
-        that it has over all steps of the rows that are trained on, by their weights.
+class Member(NamedTuple):
+    """One network of an estimator: what it predicts with, and what its training goes on from."""
 
-    Attributes
-    ----------
-    net_ : Network
-        The network.
-    params_ : dict of arrays
-        Its parameters, by the names of `rnn_xp.Network`.
-    loss_curve_ : list of float
-        Loss of each epoch: before the update (full batch), or the mean over its updates.
-    validation_curve_ : list of float
-        With early stopping, the loss on the held-out windows after each epoch.
-    best_loss_ : float
-        Lowest loss on the curve that decides when to stop.
-    n_iter_ : int
-        Number of epochs.
-    n_features_in_ : int
-        Number of steps of a window, T, of the longest for sequences of unequal length.
-    n_outputs_ : int
-        Number of outputs of the network.
-    scaling_ : (array (I,), array (I,)) or None
-        With ``standardize=True``, what is subtracted from the features of X before the network
-        sees them, and what they are then divided by.
-"""
+    params: Params
+    last_params: Params
+    opt_state: Any
+    losses: list[float]
+    validation_losses: list[float]
 
 
 class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
@@ -133,6 +53,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         them, which share values with them, are left out, unless lengths differ."""
     _auto = "200"
     net_: Network
+    networks_: list[Params]
     params_: Params
     scaling_: Scaling | None
     loss_curve_: list[float]
@@ -141,7 +62,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        parameters = _PARAMETERS.strip("\n").replace("{held_out}", cls._held_out)
+        parameters = PARAMETERS.strip("\n").replace("{held_out}", cls._held_out)
         parameters = parameters.replace("{auto}", cls._auto)
         cls.__doc__ = (cls.__doc__ or "").replace("    {parameters}", parameters)
 
@@ -175,6 +96,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         backend: Any = None,
         channels_first: bool | str = "auto",
         standardize: bool = False,
+        n_estimators: int = 1,
     ) -> None:
         self.cell = cell
         self.hidden_size = hidden_size
@@ -203,6 +125,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         self.backend = backend
         self.channels_first = channels_first
         self.standardize = standardize
+        self.n_estimators = n_estimators
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -280,14 +203,22 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"the network was {self.net_!r} and cannot go on as {net!r}. Give warm_start=False."
             )
-        seed = int(check_random_state(self.random_state).randint(2**31))
+        wanted = whole("n_estimators", self.n_estimators)
+        before: list[Any] = self._members if go_on else [None] * wanted
+        if len(before) != wanted:
+            raise ValueError(
+                f"{len(before)} networks were trained and cannot go on as n_estimators={wanted}. "
+                "Give warm_start=False."
+            )
+        random = check_random_state(self.random_state)
+        seeds = [int(random.randint(2**31)) for _ in before]
         data = Data(x, y, sample_weight, lengths)
         validation: dict[str, Any] = {}
         if self.early_stopping and not partial:
             share = number("validation_fraction", self.validation_fraction, "a number in (0, 1)")
             if not 0.0 < share < 1.0:
                 raise ValueError(f"validation_fraction must be a number in (0, 1), got {share!r}.")
-            data, rows, validation = self._hold_out(data, share, seed)
+            data, rows, validation = self._hold_out(data, share, seeds[0])
         if not go_on:
             self.scaling_ = scaling_of(data, rows) if self.standardize else None
         if self.scaling_ is not None:
@@ -296,20 +227,56 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
                 held_out = validation["validation"]
                 held_out["x"] = scaled(held_out["x"], self.scaling_)
         batch = self._update_rows(rows)
+        training = {
+            "batch_size": None if full or batch == rows else batch, **validation,
+            "epochs": 1 if partial else self.max_iter,
+            "patience": None if partial else self.n_iter_no_change, "tolerance": self.tol,
+            "optimizer": optimizer, "backend": backend, "loss": self._loss,
+        }  # fmt: skip
+        ended = [
+            self._train_one(net, data, seed, member, training)
+            for seed, member in zip(seeds, before, strict=True)
+        ]
+        if not partial and self.n_iter_no_change is not None:
+            self._warn_of_the_end([stopped for _, stopped in ended])
+        return self._keep(net, [member for member, _ in ended], outputs, backend)
+
+    def _train_one(
+        self, net: Network, data: Data, seed: int, before: Member | None, training: dict[str, Any]
+    ) -> tuple[Member, str]:
+        """Train one network; return it, and why training ended before the last epoch."""
         progress = Progress() if self.verbose else Progress(lines=0)
         with progress:
             result = fit(
-                net, data.x, data.y, optimizer=optimizer, epochs=1 if partial else self.max_iter,
-                loss=self._loss, batch_size=None if full or batch == rows else batch,
-                sample_weight=data.sample_weight, lengths=data.lengths, **validation,
-                patience=None if partial else self.n_iter_no_change, tolerance=self.tol,
-                params=self._last_params if go_on else None,
-                opt_state=self._opt_state if go_on else None,
+                net, data.x, data.y, sample_weight=data.sample_weight, lengths=data.lengths,
+                params=before.last_params if before else None,
+                opt_state=before.opt_state if before else None,
                 # Another order of minibatches than in the epochs before.
-                seed=seed + (self.n_iter_ if go_on else 0), workers=self.workers, backend=backend,
-                callbacks=[progress] if self.verbose else [],
+                seed=seed + (len(before.losses) if before else 0), workers=self.workers,
+                callbacks=[progress] if self.verbose else [], **training,
             )  # fmt: skip
-        return self._keep(net, result, outputs, go_on=go_on)
+        losses, held_out = (result.history.get(name, []) for name in ("loss", "validation_loss"))
+        best: Params | None = result.best_params
+        member = Member(
+            params=result.params if best is None else best,
+            last_params=result.params,
+            opt_state=result.state.opt_state,
+            losses=[*(before.losses if before else []), *losses],
+            validation_losses=[*(before.validation_losses if before else []), *held_out],
+        )
+        return member, result.stopped
+
+    def _warn_of_the_end(self, stopped: list[str]) -> None:
+        """Warn of networks that the last epoch ended before patience did."""
+        if unfinished := sum(not reason for reason in stopped):
+            whose = f" of {unfinished} of {len(stopped)} networks" if len(stopped) > 1 else ""
+            warnings.warn(
+                f"max_iter={self.max_iter} epochs ended the training{whose} while the loss still "
+                "improved now and then. Raise max_iter, or give n_iter_no_change=None if this "
+                "number of epochs is meant.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
 
     def _hold_out(self, data: Data, share: float, seed: int) -> tuple[Data, int, dict[str, Any]]:
         """Hold out the last windows in time.
@@ -330,23 +297,22 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         rows, _ = split_rows(x.shape[0], share, gap)
         return data, rows, {"validation": share, "gap": gap}
 
-    def _keep(self, net: Network, result: FitResult, outputs: int, *, go_on: bool) -> Self:
-        losses, held_out = (result.history.get(name, []) for name in ("loss", "validation_loss"))
-        self.net_, self.n_outputs_ = net, outputs
-        best: Params | None = result.best_params
-        self.params_ = result.params if best is None else best
-        self._last_params = result.params
-        self._opt_state = result.state.opt_state
-        place = result.backend  # by its names: a fitted estimator holds no module
+    def _keep(
+        self, net: Network, members: list[Member], outputs: int, place: Backend
+    ) -> Self:  # fmt: skip
+        self.net_, self.n_outputs_, self._members = net, outputs, members
+        self.networks_ = [member.params for member in members]
+        first = members[0]
+        self.params_, self.loss_curve_ = first.params, first.losses
+        self.validation_curve_ = first.validation_losses
+        # By its names: a fitted estimator holds no module.
         self._origin = (place.name, place.device_name, place.dtype_name)
-        self.loss_curve_ = [*(self.loss_curve_ if go_on else []), *losses]
-        self.validation_curve_ = [*(self.validation_curve_ if go_on else []), *held_out]
         self.best_loss_ = min(self.validation_curve_ or self.loss_curve_)
         self.n_iter_ = len(self.loss_curve_)
         return self
 
-    def _raw(self, X: Any, lengths: Any, method: str) -> Array:
-        """Return the network's outputs (n, O), in the library of X."""
+    def _raw(self, X: Any, lengths: Any, method: str) -> list[Array]:
+        """Return the outputs (n, O) of each network, in the library of X."""
         check_is_fitted(self)
         x, _, lengths = self._windows(X, lengths=lengths, reset=False)
         host, (name, device, dtype) = on_host(x), self._origin
@@ -368,5 +334,5 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         if host:
             x = backend.asarray(x, copy=False)
             lengths = None if lengths is None else backend.asarray(lengths)
-        out = self.net_.predict(self.params_, x, lengths=lengths)
-        return to_numpy(out) if host else out
+        outs = [self.net_.predict(params, x, lengths=lengths) for params in self.networks_]
+        return [to_numpy(out) for out in outs] if host else outs

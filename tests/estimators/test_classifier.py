@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from estimating import labelled, quick, watch_fit, windows
+from estimating import FEW_EPOCHS, labelled, quick, watch_fit, windows
 
 import rnn_xp as rx
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from rnn_xp.estimators import RecurrentClassifier, RecurrentRegressor
+
+pytestmark = FEW_EPOCHS
 
 
 class TestClassifier:

@@ -18,12 +18,17 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 import test_classifier
 import test_estimators
+import test_members
+from estimating import FEW_EPOCHS
+
+pytestmark = FEW_EPOCHS
 
 RECURRENT, CLASSES, NUMBERS, ARRAYS = (
     f"rnn_xp.estimators.{name}" for name in ("recurrent", "classification", "regression", "arrays")
 )
 REGRESSOR, CLASSIFIER = test_estimators.TestRegressor, test_classifier.TestClassifier
 SPLIT = test_classifier.TestEarlyStopping
+MEMBERS, ENDS = test_members.TestMembers, test_members.TestWarningOfTheEnd
 
 MISTAKES = {
     "labels of the wrong column": (
@@ -32,16 +37,16 @@ MISTAKES = {
         CLASSIFIER.test_probabilities,
     ),
     "the least probable class": (
-        CLASSES, "np.argmax(to_numpy(logits), axis=1)",
-        "np.argmin(to_numpy(logits), axis=1)",
+        CLASSES, "np.argmax(to_numpy(probable), axis=1)",
+        "np.argmin(to_numpy(probable), axis=1)",
         CLASSIFIER.test_probabilities,
     ),
     "probabilities that are not normalised": (
-        CLASSES, "return power / xp.sum(power, axis=1, keepdims=True)", "return power",
+        ARRAYS, "return power / xp.sum(power, axis=-1, keepdims=True)", "return power",
         CLASSIFIER.test_probabilities,
     ),
     "probabilities normalised over the rows": (
-        CLASSES, "xp.sum(power, axis=1, keepdims=True)", "xp.sum(power, axis=0, keepdims=True)",
+        ARRAYS, "xp.sum(power, axis=-1, keepdims=True)", "xp.sum(power, axis=0, keepdims=True)",
         CLASSIFIER.test_probabilities,
     ),
     "classes of this call instead of the first": (
@@ -83,11 +88,11 @@ MISTAKES = {
         REGRESSOR.test_a_weight_of_two_is_a_row_twice,
     ),
     "partial_fit starts afresh": (
-        RECURRENT, "params=self._last_params if go_on else None", "params=None",
+        RECURRENT, "params=before.last_params if before else None", "params=None",
         REGRESSOR.test_epoch_by_epoch_is_the_same_training,
     ),
     "partial_fit forgets the solver's state": (
-        RECURRENT, "opt_state=self._opt_state if go_on else None", "opt_state=None",
+        RECURRENT, "opt_state=before.opt_state if before else None", "opt_state=None",
         REGRESSOR.test_epoch_by_epoch_is_the_same_training,
     ),
     "warm_start ignored": (
@@ -95,7 +100,7 @@ MISTAKES = {
         REGRESSOR.test_epoch_by_epoch_is_the_same_training,
     ),
     "the same minibatches in every later call": (
-        RECURRENT, "seed + (self.n_iter_ if go_on else 0)", "seed",
+        RECURRENT, "seed + (len(before.losses) if before else 0)", "seed",
         REGRESSOR.test_minibatches_of_later_epochs_are_in_another_order,
     ),
     "random_state ignored": (
@@ -111,11 +116,11 @@ MISTAKES = {
         REGRESSOR.test_early_stopping_holds_out_the_last_windows,
     ),
     "patience ignored": (
-        RECURRENT, "patience=None if partial else self.n_iter_no_change", "patience=None",
+        RECURRENT, '"patience": None if partial else self.n_iter_no_change', '"patience": None',
         REGRESSOR.test_tolerance_ends_training,
     ),
     "tolerance ignored": (
-        RECURRENT, "tolerance=self.tol", "tolerance=0.0",
+        RECURRENT, '"tolerance": self.tol', '"tolerance": 0.0',
         REGRESSOR.test_tolerance_ends_training,
     ),
     "a batch of more rows than there are": (
@@ -141,6 +146,38 @@ MISTAKES = {
     "clipping forgotten": (
         RECURRENT, "clip_norm=clip", "clip_norm=None",
         REGRESSOR.test_alpha_and_clipping_reach_the_solver,
+    ),
+    "the same seed for all networks": (
+        RECURRENT, "self._train_one(net, data, seed, member, training)",
+        "self._train_one(net, data, seeds[0], member, training)",
+        MEMBERS.test_each_network_is_trained_from_its_own_seed,
+    ),
+    "only the first network predicts": (
+        RECURRENT, "for params in self.networks_]", "for params in self.networks_[:1]]",
+        MEMBERS.test_numbers_are_the_mean_of_the_networks,
+    ),
+    "values of networks added up": (
+        NUMBERS, "sum(outs[1:], outs[0]) / len(outs)", "sum(outs[1:], outs[0])",
+        MEMBERS.test_numbers_are_the_mean_of_the_networks,
+    ),
+    "outputs of networks averaged before they are probabilities": (
+        CLASSES, "each = [softmax(logits) for logits in self._raw(X, lengths, method)]",
+        "raw = self._raw(X, lengths, method); each = [softmax(sum(raw) / len(raw))]",
+        MEMBERS.test_probabilities_are_the_mean_of_the_networks,
+    ),
+    "networks go on from the first one": (
+        RECURRENT, "for seed, member in zip(seeds, before, strict=True)",
+        "for seed, member in zip(seeds, before[:1] * len(before), strict=True)",
+        MEMBERS.test_each_network_goes_on_by_itself,
+    ),
+    "a warning for one epoch of partial_fit": (
+        RECURRENT, "if not partial and self.n_iter_no_change is not None:",
+        "if self.n_iter_no_change is not None:",
+        ENDS.test_nothing_is_said_of_what_was_asked_for,
+    ),
+    "a warning although patience ended the training": (
+        RECURRENT, "sum(not reason for reason in stopped)", "len(stopped)",
+        ENDS.test_nothing_is_said_where_patience_ends_the_training,
     ),
 }  # fmt: skip
 

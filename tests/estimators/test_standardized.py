@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from estimating import labelled, watch_fit
+from estimating import FEW_EPOCHS, labelled, watch_fit
 
 import rnn_xp as rx
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+
+pytestmark = FEW_EPOCHS
 
 QUICK = {"hidden_size": 3, "max_iter": 2, "random_state": 0}
 
