@@ -19,6 +19,7 @@ __all__ = [
     "beside",
     "check_weights",
     "elsewhere",
+    "most_probable",
     "scaled",
     "scaling_of",
     "softmax",
@@ -54,8 +55,8 @@ def beside(x: Any, values: Any, dtype: Any) -> Array:
     return xp.astype(values, dtype, copy=False)
 
 
-def check_weights(sample_weight: Any, x: Any) -> Any:
-    """Check the weights of the rows of x; those of host data must not be negative."""
+def check_weights(sample_weight: Any, x: Any, *, per_step: bool = False) -> Any:
+    """Check the weights of the rows (or steps) of x; those of host data must not be negative."""
     sample_weight = readable("sample_weight", sample_weight)
     if not on_host(x):
         return beside(x, sample_weight, x.dtype)
@@ -63,6 +64,8 @@ def check_weights(sample_weight: Any, x: Any) -> Any:
         sample_weight, ensure_2d=False, dtype=x.dtype, ensure_non_negative=True,
         input_name="sample_weight",
     )  # fmt: skip
+    if per_step:
+        return weights
     if weights.ndim != 1:
         raise ValueError(f"sample_weight must have shape (n,), got {weights.shape}.")
     check_consistent_length(x, weights)
@@ -74,13 +77,14 @@ def check_weights(sample_weight: Any, x: Any) -> Any:
 def scaling_of(data: Data, rows: int) -> Scaling:
     """Return the mean and standard deviation of each feature over the steps of the first rows.
 
-    Rows count by their weights; a feature that does not vary has the deviation 1.
+    Rows count by their weights, unless each step has one; a feature that does not vary has the
+    deviation 1.
     """
     x = to_numpy(data.x)[:rows]
     counts = np.ones(x.shape[:2])
     if data.lengths is not None:
         counts *= np.arange(x.shape[1]) < to_numpy(data.lengths)[:rows, None]
-    if data.sample_weight is not None:
+    if data.sample_weight is not None and len(data.sample_weight.shape) == 1:
         counts *= to_numpy(data.sample_weight)[:rows, None]
     with np.errstate(over="ignore", invalid="ignore"):  # values that are refused later
         total = counts.sum() or 1.0
@@ -101,6 +105,16 @@ def softmax(logits: Array) -> Array:
     xp = array_namespace(logits)
     power = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
     return power / xp.sum(power, axis=-1, keepdims=True)
+
+
+def most_probable(probable: Array, classes: NDArray[Any]) -> Any:
+    """Return the most probable class of each row, for numbers in the library of the rows."""
+    if on_host(probable) or classes.dtype.kind not in "biuf":
+        return classes[np.argmax(to_numpy(probable), axis=-1)]
+    backend = backend_of(probable)
+    index = backend.xp.argmax(probable, axis=-1)
+    flat = backend.xp.take(backend.asarray(classes), backend.xp.reshape(index, (-1,)))
+    return backend.xp.reshape(flat, index.shape)
 
 
 def take(data: Data, rows: Any) -> Data:

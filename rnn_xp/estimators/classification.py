@@ -13,8 +13,8 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from rnn_xp._checks import readable
 from rnn_xp._typing import Array
-from rnn_xp.backend import array_namespace, backend_of, to_numpy
-from rnn_xp.estimators.arrays import Data, beside, elsewhere, softmax, take
+from rnn_xp.backend import array_namespace, to_numpy
+from rnn_xp.estimators.arrays import Data, beside, elsewhere, most_probable, softmax, take
 from rnn_xp.estimators.reading import Windows
 from rnn_xp.estimators.recurrent import Recurrent
 from rnn_xp.training.inputs import on_host
@@ -209,12 +209,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
 
         Labels are in the library of X; text, which only NumPy's arrays hold, is on the host.
         """
-        probable = self._probabilities(X, lengths, "predict")
-        if on_host(probable) or self.classes_.dtype.kind not in "biuf":
-            return self.classes_[np.argmax(to_numpy(probable), axis=1)]
-        backend = backend_of(probable)
-        index = backend.xp.argmax(probable, axis=1)
-        return backend.xp.take(backend.asarray(self.classes_), index)
+        return most_probable(self._probabilities(X, lengths, "predict"), self.classes_)
 
     def score(
         self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None

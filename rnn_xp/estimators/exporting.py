@@ -40,7 +40,8 @@ class Exported:
         -------
         onnx.ModelProto
             The input is ``X`` (n, T, I) float32. Regressors have the output ``pred`` (n, O);
-            classifiers have ``label`` (n,) and ``probabilities`` (n, C). The metadata hold an
+            classifiers have ``label`` (n,) and ``probabilities`` (n, C), labelers (n, T) and
+            (n, T, C). The metadata hold an
             example, see `rnn_xp.interchange.example`.
 
         Raises
@@ -72,21 +73,25 @@ class Exported:
         ys = [
             add_network(graph, net, single(net, params), xs, form).pred for params in self.networks_
         ]
+        sizes: list[Any] = [n, net.output_size]
+        if net.topology == "many_to_many":
+            ys, sizes = [graph.add("Transpose", y, perm=[1, 0, 2]) for y in ys], [n, form.steps]
+            sizes.append(net.output_size)
         known = [each.outputs["pred"] for each in examples]
         outputs, classes = {}, getattr(self, "classes_", None)
         if classes is None:
-            graph.output("pred", _mean(graph, ys), (n, net.output_size))
+            graph.output("pred", _mean(graph, ys), sizes)
             outputs["pred"] = np.mean(known, axis=0)
         else:
             labels = np.asarray(to_numpy(classes))
-            probable = _mean(graph, [graph.add("Softmax", y, axis=1) for y in ys])
-            index = graph.add("ArgMax", probable, axis=1, keepdims=0)
+            probable = _mean(graph, [graph.add("Softmax", y, axis=-1) for y in ys])
+            index = graph.add("ArgMax", probable, axis=-1, keepdims=0)
             kind = _kind(labels)
             label = graph.add("Gather", graph.constant(labels, kind), index)
-            graph.output("label", label, (n,), kind)
-            graph.output("probabilities", probable, (n, net.output_size))
+            graph.output("label", label, sizes[:-1], kind)
+            graph.output("probabilities", probable, sizes)
             shares = np.mean([softmax(each) for each in known], axis=0)
-            outputs |= {"label": labels[np.argmax(shares, axis=1)], "probabilities": shares}
+            outputs |= {"label": labels[np.argmax(shares, axis=-1)], "probabilities": shares}
         model = graph.model({"estimator": type(self).__name__, "steps": self.n_features_in_})
         example.write(model, example.Example({"X": inputs}, outputs))
         return model

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["PARAMETERS"]
+import inspect
+import re
+from typing import Any
 
-PARAMETERS = """
+__all__ = ["parameters_of"]
+
+_PARAMETERS = """
     Parameters
     ----------
     cell : {"rnn", "gru", "lstm"}
@@ -105,3 +109,30 @@ PARAMETERS = """
         With ``standardize=True``, what is subtracted from the features of X before the network
         sees them, and what they are then divided by.
 """
+
+_ENTRY = re.compile(r"^    (\w+) : .*\n(?:     .*\n)+", re.MULTILINE)
+
+
+def parameters_of(kind: type[Any], **words: str) -> str:
+    """Return the sections of the docstring of an estimator.
+
+    Parameters
+    ----------
+    kind : type
+        Its constructor says which parameters it has.
+    **words : str
+        What stands for ``{held_out}`` and ``{auto}``.
+
+    Returns
+    -------
+    str
+    """
+    known = inspect.signature(kind).parameters
+
+    def kept(entry: re.Match[str]) -> str:
+        return entry[0] if entry[1] in known or entry[1].endswith("_") else ""
+
+    text = _ENTRY.sub(kept, _PARAMETERS.strip("\n") + "\n").rstrip("\n")
+    for name, word in words.items():
+        text = text.replace(f"{{{name}}}", word)
+    return text

@@ -20,7 +20,7 @@ from rnn_xp.backend import (
 )
 from rnn_xp.estimators.arrays import Data, Scaling, check_weights, scaled, scaling_of
 from rnn_xp.estimators.exporting import Exported
-from rnn_xp.estimators.parameters import PARAMETERS
+from rnn_xp.estimators.parameters import parameters_of
 from rnn_xp.estimators.reading import Reading, Windows
 from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
@@ -52,6 +52,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
     _held_out = """They are the last windows in time, never shuffled. The T + O - 1 windows before
         them, which share values with them, are left out, unless lengths differ."""
     _auto = "200"
+    _topology: ClassVar[str] = "many_to_one"
     net_: Network
     networks_: list[Params]
     params_: Params
@@ -62,9 +63,8 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        parameters = PARAMETERS.strip("\n").replace("{held_out}", cls._held_out)
-        parameters = parameters.replace("{auto}", cls._auto)
-        cls.__doc__ = (cls.__doc__ or "").replace("    {parameters}", parameters)
+        words = parameters_of(cls, held_out=cls._held_out, auto=cls._auto)
+        cls.__doc__ = (cls.__doc__ or "").replace("    {parameters}", words)
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
     def _network(self, inputs: int, outputs: int) -> Network:
         return Network(
             cell=self.cell, input_size=inputs, hidden_size=self.hidden_size, output_size=outputs,
-            num_layers=self.num_layers, bidirectional=self.bidirectional,
+            topology=self._topology, num_layers=self.num_layers, bidirectional=self.bidirectional,
             activation=self.activation, read=self.read, dropout=self.dropout,
             recurrent_dropout=self.recurrent_dropout, layer_norm=self.layer_norm,
             residual=self.residual,
@@ -198,7 +198,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         full = isinstance(optimizer, Optimizer) and optimizer.full_batch_only
         rows, net, self._on_host = x.shape[0], self._network(x.shape[2], outputs), on_host(x)
         if sample_weight is not None:
-            sample_weight = check_weights(sample_weight, x)
+            sample_weight = check_weights(sample_weight, x, per_step=net.topology != "many_to_one")
         if go_on and self.net_ != net:
             raise ValueError(
                 f"the network was {self.net_!r} and cannot go on as {net!r}. Give warm_start=False."

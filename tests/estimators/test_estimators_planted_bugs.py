@@ -37,8 +37,8 @@ MISTAKES = {
         CLASSIFIER.test_probabilities,
     ),
     "the least probable class": (
-        CLASSES, "np.argmax(to_numpy(probable), axis=1)",
-        "np.argmin(to_numpy(probable), axis=1)",
+        ARRAYS, "np.argmax(to_numpy(probable), axis=-1)",
+        "np.argmin(to_numpy(probable), axis=-1)",
         CLASSIFIER.test_probabilities,
     ),
     "probabilities that are not normalised": (
