@@ -149,10 +149,9 @@ def _read_table(
         if not name:
             raise ValueError(f"{table.where(row, key)}: the name of the sequence is missing.")
         groups.setdefault(name, []).append(row)
-    labels = None if label is None else []
-    for rows in groups.values():
-        if label is not None and labels is not None:
-            labels.append(_label(table, label, rows))
+    labels = None
+    if label is not None:
+        labels = tuple(_label(table, label, rows) for rows in groups.values())
     if time is not None:
         _check_order(table, time, groups)
     sequences = tuple(
@@ -160,8 +159,8 @@ def _read_table(
         for rows in groups.values()
     )
     return Labelled(
-        path.stem, tuple(groups), sequences, None if labels is None else tuple(labels),
-        tuple(map(table.title, features)), hashlib.sha256(data).hexdigest(),
+        path.stem, tuple(groups), sequences, labels, tuple(map(table.title, features)),
+        hashlib.sha256(data).hexdigest(),
     )  # fmt: skip
 
 

@@ -81,8 +81,8 @@ def read_ts(data: bytes, file: str, missing: str = "error") -> Content:
     try:
         lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(f"{file}: line {line} is not UTF-8 text.") from error
+        row = data[: error.start].count(b"\n") + 1
+        raise ValueError(f"{file}: line {row} is not UTF-8 text.") from error
     header, first = _read_header(lines, file)
     names, sequences, labels = [], [], []
     for number, line in enumerate(lines[first:], first + 1):
@@ -100,7 +100,7 @@ def read_ts(data: bytes, file: str, missing: str = "error") -> Content:
         if not here.size:
             raise ValueError(f"{where} has no value. Leave the sequence out.")
         sequence = sequence[: here[-1] + 1]
-        sequences.append(filled(sequence, missing, lambda step, w=where: f"{w}, step {step}"))
+        sequences.append(filled(sequence, missing, f"{where}, step {{}}".format))
         header.features = header.features or len(rows)
         names.append(f"line {number}")
     if not sequences:

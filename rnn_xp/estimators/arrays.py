@@ -20,6 +20,7 @@ __all__ = [
     "check_weights",
     "elsewhere",
     "most_probable",
+    "patched",
     "scaled",
     "scaling_of",
     "softmax",
@@ -98,6 +99,24 @@ def scaled(x: Any, scaling: Scaling) -> Any:
     """Return x (n, T, I) with each feature standardised, in its own dtype."""
     mean, deviation = (beside(x, part, x.dtype) for part in scaling)
     return (x - mean) / deviation
+
+
+def patched(x: Any, lengths: Any, size: int) -> tuple[Any, Any]:
+    """Join each ``size`` consecutive steps of x (n, T, I) to one, with as many times I features.
+
+    What is missing of the last patch of a row is 0; lengths count patches then.
+    """
+    if size == 1:
+        return x, lengths
+    xp, (n, steps, features) = array_namespace(x), x.shape
+    if lengths is not None:
+        ends = xp.asarray(lengths) if on_host(x) else lengths
+        inside = xp.arange(steps, device=device_of(x)) < ends[:, None]
+        x = xp.where(inside[:, :, None], x, xp.zeros_like(x))
+        lengths = (ends + (size - 1)) // size
+    count = -(-steps // size)
+    rest = xp.zeros((n, count * size - steps, features), dtype=x.dtype, device=device_of(x))
+    return xp.reshape(xp.concat([x, rest], axis=1), (n, count, size * features)), lengths
 
 
 def softmax(logits: Array) -> Array:

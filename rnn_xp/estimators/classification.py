@@ -49,7 +49,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
     _held_out = """They are drawn at random, with the share of each class that it has in y, because
         the samples are independent."""
     _checks_of_y: ClassVar[dict[str, bool]] = {}
-    _auto = "an eighth of the windows that are trained on, but from 50 to 200"
+    _auto = "a sixteenth of the windows that are trained on, but from 8 to 200"
     classes_: Any
 
     def __init__(
@@ -67,12 +67,13 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         residual: bool = False,
         solver: Any = "adam",
         learning_rate_init: float = 1e-2,
+        learning_rate: str = "cosine",
         alpha: float = 0.0,
         clip_norm: float | str | None = "auto",
         batch_size: int | str = "auto",
         max_iter: int = 200,
         tol: float = 1e-4,
-        n_iter_no_change: int | None = 50,
+        n_iter_no_change: int | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         random_state: Any = None,
@@ -82,6 +83,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         backend: Any = None,
         channels_first: bool | str = "auto",
         standardize: bool = True,
+        patch_size: int | str = "auto",
         n_estimators: int = 1,
         class_weight: Any = None,
     ) -> None:
@@ -89,17 +91,19 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
             cell, hidden_size,
             num_layers=num_layers, bidirectional=bidirectional, activation=activation, read=read,
             dropout=dropout, recurrent_dropout=recurrent_dropout, layer_norm=layer_norm,
-            residual=residual, solver=solver, learning_rate_init=learning_rate_init, alpha=alpha,
-            clip_norm=clip_norm, batch_size=batch_size, max_iter=max_iter, tol=tol,
-            n_iter_no_change=n_iter_no_change, early_stopping=early_stopping,
+            residual=residual, solver=solver, learning_rate_init=learning_rate_init,
+            learning_rate=learning_rate, alpha=alpha, clip_norm=clip_norm, batch_size=batch_size,
+            max_iter=max_iter, tol=tol, n_iter_no_change=n_iter_no_change,
+            early_stopping=early_stopping,
             validation_fraction=validation_fraction, random_state=random_state,
             warm_start=warm_start, verbose=verbose, workers=workers, backend=backend,
-            channels_first=channels_first, standardize=standardize, n_estimators=n_estimators,
+            channels_first=channels_first, standardize=standardize, patch_size=patch_size,
+            n_estimators=n_estimators,
         )  # fmt: skip
         self.class_weight = class_weight
 
     def _auto_rows(self, rows: int) -> int:
-        return min(200, max(50, -(-rows // 8)))
+        return min(200, max(8, -(-rows // 16)))
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None) -> Self:
         """Train the network.

@@ -9,13 +9,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from rnn_xp._checks import choice, whole
 from rnn_xp.backend import to_numpy
-from rnn_xp.estimators.arrays import softmax
+from rnn_xp.estimators.arrays import patched, softmax
 from rnn_xp.interchange import example
 from rnn_xp.interchange.graphs.graph import Graph
 from rnn_xp.interchange.graphs.network import Form, add_network
 from rnn_xp.interchange.onnx import HALVES, SPELLINGS, check_network, single
 
 __all__ = ["Exported"]
+
+_ROWS = 3  # of an example
 
 
 class Exported:
@@ -25,6 +27,7 @@ class Exported:
     networks_: Any
     n_features_in_: int
     scaling_: Any
+    patch_size_: int
 
     def to_onnx(
         self, *, spelling: str = "native", rows: int | None = None, dtype: str = "float32"
@@ -34,7 +37,8 @@ class Exported:
         Parameters
         ----------
         spelling, rows, dtype : as for `rnn_xp.interchange.onnx.to_onnx`
-            Given rows, the number of steps is fixed as well.
+            Given rows, the number of steps is fixed as well, and so it is if the network reads
+            several steps as one (``patch_size_``).
 
         Returns
         -------
@@ -57,27 +61,34 @@ class Exported:
         check_network(self.net_, spelling)
         net = self.net_
         n = "batch" if rows is None else whole("rows", rows)
-        form = Form(spelling, rows=n, steps="time" if rows is None else self.n_features_in_)
-        x = graph.input("X", (n, form.steps, net.input_size))
-        examples = [
-            example.make_example(net, params, rows=rows, steps=self.n_features_in_)
-            for params in self.networks_
-        ]
-        scaled, inputs = x, examples[0].inputs["x"]
+        steps, size, features = self.n_features_in_, self.patch_size_, net.input_size
+        open_steps = rows is None and size == 1
+        x = graph.input("X", (n, "time" if open_steps else steps, features // size))
+        count = -(-steps // size)
+        form = Form(spelling, rows=n, steps="time" if open_steps else count)
+        # An example of a few windows, first as the network sees them.
+        shape = (rows or _ROWS, steps, features // size)
+        inputs = np.random.default_rng(0).standard_normal(shape).round(3).astype(np.float32)
+        seen, _ = patched(inputs, None, size)
+        scaled = x
         if self.scaling_ is not None:
             mean, deviation = (part.astype(np.float32) for part in self.scaling_)
             scaled = graph.add("Sub", scaled, graph.constant(mean))
             scaled = graph.add("Div", scaled, graph.constant(deviation))
             inputs = inputs * deviation + mean
+        if size > 1:
+            rest = graph.integers(0, 0, 0, 0, count * size - steps, 0)
+            scaled = graph.add("Pad", scaled, rest, graph.constant(0.0))
+            to = graph.integers(0, count, features)  # 0 is the number of rows as it is
+            scaled = graph.add("Reshape", scaled, to)
         xs = graph.add("Transpose", scaled, perm=[1, 0, 2])
-        ys = [
-            add_network(graph, net, single(net, params), xs, form).pred for params in self.networks_
-        ]
+        networks = [single(net, params) for params in self.networks_]
+        ys = [add_network(graph, net, params, xs, form).pred for params in networks]
         sizes: list[Any] = [n, net.output_size]
         if net.topology == "many_to_many":
             ys, sizes = [graph.add("Transpose", y, perm=[1, 0, 2]) for y in ys], [n, form.steps]
             sizes.append(net.output_size)
-        known = [each.outputs["pred"] for each in examples]
+        known = [net.predict(params, seen) for params in networks]
         outputs, classes = {}, getattr(self, "classes_", None)
         if classes is None:
             graph.output("pred", _mean(graph, ys), sizes)

@@ -22,6 +22,7 @@ from rnn_xp.estimators.arrays import (
     softmax,
     take,
 )
+from rnn_xp.estimators.classification import RecurrentClassifier
 from rnn_xp.estimators.reading import Windows
 from rnn_xp.estimators.recurrent import Recurrent
 from rnn_xp.training.inputs import on_host
@@ -64,6 +65,8 @@ class SequenceLabeler(Recurrent):
     _loss = "cross_entropy"
     _held_out = "They are sequences that are drawn at random."
     _topology = "many_to_many"
+    _auto = RecurrentClassifier._auto
+    _auto_rows = RecurrentClassifier._auto_rows
     _checks_of_y: ClassVar[dict[str, bool]] = {}
     classes_: Any
 
@@ -81,12 +84,13 @@ class SequenceLabeler(Recurrent):
         residual: bool = False,
         solver: Any = "adam",
         learning_rate_init: float = 1e-2,
+        learning_rate: str = "cosine",
         alpha: float = 0.0,
         clip_norm: float | str | None = "auto",
         batch_size: int | str = "auto",
         max_iter: int = 200,
         tol: float = 1e-4,
-        n_iter_no_change: int | None = 50,
+        n_iter_no_change: int | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         random_state: Any = None,
@@ -102,9 +106,10 @@ class SequenceLabeler(Recurrent):
             cell, hidden_size,
             num_layers=num_layers, bidirectional=bidirectional, activation=activation,
             dropout=dropout, recurrent_dropout=recurrent_dropout, layer_norm=layer_norm,
-            residual=residual, solver=solver, learning_rate_init=learning_rate_init, alpha=alpha,
-            clip_norm=clip_norm, batch_size=batch_size, max_iter=max_iter, tol=tol,
-            n_iter_no_change=n_iter_no_change, early_stopping=early_stopping,
+            residual=residual, solver=solver, learning_rate_init=learning_rate_init,
+            learning_rate=learning_rate, alpha=alpha, clip_norm=clip_norm, batch_size=batch_size,
+            max_iter=max_iter, tol=tol, n_iter_no_change=n_iter_no_change,
+            early_stopping=early_stopping,
             validation_fraction=validation_fraction, random_state=random_state,
             warm_start=warm_start, verbose=verbose, workers=workers, backend=backend,
             channels_first=channels_first, standardize=standardize, n_estimators=n_estimators,

@@ -38,7 +38,11 @@ _PARAMETERS = """
         An object of `rnn_xp.optim` has settings of its own, and `learning_rate_init`, `alpha` and
         `clip_norm` are then ignored.
     learning_rate_init : float
-        Learning rate; ignored by solvers that have none.
+        Learning rate of the first update; ignored by solvers that have none.
+    learning_rate : {"constant", "cosine"}
+        "cosine" lets the rate fall to 0 along half a cosine wave over the ``max_iter`` epochs,
+        counted from the first one where `fit` continues. `partial_fit`, whose end is not known,
+        has a constant rate.
     alpha : float
         L2 penalty on the weights: ``alpha / 2 * |w|**2`` is added to the mean loss; for "adamw" it
         is the weight decay. Not available for "lbfgs".
@@ -79,6 +83,10 @@ _PARAMETERS = """
     standardize : bool
         If True, the network sees each feature of X with the mean 0 and the standard deviation 1
         that it has over all steps of the rows that are trained on, by their weights.
+    patch_size : int or "auto"
+        Number of consecutive steps that the network reads as one, with all their features; "auto"
+        gives the longest sequence that is trained on 64 steps or fewer. What is missing of a last
+        patch counts as 0.
     n_estimators : int
         Number of networks that one call of `fit` trains, from seeds of their own, one after the
         other and on the same rows. The prediction is the mean of theirs: of probabilities for
@@ -105,6 +113,8 @@ _PARAMETERS = """
         Number of steps of a window, T, of the longest for sequences of unequal length.
     n_outputs_ : int
         Number of outputs of the network.
+    patch_size_ : int
+        Number of consecutive steps that the network reads as one.
     scaling_ : (array (I,), array (I,)) or None
         With ``standardize=True``, what is subtracted from the features of X before the network
         sees them, and what they are then divided by.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -10,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from rnn_xp._checks import number, whole
+from rnn_xp._checks import choice, number, whole
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import (
     Backend,
@@ -18,7 +19,7 @@ from rnn_xp.backend import (
     get_backend,
     to_numpy,
 )
-from rnn_xp.estimators.arrays import Data, Scaling, check_weights, scaled, scaling_of
+from rnn_xp.estimators.arrays import Data, Scaling, check_weights, patched, scaled, scaling_of
 from rnn_xp.estimators.exporting import Exported
 from rnn_xp.estimators.parameters import parameters_of
 from rnn_xp.estimators.reading import Reading, Windows
@@ -26,6 +27,7 @@ from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
 from rnn_xp.optim.first_order import FirstOrder
 from rnn_xp.optim.names import OPTIMIZERS
+from rnn_xp.optim.schedules import Cosine
 from rnn_xp.training.callbacks import Progress
 from rnn_xp.training.inputs import on_host, split_rows
 from rnn_xp.training.trainer import fit
@@ -33,6 +35,7 @@ from rnn_xp.training.trainer import fit
 __all__ = ["Member", "Recurrent"]
 
 _BATCH_ROWS = 200
+_PATCHES = 64
 
 
 class Member(NamedTuple):
@@ -55,6 +58,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
     _topology: ClassVar[str] = "many_to_one"
     net_: Network
     networks_: list[Params]
+    patch_size_: int
     params_: Params
     scaling_: Scaling | None
     loss_curve_: list[float]
@@ -81,6 +85,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         residual: bool = False,
         solver: Any = "adam",
         learning_rate_init: float = 1e-3,
+        learning_rate: str = "constant",
         alpha: float = 0.0,
         clip_norm: float | str | None = None,
         batch_size: int | str = "auto",
@@ -96,6 +101,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         backend: Any = None,
         channels_first: bool | str = "auto",
         standardize: bool = False,
+        patch_size: int | str = 1,
         n_estimators: int = 1,
     ) -> None:
         self.cell = cell
@@ -110,6 +116,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         self.residual = residual
         self.solver = solver
         self.learning_rate_init = learning_rate_init
+        self.learning_rate = learning_rate
         self.alpha = alpha
         self.clip_norm = clip_norm
         self.batch_size = batch_size
@@ -125,6 +132,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         self.backend = backend
         self.channels_first = channels_first
         self.standardize = standardize
+        self.patch_size = patch_size
         self.n_estimators = n_estimators
 
     def __sklearn_tags__(self) -> Any:
@@ -177,6 +185,26 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
                 f"batch_size must be 'auto' or an integer >= 1, got {self.batch_size!r}."
             ) from None
 
+    def _scheduled(self, optimizer: Any, updates: int) -> Any:
+        """Return the solver with a learning rate that falls over all updates, if it has one."""
+        choice("learning_rate", self.learning_rate, dict.fromkeys(("constant", "cosine")))
+        falls = isinstance(self.solver, str) and isinstance(optimizer, FirstOrder)
+        if self.learning_rate == "constant" or not falls:
+            return optimizer
+        rate = Cosine(self.learning_rate_init, updates)
+        return dataclasses.replace(optimizer, learning_rate=rate)
+
+    def _patch_size(self, steps: int) -> int:
+        """Return how many of the steps of the longest sequence the network reads as one."""
+        if isinstance(self.patch_size, str) and self.patch_size == "auto":
+            return max(1, -(-steps // _PATCHES))
+        try:
+            return whole("patch_size", self.patch_size)
+        except ValueError:
+            raise ValueError(
+                f"patch_size must be 'auto' or an integer >= 1, got {self.patch_size!r}."
+            ) from None
+
     def _auto_rows(self, rows: int) -> int:
         return _BATCH_ROWS
 
@@ -196,7 +224,10 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         x, y, lengths = windows
         backend, optimizer = self._place(x), self._optimizer()
         full = isinstance(optimizer, Optimizer) and optimizer.full_batch_only
-        rows, net, self._on_host = x.shape[0], self._network(x.shape[2], outputs), on_host(x)
+        if not go_on:
+            self.patch_size_ = self._patch_size(x.shape[1])
+        net = self._network(x.shape[2] * self.patch_size_, outputs)
+        rows, self._on_host = x.shape[0], on_host(x)
         if sample_weight is not None:
             sample_weight = check_weights(sample_weight, x, per_step=net.topology != "many_to_one")
         if go_on and self.net_ != net:
@@ -221,15 +252,16 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
             data, rows, validation = self._hold_out(data, share, seeds[0])
         if not go_on:
             self.scaling_ = scaling_of(data, rows) if self.standardize else None
-        if self.scaling_ is not None:
-            data = data._replace(x=scaled(data.x, self.scaling_))
-            if isinstance(validation["validation"] if validation else None, dict):
-                held_out = validation["validation"]
-                held_out["x"] = scaled(held_out["x"], self.scaling_)
-        batch = self._update_rows(rows)
+        data = data._replace(**self._seen(data.x, data.lengths))
+        if isinstance(held_out := validation.get("validation"), dict):
+            held_out |= self._seen(held_out["x"], held_out["lengths"])
+        batch = rows if full else self._update_rows(rows)
+        epochs = 1 if partial else whole("max_iter", self.max_iter)
+        if not partial:
+            done = len(before[0].losses) if before[0] else 0
+            optimizer = self._scheduled(optimizer, (done + epochs) * -(-rows // batch))
         training = {
-            "batch_size": None if full or batch == rows else batch, **validation,
-            "epochs": 1 if partial else self.max_iter,
+            "batch_size": None if batch == rows else batch, **validation, "epochs": epochs,
             "patience": None if partial else self.n_iter_no_change, "tolerance": self.tol,
             "optimizer": optimizer, "backend": backend, "loss": self._loss,
         }  # fmt: skip
@@ -240,6 +272,12 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         if not partial and self.n_iter_no_change is not None:
             self._warn_of_the_end([stopped for _, stopped in ended])
         return self._keep(net, [member for member, _ in ended], outputs, backend)
+
+    def _seen(self, x: Any, lengths: Any) -> dict[str, Any]:
+        """Return windows and lengths as the network sees them."""
+        x = x if self.scaling_ is None else scaled(x, self.scaling_)
+        x, lengths = patched(x, lengths, self.patch_size_)
+        return {"x": x, "lengths": lengths}
 
     def _train_one(
         self, net: Network, data: Data, seed: int, before: Member | None, training: dict[str, Any]
@@ -324,13 +362,13 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
                 f"{'NumPy arrays' if self._on_host else f'of {name} on {device}'}, and now there "
                 f"are {'NumPy arrays' if host else f'those of {backend}'}."
             )
-        if x.shape[2] != self.net_.input_size:
+        features = self.net_.input_size // self.patch_size_
+        if x.shape[2] != features:
             raise ValueError(
                 f"X has {x.shape[2]} features at each step, but {type(self).__name__} is "
-                f"expecting {self.net_.input_size}."
+                f"expecting {features}."
             )
-        if self.scaling_ is not None:
-            x = scaled(x, self.scaling_)
+        x, lengths = self._seen(x, lengths).values()
         if host:
             x = backend.asarray(x, copy=False)
             lengths = None if lengths is None else backend.asarray(lengths)

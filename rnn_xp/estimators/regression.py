@@ -91,7 +91,7 @@ class RecurrentRegressor(RegressorMixin, Recurrent):  # type: ignore[misc]
             The shape is that of the training targets.
         """
         outs = self._raw(X, lengths, "predict")
-        out = sum(outs[1:], outs[0]) / len(outs)
+        out: Array = sum(outs[1:], outs[0]) / len(outs)
         return out[:, 0] if self._flat else out
 
     def score(

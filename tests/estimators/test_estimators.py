@@ -219,7 +219,10 @@ class TestRegressor:
             ({"batch_size": True}, "batch_size must be 'auto' or an integer >= 1, got True"),
             ({"batch_size": 2.5}, "batch_size must be 'auto' or an integer >= 1, got 2.5"),
             ({"cell": "transformer"}, "cell"),
-            ({"max_iter": 0}, "epochs must be an integer >= 1"),
+            ({"max_iter": 0}, "max_iter must be an integer >= 1, got 0"),
+            ({"learning_rate": "linear"}, "learning_rate='linear' is not known. Valid: 'constant'"),
+            ({"patch_size": 0}, "patch_size must be 'auto' or an integer >= 1, got 0"),
+            ({"patch_size": "some"}, "patch_size must be 'auto' or an integer >= 1, got 'some'"),
         ],
     )
     def test_settings_that_cannot_be(self, settings, message):

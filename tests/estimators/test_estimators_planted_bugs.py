@@ -128,7 +128,8 @@ MISTAKES = {
         REGRESSOR.test_tolerance_ends_training,
     ),
     "features folded into steps": (
-        RECURRENT, "self._network(x.shape[2], outputs)", "self._network(1, outputs)",
+        RECURRENT, "self._network(x.shape[2] * self.patch_size_, outputs)",
+        "self._network(self.patch_size_, outputs)",
         REGRESSOR.test_three_axes_are_features_at_each_step,
     ),
     "one output of several": (

@@ -51,7 +51,8 @@ class TestLabels:
                          topology="many_to_many", bidirectional=True)  # fmt: skip
         seed = int(np.random.RandomState(0).randint(2**31))
         result = rx.fit(
-            net, array, index, optimizer=rx.optim.adam(0.01, clip_norm=1.0), epochs=4,
+            net, array, index, epochs=4,
+            optimizer=rx.optim.adam(rx.optim.schedules.Cosine(0.01, 12), clip_norm=1.0),
             loss="cross_entropy", batch_size=10, sample_weight=inside.astype(float),
             lengths=lengths, seed=seed, backend=rx.get_backend("numpy", dtype="float64"),
         )  # fmt: skip
@@ -167,7 +168,8 @@ class TestScikitLearn:
 
     def test_epoch_by_epoch(self):
         x, y = sequences()
-        whole, parts = labeler().fit(x, y), labeler()
+        whole, parts = (labeler(learning_rate="constant", batch_size=30) for _ in range(2))
+        whole.fit(x, y)
         for _ in range(4):
             parts.partial_fit(x, y, classes=["below", "over"])
         assert parts.loss_curve_ == whole.loss_curve_
@@ -205,7 +207,11 @@ class TestScikitLearn:
 
     def test_its_parameters_are_those_that_it_has(self):
         names = set(rx.SequenceLabeler().get_params())
-        assert names == set(rx.RecurrentClassifier().get_params()) - {"read", "class_weight"}
+        assert names == set(rx.RecurrentClassifier().get_params()) - {
+            "class_weight",
+            "patch_size",
+            "read",
+        }
         assert sklearn.base.is_classifier(rx.SequenceLabeler()) is False
         for name in names:
             assert f"\n    {name} : " in rx.SequenceLabeler.__doc__

@@ -153,3 +153,36 @@ class TestWarningOfTheEnd:
             warnings.simplefilter("error")
             model = quick(max_iter=50, tol=0.5, n_iter_no_change=3).fit(*windows(100))
         assert model.n_iter_ < 50
+
+
+class TestSchedule:
+    def test_the_rate_falls_over_all_epochs(self):
+        x, y = windows(100)
+        model = quick(learning_rate="cosine", batch_size=40, learning_rate_init=0.01).fit(x, y)
+        rate = rx.optim.schedules.Cosine(0.01, 5 * 3)  # 92 rows are three updates
+        wanted = quick(solver=rx.optim.adam(rate), batch_size=40).fit(x, y)
+        assert model.loss_curve_ == wanted.loss_curve_
+
+    def test_it_goes_on_where_fit_does(self):
+        x, y = windows(100)
+        settings = {"learning_rate": "cosine", "warm_start": True, "learning_rate_init": 0.01}
+        model = quick(max_iter=3, **settings).fit(x, y)
+        model.set_params(max_iter=4).fit(x, y)
+        rate = rx.optim.schedules.Cosine(0.01, 7)
+        wanted = quick(max_iter=3, **settings).fit(x, y)
+        wanted.set_params(max_iter=4, solver=rx.optim.adam(rate)).fit(x, y)
+        assert model.loss_curve_ == wanted.loss_curve_
+        assert model.loss_curve_[-1] < model.loss_curve_[2]
+
+    def test_single_epochs_have_a_constant_rate(self):
+        x, y = windows(100)
+        falling, constant = quick(learning_rate="cosine"), quick()
+        for _ in range(3):
+            falling.partial_fit(x, y)
+            constant.partial_fit(x, y)
+        assert falling.loss_curve_ == constant.loss_curve_
+
+    def test_solvers_without_a_rate_have_no_schedule(self):
+        x, y = windows(60)
+        falling = quick(learning_rate="cosine", solver="lbfgs").fit(x, y)
+        assert falling.loss_curve_ == quick(solver="lbfgs").fit(x, y).loss_curve_
