@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
@@ -21,6 +21,7 @@ from rnn_xp.backend import (
 )
 from rnn_xp.estimators.arrays import Data, Scaling, check_weights, patched, scaled, scaling_of
 from rnn_xp.estimators.exporting import Exported
+from rnn_xp.estimators.files import Member, Saved
 from rnn_xp.estimators.parameters import parameters_of
 from rnn_xp.estimators.reading import Reading, Windows
 from rnn_xp.network import Network
@@ -32,23 +33,13 @@ from rnn_xp.training.callbacks import Progress
 from rnn_xp.training.inputs import on_host, split_rows
 from rnn_xp.training.trainer import fit
 
-__all__ = ["Member", "Recurrent"]
+__all__ = ["Recurrent"]
 
 _BATCH_ROWS = 200
 _PATCHES = 64
 
 
-class Member(NamedTuple):
-    """One network of an estimator: what it predicts with, and what its training goes on from."""
-
-    params: Params
-    last_params: Params
-    opt_state: Any
-    losses: list[float]
-    validation_losses: list[float]
-
-
-class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
+class Recurrent(Exported, Saved, Reading, BaseEstimator):  # type: ignore[misc]
     """Base class of the estimators; a subclass defines the loss and the checks of y."""
 
     _loss: ClassVar[str]
