@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp._checks import Argument, ParameterError
-from rnn_xp.data.cells import Table, parse, values_of
+from rnn_xp.data.cells import Table, is_numeric, number_in, parse, values_of
 from rnn_xp.data.dates import read_dates
 from rnn_xp.data.ts import filled, read_ts
 
@@ -202,11 +202,14 @@ def _label(table: Table, column: int, rows: list[int]) -> str:
 def _check_order(table: Table, column: int, groups: dict[str, list[int]]) -> None:
     """Check that the times of each sequence go forward."""
     cells = table.cells(column)
-    times: Sequence[Any]
-    try:
-        times = [float(cell) for cell in cells]
-    except ValueError:
-        times = [_moment(table, column, row) for row in range(len(cells))]
+    read: Callable[[str], Any] = number_in if is_numeric(cells) else _moment
+    times = [read(cell) for cell in cells]
+    for row, moment in enumerate(times):
+        if moment is None or moment != moment:
+            raise ValueError(
+                f"{table.where(row, column)}: {cells[row]!r} is neither a number nor a date such "
+                "as 2024-12-31, or not what the other rows have."
+            )
     for name, rows in groups.items():
         for before, row in itertools.pairwise(rows):
             if not times[row] > times[before]:
@@ -217,15 +220,9 @@ def _check_order(table: Table, column: int, groups: dict[str, list[int]]) -> Non
                 )
 
 
-def _moment(table: Table, column: int, row: int) -> Any:
-    cell = table.cells(column)[row]
+def _moment(cell: str) -> Any:
     dates = read_dates([cell])
-    if dates is None:
-        raise ValueError(
-            f"{table.where(row, column)}: {cell!r} is neither a number nor a date such as "
-            "2024-12-31."
-        )
-    return dates.moments[0]
+    return None if dates is None else dates.moments[0]
 
 
 def _read_folder(folder: Path, time_column: str | None, missing: str) -> Labelled:
