@@ -73,7 +73,7 @@ def minirocket(x: Any, y: Any, z: Any) -> Any:
     return MiniRocketClassifier(random_state=0, n_jobs=2).fit(x, y).predict(z)
 
 
-def torch_lstm(x: Any, y: Any, z: Any) -> Any:
+def torch_lstm(x: Any, y: Any, z: Any, epochs: int = 200) -> Any:
     """A bidirectional LSTM of 50 units with the scaling, read, updates, epochs and rate of ours."""
     import torch
 
@@ -88,7 +88,7 @@ def torch_lstm(x: Any, y: Any, z: Any) -> Any:
     parameters = [*lstm.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(parameters, 0.01)
     batch = min(200, max(8, -(-len(y) // 16)))
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 200 * -(-len(y) // batch))
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(y) // batch))
 
     def logits(rows: Any) -> Any:
         packed = torch.nn.utils.rnn.pack_sequence(rows, enforce_sorted=False)
@@ -97,7 +97,7 @@ def torch_lstm(x: Any, y: Any, z: Any) -> Any:
         )
         return head(states.max(dim=1).values)
 
-    for _ in range(200):
+    for _ in range(epochs):
         for rows in torch.randperm(len(y)).split(batch):
             optimizer.zero_grad()
             chosen = torch.tensor(target)[rows]

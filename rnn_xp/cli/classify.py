@@ -147,12 +147,14 @@ def _train(args: argparse.Namespace) -> int:
     kind = _classifier()
     if args.test is not None and args.test_fraction is not None:
         raise ValueError("--test-fraction holds out a part of --data; leave it out with --test.")
+    options.check_whole("--seed", args.seed, 0)
+    options.check_whole("--workers", args.workers, 1)
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     data = of_classes(_read(args, args.data), "--data")
     if args.test is None:
         trained, tested = split(data, args.test_fraction or 0.25, args.seed)
     else:
-        trained, tested = data, of_classes(_read(args, args.test), "--test")
+        trained, tested = data, of_classes(_read(args, args.test), "--test", least=1)
         check_fit(tested, sorted(set(trained.labels or ())), list(trained.features), "--test")
     model = kind(
         args.cell, args.hidden_size, num_layers=args.layers, bidirectional=not args.one_direction,

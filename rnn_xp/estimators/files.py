@@ -109,7 +109,7 @@ class Saved:
         path = path / "model.safetensors" if path.is_dir() else path
         arrays, about = checkpoint.load(path)
         if about.get("kind") != cls.__name__ or about.get("estimator") != _SCHEMA:
-            what = about.get("kind") or "another kind of model"
+            what = about["kind"] if "estimator" in about else "another kind of model"
             raise CheckpointError(f"{path} holds {what}, and no {cls.__name__} of this version.")
         try:
             return cls._loaded(arrays, about, backend)

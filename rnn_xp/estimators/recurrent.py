@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from rnn_xp._checks import choice, number, whole
+from rnn_xp._checks import Argument, ParameterError, choice, number, whole
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import (
     Backend,
@@ -172,9 +172,7 @@ class Recurrent(Exported, Saved, Reading, BaseEstimator):  # type: ignore[misc]
         try:
             return min(whole("batch_size", self.batch_size), rows)
         except ValueError:
-            raise ValueError(
-                f"batch_size must be 'auto' or an integer >= 1, got {self.batch_size!r}."
-            ) from None
+            raise _not_whole("batch_size", self.batch_size) from None
 
     def _scheduled(self, optimizer: Any, updates: int) -> Any:
         """Return the solver with a learning rate that falls over all updates, if it has one."""
@@ -192,9 +190,7 @@ class Recurrent(Exported, Saved, Reading, BaseEstimator):  # type: ignore[misc]
         try:
             return whole("patch_size", self.patch_size)
         except ValueError:
-            raise ValueError(
-                f"patch_size must be 'auto' or an integer >= 1, got {self.patch_size!r}."
-            ) from None
+            raise _not_whole("patch_size", self.patch_size) from None
 
     def _auto_rows(self, rows: int) -> int:
         return _BATCH_ROWS
@@ -365,3 +361,8 @@ class Recurrent(Exported, Saved, Reading, BaseEstimator):  # type: ignore[misc]
             lengths = None if lengths is None else backend.asarray(lengths)
         outs = [self.net_.predict(params, x, lengths=lengths) for params in self.networks_]
         return [to_numpy(out) for out in outs] if host else outs
+
+
+def _not_whole(name: str, given: Any) -> ParameterError:
+    words = "{0:name} must be 'auto' or an integer >= 1, got {0:value}."
+    return ParameterError(words, Argument(name, given))
