@@ -22,6 +22,9 @@ from rnn_xp.training.inputs import on_host
 __all__ = ["RecurrentClassifier"]
 
 
+_FEW_ROWS = 32
+
+
 class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
     """Recurrent network that classifies windows, trained on the cross-entropy.
 
@@ -49,7 +52,8 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
     _held_out = """They are drawn at random, with the share of each class that it has in y, because
         the samples are independent."""
     _checks_of_y: ClassVar[dict[str, bool]] = {}
-    _auto = "a sixteenth of the windows that are trained on, but from 8 to 200"
+    _auto = """a sixteenth of the windows that are trained on, but from 8 to 200, or all of
+        them if there are no more than 32"""
     classes_: Any
 
     def __init__(
@@ -103,7 +107,8 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         self.class_weight = class_weight
 
     def _auto_rows(self, rows: int) -> int:
-        return min(200, max(8, -(-rows // 16)))
+        # Where all rows are in an update, a row of weight two is the same as two rows.
+        return rows if rows <= _FEW_ROWS else min(200, max(8, -(-rows // 16)))
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None) -> Self:
         """Train the network.

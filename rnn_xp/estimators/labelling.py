@@ -164,7 +164,7 @@ class SequenceLabeler(Recurrent):
     ) -> Self:  # fmt: skip
         go_on = self._goes_on(partial)
         x, _, lengths = self._windows(X, lengths=lengths, reset=not go_on)
-        labels, counted = labels_of(y, mask, lengths, x.shape[:2])
+        labels, counted = _labels_of(y, mask, lengths, x.shape[:2])
         known = self.classes_ if go_on else np.unique(labels if classes is None else classes)
         if len(known) < 2:
             raise ValueError(
@@ -245,7 +245,7 @@ class SequenceLabeler(Recurrent):
             Between 0 and 1.
         """
         x, _, ends = self._windows(X, lengths=lengths, reset=False)
-        labels, counted = labels_of(y, mask, ends, x.shape[:2])
+        labels, counted = _labels_of(y, mask, ends, x.shape[:2])
         weights = None
         if sample_weight is not None:
             rows = to_numpy(check_weights(sample_weight, x))
@@ -255,7 +255,7 @@ class SequenceLabeler(Recurrent):
         return float(accuracy_score(labels, predicted, sample_weight=weights))
 
 
-def labels_of(
+def _labels_of(
     y: Any, mask: Any, lengths: Any, shape: tuple[int, ...]
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return the labels of all steps that have one, and which steps (n, T) these are.

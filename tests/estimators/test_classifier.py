@@ -115,7 +115,7 @@ class TestEarlyStopping:
         assert len(set(rows)) == len(held_out["x"]) == 50
         assert np.array_equal(held_out["x"][:, :, 0], x[rows])
         assert rows.max() - rows.min() > 100
-        assert named["batch_size"] == 50  # an eighth of 150 rows is fewer
+        assert named["batch_size"] == 10  # a sixteenth of 150 rows
         assert "gap" not in named
 
     def test_held_out_samples_are_not_trained_on(self, monkeypatch):

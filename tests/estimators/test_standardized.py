@@ -12,6 +12,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 pytestmark = FEW_EPOCHS
 
+BATCHES = [(6, 6), (32, 32), (33, 8), (800, 50), (3000, 188), (4000, 200)]  # by rows
 QUICK = {"hidden_size": 3, "max_iter": 2, "random_state": 0}
 
 
@@ -93,7 +94,7 @@ def test_data_of_the_units_that_were_trained_on_go_into_the_exported_graph():
     np.testing.assert_allclose(probable, model.predict_proba(x), atol=1e-5)
 
 
-@pytest.mark.parametrize(("rows", "batch"), [(6, 6), (30, 8), (800, 50), (3000, 188), (4000, 200)])
+@pytest.mark.parametrize(("rows", "batch"), BATCHES)
 def test_an_update_of_the_classifier_has_a_sixteenth_of_the_rows(monkeypatch, rows, batch):
     named = watch_fit(monkeypatch)
     rx.RecurrentClassifier(hidden_size=2, max_iter=1).fit(np.eye(rows, 2), np.arange(rows) % 2)
