@@ -18,16 +18,18 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 import test_classifier
 import test_estimators
+import test_labeler
 import test_members
+import test_patches
 from estimating import FEW_EPOCHS
 
 pytestmark = FEW_EPOCHS
 
-RECURRENT, CLASSES, NUMBERS, ARRAYS = (
-    f"rnn_xp.estimators.{name}" for name in ("recurrent", "classification", "regression", "arrays")
-)
+MODULES = ("recurrent", "classification", "regression", "arrays", "labelling")
+RECURRENT, CLASSES, NUMBERS, ARRAYS, STEPS = (f"rnn_xp.estimators.{name}" for name in MODULES)
 REGRESSOR, CLASSIFIER = test_estimators.TestRegressor, test_classifier.TestClassifier
 SPLIT = test_classifier.TestEarlyStopping
+LABELS, MASK, PATCHES = test_labeler.TestLabels, test_labeler.TestMask, test_patches.TestPatches
 MEMBERS, ENDS = test_members.TestMembers, test_members.TestWarningOfTheEnd
 
 MISTAKES = {
@@ -170,6 +172,48 @@ MISTAKES = {
         RECURRENT, "for seed, member in zip(seeds, before, strict=True)",
         "for seed, member in zip(seeds, before[:1] * len(before), strict=True)",
         MEMBERS.test_each_network_goes_on_by_itself,
+    ),
+    "a constant rate in place of one that falls": (
+        RECURRENT, "optimizer = self._scheduled(", "_ = self._scheduled(",
+        test_members.TestSchedule.test_the_rate_falls_over_all_epochs,
+    ),
+    "a rate that falls anew where fit goes on": (
+        RECURRENT, "done = len(before[0].losses) if before[0] else 0", "done = 0",
+        test_members.TestSchedule.test_it_goes_on_where_fit_does,
+    ),
+    "a patch too few": (
+        ARRAYS, "lengths = (ends + (size - 1)) // size", "lengths = ends // size",
+        PATCHES.test_sequences_of_unequal_length,
+    ),
+    "the padding of a row in its last patch": (
+        ARRAYS, "x = xp.where(inside[:, :, None], x, xp.zeros_like(x))", "",
+        PATCHES.test_sequences_of_unequal_length,
+    ),
+    "patches of held-out rows forgotten": (
+        RECURRENT, 'held_out |= self._seen(held_out["x"], held_out["lengths"])', "pass",
+        PATCHES.test_held_out_rows_have_patches_as_well,
+    ),
+    "steps without a label are learned": (
+        STEPS, "counted.astype(np.float64)", "np.ones_like(counted, dtype=np.float64)",
+        MASK.test_labels_that_do_not_count_are_not_learned,
+    ),
+    "the mask of a score ignored": (
+        STEPS, "labels, counted = _labels_of(y, mask, ends,",
+        "labels, counted = _labels_of(y, None, ends,",
+        MASK.test_nor_are_they_scored,
+    ),
+    "labels after the ends of sequences": (
+        STEPS, "inside = np.arange(shape[1]) < ends[:, None]",
+        "inside = np.arange(shape[1]) <= ends[:, None]",
+        LABELS.test_each_form_gives_the_same_labels,
+    ),
+    "sequences of predictions with their padding": (
+        STEPS, "steps[i, : int(end), ...]", "steps[i]",
+        LABELS.test_each_form_gives_the_same_labels,
+    ),
+    "labels of the wrong class at each step": (
+        STEPS, "target[counted] = index", "target[counted] = len(known) - 1 - index",
+        LABELS.test_it_learns,
     ),
     "a warning for one epoch of partial_fit": (
         RECURRENT, "if not partial and self.n_iter_no_change is not None:",

@@ -112,6 +112,16 @@ class TestMask:
         model = labeler().fit(x, y, mask=mask)
         assert labeler().fit(x, other, mask=mask).loss_curve_ == model.loss_curve_
         assert labeler().fit(x, y).loss_curve_ != model.loss_curve_
+        first = labeler(batch_size=30, standardize=False, max_iter=1).fit(x, y, mask=mask)
+        seed = int(np.random.RandomState(0).randint(2**31))
+        params = first.net_.init(seed=seed, backend=rx.get_backend("numpy", dtype="float64"))
+        rows, lengths = padded(x, 0.0)
+        index = (padded(y, "below")[0] == "over").astype(int)
+        loss, _ = first.net_.value_and_grad(
+            params, rows, index, "cross_entropy", lengths=lengths,
+            sample_weight=padded(mask, False)[0].astype(float),
+        )  # fmt: skip
+        assert first.loss_curve_[0] == pytest.approx(float(loss))
         array, steps = padded(mask, True)
         again = labeler().fit(padded(x, 0.0)[0], y, lengths=steps, mask=array)
         assert again.loss_curve_ == model.loss_curve_

@@ -50,18 +50,23 @@ def test_the_rest_of_a_last_patch_counts_as_the_mean():
     np.testing.assert_allclose(model.predict_proba(x + 9.0), expected.predict_proba(seen))
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_sequences_of_unequal_length(size):
-    x, y = rows(steps=9)
-    ends = np.arange(20) % 8 + 2
-    ends[0] = 9
-    model = rx.RecurrentClassifier(**SETTINGS, patch_size=size)
-    ragged = [row[:end] for row, end in zip(x, ends, strict=True)]
-    probable = model.fit(ragged, y).predict_proba(ragged)
-    other = rx.RecurrentClassifier(**SETTINGS, patch_size=size).fit(x, y, lengths=ends)
-    np.testing.assert_array_equal(other.predict_proba(x, lengths=ends), probable)
-    for row, wanted in zip(ragged, probable, strict=True):  # nothing of the others' padding
-        np.testing.assert_allclose(model.predict_proba(row[None]), wanted[None], rtol=1e-9)
+class TestPatches:
+    def test_sequences_of_unequal_length(self):
+        x, y = rows(steps=9)
+        ends = np.arange(20) % 8 + 2
+        ends[0] = 9
+        model = rx.RecurrentClassifier(**SETTINGS, patch_size=3)
+        ragged = [row[:end] for row, end in zip(x, ends, strict=True)]
+        probable = model.fit(ragged, y).predict_proba(ragged)
+        other = rx.RecurrentClassifier(**SETTINGS, patch_size=3).fit(x, y, lengths=ends)
+        np.testing.assert_array_equal(other.predict_proba(x, lengths=ends), probable)
+        for row, wanted in zip(ragged, probable, strict=True):  # nothing of the others' padding
+            np.testing.assert_allclose(model.predict_proba(row[None]), wanted[None], rtol=1e-9)
+
+    def test_held_out_rows_have_patches_as_well(self):
+        x, y = rows(60)
+        model = rx.RecurrentClassifier(**SETTINGS, patch_size=3, early_stopping=True).fit(x, y)
+        assert len(model.validation_curve_) == 2
 
 
 @pytest.mark.parametrize(("steps", "size"), [(64, 1), (65, 2), (128, 2), (427, 7)])
@@ -76,12 +81,6 @@ def test_other_features_are_named_as_the_user_counts_them():
     model = rx.RecurrentClassifier(**SETTINGS, patch_size=3).fit(x, y)
     with pytest.raises(ValueError, match="3 features at each step, .* expecting 2"):
         model.predict(np.ones((4, 7, 3)))
-
-
-def test_held_out_rows_have_patches_as_well():
-    x, y = rows(60)
-    model = rx.RecurrentClassifier(**SETTINGS, patch_size=3, early_stopping=True).fit(x, y)
-    assert len(model.validation_curve_) == 2
 
 
 @pytest.mark.parametrize("library", ["torch", "array_api_strict"])
