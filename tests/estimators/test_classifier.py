@@ -162,6 +162,7 @@ class TestEarlyStopping:
         x, y = x.astype("float32"), np.unique(labels, return_inverse=True)[1]
         backend = rx.get_backend("array_api_strict", device="device1", dtype="float32")
         quickly = {"hidden_size": 3, "max_iter": 2, "random_state": 0, "early_stopping": True}
+        quickly["batch_size"] = 50
         here = RecurrentClassifier(**quickly).fit(x, y)
         there = RecurrentClassifier(**quickly).fit(backend.asarray(x), y)
         np.testing.assert_allclose(there.validation_curve_, here.validation_curve_, rtol=1e-4)

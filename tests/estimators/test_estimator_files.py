@@ -95,3 +95,13 @@ def test_objects_are_no_classes(tmp_path):
     with pytest.raises(TypeError, match="classes must be text or numbers to be saved"):
         model.save(tmp_path / "m.safetensors")
     assert not (tmp_path / "m.safetensors").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_skops_gives_the_estimator_back(kind):
+    skops = pytest.importorskip("skops.io", reason="skops is not installed")
+    model, x = fitted(kind)
+    data = skops.dumps(model)
+    loaded = skops.loads(data, trusted=skops.get_untrusted_types(data=data))
+    assert np.array_equal(loaded.predict(x), model.predict(x))
+    assert loaded.get_params() == model.get_params()

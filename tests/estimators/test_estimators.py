@@ -34,11 +34,20 @@ from rnn_xp.network import pipeline  # noqa: E402
 @pytest.mark.full("readonly_memmap")
 @pytest.mark.cover("values")  # each check, of one of the two
 @parametrize_with_checks(
-    [RecurrentRegressor(random_state=0), RecurrentClassifier(random_state=0)],
+    [RecurrentRegressor(random_state=0), RecurrentClassifier(random_state=0, max_iter=50)],
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @FEW_EPOCHS
 def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.full
+@parametrize_with_checks([RecurrentClassifier(random_state=0)])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@FEW_EPOCHS
+def test_scikit_learns_own_checks_of_the_defaults(estimator, check):
+    """The same checks with all epochs of the classifier."""
     check(estimator)
 
 
