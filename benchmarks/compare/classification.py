@@ -194,8 +194,6 @@ def tables(results: dict[str, dict[str, dict[str, Any]]], methods: list[str]) ->
 WHY = {
     "OSULeaf": "MiniRocket's features are thousands of fixed convolutions that find the lobes of a "
     "leaf's outline wherever they are, and only a linear model is fitted to the examples",
-    "PickupGestureWiimoteZ": "five examples of each of ten gestures are few for features that are "
-    "learned; MiniRocket's are fixed, and only a linear model is fitted to the examples",
 }
 """What is different there, for the sets on which rnn_xp is known to be behind."""
 
