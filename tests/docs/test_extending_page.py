@@ -112,7 +112,9 @@ class TestCell:
 
     def test_the_estimators(self):
         x, y = windows()
-        model = rx.RecurrentRegressor(cell="mingru", hidden_size=6, max_iter=3, random_state=0)
+        model = rx.RecurrentRegressor(
+            cell="mingru", hidden_size=6, max_iter=3, n_iter_no_change=None, random_state=0
+        )
         assert model.fit(x, y[:, 0]).predict(x).shape == (60,)
         classes = (y[:, 0] > 0).astype(int)
         model = rx.RecurrentClassifier(cell="mingru", hidden_size=6, max_iter=3, random_state=0)

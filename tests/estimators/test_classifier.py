@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from estimating import labelled, quick, watch_fit, windows
+from estimating import FEW_EPOCHS, labelled, quick, watch_fit, windows
 
 import rnn_xp as rx
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from rnn_xp.estimators import RecurrentClassifier, RecurrentRegressor
+
+pytestmark = FEW_EPOCHS
 
 
 class TestClassifier:
@@ -113,7 +115,7 @@ class TestEarlyStopping:
         assert len(set(rows)) == len(held_out["x"]) == 50
         assert np.array_equal(held_out["x"][:, :, 0], x[rows])
         assert rows.max() - rows.min() > 100
-        assert named["batch_size"] == 50  # an eighth of 150 rows is fewer
+        assert named["batch_size"] == 10  # a sixteenth of 150 rows
         assert "gap" not in named
 
     def test_held_out_samples_are_not_trained_on(self, monkeypatch):
@@ -160,6 +162,7 @@ class TestEarlyStopping:
         x, y = x.astype("float32"), np.unique(labels, return_inverse=True)[1]
         backend = rx.get_backend("array_api_strict", device="device1", dtype="float32")
         quickly = {"hidden_size": 3, "max_iter": 2, "random_state": 0, "early_stopping": True}
+        quickly["batch_size"] = 50
         here = RecurrentClassifier(**quickly).fit(x, y)
         there = RecurrentClassifier(**quickly).fit(backend.asarray(x), y)
         np.testing.assert_allclose(there.validation_curve_, here.validation_curve_, rtol=1e-4)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from estimating import quick, series, watch_fit, windows
+from estimating import FEW_EPOCHS, quick, series, watch_fit, windows
 
 import rnn_xp as rx
 
@@ -34,10 +34,20 @@ from rnn_xp.network import pipeline  # noqa: E402
 @pytest.mark.full("readonly_memmap")
 @pytest.mark.cover("values")  # each check, of one of the two
 @parametrize_with_checks(
-    [RecurrentRegressor(random_state=0), RecurrentClassifier(random_state=0)],
+    [RecurrentRegressor(random_state=0), RecurrentClassifier(random_state=0, max_iter=50)],
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@FEW_EPOCHS
 def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.full
+@parametrize_with_checks([RecurrentClassifier(random_state=0)])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@FEW_EPOCHS
+def test_scikit_learns_own_checks_of_the_defaults(estimator, check):
+    """The same checks with all epochs of the classifier."""
     check(estimator)
 
 
@@ -186,7 +196,7 @@ class TestRegressor:
         assert model.best_loss_ == min(model.validation_curve_)
         changed = y.copy()
         changed[-held_out:] += 5.0
-        again = clone(model).set_params(max_iter=3).fit(x, changed)
+        again = clone(model).set_params(max_iter=3, n_iter_no_change=None).fit(x, changed)
         assert again.loss_curve_ == model.loss_curve_[:3]
 
     def test_tolerance_ends_training(self):
@@ -218,7 +228,10 @@ class TestRegressor:
             ({"batch_size": True}, "batch_size must be 'auto' or an integer >= 1, got True"),
             ({"batch_size": 2.5}, "batch_size must be 'auto' or an integer >= 1, got 2.5"),
             ({"cell": "transformer"}, "cell"),
-            ({"max_iter": 0}, "epochs must be an integer >= 1"),
+            ({"max_iter": 0}, "max_iter must be an integer >= 1, got 0"),
+            ({"learning_rate": "linear"}, "learning_rate='linear' is not known. Valid: 'constant'"),
+            ({"patch_size": 0}, "patch_size must be 'auto' or an integer >= 1, got 0"),
+            ({"patch_size": "some"}, "patch_size must be 'auto' or an integer >= 1, got 'some'"),
         ],
     )
     def test_settings_that_cannot_be(self, settings, message):
@@ -264,6 +277,7 @@ class TestRegressor:
         quick(early_stopping=True, max_iter=1).fit(x, x[:, :3])
         assert named["gap"] == 12
 
+    @FEW_EPOCHS
     def test_numbers_of_numpy(self):
         x, y = windows(100)
         settings = {
@@ -323,7 +337,8 @@ class TestRegressor:
 
         kept = {name: value for name, value in vars(model).items() if name != "backend"}
         if backend is not None:  # arrays of array-api-strict hold NumPy's arrays and a device
-            kept = {name: kept[name] for name in kept if name not in ("params_", "_last_params")}
+            arrays = ("params_", "networks_", "_members")
+            kept = {name: kept[name] for name in kept if name not in arrays}
         assert not modules(kept, {})
 
     def test_cross_validation_and_copies(self, tmp_path):

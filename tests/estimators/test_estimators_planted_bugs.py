@@ -18,12 +18,19 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 import test_classifier
 import test_estimators
+import test_labeler
+import test_members
+import test_patches
+from estimating import FEW_EPOCHS
 
-RECURRENT, CLASSES, NUMBERS, ARRAYS = (
-    f"rnn_xp.estimators.{name}" for name in ("recurrent", "classification", "regression", "arrays")
-)
+pytestmark = FEW_EPOCHS
+
+MODULES = ("recurrent", "classification", "regression", "arrays", "labelling")
+RECURRENT, CLASSES, NUMBERS, ARRAYS, STEPS = (f"rnn_xp.estimators.{name}" for name in MODULES)
 REGRESSOR, CLASSIFIER = test_estimators.TestRegressor, test_classifier.TestClassifier
 SPLIT = test_classifier.TestEarlyStopping
+LABELS, MASK, PATCHES = test_labeler.TestLabels, test_labeler.TestMask, test_patches.TestPatches
+MEMBERS, ENDS = test_members.TestMembers, test_members.TestWarningOfTheEnd
 
 MISTAKES = {
     "labels of the wrong column": (
@@ -32,16 +39,16 @@ MISTAKES = {
         CLASSIFIER.test_probabilities,
     ),
     "the least probable class": (
-        CLASSES, "np.argmax(to_numpy(logits), axis=1)",
-        "np.argmin(to_numpy(logits), axis=1)",
+        ARRAYS, "np.argmax(to_numpy(probable), axis=-1)",
+        "np.argmin(to_numpy(probable), axis=-1)",
         CLASSIFIER.test_probabilities,
     ),
     "probabilities that are not normalised": (
-        CLASSES, "return power / xp.sum(power, axis=1, keepdims=True)", "return power",
+        ARRAYS, "return power / xp.sum(power, axis=-1, keepdims=True)", "return power",
         CLASSIFIER.test_probabilities,
     ),
     "probabilities normalised over the rows": (
-        CLASSES, "xp.sum(power, axis=1, keepdims=True)", "xp.sum(power, axis=0, keepdims=True)",
+        ARRAYS, "xp.sum(power, axis=-1, keepdims=True)", "xp.sum(power, axis=0, keepdims=True)",
         CLASSIFIER.test_probabilities,
     ),
     "classes of this call instead of the first": (
@@ -83,11 +90,11 @@ MISTAKES = {
         REGRESSOR.test_a_weight_of_two_is_a_row_twice,
     ),
     "partial_fit starts afresh": (
-        RECURRENT, "params=self._last_params if go_on else None", "params=None",
+        RECURRENT, "params=before.last_params if before else None", "params=None",
         REGRESSOR.test_epoch_by_epoch_is_the_same_training,
     ),
     "partial_fit forgets the solver's state": (
-        RECURRENT, "opt_state=self._opt_state if go_on else None", "opt_state=None",
+        RECURRENT, "opt_state=before.opt_state if before else None", "opt_state=None",
         REGRESSOR.test_epoch_by_epoch_is_the_same_training,
     ),
     "warm_start ignored": (
@@ -95,7 +102,7 @@ MISTAKES = {
         REGRESSOR.test_epoch_by_epoch_is_the_same_training,
     ),
     "the same minibatches in every later call": (
-        RECURRENT, "seed + (self.n_iter_ if go_on else 0)", "seed",
+        RECURRENT, "seed + (len(before.losses) if before else 0)", "seed",
         REGRESSOR.test_minibatches_of_later_epochs_are_in_another_order,
     ),
     "random_state ignored": (
@@ -111,11 +118,11 @@ MISTAKES = {
         REGRESSOR.test_early_stopping_holds_out_the_last_windows,
     ),
     "patience ignored": (
-        RECURRENT, "patience=None if partial else self.n_iter_no_change", "patience=None",
+        RECURRENT, '"patience": None if partial else self.n_iter_no_change', '"patience": None',
         REGRESSOR.test_tolerance_ends_training,
     ),
     "tolerance ignored": (
-        RECURRENT, "tolerance=self.tol", "tolerance=0.0",
+        RECURRENT, '"tolerance": self.tol', '"tolerance": 0.0',
         REGRESSOR.test_tolerance_ends_training,
     ),
     "a batch of more rows than there are": (
@@ -123,7 +130,8 @@ MISTAKES = {
         REGRESSOR.test_tolerance_ends_training,
     ),
     "features folded into steps": (
-        RECURRENT, "self._network(x.shape[2], outputs)", "self._network(1, outputs)",
+        RECURRENT, "self._network(x.shape[2] * self.patch_size_, outputs)",
+        "self._network(self.patch_size_, outputs)",
         REGRESSOR.test_three_axes_are_features_at_each_step,
     ),
     "one output of several": (
@@ -141,6 +149,80 @@ MISTAKES = {
     "clipping forgotten": (
         RECURRENT, "clip_norm=clip", "clip_norm=None",
         REGRESSOR.test_alpha_and_clipping_reach_the_solver,
+    ),
+    "the same seed for all networks": (
+        RECURRENT, "self._train_one(net, data, seed, member, training)",
+        "self._train_one(net, data, seeds[0], member, training)",
+        MEMBERS.test_each_network_is_trained_from_its_own_seed,
+    ),
+    "only the first network predicts": (
+        RECURRENT, "for params in self.networks_]", "for params in self.networks_[:1]]",
+        MEMBERS.test_numbers_are_the_mean_of_the_networks,
+    ),
+    "values of networks added up": (
+        NUMBERS, "sum(outs[1:], outs[0]) / len(outs)", "sum(outs[1:], outs[0])",
+        MEMBERS.test_numbers_are_the_mean_of_the_networks,
+    ),
+    "outputs of networks averaged before they are probabilities": (
+        CLASSES, "each = [softmax(logits) for logits in self._raw(X, lengths, method)]",
+        "raw = self._raw(X, lengths, method); each = [softmax(sum(raw) / len(raw))]",
+        MEMBERS.test_probabilities_are_the_mean_of_the_networks,
+    ),
+    "networks go on from the first one": (
+        RECURRENT, "for seed, member in zip(seeds, before, strict=True)",
+        "for seed, member in zip(seeds, before[:1] * len(before), strict=True)",
+        MEMBERS.test_each_network_goes_on_by_itself,
+    ),
+    "a constant rate in place of one that falls": (
+        RECURRENT, "optimizer = self._scheduled(", "_ = self._scheduled(",
+        test_members.TestSchedule.test_the_rate_falls_over_all_epochs,
+    ),
+    "a rate that falls anew where fit goes on": (
+        RECURRENT, "done = len(before[0].losses) if before[0] else 0", "done = 0",
+        test_members.TestSchedule.test_it_goes_on_where_fit_does,
+    ),
+    "a patch too few": (
+        ARRAYS, "lengths = (ends + (size - 1)) // size", "lengths = ends // size",
+        PATCHES.test_sequences_of_unequal_length,
+    ),
+    "the padding of a row in its last patch": (
+        ARRAYS, "x = xp.where(inside[:, :, None], x, xp.zeros_like(x))", "",
+        PATCHES.test_sequences_of_unequal_length,
+    ),
+    "patches of held-out rows forgotten": (
+        RECURRENT, 'held_out |= self._seen(held_out["x"], held_out["lengths"])', "pass",
+        PATCHES.test_held_out_rows_have_patches_as_well,
+    ),
+    "steps without a label are learned": (
+        STEPS, "counted.astype(np.float64)", "np.ones_like(counted, dtype=np.float64)",
+        MASK.test_labels_that_do_not_count_are_not_learned,
+    ),
+    "the mask of a score ignored": (
+        STEPS, "labels, counted = _labels_of(y, mask, ends,",
+        "labels, counted = _labels_of(y, None, ends,",
+        MASK.test_nor_are_they_scored,
+    ),
+    "labels after the ends of sequences": (
+        STEPS, "inside = np.arange(shape[1]) < ends[:, None]",
+        "inside = np.arange(shape[1]) <= ends[:, None]",
+        LABELS.test_each_form_gives_the_same_labels,
+    ),
+    "sequences of predictions with their padding": (
+        STEPS, "steps[i, : int(end), ...]", "steps[i]",
+        LABELS.test_each_form_gives_the_same_labels,
+    ),
+    "labels of the wrong class at each step": (
+        STEPS, "target[counted] = index", "target[counted] = len(known) - 1 - index",
+        LABELS.test_it_learns,
+    ),
+    "a warning for one epoch of partial_fit": (
+        RECURRENT, "if not partial and self.n_iter_no_change is not None:",
+        "if self.n_iter_no_change is not None:",
+        ENDS.test_nothing_is_said_of_what_was_asked_for,
+    ),
+    "a warning although patience ended the training": (
+        RECURRENT, "sum(not reason for reason in stopped)", "len(stopped)",
+        ENDS.test_nothing_is_said_where_patience_ends_the_training,
     ),
 }  # fmt: skip
 

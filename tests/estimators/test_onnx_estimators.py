@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from estimating import FEW_EPOCHS
 
 import rnn_xp as rx
 from rnn_xp.interchange import example
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-pytestmark = pytest.mark.interchange
+pytestmark = [pytest.mark.interchange, FEW_EPOCHS]
 
 X = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
 SETTINGS = {"hidden_size": 4, "max_iter": 3, "random_state": 0}

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from estimating import FEW_EPOCHS
 
 import rnn_xp as rx
 
@@ -14,6 +15,8 @@ import sklearn
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+
+pytestmark = FEW_EPOCHS
 
 LABELS = np.array(["high", "low"])
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from estimating import labelled, watch_fit
+from estimating import FEW_EPOCHS, labelled, watch_fit
 
 import rnn_xp as rx
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
+pytestmark = FEW_EPOCHS
+
+BATCHES = [(6, 6), (32, 32), (33, 8), (800, 50), (3000, 188), (4000, 200)]  # by rows
 QUICK = {"hidden_size": 3, "max_iter": 2, "random_state": 0}
 
 
@@ -91,8 +94,8 @@ def test_data_of_the_units_that_were_trained_on_go_into_the_exported_graph():
     np.testing.assert_allclose(probable, model.predict_proba(x), atol=1e-5)
 
 
-@pytest.mark.parametrize(("rows", "batch"), [(30, 30), (60, 50), (800, 100), (2000, 200)])
-def test_an_update_of_the_classifier_has_an_eighth_of_the_rows(monkeypatch, rows, batch):
+@pytest.mark.parametrize(("rows", "batch"), BATCHES)
+def test_an_update_of_the_classifier_has_a_sixteenth_of_the_rows(monkeypatch, rows, batch):
     named = watch_fit(monkeypatch)
     rx.RecurrentClassifier(hidden_size=2, max_iter=1).fit(np.eye(rows, 2), np.arange(rows) % 2)
     assert (named["batch_size"] or rows) == batch

@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib
 
 import numpy as np
+import pytest
 
 import rnn_xp as rx
+
+# Tests that train for a few epochs expect to hear so.
+FEW_EPOCHS = pytest.mark.filterwarnings("ignore:max_iter=:sklearn.exceptions.ConvergenceWarning")
 
 
 def series(n=300):
@@ -37,4 +41,5 @@ def watch_fit(patch):
 
 
 def quick(**settings):
-    return rx.RecurrentRegressor(hidden_size=6, random_state=0, **{"max_iter": 5, **settings})
+    few = {"hidden_size": 6, "random_state": 0, "max_iter": 5, "n_iter_no_change": None}
+    return rx.RecurrentRegressor(**few | settings)

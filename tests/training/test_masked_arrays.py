@@ -31,7 +31,7 @@ def forecaster():
 
 
 def fitted(kind):
-    estimator = kind(hidden_size=2, max_iter=1)
+    estimator = kind(hidden_size=2, max_iter=1, n_iter_no_change=None)
     return estimator.fit(FLAT, LABELS if kind is RecurrentClassifier else Y[:, 0])
 
 

@@ -23,7 +23,7 @@ def forecaster():
 
 
 def regressor():
-    return rx.RecurrentRegressor(hidden_size=2, max_iter=1, random_state=0)
+    return rx.RecurrentRegressor(hidden_size=2, max_iter=1, n_iter_no_change=None, random_state=0)
 
 
 def trained():
