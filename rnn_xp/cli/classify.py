@@ -106,7 +106,7 @@ def _add_train(parts: Any) -> None:
     words = "sequences in an update, or auto (%(default)s)"
     add("--batch-size", type=options.whole_or_auto, default="auto", metavar="B", help=words)
     add("--class-weight", choices=["balanced"], help="give every class the same total weight")
-    add("--networks", type=int, default=1, metavar="N", help="networks that are averaged")
+    add("--networks", type=int, default=5, metavar="N", help="networks that are averaged")
     add("--seed", type=int, default=0, help="random seed (%(default)s)")
     add("--workers", type=int, metavar="W", help="threads on NumPy; all cores by default")
     add = part.add_argument_group("backend and output").add_argument

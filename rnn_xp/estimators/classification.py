@@ -88,7 +88,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         channels_first: bool | str = "auto",
         standardize: bool = True,
         patch_size: int | str = "auto",
-        n_estimators: int = 1,
+        n_estimators: int = 5,
         class_weight: Any = None,
     ) -> None:
         super().__init__(

@@ -10,7 +10,13 @@ import rnn_xp as rx
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
-SETTINGS = {"hidden_size": 3, "max_iter": 2, "n_iter_no_change": None, "random_state": 0}
+SETTINGS = {
+    "hidden_size": 3,
+    "max_iter": 2,
+    "n_iter_no_change": None,
+    "random_state": 0,
+    "n_estimators": 1,
+}
 
 
 def fitted(kind, **more):

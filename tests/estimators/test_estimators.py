@@ -34,7 +34,10 @@ from rnn_xp.network import pipeline  # noqa: E402
 @pytest.mark.full("readonly_memmap")
 @pytest.mark.cover("values")  # each check, of one of the two
 @parametrize_with_checks(
-    [RecurrentRegressor(random_state=0), RecurrentClassifier(random_state=0, max_iter=50)],
+    [
+        RecurrentRegressor(random_state=0),
+        RecurrentClassifier(random_state=0, max_iter=50, n_estimators=1),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @FEW_EPOCHS

@@ -15,7 +15,13 @@ import sklearn
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-SETTINGS = {"hidden_size": 4, "max_iter": 4, "n_iter_no_change": None, "random_state": 0}
+SETTINGS = {
+    "hidden_size": 4,
+    "max_iter": 4,
+    "n_iter_no_change": None,
+    "random_state": 0,
+    "n_estimators": 1,
+}
 
 
 def sequences(n=30, features=2, seed=0):

@@ -13,7 +13,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not inst
 pytestmark = [pytest.mark.interchange, FEW_EPOCHS]
 
 X = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
-SETTINGS = {"hidden_size": 4, "max_iter": 3, "random_state": 0}
+SETTINGS = {"hidden_size": 4, "max_iter": 3, "random_state": 0, "n_estimators": 1}
 
 
 def run(model, x):

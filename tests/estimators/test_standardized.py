@@ -13,7 +13,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 pytestmark = FEW_EPOCHS
 
 BATCHES = [(6, 6), (32, 32), (33, 8), (800, 50), (3000, 188), (4000, 200)]  # by rows
-QUICK = {"hidden_size": 3, "max_iter": 2, "random_state": 0}
+QUICK = {"hidden_size": 3, "max_iter": 2, "random_state": 0, "n_estimators": 1}
 
 
 def rows_and_labels():
