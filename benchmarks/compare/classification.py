@@ -229,8 +229,9 @@ Written by `python -m benchmarks.compare classification{words}` (`make compare A
 installs what it needs).
 
 Accuracy on the test part of the sets that come with aeon {aeon}. `rnn_xp` is
-`RecurrentClassifier(random_state=0)`, its defaults and one seed, from which it trains five networks;
-with 1 network it has `n_estimators=1`. The defaults were chosen with the test parts of these sets in view:
+`RecurrentClassifier(random_state=0)`, its defaults and one seed, from which it trains five
+networks; with 1 network it has `n_estimators=1`. The defaults were chosen with the test parts of
+these sets in view:
 {tuned}; and of ACSF1, which is not shown.
 No choice was made by the results on
 {shown};
