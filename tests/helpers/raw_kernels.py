@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from shim_build import build
 
-ENTRIES = "ENTRY(forward),ENTRY(backward),ENTRY(pack),ENTRY(unpack)"
+NAMES = ("forward", "backward", "pack", "unpack", "normalise", "normalise_back", "centre")
+ENTRIES = ",".join(f"ENTRY({name})" for name in NAMES)
 DTYPES = {"r": np.float32, "w": np.float32, "c": np.int32, "b": np.bool_}
 NUMBERS = {"i": (np.int32, ctypes.c_int), "l": (np.int64, ctypes.c_longlong)}
 

@@ -39,10 +39,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 forward(const float* __restrict__ w_hh,  // [G*H][H]
         const float* __restrict__ b_h,   // [G*H]
         const float* __restrict__ b_hn,  // [H], of the GRU
+        const float* __restrict__ g_hh,  // [G*H], with NORM; w_hh is then centred
         const float* keep, const bool* idle, const bool* reset, const int* lengths, const int* offsets,
         const float* initial_h, const float* initial_c,  // [N][H]; null for zeros
         float* z,                                        // [M][G*H], the input's products; then the gates
         float* a,                                        // [M][3*H], of the GRU: q in the last third
+                                                         // with NORM [M][G*H], of every cell: n
+        float* inverses,                                 // [M], with NORM: of the deviations
         float* h, float* c,                              // [T+1][N][H], c of the LSTM
         float* entered,                                  // [M][H], or null: h_{t-1} as the product takes it
         int T, int N, int reverse)
@@ -52,8 +55,10 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
   const int tid = threadIdx.x, c0 = tid % PAIRS * 2, slice = tid / PAIRS, k0 = slice * TERMS;
   const bool two = c0 + 1 < H;
   float* enter = shared + W_SHARED;  // [R][KP]
-  float* sums = enter + R * KP;      // [SLICES][R][G][HP]
+  float* parts = enter + R * KP;     // [R][PARTS]
+  float* sums = parts + R * PARTS;   // [SLICES][R][G][HP]
   float* biases = sums + SLICES * R * G * HP + c0;  // [BIASES][HP]; there is no register left for them
+  float* gains = biases + BIASES * HP;              // [GAINS][HP]
   Weights w;
   w.load(shared, k0, c0, [&](int g, int k, int column) { return w_hh[(g * H + column) * H + k]; });
   for (int i = tid; i < R * KP; i += THREADS) enter[i] = 0.f;
@@ -64,6 +69,16 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
       read(bias, g < G ? b_h + g * H + c0 : b_hn + c0, two);
       store2(biases + g * HP, bias);
     }
+  if (NORM) {
+    for (int i = tid; i < R * PARTS; i += THREADS) parts[i] = 0.f;  // some beyond the last pair stay
+    if (slice == 0)
+#pragma unroll
+      for (int g = 0; g < GAINS; ++g) {
+        Pair gain;
+        read(gain, g_hh + g * H + c0, two);
+        store2(gains + g * HP, gain);
+      }
+  }
   BARRIER(1);
 
   for (int row0 = blockIdx.x * R; row0 < N; row0 += gridDim.x * R) {
@@ -106,10 +121,35 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
 #pragma unroll
           for (int g = 0; g < G; ++g) store2(sums + ((slice * R + r) * G + g) * HP + c0, sum[r][g]);
         BARRIER(3);
-        if (active) {
-          Pair product[G];
+        Pair product[G] = {};
+        if (active)
 #pragma unroll
           for (int g = 0; g < G; ++g) add_slices(product[g], sums + (slice * G + g) * HP + c0, R * G * HP);
+        if constexpr (NORM) {
+          if (active) {
+            float squares = 0.f;
+#pragma unroll
+            for (int g = 0; g < G; ++g)
+              squares = fmaf(product[g][0], product[g][0], fmaf(product[g][1], product[g][1], squares));
+            parts[slice * PARTS + c0 / 2] = squares;
+          }
+          BARRIER(4);
+          if (active) {
+            const float inv = inverse(add_parts(parts + slice * PARTS, PARTS), G * H);
+            if (c0 == 0) inverses[row] = inv;
+#pragma unroll
+            for (int g = 0; g < G; ++g) {
+              product[g][0] *= inv;
+              product[g][1] *= inv;
+              write(a + (own_z - z) + g * H, product[g], two);
+              Pair gain;
+              load2(gain, gains + g * HP);
+              product[g][0] *= gain[0];
+              product[g][1] *= gain[1];
+            }
+          }
+        }
+        if (active) {
 #pragma unroll
           for (int k = 0; k < 2; ++k) {
             float gates[G], of_h[G];
@@ -123,7 +163,7 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
           if (G > 1)
 #pragma unroll
             for (int g = 0; g < G; ++g) write(own_z + g * H, zs[g], two);
-          if (CELL == GRU) write(a + row * G * H + 2 * H + c0, product[G - 1], two);
+          if (CELL == GRU && !NORM) write(a + row * G * H + 2 * H + c0, product[G - 1], two);
         }
       }
       if (owns) {

@@ -1,6 +1,7 @@
 // One recurrent layer over all of its steps: sizes, loads and the recurrent product that both
 // directions share. cells.cu, forward.cu and backward.cu follow in the same text, for nvcc, NVRTC
 // (cupy.RawModule) and g++ over the shim of the tests. plan.py chooses the macros.
+// norm.cu has what layer normalisation adds, if NORM is 1.
 //
 //     before                                     after, products over all M rows
 //     Z = X @ w_xh.T      one product            dw_xh = dZ.T @ X      dw_hh = dA.T @ entered
@@ -38,8 +39,9 @@ constexpr int TERMS = up(up(H, SLICES) / SLICES, 4), KP = TERMS * SLICES;  // of
 constexpr int SHARED_TERMS = TERMS - HELD_TERMS;
 constexpr int W_SHARED = SHARED_TERMS * G * 2 * THREADS;
 constexpr int BIASES = CELL == GRU ? G + 1 : G;
-constexpr int FORWARD = W_SHARED + R * KP + SLICES * R * G * HP + BIASES * HP;
-constexpr int BACKWARD = W_SHARED + R * G * KP + SLICES * R * HP;
+constexpr int GAINS = NORM ? G : 0, PARTS = NORM ? up(PAIRS, 4) : 0;  // PARTS: of a row's sum over columns
+constexpr int FORWARD = W_SHARED + R * (KP + PARTS) + SLICES * R * G * HP + (BIASES + GAINS) * HP;
+constexpr int BACKWARD = W_SHARED + R * (G * KP + PARTS) + SLICES * R * HP + (NORM ? (1 + R) * BIASES * HP : 0);
 static_assert(R <= SLICES && THREADS <= 1024, "plan.py");
 static_assert(HELD_TERMS % 4 == 0 && 0 <= HELD_TERMS && HELD_TERMS <= TERMS, "plan.py");
 static_assert(THREADS == PLAN_THREADS && 4 * FORWARD == PLAN_FORWARD_BYTES

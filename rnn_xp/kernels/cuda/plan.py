@@ -12,7 +12,10 @@ from typing import NamedTuple
 __all__ = ["OPTIONS", "SUPPORTED", "Plan", "Size", "make_plan", "unsupported"]
 
 OPTIONS = frozenset({"counts", "idle", "reset", "keep", "initial"})
-"""The fields of `rnn_xp.kernels.course.Course` that the fused kernels compute."""
+"""The fields of `rnn_xp.kernels.course.Course` that the fused kernels compute.
+
+Layer normalisation is not among them: a layer that has it needs more memory, see `Size`.
+"""
 
 _MAX_HIDDEN = 128
 # By the kernel that a cell declares: its gates, and the largest number of rows of a block up to and
@@ -41,12 +44,15 @@ class Size(NamedTuple):
     hidden_size : int
     shared_limit : int
         Bytes of shared memory that a block may have on the device.
+    norm : bool
+        If True, the layer's products are normalised.
     """
 
     kernel: str
     dtype: str
     hidden_size: int
     shared_limit: int
+    norm: bool = False
 
 
 class Plan(NamedTuple):
@@ -136,13 +142,20 @@ def _sizes(size: Size, rows: int) -> Plan | None:
     weights = (terms - held) * gates * 2 * threads
     padded = terms * _SLICES
     biases = gates + (size.kernel == "gru")
-    forward = 4 * (weights + rows * padded + (_SLICES * rows * gates + biases) * 2 * pairs)
-    backward = 4 * (weights + rows * gates * padded + _SLICES * rows * 2 * pairs)
+    columns = 2 * pairs
+    forward = weights + rows * padded + (_SLICES * rows * gates + biases) * columns
+    backward = weights + rows * gates * padded + _SLICES * rows * columns
+    if size.norm:  # sums over a row's columns; gains, and their gradients
+        parts = -(-pairs // 4) * 4
+        forward += rows * parts + gates * columns
+        backward += rows * parts + (1 + rows) * biases * columns
+    forward, backward = 4 * forward, 4 * backward
     if max(forward, backward) > size.shared_limit:
         return None
     macros: dict[str, str | int] = {
         "CELL": size.kernel.upper().replace("-", "_"),
         "HIDDEN": hidden,
+        "NORM": int(size.norm),
         "ROWS": rows,
         "SLICES": _SLICES,
         "HELD_TERMS": held,

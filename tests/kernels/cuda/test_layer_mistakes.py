@@ -8,11 +8,12 @@ import subprocess
 
 import numpy as np
 import pytest
+import raw_kernels
 from layer_cases import BOUND, KERNELS, build, device, error
 
 from rnn_xp.kernels.cuda import plan
 
-SOURCE = KERNELS.layer.source()
+SOURCE, WITH_NORM = KERNELS.layer.source(), "all, layer norm"
 SIZES = {  # rows of a block at the sizes that are compiled for a GPU
     "rnn-tanh": ((8, 128), (2, 128), (8, 50)),
     "rnn-relu": ((8, 128),),
@@ -22,25 +23,29 @@ SIZES = {  # rows of a block at the sizes that are compiled for a GPU
 SHARED_LIMIT = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448}
 
 
-def noticed(cell, **changes):
+def noticed(cell, option="all", **changes):
     """Return True if an error shows, with 2 rows to a block and every option.
 
     A mistake may leave memory as it was found: whatever lies there, it is for the error to show it.
     """
     with device(**changes), np.errstate(all="ignore"):
-        return not error(build(cell, rows=140, hidden=20, bidirectional=True)) < 10 * BOUND
+        problem = build(cell, option, rows=140, hidden=20, bidirectional=True)
+        return not error(problem) < 10 * BOUND
 
 
 @pytest.mark.full("rnn-tanh", "gru")
-@pytest.mark.parametrize("number", range(1, 7))
+@pytest.mark.parametrize(
+    ("option", "number"),
+    [("all", n) for n in (1, 2, 3, 5, 6, 7)] + [(WITH_NORM, n) for n in range(1, 12)],
+)
 @pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
-def test_a_barrier_removed(cell, number):
-    assert noticed(cell, options=(f"-DDROP_BARRIER={number}",))
+def test_a_barrier_removed(cell, option, number):
+    assert noticed(cell, option, options=(f"-DDROP_BARRIER={number}",))
 
 
 def test_the_kernels_have_no_other_barrier():
     assert SOURCE.count("__syncthreads") == 1
-    assert sorted(re.findall(r"BARRIER\((\d)\)", SOURCE)) == list("123456")
+    assert sorted(map(int, re.findall(r"BARRIER\((\d+)\)", SOURCE))) == list(range(1, 12))
 
 
 @pytest.mark.cover("values", "cell")
@@ -51,10 +56,10 @@ def test_the_kernels_have_no_other_barrier():
         ("rnn-relu", "after <= 0.f ? 0.f : dh", "dh"),
         ("gru", "da[2] = dz[2] * r", "da[2] = dz[2]"),
         ("gru", "dh = dh * u", "dh = 0.f"),
-        ("gru", "begins ? 0.f : kept.before[k]", "kept.before[k]"),
+        ("gru", "gate, q, begins ? 0.f : kept.before[k]", "gate, q, kept.before[k]"),
         ("gru", "of_h[G - 1] += biases[G * HP + k]", "of_h[G - 1]"),
         ("gru", "write(a + row * G * H + 2 * H + c0", "write(a + row * G * H + H + c0"),
-        ("gru", "write(a + row + g * H, das[g], two)", "write(a + row + g * H, dzs[g], two)"),
+        ("gru", "a[row + g * H + k] = d[g]", "a[row + g * H + k] = dz[g]"),
         ("lstm", "dc = dc * f;", ""),
         ("lstm", "dc += dh * o *", "dc = dh * o *"),
         ("lstm", "= h_own[1] = c_own[0] = c_own[1] = 0.f", "= h_own[1] = 0.f"),
@@ -87,20 +92,51 @@ def test_a_mistake(cell, right, wrong):
     assert noticed(cell, edit=staticmethod(lambda source: source.replace(right, wrong)))
 
 
-def test_without_a_change_nothing_is_noticed():
+@pytest.mark.cover("values", "cell")
+@pytest.mark.parametrize(
+    ("cell", "right", "wrong"),
+    [
+        ("gru", "own[j] = gain[j] * (own[j] * inv)", "own[j] = own[j] * inv"),
+        ("gru", "inv * (gain[j] * own_d[j] - n * e)", "inv * gain[j] * own_d[j]"),
+        ("gru", "own_d[j] *= n;", "own_d[j] *= gain[j] * n;"),
+        ("gru", "columns + column] - mean;", "columns + column];"),
+        ("gru", "squares / (float)width + EPS", "squares / (float)width"),
+        ("gru", "if (CELL == GRU) dgains[G * HP] += d[G - 1];", ""),
+        ("gru", "kept.n[NORM ? G - 1 : 0][k], gains[G", "kept.n[0][k], gains[G"),
+        ("gru", "if (c0 == 0) inverses[row] = inv;", "if (c0 == 0) inverses[row] = 1.f;"),
+        ("gru", "kept.inv * (own[0] - kept.n[g][0] * e)", "kept.inv * own[0]"),
+        ("gru", "product[g][1] *= gain[1];", ""),
+        ("gru", "store2(dgains + g * HP, Pair{0.f, 0.f})", ""),
+        ("gru", "dgains[g * HP] = fmaf(d[g], n[g][k], dgains[g * HP]);",
+                "dgains[g * HP] = d[g] * n[g][k];"),
+        ("gru", "d[g] *= gains[g * HP];\n    along", "along"),
+        ("gru", "i < R * (G * KP + PARTS)", "i < R * G * KP"),
+        ("gru", "i < R * PARTS; i += THREADS", "i < 0; i += THREADS"),
+        ("gru", "write(a + row + g * H, d, two);", "if (active) write(a + row + g * H, d, two);"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_layer_normalisation(cell, right, wrong):
+    assert SOURCE.count(right) == 1, right
+    changed = staticmethod(lambda source: source.replace(right, wrong))
+    assert noticed(cell, WITH_NORM, edit=changed)
+
+
+@pytest.mark.parametrize("option", ["all", WITH_NORM])
+def test_without_a_change_nothing_is_noticed(option):
     for cell in ("rnn-tanh", "rnn-relu", "gru", "lstm"):
-        assert not noticed(cell)
+        assert not noticed(cell, option)
 
 
 @pytest.mark.full
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("architecture", SHARED_LIMIT)
+@pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize(
     ("cell", "rows", "hidden"), [(cell, *size) for cell, sizes in SIZES.items() for size in sizes]
 )
-def test_compiles_without_spills(cell, rows, hidden, architecture, tmp_path):
+def test_compiles_without_spills(cell, rows, hidden, norm, architecture, tmp_path):
     (tmp_path / "layer.cu").write_text(SOURCE)
-    size = plan.Size(cell, "float32", hidden, SHARED_LIMIT["sm_90"])
+    size = plan.Size(cell, "float32", hidden, SHARED_LIMIT["sm_90"], norm)
     options = plan._sizes(size, rows).options
     command = ["nvcc", *options, f"-arch={architecture}", "-Xptxas", "-v", "-cubin", "layer.cu"]
     compiled = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
@@ -111,5 +147,5 @@ def test_compiles_without_spills(cell, rows, hidden, architecture, tmp_path):
         compiled.stderr,
         re.DOTALL,
     )
-    assert {name for name, *_ in spills} == {"forward", "backward", "pack", "unpack"}
+    assert {name for name, *_ in spills} == set(raw_kernels.NAMES)
     assert {(name, "0", "0") for name, *_ in spills} == set(spills)
