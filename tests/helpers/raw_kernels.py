@@ -16,7 +16,9 @@ import numpy as np
 from shim_build import build
 
 NAMES = ("forward", "backward", "pack", "unpack", "normalise", "normalise_back", "centre")
-ENTRIES = ",".join(f"ENTRY({name})" for name in NAMES)
+ENTRIES = ",".join(
+    f"{'CLUSTERED' if name in ('forward', 'backward') else 'ENTRY'}({name})" for name in NAMES
+)
 DTYPES = {"r": np.float32, "w": np.float32, "c": np.int32, "b": np.bool_}
 NUMBERS = {"i": (np.int32, ctypes.c_int), "l": (np.int64, ctypes.c_longlong)}
 
@@ -25,6 +27,7 @@ class Device:
     """What decides how kernels are built and launched here; tests change it for a while."""
 
     shared_limit = 232448
+    clusters = True
     shuffled = True
     options: tuple[str, ...] = ()
     launches = 0
@@ -76,4 +79,5 @@ def module(note: Any, *, code: str, options: tuple[str, ...]) -> SimpleNamespace
 
 def device(number: int = 0) -> SimpleNamespace:
     attributes = {"MaxSharedMemoryPerBlockOptin": Device.shared_limit}
-    return SimpleNamespace(id=number, attributes=attributes)
+    capability = "90" if Device.clusters else "80"
+    return SimpleNamespace(id=number, attributes=attributes, compute_capability=capability)

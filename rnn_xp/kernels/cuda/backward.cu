@@ -41,11 +41,11 @@ struct Losses {
   long long of_step, of_row;
   int first, last;
 
-  __device__ __forceinline__ void add(Pair& dh, int t, int n, int c0, bool two) const
+  __device__ __forceinline__ void add(Pair& dh, int t, int n, int j0, int own) const
   {
     if (t < first || t > last) return;
     Pair loss;
-    read(loss, dhs + (t - first) * of_step + n * of_row + c0, two);
+    read(loss, dhs + (t - first) * of_step + n * of_row + j0, own);
     dh[0] += loss[0];
     dh[1] += loss[1];
   }
@@ -57,24 +57,24 @@ struct Kept {
   Pair n[NORM ? G : 1];
   float inv;
 
-  __device__ __forceinline__ void load(const Course& course, int t, int row_of_n, int c0, bool two,
+  __device__ __forceinline__ void load(const Course& course, int t, int row_of_n, int j0, int own,
                                        const float* z, const float* a, const float* inverses,
                                        const float* h, const float* c)
   {
-    const long long packed = course.packed(t, row_of_n), row = packed * G * H + c0;
-    const long long at = (long long)row_of_n * H + c0;
+    const long long packed = course.packed(t, row_of_n), row = packed * G * H + j0;
+    const long long at = (long long)row_of_n * H + j0;
     if (G > 1)
 #pragma unroll
-      for (int g = 0; g < G; ++g) read(gate[g], z + row + g * H, two);
-    if (CELL == GRU && !NORM) read(q, a + row + 2 * H, two);
+      for (int g = 0; g < G; ++g) read(gate[g], z + row + g * H, own);
+    if (CELL == GRU && !NORM) read(q, a + row + 2 * H, own);
     if constexpr (NORM) {
       inv = inverses[packed];
 #pragma unroll
-      for (int g = 0; g < G; ++g) read(n[g], a + row + g * H, two);
+      for (int g = 0; g < G; ++g) read(n[g], a + row + g * H, own);
     }
     const float* state = CELL == LSTM ? c : h;
-    if (G > 1) read(before, state + course.before(t) * H + at, two);
-    if (CELL != GRU) read(after, state + course.after(t) * H + at, two);
+    if (G > 1) read(before, state + course.before(t) * H + at, own);
+    if (CELL != GRU) read(after, state + course.after(t) * H + at, own);
   }
 };
 
@@ -94,7 +94,7 @@ __device__ __forceinline__ float scale_back(float (&d)[G], float* dgains, const 
   return along;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
 backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
          const float* __restrict__ b_hn,  // [H], of the GRU; this and the next with NORM alone
          const float* __restrict__ g_hh,  // [G*H]
@@ -113,37 +113,39 @@ backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
   const Course course{keep, idle, reset, lengths, offsets, T, N, reverse};
   const Losses losses{dhs, of_step, of_row, first, last};
   const int tid = threadIdx.x, c0 = tid % PAIRS * 2, slice = tid / PAIRS, k0 = slice * TERMS;
-  const bool two = c0 + 1 < H;
-  float* da = shared + W_SHARED;   // [R][G][KP]
-  float* parts = da + R * G * KP;  // [R][PARTS]
-  float* sums = parts + R * PARTS; // [SLICES][R][HP]
+  const int rank = cluster_rank(), j0 = rank * U + c0;
+  const int own = owned(rank, c0);
+  float* both = shared + W_SHARED;             // [BUFFERS][R][G][KP] of da
+  float* parts = both + BUFFERS * R * G * KP;  // [R][C][PARTS]
+  float* sums = parts + R * C * PARTS;         // [SLICES][R][HP]
   float* gains = sums + SLICES * R * HP + c0;                      // [BIASES][HP]: g_hh, b_hn
   float* dgains = gains + BIASES * HP + slice * BIASES * HP;       // [R][BIASES][HP], a thread's own
   Weights w;
-  w.load(shared, k0, c0, [&](int g, int k, int column) { return w_hh[(g * H + k) * H + column]; });
-  for (int i = tid; i < R * (G * KP + PARTS); i += THREADS) da[i] = 0.f;  // and parts, which follow
+  w.load(shared, k0, own, [&](int g, int k, int c) { return w_hh[(g * H + k) * H + j0 + c]; });
+  for (int i = tid; i < R * (BUFFERS * G * KP + C * PARTS); i += THREADS) both[i] = 0.f;  // and parts, which follow
   if (NORM && slice == 0)
 #pragma unroll
     for (int g = 0; g < BIASES; ++g) {
       Pair gain;
-      read(gain, g < G ? g_hh + g * H + c0 : b_hn + c0, two);
+      read(gain, g < G ? g_hh + g * H + j0 : b_hn + j0, own);
       store2(gains + g * HP, gain);
     }
-  BARRIER(5);
+  CLUSTER_BARRIER(5);
 
-  for (int row0 = blockIdx.x * R; row0 < N; row0 += gridDim.x * R) {
+  int buffer = 0;
+  for (int row0 = blockIdx.x / C * R; row0 < N; row0 += gridDim.x / C * R) {
     const int n = row0 + slice, length = course.length(n), longest = course.length(row0);
     const bool owns = slice < R && n < N;
-    const long long at = (long long)n * H + c0;
+    const long long at = (long long)n * H + j0;
     Pair dh = {}, dc = {}, factor = {1.f, 1.f};
     Kept kept = {};
     const auto fetch = [&](int i) {
-      if (const int t = course.time(i); owns && i >= 0 && t < length) kept.load(course, t, n, c0, two, z, a, inverses, h, c);
+      if (const int t = course.time(i); owns && i >= 0 && t < length) kept.load(course, t, n, j0, own, z, a, inverses, h, c);
     };
     if (owns) {
-      if (dfinal_h) read(dh, dfinal_h + at, two);
-      if (CELL == LSTM && dfinal_c) read(dc, dfinal_c + at, two);
-      if (keep) read(factor, keep + at, two);
+      if (dfinal_h) read(dh, dfinal_h + at, own);
+      if (CELL == LSTM && dfinal_c) read(dc, dfinal_c + at, own);
+      if (keep) read(factor, keep + at, own);
       if (NORM)
 #pragma unroll
         for (int g = 0; g < BIASES; ++g) store2(dgains + g * HP, Pair{0.f, 0.f});
@@ -153,10 +155,11 @@ backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
     for (int i = T - 1; i >= 0; --i) {
       const int t = course.time(i);
       const bool begins = owns && course.begins(t, n);
-      if (owns) losses.add(dh, t, n, c0, two);
+      if (owns) losses.add(dh, t, n, j0, own);
       if (t < longest) {
         const bool inside = owns && t < length, active = inside && !course.skips(t, n);
-        const long long row = course.packed(t, n) * G * H + c0;
+        const long long row = course.packed(t, n) * G * H + j0;
+        float* da = both + buffer * R * G * KP;
         float along = 0.f;
         if (owns)
 #pragma unroll
@@ -170,33 +173,36 @@ backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
               cell_back(dh[k], dc[k], dz, d, gate, q, begins ? 0.f : kept.before[k], kept.after[k]);
               if (NORM) along += scale_back(d, dgains + k, gains + k, kept.n, k);
             }
-            if (k && !two) break;
+            if ((C > 1 || k) && k >= own) break;
 #pragma unroll
             for (int g = 0; g < G; ++g) {
-              da[(slice * G + g) * KP + c0 + k] = d[g];
+              float* to = da + (slice * G + g) * KP + j0 + k;
+              if (NORM) *to = d[g];  // dn, which is not yet what the others want
+              else send(to, d[g]);
               if (inside) z[row + g * H + k] = dz[g];
               if (inside && CELL == GRU && !NORM) a[row + g * H + k] = d[g];
             }
           }
         if constexpr (NORM) {
-          if (active) parts[slice * PARTS + c0 / 2] = along;
-          BARRIER(8);
-          if (inside) {
-            const float e = add_parts(parts + slice * PARTS, PARTS) / (float)(G * H);
+          if (active) send(parts + (slice * C + rank) * PARTS + c0 / 2, along);
+          CLUSTER_BARRIER(8);
+          if (owns) {
+            const float e = add_parts(parts + slice * C * PARTS, C * PARTS) / (float)(G * H);
 #pragma unroll
             for (int g = 0; g < G; ++g) {
               Pair d = {};
-              float* own = da + (slice * G + g) * KP + c0;
+              float* dn = da + (slice * G + g) * KP + j0;
               if (active) {
-                d[0] = kept.inv * (own[0] - kept.n[g][0] * e);
-                if (two) d[1] = kept.inv * (own[1] - kept.n[g][1] * e);
-                write(own, d, two);
+                read(d, dn, own);
+                d[0] = kept.inv * (d[0] - kept.n[g][0] * e);
+                d[1] = kept.inv * (d[1] - kept.n[g][1] * e);
               }
-              write(a + row + g * H, d, two);
+              if (C > 1 || active) send(dn, d, own);
+              if (inside) write(a + row + g * H, d, own);
             }
           }
         }
-        BARRIER(6);
+        CLUSTER_BARRIER(6);
         fetch(i - 1);
         if (i > 0 || dinitial_h) {  // nobody asks for the gradient of the zeros before the first step
           float sum[R][2] = {};
@@ -211,6 +217,7 @@ backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
             dh[1] = fmaf(through[1], factor[1], dh[1]);
           }
         }
+        if (C > 1) buffer = 1 - buffer;
       } else {
         fetch(i - 1);
       }
@@ -221,11 +228,11 @@ backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
       for (int g = 0; g < BIASES; ++g) {
         Pair sum;
         load2(sum, dgains + g * HP);
-        write(dgain + ((long long)n * BIASES + g) * H + c0, sum, two);
+        write(dgain + ((long long)n * BIASES + g) * H + j0, sum, own);
       }
     if (owns && dinitial_h) {
-      write(dinitial_h + at, dh, two);
-      if (CELL == LSTM) write(dinitial_c + at, dc, two);
+      write(dinitial_h + at, dh, own);
+      if (CELL == LSTM) write(dinitial_c + at, dc, own);
     }
   }
 }

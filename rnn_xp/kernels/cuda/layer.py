@@ -113,13 +113,16 @@ _plan = functools.cache(make_plan)
 
 
 def _size(kernel: str, dtype: str, hidden_size: int, norm: bool) -> Size:
-    return Size(kernel, dtype, hidden_size, _shared_limit(cupy.cuda.Device().id), norm)
+    shared, clusters = _limits(cupy.cuda.Device().id)
+    return Size(kernel, dtype, hidden_size, shared, norm, clusters)
 
 
 @functools.cache
-def _shared_limit(device: int) -> int:
-    """Return the bytes of shared memory that a block may have; CuPy reads all attributes for it."""
-    return int(cupy.cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"])
+def _limits(number: int) -> tuple[int, bool]:
+    """Return the bytes of shared memory that a block may have, and if blocks may form clusters."""
+    device = cupy.cuda.Device(number)
+    shared = int(device.attributes["MaxSharedMemoryPerBlockOptin"])  # CuPy reads all for it
+    return shared, int(device.compute_capability) >= 90
 
 
 def forward(

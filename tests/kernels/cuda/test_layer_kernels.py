@@ -45,6 +45,19 @@ def test_of_any_size(cell, option, hidden, rows):
     assert error(problem) < BOUND
 
 
+@pytest.mark.full("-256-", "-200-")
+@pytest.mark.cover("values")
+@pytest.mark.parametrize("rows", [1, 4, 70])
+@pytest.mark.parametrize("hidden", [129, 134, 200, 256])
+@pytest.mark.parametrize("option", ["all", "all, layer norm"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_wide_layers_in_clusters(cell, option, hidden, rows):
+    """Of 129 units the last of four blocks has 30 and the others 33, of eight it has 10 and 17."""
+    scale = 0.5 / np.sqrt(hidden)
+    problem = build(cell, option, hidden=hidden, rows=rows, steps=4, scale=scale, inputs=5)
+    assert error(problem) < BOUND
+
+
 @pytest.mark.parametrize("lengths", [[0] * 5, [0, 0, 3, 1, 0], [1] * 5, [9, 9, 9, 0, 9]])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_rows_of_any_length(lengths, bidirectional):
@@ -195,7 +208,7 @@ class TestChoice:
         assert plan.unsupported(size._replace(shared_limit=166912)) == ""
 
     def test_a_device_with_room_for_the_plain_layer_alone(self, monkeypatch):
-        monkeypatch.setattr(KERNELS.layer, "_shared_limit", lambda number: 151000)
+        monkeypatch.setattr(KERNELS.layer, "_limits", lambda number: (151000, True))
         assert KERNELS.layer.known("lstm", "float32", 128) == plan.OPTIONS
         assert KERNELS.layer.known("lstm", "float32", 64) == plan.OPTIONS | {"norm"}
         _, computed = adjoint(build(option="layer norm", hidden=128), KERNELS.Workspace("float32"))
@@ -204,11 +217,20 @@ class TestChoice:
     def test_what_a_workspace_knows_depends_on_the_layer(self):
         workspace = KERNELS.Workspace("float32")
         assert workspace.knows_for("lstm", 128) == plan.OPTIONS | {"norm"}
-        assert workspace.knows_for("lstm", 129) == frozenset()
+        assert workspace.knows_for("lstm", 256) == plan.OPTIONS | {"norm"}
+        assert workspace.knows_for("lstm", 257) == frozenset()
         assert workspace.knows_for(None, 4) == frozenset()
         assert KERNELS.Workspace("float64").knows_for("lstm", 128) == frozenset()
 
     def test_wide_layers_with_options_are_the_portable_codes(self):
+        problem = build("rnn-tanh", "lengths", hidden=260, rows=3, scale=0.05)
+        _, computed = adjoint(problem, KERNELS.Workspace("float32"))
+        assert not computed
+
+    def test_a_device_without_clusters(self, monkeypatch):
+        monkeypatch.setattr(KERNELS.layer, "_limits", lambda number: (166912, False))
+        assert KERNELS.layer.known("rnn-tanh", "float32", 129) == frozenset()
+        assert KERNELS.layer.known("rnn-tanh", "float32", 128) == plan.OPTIONS | {"norm"}
         problem = build("rnn-tanh", "lengths", hidden=130, rows=3, scale=0.05)
         _, computed = adjoint(problem, KERNELS.Workspace("float32"))
         assert not computed

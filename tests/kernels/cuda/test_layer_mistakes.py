@@ -15,21 +15,23 @@ from rnn_xp.kernels.cuda import plan
 
 SOURCE, WITH_NORM = KERNELS.layer.source(), "all, layer norm"
 SIZES = {  # rows of a block at the sizes that are compiled for a GPU
-    "rnn-tanh": ((8, 128), (2, 128), (8, 50)),
-    "rnn-relu": ((8, 128),),
-    "gru": ((2, 128), (1, 96), (4, 64), (4, 50)),
-    "lstm": ((2, 128), (1, 96), (4, 64), (4, 50)),
+    "rnn-tanh": ((8, 128), (2, 128), (8, 50), (8, 256), (2, 256)),
+    "rnn-relu": ((8, 128), (2, 256)),
+    "gru": ((2, 128), (1, 96), (4, 64), (4, 50), (4, 256), (1, 200)),
+    "lstm": ((2, 128), (1, 96), (4, 64), (4, 50), (4, 256), (1, 200)),
 }
+CLUSTER = {"hidden": 134, "rows": 36}  # 2 rows to a cluster; the last block is not full
 SHARED_LIMIT = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448}
 
 
-def noticed(cell, option="all", **changes):
+def noticed(cell, option="all", hidden=20, rows=140, **changes):
     """Return True if an error shows, with 2 rows to a block and every option.
 
     A mistake may leave memory as it was found: whatever lies there, it is for the error to show it.
     """
     with device(**changes), np.errstate(all="ignore"):
-        problem = build(cell, option, rows=140, hidden=20, bidirectional=True)
+        scale = 0.5 if hidden < 100 else 0.04
+        problem = build(cell, option, rows=rows, hidden=hidden, bidirectional=True, scale=scale)
         return not error(problem) < 10 * BOUND
 
 
@@ -43,7 +45,19 @@ def test_a_barrier_removed(cell, option, number):
     assert noticed(cell, option, options=(f"-DDROP_BARRIER={number}",))
 
 
+@pytest.mark.full("rnn-tanh", "gru")
+@pytest.mark.parametrize(
+    ("option", "number"),
+    [("all", n) for n in (1, 2, 3, 5, 6, 7)] + [(WITH_NORM, n) for n in range(1, 9)],
+)
+@pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
+def test_a_barrier_removed_of_a_cluster(cell, option, number):
+    assert noticed(cell, option, **CLUSTER, options=(f"-DDROP_BARRIER={number}",))
+
+
 def test_the_kernels_have_no_other_barrier():
+    assert SOURCE.count("CLUSTER_SYNC()") == 2
+    assert SOURCE.count("barrier.cluster") == 2
     assert SOURCE.count("__syncthreads") == 1
     assert sorted(map(int, re.findall(r"BARRIER\((\d+)\)", SOURCE))) == list(range(1, 12))
 
@@ -97,7 +111,7 @@ def test_a_mistake(cell, right, wrong):
     ("cell", "right", "wrong"),
     [
         ("gru", "own[j] = gain[j] * (own[j] * inv)", "own[j] = own[j] * inv"),
-        ("gru", "inv * (gain[j] * own_d[j] - n * e)", "inv * gain[j] * own_d[j]"),
+        ("gru", "inv * (gain[j] * own_d[j] - n * e)", "inv * (gain[j] * own_d[j] + n * e)"),
         ("gru", "own_d[j] *= n;", "own_d[j] *= gain[j] * n;"),
         ("gru", "columns + column] - mean;", "columns + column];"),
         ("gru", "squares / (float)width + EPS", "squares / (float)width"),
@@ -121,10 +135,37 @@ def test_a_mistake_in_layer_normalisation(cell, right, wrong):
     assert noticed(cell, WITH_NORM, edit=changed)
 
 
+@pytest.mark.cover("values", "cell")
+@pytest.mark.parametrize(
+    ("cell", "right", "wrong"),
+    [
+        ("gru", "*cluster_map(to, rank) = value", "*to = value"),
+        ("gru", "rank < C; ++rank) *cluster", "rank < C - 1; ++rank) *cluster"),
+        ("gru", "buffer = 1 - buffer;  // a block", "buffer = 0;  // a block"),
+        ("gru", "          }\n        }\n        if (C > 1) buffer = 1 - buffer;\n", "          }\n        }\n"),
+        ("gru", "? H - rank * U : U;", "? H - rank * U : U - 1;"),
+        ("gru", "slice) * KP + j0, entering", "slice) * KP + c0, entering"),
+        ("gru", "b_h + g * H + j0", "b_h + g * H + c0"),
+        ("gru", "w_hh[(g * H + k) * H + j0 + c]", "w_hh[(g * H + k) * H + c0 + c]"),
+        ("gru", "slice * C + rank) * PARTS + c0 / 2, squares", "slice * C) * PARTS + c0 / 2, squares"),
+        ("gru", "slice * C + rank) * PARTS + c0 / 2, along", "slice * C) * PARTS + c0 / 2, along"),
+        ("gru", "add_parts(parts + slice * C * PARTS, C * PARTS) / ",
+                "add_parts(parts + slice * C * PARTS, PARTS) / "),
+        ("gru", "if (C > 1 || active) send(dn, d, own);", "if (active) send(dn, d, own);"),
+        ("gru", "if (j0 == 0) inverses[row]", "if (j0 == 0 && row > 0) inverses[row]"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_clusters(cell, right, wrong):
+    assert SOURCE.count(right) == 1, right
+    changed = staticmethod(lambda source: source.replace(right, wrong))
+    assert noticed(cell, WITH_NORM, **CLUSTER, edit=changed)
+
+
+@pytest.mark.parametrize("where", [{}, CLUSTER], ids=["block", "cluster"])
 @pytest.mark.parametrize("option", ["all", WITH_NORM])
-def test_without_a_change_nothing_is_noticed(option):
+def test_without_a_change_nothing_is_noticed(option, where):
     for cell in ("rnn-tanh", "rnn-relu", "gru", "lstm"):
-        assert not noticed(cell, option)
+        assert not noticed(cell, option, **where)
 
 
 @pytest.mark.full
@@ -136,7 +177,9 @@ def test_without_a_change_nothing_is_noticed(option):
 )
 def test_compiles_without_spills(cell, rows, hidden, norm, architecture, tmp_path):
     (tmp_path / "layer.cu").write_text(SOURCE)
-    size = plan.Size(cell, "float32", hidden, SHARED_LIMIT["sm_90"], norm)
+    if hidden > 128 and architecture == "sm_80":
+        pytest.skip("has no clusters")
+    size = plan.Size(cell, "float32", hidden, SHARED_LIMIT["sm_90"], norm, clusters=True)
     options = plan._sizes(size, rows).options
     command = ["nvcc", *options, f"-arch={architecture}", "-Xptxas", "-v", "-cubin", "layer.cu"]
     compiled = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
