@@ -23,6 +23,10 @@ DTYPES = {"r": np.float32, "w": np.float32, "c": np.int32, "b": np.bool_}
 NUMBERS = {"i": (np.int32, ctypes.c_int), "l": (np.int64, ctypes.c_longlong)}
 
 
+class LaunchError(AssertionError):
+    """A launch that would hang or fail on a GPU."""
+
+
 class Device:
     """What decides how kernels are built and launched here; tests change it for a while."""
 
@@ -70,7 +74,11 @@ class Kernel:
             self.name.encode(), grid[0], block[0], ctypes.c_size_t(shared_mem),
             Device.launches if Device.shuffled else 0, pointers,
         )  # fmt: skip
-        assert ended, f"{self.name}: some threads ended while others waited at a barrier"
+        if not ended:
+            raise LaunchError(
+                f"{self.name}: some threads ended while others waited at a barrier, or a block "
+                "looked into another of its cluster that had not begun or was over"
+            )
 
 
 def module(note: Any, *, code: str, options: tuple[str, ...]) -> SimpleNamespace:

@@ -113,16 +113,19 @@ _plan = functools.cache(make_plan)
 
 
 def _size(kernel: str, dtype: str, hidden_size: int, norm: bool) -> Size:
-    shared, clusters = _limits(cupy.cuda.Device().id)
-    return Size(kernel, dtype, hidden_size, shared, norm, clusters)
+    return Size(kernel, dtype, hidden_size, norm=norm, **_limits(cupy.cuda.Device().id))
 
 
 @functools.cache
-def _limits(number: int) -> tuple[int, bool]:
-    """Return the bytes of shared memory that a block may have, and if blocks may form clusters."""
+def _limits(number: int) -> dict[str, Any]:
+    """Return what a `Size` says of the device."""
+    if getattr(cupy.cuda.runtime, "is_hip", False):
+        return {"shared_limit": 0, "hip": True}
     device = cupy.cuda.Device(number)
-    shared = int(device.attributes["MaxSharedMemoryPerBlockOptin"])  # CuPy reads all for it
-    return shared, int(device.compute_capability) >= 90
+    return {
+        "shared_limit": int(device.attributes["MaxSharedMemoryPerBlockOptin"]),
+        "clusters": int(device.compute_capability) >= 90,
+    }
 
 
 def forward(

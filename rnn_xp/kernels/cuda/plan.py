@@ -66,6 +66,8 @@ class Size(NamedTuple):
         If True, the layer's products are normalised.
     clusters : bool
         If True, the device has thread block clusters.
+    hip : bool
+        If True, CuPy computes on ROCm.
     """
 
     kernel: str
@@ -74,6 +76,7 @@ class Size(NamedTuple):
     shared_limit: int
     norm: bool = False
     clusters: bool = False
+    hip: bool = False
 
 
 class Plan(NamedTuple):
@@ -110,6 +113,7 @@ class Plan(NamedTuple):
 
 
 SUPPORTED: tuple[tuple[str, Callable[[Size], bool]], ...] = (
+    ("CuPy for CUDA and not for ROCm", lambda s: not s.hip),
     ("the dtype float32", lambda s: s.dtype == "float32"),
     (f"hidden_size <= {_MAX_HIDDEN}", lambda s: s.hidden_size <= _MAX_HIDDEN),
     (

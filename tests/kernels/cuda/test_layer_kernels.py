@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import types
 from pathlib import Path
 
 import cupy_stand_in
@@ -207,8 +208,15 @@ class TestChoice:
         assert plan.unsupported(size._replace(hidden_size=64)) == ""
         assert plan.unsupported(size._replace(shared_limit=166912)) == ""
 
+    def test_on_rocm_layers_go_step_by_step(self, monkeypatch):
+        runtime = types.SimpleNamespace(is_hip=True)
+        monkeypatch.setattr(KERNELS.layer.cupy.cuda, "runtime", runtime)
+        monkeypatch.setattr(KERNELS.layer, "_limits", KERNELS.layer._limits.__wrapped__)
+        assert KERNELS.layer.known("gru", "float32", 50) == frozenset()
+        assert KERNELS.layer.plan_of("gru", "float32", 50, 9, norm=False) is None
+
     def test_a_device_with_room_for_the_plain_layer_alone(self, monkeypatch):
-        monkeypatch.setattr(KERNELS.layer, "_limits", lambda number: (151000, True))
+        monkeypatch.setattr(KERNELS.layer, "_limits", lambda number: {"shared_limit": 151000})
         assert KERNELS.layer.known("lstm", "float32", 128) == plan.OPTIONS
         assert KERNELS.layer.known("lstm", "float32", 64) == plan.OPTIONS | {"norm"}
         _, computed = adjoint(build(option="layer norm", hidden=128), KERNELS.Workspace("float32"))
@@ -228,7 +236,7 @@ class TestChoice:
         assert not computed
 
     def test_a_device_without_clusters(self, monkeypatch):
-        monkeypatch.setattr(KERNELS.layer, "_limits", lambda number: (166912, False))
+        monkeypatch.setattr(KERNELS.layer, "_limits", lambda number: {"shared_limit": 166912})
         assert KERNELS.layer.known("rnn-tanh", "float32", 129) == frozenset()
         assert KERNELS.layer.known("rnn-tanh", "float32", 128) == plan.OPTIONS | {"norm"}
         problem = build("rnn-tanh", "lengths", hidden=130, rows=3, scale=0.05)

@@ -32,7 +32,10 @@ def noticed(cell, option="all", hidden=20, rows=140, **changes):
     with device(**changes), np.errstate(all="ignore"):
         scale = 0.5 if hidden < 100 else 0.04
         problem = build(cell, option, rows=rows, hidden=hidden, bidirectional=True, scale=scale)
-        return not error(problem) < 10 * BOUND
+        try:
+            return not error(problem) < 10 * BOUND
+        except raw_kernels.LaunchError:
+            return True
 
 
 @pytest.mark.full("rnn-tanh", "gru")
@@ -142,13 +145,13 @@ def test_a_mistake_in_layer_normalisation(cell, right, wrong):
         ("gru", "*cluster_map(to, rank) = value", "*to = value"),
         ("gru", "rank < C; ++rank) *cluster", "rank < C - 1; ++rank) *cluster"),
         ("gru", "buffer = 1 - buffer;  // a block", "buffer = 0;  // a block"),
-        ("gru", "          }\n        }\n        if (C > 1) buffer = 1 - buffer;\n", "          }\n        }\n"),
+        ("gru", "}\n        if (C > 1) buffer = 1 - buffer;\n", "}\n"),
         ("gru", "? H - rank * U : U;", "? H - rank * U : U - 1;"),
         ("gru", "slice) * KP + j0, entering", "slice) * KP + c0, entering"),
         ("gru", "b_h + g * H + j0", "b_h + g * H + c0"),
         ("gru", "w_hh[(g * H + k) * H + j0 + c]", "w_hh[(g * H + k) * H + c0 + c]"),
-        ("gru", "slice * C + rank) * PARTS + c0 / 2, squares", "slice * C) * PARTS + c0 / 2, squares"),
-        ("gru", "slice * C + rank) * PARTS + c0 / 2, along", "slice * C) * PARTS + c0 / 2, along"),
+        ("gru", "C + rank) * PARTS + c0 / 2, squares", "C) * PARTS + c0 / 2, squares"),
+        ("gru", "C + rank) * PARTS + c0 / 2, along", "C) * PARTS + c0 / 2, along"),
         ("gru", "add_parts(parts + slice * C * PARTS, C * PARTS) / ",
                 "add_parts(parts + slice * C * PARTS, PARTS) / "),
         ("gru", "if (C > 1 || active) send(dn, d, own);", "if (active) send(dn, d, own);"),
