@@ -186,7 +186,7 @@ backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
         if constexpr (NORM) {
           if (active) send(parts + (slice * C + rank) * PARTS + c0 / 2, along);
           CLUSTER_BARRIER(8);
-          if (owns) {
+          if (inside) {
             const float e = add_parts(parts + slice * C * PARTS, C * PARTS) / (float)(G * H);
 #pragma unroll
             for (int g = 0; g < G; ++g) {
@@ -196,9 +196,9 @@ backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
                 read(d, dn, own);
                 d[0] = kept.inv * (d[0] - kept.n[g][0] * e);
                 d[1] = kept.inv * (d[1] - kept.n[g][1] * e);
+                send(dn, d, own);
               }
-              if (C > 1 || active) send(dn, d, own);
-              if (inside) write(a + row + g * H, d, own);
+              write(a + row + g * H, d, own);
             }
           }
         }
