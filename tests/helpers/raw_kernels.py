@@ -47,7 +47,8 @@ class Kernel:
         self.max_dynamic_shared_size_bytes = 48 * 1024
 
     def __call__(self, grid: tuple, block: tuple, args: tuple, *, shared_mem: int = 0) -> None:
-        options = ("-O1", f"-DENTRIES={ENTRIES}", *self.options, *Device.options)
+        entries = ENTRIES if self.name in NAMES else f"ENTRY({self.name})"
+        options = ("-O1", f"-DENTRIES={entries}", *self.options, *Device.options)
         library = build(Device.edit(self.code), options)
         codes = library.parameters(self.name.encode()).decode()
         assert len(args) == len(codes), self.name

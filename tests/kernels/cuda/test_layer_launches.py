@@ -29,8 +29,8 @@ SETTINGS: dict[str, dict[str, Any]] = {  # of the network, and which arrays a ba
     "minibatches": {"minibatches": True},
     "many to many": {"topology": "many_to_many"},
 }
-# At most so many launches for each layer and direction, and beside. A layer's own are two, `forward` and
-# `backward`. Others are its products (of the input, both weights, the biases, the layer below),
+# At most so many launches for each layer and direction, and beside. `forward` and `backward` are a
+# layer's own. Others are its products (of the input, both weights, the biases, the layer below),
 # their place beside the other direction's, and its arrays' share of the optimiser. The masks of
 # dropout are drawn by NumPy here, and not counted.
 PLAIN = (14, 16)
