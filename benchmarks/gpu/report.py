@@ -20,6 +20,7 @@ TITLES = {
     "tests": "Tests on the device",
     "training": "The reference training",
     "layers": "Layers: µs of a step",
+    "steps": "Steps: options, minibatches and second-order optimisers",
 }
 MOST_LINES = 30  # of a traceback
 
