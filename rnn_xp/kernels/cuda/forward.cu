@@ -87,7 +87,7 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
     // A thread's own row, if it has one: the first R slices share out the rows.
     const int n = row0 + slice, length = course.length(n), longest = course.length(row0);
     const bool owns = slice < R && n < N;
-    const int at = n * H + j0;
+    const long long at = (long long)n * H + j0;
     Pair h_own = {}, c_own = {};
     if (owns) {
       if (initial_h) read(h_own, initial_h + at, own);
@@ -143,7 +143,7 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
             for (int g = 0; g < G; ++g) {
               product[g][0] *= inv;
               product[g][1] *= inv;
-              write(a + (own_z - z) + g * H, product[g], own);
+              write(a + row * G * H + g * H + j0, product[g], own);
               Pair gain;
               load2(gain, gains + g * HP);
               product[g][0] *= gain[0];

@@ -99,8 +99,9 @@ __device__ __forceinline__ void store2(float* to, const Pair& from)
 // How many of a pair's columns are there; in the last block of a cluster it may be none.
 __device__ __forceinline__ int owned(int rank, int c0)
 {
-  const int columns = C > 1 && H - rank * U < U ? H - rank * U : U;
-  return c0 + 1 < columns ? 2 : C == 1 || c0 < columns ? 1 : 0;
+  if (C == 1) return H % 2 == 0 || c0 + 1 < H ? 2 : 1;
+  const int columns = H - rank * U < U ? H - rank * U : U;
+  return c0 + 1 < columns ? 2 : c0 < columns ? 1 : 0;
 }
 
 // Columns of a row of global memory, which has no padding.

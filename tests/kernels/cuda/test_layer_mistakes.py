@@ -152,7 +152,7 @@ def test_a_mistake_in_layer_normalisation(cell, right, wrong):
         ("gru", "add_parts(parts + slice * C * PARTS, C * PARTS) / ",
                 "add_parts(parts + slice * C * PARTS, PARTS) / "),
         ("gru", "send(dn, d, own);", "write(dn, d, own);"),
-        ("gru", "if (j0 == 0) inverses[row]", "if (j0 == 0 && row > 0) inverses[row]"),
+        ("gru", "if (j0 == 0) inverses", "if (j0 == 0 && t > 0) inverses"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_clusters(cell, right, wrong):
@@ -189,6 +189,8 @@ def test_compiles_without_spills(cell, rows, hidden, norm, architecture, tmp_pat
     if hidden > 128 and architecture == "sm_80":
         pytest.skip("has no clusters")
     size = plan.Size(cell, "float32", hidden, SHARED_LIMIT["sm_90"], norm, clusters=True)
+    if plan._sizes(size._replace(shared_limit=SHARED_LIMIT[architecture]), rows) is None:
+        pytest.skip("has too little shared memory for so many rows, so that fewer are chosen")
     options = plan._sizes(size, rows).options
     command = ["nvcc", *options, f"-arch={architecture}", "-Xptxas", "-v", "-cubin", "layer.cu"]
     compiled = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
