@@ -3,6 +3,7 @@
     python -m benchmarks.gpu                        all; writes benchmarks/results/gpu/
     python -m benchmarks.gpu --sections environment,agreement
     python -m benchmarks.gpu --sections layers      ragged rows, stacks and wide layers
+    python -m benchmarks.gpu --sections steps       options, minibatches, L-BFGS and LM
     python -m benchmarks.gpu --sections benchmark --seconds 1500
     python -m benchmarks.gpu --sections benchmark --cases "N = 256" --libraries rnn_xp
     python -m benchmarks.gpu --wheels DIR           takes packages that are missing from there
@@ -37,11 +38,12 @@ SECONDS, DRY_SECONDS = 510.0, 240.0
 LIMITS = {  # seconds of each section; the benchmark has what is left
     "environment": 30.0,
     "capture": 40.0,
-    "agreement": 130.0,
-    "sanitizer": 140.0,
-    "tests": 150.0,
+    "agreement": 110.0,
+    "sanitizer": 120.0,
+    "tests": 120.0,
     "training": 70.0,
     "layers": 110.0,
+    "steps": 70.0,
     "benchmark": 0.0,
 }
 LIBRARIES = ("rnn_xp", "torch", "jax")
@@ -92,7 +94,7 @@ def command_of(section, dry, **options):
 
 def do_one(section, options, dry):
     """Do a section here; its records go to a file, or to nowhere."""
-    from benchmarks.gpu import Place, benchmark, correctness, environment, layers
+    from benchmarks.gpu import Place, benchmark, correctness, environment, layers, steps
 
     place, out = Place(dry), options.pop("out", None)
     records = {
@@ -104,6 +106,7 @@ def do_one(section, options, dry):
         "tests": correctness.tests,
         "training": correctness.training,
         "layers": layers.layers,
+        "steps": steps.steps,
         "references": benchmark.references,
         "times": benchmark.times,
     }[section](place, **options)

@@ -17,7 +17,7 @@ import numpy as np
 
 import rnn_xp as rx
 from benchmarks.gpu import attempt
-from benchmarks.gpu.tiers import FUSED, NAMES, PORTABLE, make_engine
+from benchmarks.gpu.tiers import FUSED, KERNELS, NAMES, PORTABLE, make_engine
 
 EPOCHS = 20
 TOLERANCES = {"float32": 1e-4, "float64": 1e-10}  # of each epoch's loss
@@ -31,11 +31,13 @@ NETWORKS = {  # the network, and the loss where it is not mse
     "lstm, two layers, two directions": (
         {"cell": "lstm", "num_layers": 2, "bidirectional": True}, "mse",
     ),
+    "gru, layer norm": ({"cell": "gru", "layer_norm": True}, "mse"),
 }  # fmt: skip
 # N, T, I, H, O; of the fused engine a block has 4 rows, 2 and 64
 SIZES = {"N = 500": (500, 10, 2, 50, 3), "N = 65": (65, 7, 1, 7, 2), "N = 5000": (5000, 4, 1, 7, 2)}
 DRY_SIZES = {"N = 9": (9, 4, 2, 3, 2)}
 SMALL, DRY_SMALL = (200, 10, 1, 50, 1), (9, 4, 1, 3, 1)
+WIDE = (40, 4, 1, 136, 1)  # in clusters of blocks, of which the last is not full
 RMSE_LIMIT = 1.02
 TOOLS = ("memcheck", "racecheck")
 SANITIZER = "compute-sanitizer"
@@ -86,14 +88,19 @@ def small(place):
     if not place.dry:
         place.cupy.cuda.set_allocator(None)  # a pool would hide what is beyond an array
 
-    def work(tier, options):
-        net, x, y = problem(options, "mse", DRY_SMALL if place.dry else SMALL)
+    def work(tier, options, size=SMALL):
+        net, x, y = problem(options, "mse", DRY_SMALL if place.dry else size)
         found = losses(tier, net, place.backend(), x, y, "mse", epochs=2)
         return {"holds": bool(np.isfinite(found).all())}
 
     for tier, label in NAMES.items():
         for cell in ("rnn", "gru", "lstm"):
             yield attempt(f"{label}: {cell}", work, tier, {"cell": cell})
+    for cell in ("rnn", "gru", "lstm"):
+        for norm in (False, True):
+            options = {"cell": cell, "layer_norm": norm}
+            what = f"{NAMES[KERNELS]}: {cell}, wide" + (", layer norm" if norm else "")
+            yield attempt(what, work, KERNELS, options, WIDE)
 
 
 def find_sanitizer():

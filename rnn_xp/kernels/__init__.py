@@ -19,7 +19,7 @@ from rnn_xp._typing import Array, Namespace, Workspace
 from rnn_xp.backend import Backend, BackendError
 from rnn_xp.backend.arrays import library_name
 
-__all__ = ["Kernels", "kernels_of", "make_workspace", "pointwise"]
+__all__ = ["Kernels", "kernels_of", "make_workspace", "pointwise", "two_loop"]
 
 _VARIABLE = "RNN_XP_KERNELS"
 _CHOICES = ("numba", "numpy", "portable")
@@ -159,6 +159,26 @@ def pointwise(
 
         return [*fusion.run(function, operands)]
     return [function(*arrays, xp=xp) for arrays in operands]
+
+
+def two_loop(
+    gradient: Array, steps: Sequence[Array], changes: Sequence[Array], *, xp: Namespace
+) -> Array | None:
+    """Return the direction of `rnn_xp.optim.LBFGS` from at least one pair, or None.
+
+    None says that there is no kernel for these arrays; on CuPy there is one for float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> two_loop(np.ones(2), [np.ones(2)], [np.ones(2)], xp=np) is None
+    True
+    """
+    if library_name(xp) != "cupy":
+        return None
+    from rnn_xp.kernels.cuda import two_loop as kernel
+
+    return kernel.two_loop(gradient, steps, changes)
 
 
 @functools.cache

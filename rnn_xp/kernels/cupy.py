@@ -17,8 +17,8 @@ forward pass overwrites Z with the gates, and the backward pass overwrites the g
 gradients.
 
 Results agree with the portable code to rounding. The kernels of single steps know plain full
-sequences alone; the portable code then computes lengths, masks, resets, given states and recurrent
-dropout, and always layer normalisation.
+sequences alone; the portable code then computes lengths, masks, resets, given states, recurrent
+dropout and layer normalisation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from rnn_xp._typing import Array, Kernel, Params
 from rnn_xp.kernels.buffers import Buffers
 from rnn_xp.kernels.course import Course
 from rnn_xp.kernels.cuda import layer
-from rnn_xp.kernels.cuda.plan import OPTIONS
 
 __all__ = ["GRU", "KERNELS", "LSTM", "RNN", "Workspace"]
 
@@ -72,9 +71,9 @@ class Workspace(Buffers):
 
     def knows_for(self, name: str | None, hidden_size: int) -> frozenset[str]:
         """Return what the kernel of a layer with so many hidden units computes."""
-        if name not in KERNELS or layer.reason_against(name, self.dtype, hidden_size):
+        if name not in KERNELS:
             return self.knows
-        return self.knows | OPTIONS
+        return self.knows | layer.known(name, self.dtype, hidden_size)
 
 
 class _Tape(NamedTuple):

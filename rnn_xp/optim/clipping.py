@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rnn_xp._typing import Params
 from rnn_xp.backend import array_namespace
+from rnn_xp.optim.flat import flatten, unflatten
 
 __all__ = ["clip_entries", "clip_to_norm"]
 
@@ -47,16 +48,15 @@ def clip_to_norm(grads: Params, limit: float) -> Params:
     {'w': 0.6, 'b': 0.8}
     """
     xp = array_namespace(*grads.values())
+    # As one vector, since for some libraries every operation on an array costs a launch.
     # |g| = unit * size. Squares of entries relative to the unit cannot overflow, nor can 1 / unit,
     # by which some libraries multiply, become subnormal and be taken for zero; and size is at
     # least 8, so that nothing here is out of range where the gradient is not.
-    eighth = 0.125 * xp.max(xp.stack([xp.max(xp.abs(g)) for g in grads.values()]))
+    flat = flatten(grads)
+    eighth = 0.125 * xp.max(xp.abs(flat))
     one = xp.ones_like(eighth)
     unit = xp.where(eighth > 0.0, eighth, one)
-    relative = {name: g / unit for name, g in grads.items()}
-    squares = xp.sum(xp.stack([xp.sum(r * r) for r in relative.values()]))
-    size = xp.where(eighth > 0.0, xp.sqrt(squares), one)
+    relative = flat / unit
+    size = xp.where(eighth > 0.0, xp.sqrt(xp.sum(relative * relative)), one)
     allowed = limit / size  # for the unit
-    return {
-        name: xp.where(eighth > allowed, relative[name] * allowed, g) for name, g in grads.items()
-    }
+    return unflatten(xp.where(eighth > allowed, relative * allowed, flat), grads)

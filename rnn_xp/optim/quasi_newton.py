@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, cast
 
 from rnn_xp._typing import Array, Namespace, Params, ValueAndGrad
-from rnn_xp.backend import array_namespace
+from rnn_xp.backend import array_namespace, to_numpy
+from rnn_xp.kernels import two_loop
 from rnn_xp.optim.base import NotFiniteError, Optimizer
 from rnn_xp.optim.checks import Saved
 from rnn_xp.optim.flat import flatten, unflatten
@@ -145,24 +146,22 @@ class LBFGS(Optimizer):
         """
         objective = self.objective(value, value_and_grad)
         xp = array_namespace(*params.values())
-        largest = float(xp.max(xp.abs(flatten(grads))))
-        if not math.isfinite(largest):
+        gradient = flatten(grads)
+        search = _Search(params, gradient, cast(Array, value), objective, self.max_evaluations, xp)
+        line = search.line(_direction(gradient, state, xp=xp))
+        if not math.isfinite(line.largest):
             raise NotFiniteError("LBFGS: the gradient is not finite.")
-        if largest <= self.tolerance:
+        if line.largest <= self.tolerance:
             return params, state._replace(message="the gradient is within the tolerance")
-        search = _Search(
-            params, grads, float(cast(Array, value)), objective, self.max_evaluations, xp
-        )
-        lower = search.along(_direction(search.gradient, state, xp=xp), first=not state.steps)
+        lower = search.along(line, first=not state.steps)
         if lower is None and state.steps:
             state = self.init(params)
-            lower = search.along(-search.gradient, first=True)
+            lower = search.along(search.line(-gradient), first=True)
         if lower is None:
             return params, state._replace(
                 message="the line search found no lower loss, not even along the gradient"
             )
-        params, step, change = lower
-        return params, self._remember(state, step, change, xp=xp)
+        return lower.params, self._remember(state, lower)
 
     def message(self, state: LBFGSState) -> str:
         """Return the reason why no further progress is possible; empty while it is."""
@@ -199,61 +198,108 @@ class LBFGS(Optimizer):
             tuple(taken[name] for name in steps), tuple(taken[name] for name in changes), message
         )
 
-    def _remember(
-        self, state: LBFGSState, step: Array, change: Array, *, xp: Namespace
-    ) -> LBFGSState:
+    def _remember(self, state: LBFGSState, lower: _Lower) -> LBFGSState:
         # The curvature along the step, s.y, must be positive beyond rounding, or H would not be
         # positive definite and the next direction might not descend.
-        curvature = float(xp.vecdot(step, change))
-        size = math.sqrt(float(xp.vecdot(step, step)) * float(xp.vecdot(change, change)))
-        if not curvature > float(xp.finfo(step.dtype).eps) * size:
+        if not lower.cosine > float(array_namespace(lower.step).finfo(lower.step.dtype).eps):
             return state
         keep = slice(-self.history, None)
-        return LBFGSState((*state.steps, step)[keep], (*state.changes, change)[keep], "")
+        return LBFGSState(
+            (*state.steps, lower.step)[keep], (*state.changes, lower.change)[keep], ""
+        )
+
+
+class _Line(NamedTuple):
+    """A direction from the search's origin, and what the host must know before a step.
+
+    Attributes
+    ----------
+    direction : Array (P,)
+    value, slope : float
+        The loss at the origin, and its slope there.
+    largest, norm1 : float
+        The largest size of an entry of the gradient, and the sum of all sizes.
+    length, longest : float
+        The direction's norm, and the largest size of an entry.
+    """
+
+    direction: Array
+    value: float
+    slope: float
+    largest: float
+    norm1: float
+    length: float
+    longest: float
+
+
+class _Lower(NamedTuple):
+    """A point with a lower loss: the step to it, the gradient's change, and their cosine."""
+
+    params: Params
+    step: Array
+    change: Array
+    cosine: float
 
 
 @dataclass(frozen=True)
 class _Search:
-    """The loss along lines that start from one point."""
+    """The loss along lines that start from one point.
+
+    The host reads once for a line and once for each evaluation.
+    """
 
     params: Params
-    grads: Params
-    value: float
+    gradient: Array
+    value: Array
     value_and_grad: ValueAndGrad
     max_evaluations: int
     xp: Namespace
 
-    @property
-    def gradient(self) -> Array:
-        return flatten(self.grads)
+    def line(self, direction: Array) -> _Line:
+        xp, gradient = self.xp, self.gradient
+        sizes, along = xp.abs(gradient), xp.vecdot(direction, direction)
+        read = self._read(
+            self.value, xp.vecdot(gradient, direction), xp.max(sizes), xp.sum(sizes),
+            along, xp.max(xp.abs(direction)),
+        )  # fmt: skip
+        value, slope, largest, norm1, square, longest = read
+        return _Line(direction, value, slope, largest, norm1, math.sqrt(max(square, 0.0)), longest)
 
-    def along(self, direction: Array, *, first: bool) -> tuple[Params, Array, Array] | None:
-        """Return (new params, step, change of the gradient) along a direction; None on failure."""
-        xp, gradient, origin = self.xp, self.gradient, flatten(self.params)
-        slope = float(xp.vecdot(gradient, direction))
-        if not slope < 0.0:
+    def along(self, line: _Line, *, first: bool) -> _Lower | None:
+        """Return a lower point on a line; None if none was found."""
+        xp, direction, origin = self.xp, line.direction, flatten(self.params)
+        if not line.slope < 0.0:
             return None
 
         def evaluate(step: float) -> Point:
             trial = unflatten(origin + step * direction, self.params)
             value, grads = self.value_and_grad(trial)
             flat = flatten(grads)
-            return Point(step, float(value), float(xp.vecdot(flat, direction)), (trial, flat))
+            change = flat - self.gradient
+            read = self._read(
+                value, xp.vecdot(flat, direction), xp.vecdot(change, direction),
+                xp.vecdot(change, change),
+            )  # fmt: skip
+            size = line.length * math.sqrt(max(read[3], 0.0))
+            cosine = read[2] / size if size > 0.0 else 0.0
+            return Point(step, read[0], read[1], (trial, change, cosine))
 
         # Without history the gradient's length says nothing about the distance to go.
-        step = min(1.0, 1.0 / float(xp.sum(xp.abs(gradient)))) if first else 1.0
-        start = Point(0.0, self.value, slope)
         point = strong_wolfe(
             evaluate,
-            start,
-            step,
+            Point(0.0, line.value, line.slope),
+            min(1.0, 1.0 / line.norm1) if first else 1.0,
             max_evaluations=self.max_evaluations,
-            min_width=1e-9 / float(xp.max(xp.abs(direction))),
+            min_width=1e-9 / line.longest,
         )
-        if not point.value < self.value:
+        if not point.value < line.value:
             return None
-        trial, flat = point.payload
-        return trial, point.step * direction, flat - gradient
+        trial, change, cosine = point.payload
+        return _Lower(trial, point.step * direction, change, cosine)
+
+    def _read(self, *scalars: Array) -> list[float]:
+        """Return numbers of the device in one transfer."""
+        return [float(number) for number in to_numpy(self.xp.stack(scalars))]
 
 
 def _direction(gradient: Array, state: LBFGSState, *, xp: Namespace) -> Array:
@@ -261,6 +307,10 @@ def _direction(gradient: Array, state: LBFGSState, *, xp: Namespace) -> Array:
 
     The scalars stay arrays of shape (), so that the host reads nothing.
     """
+    if state.steps:
+        direction = two_loop(gradient, state.steps, state.changes, xp=xp)
+        if direction is not None:
+            return direction
     pairs = [(s, y, xp.vecdot(s, y)) for s, y in zip(state.steps, state.changes, strict=True)]
     q, alphas = -gradient, []
     for s, y, curvature in reversed(pairs):

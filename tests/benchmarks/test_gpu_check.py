@@ -67,6 +67,18 @@ def test_a_dry_run_does_every_section(tmp_path):
     assert (tmp_path / "gpu.png").stat().st_size > 1000
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("section", ["layers", "steps"])
+def test_a_section_alone(section, tmp_path):
+    process = run("--cpu-dry-run", "--sections", section, "--out", str(tmp_path))
+    assert process.returncode == 0, process.stdout + process.stderr
+    (found,) = json.loads((tmp_path / "gpu.json").read_text())["sections"]
+    assert found["status"] == "done"
+    bits = [r for r in found["records"] if r["what"].endswith(": bits")]
+    assert len(bits) == (13 if section == "steps" else 0)
+    assert all(record["holds"] for record in bits)
+
+
 @pytest.mark.parametrize("words", [["--sections", "environment,speed"], ["--libraries", "mxnet"]])
 def test_bad_arguments(words):
     with pytest.raises(SystemExit):

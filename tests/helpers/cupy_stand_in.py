@@ -249,7 +249,7 @@ def _stand_in() -> SimpleNamespace:
         ElementwiseKernel=ElementwiseKernel, RawModule=functools.partial(raw_kernels.module, _note),
         empty=empty, ones=ones, zeros=zeros, asarray=asarray, ascontiguousarray=ascontiguousarray,
         stack=stack, matmul=matmul, int32=np.int32, int64=np.int64, uintp=np.uintp,
-        cuda=SimpleNamespace(Device=raw_kernels.device),
+        cuda=SimpleNamespace(Device=raw_kernels.device, runtime=SimpleNamespace()),
     )  # fmt: skip
 
 

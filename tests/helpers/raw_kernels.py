@@ -15,15 +15,23 @@ from typing import Any
 import numpy as np
 from shim_build import build
 
-ENTRIES = "ENTRY(forward),ENTRY(backward),ENTRY(pack),ENTRY(unpack)"
+NAMES = ("forward", "backward", "pack", "unpack", "normalise", "normalise_back", "centre")
+ENTRIES = ",".join(
+    f"{'CLUSTERED' if name in ('forward', 'backward') else 'ENTRY'}({name})" for name in NAMES
+)
 DTYPES = {"r": np.float32, "w": np.float32, "c": np.int32, "b": np.bool_}
 NUMBERS = {"i": (np.int32, ctypes.c_int), "l": (np.int64, ctypes.c_longlong)}
+
+
+class LaunchError(AssertionError):
+    """A launch that would hang or fail on a GPU."""
 
 
 class Device:
     """What decides how kernels are built and launched here; tests change it for a while."""
 
     shared_limit = 232448
+    clusters = True
     shuffled = True
     options: tuple[str, ...] = ()
     launches = 0
@@ -39,7 +47,8 @@ class Kernel:
         self.max_dynamic_shared_size_bytes = 48 * 1024
 
     def __call__(self, grid: tuple, block: tuple, args: tuple, *, shared_mem: int = 0) -> None:
-        options = ("-O1", f"-DENTRIES={ENTRIES}", *self.options, *Device.options)
+        entries = ENTRIES if self.name in NAMES else f"ENTRY({self.name})"
+        options = ("-O1", f"-DENTRIES={entries}", *self.options, *Device.options)
         library = build(Device.edit(self.code), options)
         codes = library.parameters(self.name.encode()).decode()
         assert len(args) == len(codes), self.name
@@ -66,7 +75,11 @@ class Kernel:
             self.name.encode(), grid[0], block[0], ctypes.c_size_t(shared_mem),
             Device.launches if Device.shuffled else 0, pointers,
         )  # fmt: skip
-        assert ended, f"{self.name}: some threads ended while others waited at a barrier"
+        if not ended:
+            raise LaunchError(
+                f"{self.name}: some threads ended while others waited at a barrier, or a block "
+                "looked into another of its cluster that had not begun or was over"
+            )
 
 
 def module(note: Any, *, code: str, options: tuple[str, ...]) -> SimpleNamespace:
@@ -75,4 +88,5 @@ def module(note: Any, *, code: str, options: tuple[str, ...]) -> SimpleNamespace
 
 def device(number: int = 0) -> SimpleNamespace:
     attributes = {"MaxSharedMemoryPerBlockOptin": Device.shared_limit}
-    return SimpleNamespace(id=number, attributes=attributes)
+    capability = "90" if Device.clusters else "80"
+    return SimpleNamespace(id=number, attributes=attributes, compute_capability=capability)

@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 from minimising import minimise, quadratic, rosenbrock
 
+import rnn_xp as rx
 from rnn_xp import optim
+from rnn_xp.engines.blocks import Batch
+from rnn_xp.engines.portable import PortableEngine
+from rnn_xp.optim import quasi_newton
 from rnn_xp.optim.line_search import Point, _inside, strong_wolfe
+from rnn_xp.optim.quasi_newton import _Lower
 
 
 class TestLBFGS:
@@ -124,9 +129,15 @@ class TestLBFGS:
         opt = optim.lbfgs(history=2)
         state = opt.init({})
         step = np.asarray([1.0, 0.0])
-        assert opt._remember(state, step, -step, xp=np) is state
+
+        def lower(step, change):
+            cosine = step @ change / np.sqrt((step @ step) * (change @ change))
+            return _Lower({}, step, change, float(cosine))
+
+        assert opt._remember(state, lower(step, -step)) is state
         for curvature in (0.01, 1.0, 2.0):  # small, but far from rounding
-            state = opt._remember(state, curvature * step, np.asarray([curvature, 1.0]), xp=np)
+            change = np.asarray([curvature, 1.0])
+            state = opt._remember(state, lower(curvature * step, change))
             assert state.steps[-1][0] == state.changes[-1][0] == curvature
         assert [s[0] for s in state.steps] == [y[0] for y in state.changes] == [1.0, 2.0]
 
@@ -148,18 +159,24 @@ class TestLBFGS:
         with pytest.raises(ValueError, match="needs value= and value_and_grad="):
             opt.update({"w": np.ones(1)}, opt.init(params), params)
 
-    def test_vectors_never_visit_the_host(self, case):
-        """Only scalars are read: with the guard on, at most a handful per evaluation."""
-        params = {"w": case.array([[1.0, -2.0], [0.5, 3.0]])}
+    def test_vectors_never_visit_the_host(self, case, monkeypatch):
+        """A handful of scalars is read at a time, once for a line and once for an evaluation."""
+        params = {"w": case.array([[1.0, -2.0, 0.3, 0.7], [0.5, 3.0, 0.2, 0.9]])}
+        sizes, to_numpy = [], quasi_newton.to_numpy
+        monkeypatch.setattr(
+            quasi_newton, "to_numpy", lambda a: (sizes.append(math.prod(a.shape)), to_numpy(a))[1]
+        )
 
         def value_and_grad(params):
             return case.xp.sum(params["w"] ** 2), {"w": 2.0 * params["w"]}
 
         opt = optim.lbfgs()
         value, grads = value_and_grad(params)
-        with case.guard(allow=12) as reads:
+        with case.guard(allow=3) as reads:
             opt.update(grads, opt.init(params), params, value=value, value_and_grad=value_and_grad)
-        assert set(reads) <= {"__float__"}
+        assert set(reads) <= {"to_device"}
+        assert sizes[0] == 6
+        assert set(sizes[1:]) == {4}
 
 
 class TestLineSearch:
@@ -265,3 +282,30 @@ class TestLineSearch:
 def test_bad_hyperparameters(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_an_update_on_a_device_reads_once_and_once_for_each_evaluation(monkeypatch):
+    strict = rx.get_backend("array_api_strict", device="device1", dtype="float64")
+    x, y = rx.make_windows(np.sin(np.arange(46.0)), seq_length=4)
+    batch = Batch(strict.asarray(x), strict.asarray(y))
+    optimizer, net = optim.lbfgs(), rx.Network(hidden_size=3)
+    engine = PortableEngine(net, rx.losses.mse, optimizer, strict, batch, 64)
+    params = net.init(seed=0, backend=strict)
+    state, reads = optimizer.init(params), []
+    for name in ("__float__", "__int__", "__bool__", "__index__", "__complex__"):
+        read = getattr(type(batch.x), name)
+        monkeypatch.setattr(
+            type(batch.x), name, lambda a, n=name, r=read: (reads.append(n), r(a))[1]
+        )
+    to_numpy = quasi_newton.to_numpy
+    monkeypatch.setattr(
+        quasi_newton, "to_numpy", lambda a: (reads.append("transfer"), to_numpy(a))[1]
+    )
+    for epoch in range(12):
+        reads.clear()
+        before = engine.evaluations
+        params, state, _ = engine.run(params, state, 1, epoch)
+        evaluated = engine.evaluations - before - (epoch == 0)  # the first point is evaluated too
+        assert evaluated >= 1
+        assert reads == ["transfer"] * (1 + evaluated)
+        assert not state.message

@@ -41,11 +41,11 @@ struct Losses {
   long long of_step, of_row;
   int first, last;
 
-  __device__ __forceinline__ void add(Pair& dh, int t, int n, int c0, bool two) const
+  __device__ __forceinline__ void add(Pair& dh, int t, int n, int j0, int own) const
   {
     if (t < first || t > last) return;
     Pair loss;
-    read(loss, dhs + (t - first) * of_step + n * of_row + c0, two);
+    read(loss, dhs + (t - first) * of_step + n * of_row + j0, own);
     dh[0] += loss[0];
     dh[1] += loss[1];
   }
@@ -54,28 +54,57 @@ struct Losses {
 // What step t left of a row: it is fetched a step ahead, since it takes a while.
 struct Kept {
   Pair gate[G], q, before, after;
+  Pair n[NORM ? G : 1];
+  float inv;
 
-  __device__ __forceinline__ void load(const Course& course, int t, int n, int c0, bool two, const float* z,
-                                       const float* a, const float* h, const float* c)
+  __device__ __forceinline__ void load(const Course& course, int t, int row_of_n, int j0, int own,
+                                       const float* z, const float* a, const float* inverses,
+                                       const float* h, const float* c)
   {
-    const long long row = course.packed(t, n) * G * H + c0, at = (long long)n * H + c0;
+    const long long packed = course.packed(t, row_of_n), row = packed * G * H + j0;
+    const long long at = (long long)row_of_n * H + j0;
     if (G > 1)
 #pragma unroll
-      for (int g = 0; g < G; ++g) read(gate[g], z + row + g * H, two);
-    if (CELL == GRU) read(q, a + row + 2 * H, two);
+      for (int g = 0; g < G; ++g) read(gate[g], z + row + g * H, own);
+    if (CELL == GRU && !NORM) read(q, a + row + 2 * H, own);
+    if constexpr (NORM) {
+      inv = inverses[packed];
+#pragma unroll
+      for (int g = 0; g < G; ++g) read(n[g], a + row + g * H, own);
+    }
     const float* state = CELL == LSTM ? c : h;
-    if (G > 1) read(before, state + course.before(t) * H + at, two);
-    if (CELL != GRU) read(after, state + course.after(t) * H + at, two);
+    if (G > 1) read(before, state + course.before(t) * H + at, own);
+    if (CELL != GRU) read(after, state + course.after(t) * H + at, own);
   }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
-backward(const float* __restrict__ w_hh,  // [G*H][H]
+// With NORM, for column k of the two: d (G) becomes dn, and its share in the sum of dn n is returned.
+// Adds d n to the gradient of the gain, and the GRU's d to that of b_hn.
+__device__ __forceinline__ float scale_back(float (&d)[G], float* dgains, const float* gains,
+                                            const Pair (&n)[NORM ? G : 1], int k)
+{
+  float along = 0.f;
+  if (CELL == GRU) dgains[G * HP] += d[G - 1];
+#pragma unroll
+  for (int g = 0; g < GAINS; ++g) {
+    dgains[g * HP] = fmaf(d[g], n[g][k], dgains[g * HP]);
+    d[g] *= gains[g * HP];
+    along = fmaf(d[g], n[g][k], along);
+  }
+  return along;
+}
+
+extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
+backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
+         const float* __restrict__ b_hn,  // [H], of the GRU; this and the next with NORM alone
+         const float* __restrict__ g_hh,  // [G*H]
          const float* keep, const bool* idle, const bool* reset, const int* lengths, const int* offsets,
          const float* dhs, long long of_step, long long of_row, int first, int last,
          const float* dfinal_h, const float* dfinal_c,  // [N][H]; null for zeros
          float* z,                                      // [M][G*H], the gates; then dZ
-         float* a,                                      // [M][3*H], of the GRU; then dA
+         float* a,                                      // [M][3*H], of the GRU, see forward; then dA
+         const float* inverses,                         // [M]
+         float* dgain,                                  // [N][BIASES*H], with NORM: a row's dg_hh, db_hn
          const float* h, const float* c,                // [T+1][N][H]
          float* dinitial_h, float* dinitial_c,          // [N][H]; null if nobody asks
          int T, int N, int reverse)
@@ -84,64 +113,103 @@ backward(const float* __restrict__ w_hh,  // [G*H][H]
   const Course course{keep, idle, reset, lengths, offsets, T, N, reverse};
   const Losses losses{dhs, of_step, of_row, first, last};
   const int tid = threadIdx.x, c0 = tid % PAIRS * 2, slice = tid / PAIRS, k0 = slice * TERMS;
-  const bool two = c0 + 1 < H;
-  float* da = shared + W_SHARED;   // [R][G][KP]
-  float* sums = da + R * G * KP;   // [SLICES][R][HP]
+  const int rank = cluster_rank(), j0 = rank * U + c0;
+  const int own = owned(rank, c0);
+  float* both = shared + W_SHARED;             // [BUFFERS][R][G][KP] of da
+  float* parts = both + BUFFERS * R * G * KP;  // [R][C][PARTS]
+  float* sums = parts + R * C * PARTS;         // [SLICES][R][HP]
+  float* gains = sums + SLICES * R * HP + c0;                      // [BIASES][HP]: g_hh, b_hn
+  float* dgains = gains + BIASES * HP + slice * BIASES * HP;       // [R][BIASES][HP], a thread's own
   Weights w;
-  w.load(shared, k0, c0, [&](int g, int k, int column) { return w_hh[(g * H + k) * H + column]; });
-  for (int i = tid; i < R * G * KP; i += THREADS) da[i] = 0.f;
-  BARRIER(4);
+  w.load(shared, k0, own, [&](int g, int k, int c) { return w_hh[(g * H + k) * H + j0 + c]; });
+  for (int i = tid; i < R * (BUFFERS * G * KP + C * PARTS); i += THREADS) both[i] = 0.f;  // and parts, which follow
+  if (NORM && slice == 0)
+#pragma unroll
+    for (int g = 0; g < BIASES; ++g) {
+      Pair gain;
+      read(gain, g < G ? g_hh + g * H + j0 : b_hn + j0, own);
+      store2(gains + g * HP, gain);
+    }
+  CLUSTER_BARRIER(5);
 
-  for (int row0 = blockIdx.x * R; row0 < N; row0 += gridDim.x * R) {
+  int buffer = 0;
+  for (int row0 = blockIdx.x / C * R; row0 < N; row0 += gridDim.x / C * R) {
     const int n = row0 + slice, length = course.length(n), longest = course.length(row0);
     const bool owns = slice < R && n < N;
-    const long long at = (long long)n * H + c0;
+    const long long at = (long long)n * H + j0;
     Pair dh = {}, dc = {}, factor = {1.f, 1.f};
     Kept kept = {};
     const auto fetch = [&](int i) {
-      if (const int t = course.time(i); owns && i >= 0 && t < length) kept.load(course, t, n, c0, two, z, a, h, c);
+      if (const int t = course.time(i); owns && i >= 0 && t < length) kept.load(course, t, n, j0, own, z, a, inverses, h, c);
     };
     if (owns) {
-      if (dfinal_h) read(dh, dfinal_h + at, two);
-      if (CELL == LSTM && dfinal_c) read(dc, dfinal_c + at, two);
-      if (keep) read(factor, keep + at, two);
+      if (dfinal_h) read(dh, dfinal_h + at, own);
+      if (CELL == LSTM && dfinal_c) read(dc, dfinal_c + at, own);
+      if (keep) read(factor, keep + at, own);
+      if (NORM)
+#pragma unroll
+        for (int g = 0; g < BIASES; ++g) store2(dgains + g * HP, Pair{0.f, 0.f});
     }
     fetch(T - 1);
 #pragma unroll 1
     for (int i = T - 1; i >= 0; --i) {
       const int t = course.time(i);
       const bool begins = owns && course.begins(t, n);
-      if (owns) losses.add(dh, t, n, c0, two);
+      if (owns) losses.add(dh, t, n, j0, own);
       if (t < longest) {
         const bool inside = owns && t < length, active = inside && !course.skips(t, n);
-        const long long row = course.packed(t, n) * G * H + c0;
-        Pair dzs[G] = {}, das[G] = {};
-        if (active)
-#pragma unroll
-          for (int k = 0; k < 2; ++k) {
-            float dz[G], d[G], gate[G];
-#pragma unroll
-            for (int g = 0; g < G; ++g) gate[g] = kept.gate[g][k];
-            cell_back(dh[k], dc[k], dz, d, gate, kept.q[k], begins ? 0.f : kept.before[k], kept.after[k]);
-#pragma unroll
-            for (int g = 0; g < G; ++g) dzs[g][k] = dz[g], das[g][k] = d[g];
-          }
+        const long long row = course.packed(t, n) * G * H + j0;
+        float* da = both + buffer * R * G * KP;
+        float along = 0.f;
         if (owns)
 #pragma unroll
-          for (int g = 0; g < G; ++g) {
-            write(da + (slice * G + g) * KP + c0, das[g], two);
-            if (!inside) continue;
-            write(z + row + g * H, dzs[g], two);
-            if (CELL == GRU) write(a + row + g * H, das[g], two);
+          for (int k = 0; k < 2; ++k) {
+            float dz[G] = {}, d[G] = {}, gate[G];
+            if (active) {
+#pragma unroll
+              for (int g = 0; g < G; ++g) gate[g] = kept.gate[g][k];
+              const float q = CELL == GRU && NORM
+                ? fmaf(gains[2 * HP + k], kept.n[NORM ? G - 1 : 0][k], gains[G * HP + k]) : kept.q[k];
+              cell_back(dh[k], dc[k], dz, d, gate, q, begins ? 0.f : kept.before[k], kept.after[k]);
+              if (NORM) along += scale_back(d, dgains + k, gains + k, kept.n, k);
+            }
+            if ((C > 1 || k) && k >= own) break;
+#pragma unroll
+            for (int g = 0; g < G; ++g) {
+              float* to = da + (slice * G + g) * KP + j0 + k;
+              if (NORM) *to = d[g];  // dn, which is not yet what the others want
+              else send(to, d[g]);
+              if (inside) z[row + g * H + k] = dz[g];
+              if (inside && CELL == GRU && !NORM) a[row + g * H + k] = d[g];
+            }
           }
-        BARRIER(5);
+        if constexpr (NORM) {
+          if (active) send(parts + (slice * C + rank) * PARTS + c0 / 2, along);
+          CLUSTER_BARRIER(8);
+          if (inside) {
+            const float e = add_parts(parts + slice * C * PARTS, C * PARTS) / (float)(G * H);
+#pragma unroll
+            for (int g = 0; g < G; ++g) {
+              Pair d = {};
+              float* dn = da + (slice * G + g) * KP + j0;
+              if (active) {
+                read(d, dn, own);
+                d[0] = kept.inv * (d[0] - kept.n[g][0] * e);
+                d[1] = kept.inv * (d[1] - kept.n[g][1] * e);
+                send(dn, d, own);
+              }
+              write(a + row + g * H, d, own);
+            }
+          }
+        }
+        CLUSTER_BARRIER(6);
         fetch(i - 1);
         if (i > 0 || dinitial_h) {  // nobody asks for the gradient of the zeros before the first step
           float sum[R][2] = {};
           multiply_back(sum, da + k0, w);
 #pragma unroll
           for (int r = 0; r < R; ++r) store2(sums + (slice * R + r) * HP + c0, sum[r]);
-          BARRIER(6);
+          BARRIER(7);
           if (active) {
             Pair through;
             add_slices(through, sums + slice * HP + c0, R * HP);
@@ -149,14 +217,22 @@ backward(const float* __restrict__ w_hh,  // [G*H][H]
             dh[1] = fmaf(through[1], factor[1], dh[1]);
           }
         }
+        if (C > 1) buffer = 1 - buffer;
       } else {
         fetch(i - 1);
       }
       if (begins) dh[0] = dh[1] = dc[0] = dc[1] = 0.f;
     }
+    if (NORM && owns)
+#pragma unroll
+      for (int g = 0; g < BIASES; ++g) {
+        Pair sum;
+        load2(sum, dgains + g * HP);
+        write(dgain + ((long long)n * BIASES + g) * H + j0, sum, own);
+      }
     if (owns && dinitial_h) {
-      write(dinitial_h + at, dh, two);
-      if (CELL == LSTM) write(dinitial_c + at, dc, two);
+      write(dinitial_h + at, dh, own);
+      if (CELL == LSTM) write(dinitial_c + at, dc, own);
     }
   }
 }

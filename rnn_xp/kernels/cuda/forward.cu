@@ -35,14 +35,17 @@ __device__ __forceinline__ void multiply(float (&sum)[R][G][2], const float* ent
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
 forward(const float* __restrict__ w_hh,  // [G*H][H]
         const float* __restrict__ b_h,   // [G*H]
         const float* __restrict__ b_hn,  // [H], of the GRU
+        const float* __restrict__ g_hh,  // [G*H], with NORM; w_hh is then centred
         const float* keep, const bool* idle, const bool* reset, const int* lengths, const int* offsets,
         const float* initial_h, const float* initial_c,  // [N][H]; null for zeros
         float* z,                                        // [M][G*H], the input's products; then the gates
         float* a,                                        // [M][3*H], of the GRU: q in the last third
+                                                         // with NORM [M][G*H], of every cell: n
+        float* inverses,                                 // [M], with NORM: of the deviations
         float* h, float* c,                              // [T+1][N][H], c of the LSTM
         float* entered,                                  // [M][H], or null: h_{t-1} as the product takes it
         int T, int N, int reverse)
@@ -50,34 +53,48 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
   SHARED_MEMORY(shared);
   const Course course{keep, idle, reset, lengths, offsets, T, N, reverse};
   const int tid = threadIdx.x, c0 = tid % PAIRS * 2, slice = tid / PAIRS, k0 = slice * TERMS;
-  const bool two = c0 + 1 < H;
-  float* enter = shared + W_SHARED;  // [R][KP]
-  float* sums = enter + R * KP;      // [SLICES][R][G][HP]
+  const int rank = cluster_rank(), j0 = rank * U + c0;  // c0 is the first column in the block, j0 in all
+  const int own = owned(rank, c0);
+  float* enter = shared + W_SHARED;         // [BUFFERS][R][KP]
+  float* parts = enter + BUFFERS * R * KP;  // [R][C][PARTS]
+  float* sums = parts + R * C * PARTS;      // [SLICES][R][G][HP]
   float* biases = sums + SLICES * R * G * HP + c0;  // [BIASES][HP]; there is no register left for them
+  float* gains = biases + BIASES * HP;              // [GAINS][HP]
   Weights w;
-  w.load(shared, k0, c0, [&](int g, int k, int column) { return w_hh[(g * H + column) * H + k]; });
-  for (int i = tid; i < R * KP; i += THREADS) enter[i] = 0.f;
+  w.load(shared, k0, own, [&](int g, int k, int c) { return w_hh[(g * H + j0 + c) * H + k]; });
+  for (int i = tid; i < BUFFERS * R * KP; i += THREADS) enter[i] = 0.f;
   if (slice == 0)
 #pragma unroll
     for (int g = 0; g < BIASES; ++g) {
       Pair bias;
-      read(bias, g < G ? b_h + g * H + c0 : b_hn + c0, two);
+      read(bias, g < G ? b_h + g * H + j0 : b_hn + j0, own);
       store2(biases + g * HP, bias);
     }
-  BARRIER(1);
+  if (NORM) {
+    for (int i = tid; i < R * C * PARTS; i += THREADS) parts[i] = 0.f;  // some beyond the last pair stay
+    if (slice == 0)
+#pragma unroll
+      for (int g = 0; g < GAINS; ++g) {
+        Pair gain;
+        read(gain, g_hh + g * H + j0, own);
+        store2(gains + g * HP, gain);
+      }
+  }
+  CLUSTER_BARRIER(1);
 
-  for (int row0 = blockIdx.x * R; row0 < N; row0 += gridDim.x * R) {
+  int buffer = 0;
+  for (int row0 = blockIdx.x / C * R; row0 < N; row0 += gridDim.x / C * R) {
     // A thread's own row, if it has one: the first R slices share out the rows.
     const int n = row0 + slice, length = course.length(n), longest = course.length(row0);
     const bool owns = slice < R && n < N;
-    const int at = n * H + c0;
+    const long long at = (long long)n * H + j0;
     Pair h_own = {}, c_own = {};
     if (owns) {
-      if (initial_h) read(h_own, initial_h + at, two);
-      if (CELL == LSTM && initial_c) read(c_own, initial_c + at, two);
+      if (initial_h) read(h_own, initial_h + at, own);
+      if (CELL == LSTM && initial_c) read(c_own, initial_c + at, own);
       const long long first = course.before(course.time(0)) * H + at;
-      write(h + first, h_own, two);
-      if (CELL == LSTM) write(c + first, c_own, two);
+      write(h + first, h_own, own);
+      if (CELL == LSTM) write(c + first, c_own, own);
     }
 #pragma unroll 1
     for (int i = 0; i < T; ++i) {
@@ -86,30 +103,55 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
       if (t < longest) {
         const bool inside = owns && t < length, active = inside && !course.skips(t, n);
         const long long row = course.packed(t, n);
-        float* own_z = z + row * G * H + c0;
+        float* own_z = z + row * G * H + j0;
         Pair zs[G] = {};
         if (active)
 #pragma unroll
-          for (int g = 0; g < G; ++g) read(zs[g], own_z + g * H, two);
+          for (int g = 0; g < G; ++g) read(zs[g], own_z + g * H, own);
         if (owns) {
           Pair factor = {1.f, 1.f};
-          if (keep) read(factor, keep + at, two);
+          if (keep) read(factor, keep + at, own);
           const Pair entering = {h_own[0] * factor[0], h_own[1] * factor[1]};
-          write(enter + slice * KP + c0, entering, two);
-          if (entered && inside) write(entered + row * H + c0, entering, two);
+          send(enter + (buffer * R + slice) * KP + j0, entering, own);
+          if (entered && inside) write(entered + row * H + j0, entering, own);
         }
-        BARRIER(2);
+        CLUSTER_BARRIER(2);
         float sum[R][G][2] = {};
-        multiply(sum, enter + k0, w);
+        multiply(sum, enter + buffer * R * KP + k0, w);
 #pragma unroll
         for (int r = 0; r < R; ++r)
 #pragma unroll
           for (int g = 0; g < G; ++g) store2(sums + ((slice * R + r) * G + g) * HP + c0, sum[r][g]);
         BARRIER(3);
-        if (active) {
-          Pair product[G];
+        Pair product[G] = {};
+        if (active)
 #pragma unroll
           for (int g = 0; g < G; ++g) add_slices(product[g], sums + (slice * G + g) * HP + c0, R * G * HP);
+        if constexpr (NORM) {
+          if (active) {
+            float squares = 0.f;
+#pragma unroll
+            for (int g = 0; g < G; ++g)
+              squares = fmaf(product[g][0], product[g][0], fmaf(product[g][1], product[g][1], squares));
+            send(parts + (slice * C + rank) * PARTS + c0 / 2, squares);
+          }
+          CLUSTER_BARRIER(4);
+          if (active) {
+            const float inv = inverse(add_parts(parts + slice * C * PARTS, C * PARTS), G * H);
+            if (j0 == 0) inverses[row] = inv;
+#pragma unroll
+            for (int g = 0; g < G; ++g) {
+              product[g][0] *= inv;
+              product[g][1] *= inv;
+              write(a + row * G * H + g * H + j0, product[g], own);
+              Pair gain;
+              load2(gain, gains + g * HP);
+              product[g][0] *= gain[0];
+              product[g][1] *= gain[1];
+            }
+          }
+        }
+        if (active) {
 #pragma unroll
           for (int k = 0; k < 2; ++k) {
             float gates[G], of_h[G];
@@ -122,14 +164,15 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
           }
           if (G > 1)
 #pragma unroll
-            for (int g = 0; g < G; ++g) write(own_z + g * H, zs[g], two);
-          if (CELL == GRU) write(a + row * G * H + 2 * H + c0, product[G - 1], two);
+            for (int g = 0; g < G; ++g) write(own_z + g * H, zs[g], own);
+          if (CELL == GRU && !NORM) write(a + row * G * H + 2 * H + j0, product[G - 1], own);
         }
+        if (C > 1) buffer = 1 - buffer;  // a block may be a step ahead of what another still reads
       }
       if (owns) {
         const long long after = course.after(t) * H + at;
-        write(h + after, h_own, two);
-        if (CELL == LSTM) write(c + after, c_own, two);
+        write(h + after, h_own, own);
+        if (CELL == LSTM) write(c + after, c_own, own);
       }
     }
   }

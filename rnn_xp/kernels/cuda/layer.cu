@@ -1,6 +1,7 @@
 // One recurrent layer over all of its steps: sizes, loads and the recurrent product that both
 // directions share. cells.cu, forward.cu and backward.cu follow in the same text, for nvcc, NVRTC
 // (cupy.RawModule) and g++ over the shim of the tests. plan.py chooses the macros.
+// norm.cu has what layer normalisation adds, if NORM is 1.
 //
 //     before                                     after, products over all M rows
 //     Z = X @ w_xh.T      one product            dw_xh = dZ.T @ X      dw_hh = dA.T @ entered
@@ -13,10 +14,14 @@
 // for every row before the first step and after each, (T + 1, N, H): `before` and `after` say where.
 //
 // A block owns R rows and takes them through all steps; rows are independent, so no block waits for
-// another. Its weights stay on chip: a thread has the weights of two columns for a slice of the
-// terms of the sum, HELD_TERMS of them in registers and the others in shared memory. The slices'
-// sums meet in shared memory, where the owner of a row adds them in order: there are no atomics, and
-// a row's bits depend on neither N nor R.
+// another. Above 128 units the weights are too many for a multiprocessor: CLUSTER blocks of a thread
+// block cluster then own R rows together, each of them U units of every gate, and send what enters
+// the products to each other's shared memory, in two buffers in turn.
+//
+// A block's weights stay on chip: a thread has the weights of two columns for a slice of the terms
+// of the sum, HELD_TERMS of them in registers and the others in shared memory. The slices' sums meet
+// in shared memory, where the owner of a row adds them in order: there are no atomics, and a row's
+// bits depend on neither N nor R.
 
 #ifndef SHARED_MEMORY  // the shim has its own
 #define SHARED_MEMORY(name) extern __shared__ __align__(16) float name[]
@@ -25,27 +30,54 @@
 #define DROP_BARRIER 0
 #endif
 #define BARRIER(n) do { if (DROP_BARRIER != (n)) __syncthreads(); } while (0)
+#if CLUSTER == 1
+#define CLUSTER_DIMS
+#define CLUSTER_BARRIER(n) BARRIER(n)
+__device__ __forceinline__ int cluster_rank() { return 0; }
+__device__ __forceinline__ float* cluster_map(float* own, int) { return own; }
+#else
+#define CLUSTER_BARRIER(n) do { if (DROP_BARRIER != (n)) CLUSTER_SYNC(); } while (0)
+#ifndef CLUSTER_SYNC  // the shim has its own of these
+#define CLUSTER_SYNC() asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory")
+#define CLUSTER_DIMS __cluster_dims__(CLUSTER, 1, 1)
+__device__ __forceinline__ int cluster_rank()
+{
+  int rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+// The address in the shared memory of another block of the cluster.
+__device__ __forceinline__ float* cluster_map(float* own, int rank)
+{
+  unsigned long long address;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(address) : "l"(reinterpret_cast<unsigned long long>(own)), "r"(rank));
+  return reinterpret_cast<float*>(address);
+}
+#endif
+#endif
 
 enum Cell { RNN_TANH, RNN_RELU, GRU, LSTM };
 
 constexpr int up(int n, int to) { return (n + to - 1) / to * to; }
 constexpr int most(int a, int b) { return a > b ? a : b; }
 
-constexpr int H = HIDDEN, R = ROWS;
+constexpr int H = HIDDEN, R = ROWS, C = CLUSTER;
+constexpr int U = up(H, C) / C, BUFFERS = C > 1 ? 2 : 1;
 constexpr int G = CELL == LSTM ? 4 : CELL == GRU ? 3 : 1;
-constexpr int PAIRS = (H + 1) / 2, HP = 2 * PAIRS, THREADS = PAIRS * SLICES;
+constexpr int PAIRS = (U + 1) / 2, HP = 2 * PAIRS, THREADS = PAIRS * SLICES;
 constexpr int TERMS = up(up(H, SLICES) / SLICES, 4), KP = TERMS * SLICES;  // of a slice, of all
 constexpr int SHARED_TERMS = TERMS - HELD_TERMS;
 constexpr int W_SHARED = SHARED_TERMS * G * 2 * THREADS;
 constexpr int BIASES = CELL == GRU ? G + 1 : G;
-constexpr int FORWARD = W_SHARED + R * KP + SLICES * R * G * HP + BIASES * HP;
-constexpr int BACKWARD = W_SHARED + R * G * KP + SLICES * R * HP;
+constexpr int GAINS = NORM ? G : 0, PARTS = NORM ? up(PAIRS, 4) : 0;  // PARTS: of a row's sum over a block's columns
+constexpr int FORWARD = W_SHARED + R * (BUFFERS * KP + C * PARTS) + SLICES * R * G * HP + (BIASES + GAINS) * HP;
+constexpr int BACKWARD = W_SHARED + R * (BUFFERS * G * KP + C * PARTS) + SLICES * R * HP + (NORM ? (1 + R) * BIASES * HP : 0);
 static_assert(R <= SLICES && THREADS <= 1024, "plan.py");
 static_assert(HELD_TERMS % 4 == 0 && 0 <= HELD_TERMS && HELD_TERMS <= TERMS, "plan.py");
 static_assert(THREADS == PLAN_THREADS && 4 * FORWARD == PLAN_FORWARD_BYTES
               && 4 * BACKWARD == PLAN_BACKWARD_BYTES, "plan.py counts other sizes");
 
-typedef float Pair[2];  // of a thread's two columns; the second may lie beyond the edge
+typedef float Pair[2];  // of a thread's two columns, of which it owns 2, 1 or in a cluster none
 
 __device__ __forceinline__ void load4(float (&to)[4], const float* from)
 {
@@ -64,17 +96,38 @@ __device__ __forceinline__ void store2(float* to, const Pair& from)
   *reinterpret_cast<float2*>(to) = float2{from[0], from[1]};
 }
 
-// Columns of a row of global memory, which has no padding.
-__device__ __forceinline__ void read(Pair& to, const float* from, bool two)
+// How many of a pair's columns are there; in the last block of a cluster it may be none.
+__device__ __forceinline__ int owned(int rank, int c0)
 {
-  to[0] = from[0];
-  to[1] = two ? from[1] : 0.f;
+  if (C == 1) return H % 2 == 0 || c0 + 1 < H ? 2 : 1;
+  const int columns = H - rank * U < U ? H - rank * U : U;
+  return c0 + 1 < columns ? 2 : c0 < columns ? 1 : 0;
 }
 
-__device__ __forceinline__ void write(float* to, const Pair& from, bool two)
+// Columns of a row of global memory, which has no padding.
+__device__ __forceinline__ void read(Pair& to, const float* from, int own)
 {
-  to[0] = from[0];
-  if (two) to[1] = from[1];
+  to[0] = C == 1 || own > 0 ? from[0] : 0.f;
+  to[1] = own > 1 ? from[1] : 0.f;
+}
+
+__device__ __forceinline__ void write(float* to, const Pair& from, int own)
+{
+  if (C == 1 || own > 0) to[0] = from[0];
+  if (own > 1) to[1] = from[1];
+}
+
+// Write to the shared memory of every block of the cluster.
+__device__ __forceinline__ void send(float* to, float value)
+{
+#pragma unroll
+  for (int rank = 0; rank < C; ++rank) *cluster_map(to, rank) = value;
+}
+
+__device__ __forceinline__ void send(float* to, const Pair& from, int own)
+{
+  if (C == 1 || own > 0) send(to, from[0]);
+  if (own > 1) send(to + 1, from[1]);
 }
 
 // What a layer is told of its rows; null where there is nothing to tell.
@@ -109,9 +162,9 @@ struct Weights {
   Pair held[HELD_TERMS > 0 ? HELD_TERMS : 1][G];
   float* others;  // [SHARED_TERMS][G][THREADS][2], of which this thread alone reads its own
 
-  // `weight(g, k, c)` is the weight of term k and column c, both within H.
+  // `weight(g, k, c)` is the weight of term k and of the thread's column c.
   template <typename Weight>
-  __device__ __forceinline__ void load(float* shared, int k0, int c0, Weight weight)
+  __device__ __forceinline__ void load(float* shared, int k0, int own, Weight weight)
   {
     others = shared + 2 * threadIdx.x;
 #pragma unroll
@@ -120,7 +173,7 @@ struct Weights {
       for (int g = 0; g < G; ++g)
 #pragma unroll
         for (int c = 0; c < 2; ++c)
-          held[k][g][c] = k0 + k < H && c0 + c < H ? weight(g, k0 + k, c0 + c) : 0.f;
+          held[k][g][c] = k0 + k < H && c < own ? weight(g, k0 + k, c) : 0.f;
 #pragma unroll 1
     for (int k = HELD_TERMS; k < TERMS; ++k)
 #pragma unroll
@@ -128,7 +181,7 @@ struct Weights {
 #pragma unroll
         for (int c = 0; c < 2; ++c)
           others[((k - HELD_TERMS) * G + g) * 2 * THREADS + c]
-            = k0 + k < H && c0 + c < H ? weight(g, k0 + k, c0 + c) : 0.f;
+            = k0 + k < H && c < own ? weight(g, k0 + k, c) : 0.f;
   }
 
   __device__ __forceinline__ void other(Pair& to, int k, int g) const

@@ -12,22 +12,43 @@ from typing import NamedTuple
 __all__ = ["OPTIONS", "SUPPORTED", "Plan", "Size", "make_plan", "unsupported"]
 
 OPTIONS = frozenset({"counts", "idle", "reset", "keep", "initial"})
-"""The fields of `rnn_xp.kernels.course.Course` that the fused kernels compute."""
+"""The fields of `rnn_xp.kernels.course.Course` that the fused kernels compute.
 
-_MAX_HIDDEN = 128
-# By the kernel that a cell declares: its gates, and the largest number of rows of a block up to and
-# above H = 64, for which there are registers. A block has as few rows as let 132 blocks share all,
-# which are the multiprocessors of an H100.
-_CELLS: dict[str, tuple[int, int, int]] = {
-    "rnn-tanh": (1, 8, 8),
-    "rnn-relu": (1, 8, 8),
-    "gru": (3, 4, 2),
-    "lstm": (4, 4, 2),
+Layer normalisation is not among them: a layer that has it needs more memory, see `Size`.
+"""
+
+_MAX_HIDDEN, _MAX_OF_BLOCK = 256, 128
+
+
+class _Cell(NamedTuple):
+    """Sizes for the kernel that a cell declares.
+
+    Attributes
+    ----------
+    gates : int
+    rows : tuple of 3 int
+        The largest number of rows of a block up to H = 64, up to 128 and above, for which there are
+        registers. A block has as few as let 132 blocks share all rows, which are the
+        multiprocessors of an H100.
+    cluster : int
+        Number of blocks that share the columns of wider layers.
+    """
+
+    gates: int
+    rows: tuple[int, int, int]
+    cluster: int
+
+
+_CELLS = {
+    "rnn-tanh": _Cell(1, (8, 8, 8), 4),
+    "rnn-relu": _Cell(1, (8, 8, 8), 4),
+    "gru": _Cell(3, (4, 2, 4), 8),
+    "lstm": _Cell(4, (4, 2, 4), 8),
 }
 _ROWS, _BLOCKS = (1, 2, 4, 8), 132
 _MAX_BLOCKS = 4 * _BLOCKS  # further rows are taken by the same blocks, which keep their weights
-_SLICES = 8
-_HELD_TERMS = 8  # of a slice in registers, if there are several gates; of one gate all
+_SLICES, _SLICES_IN_CLUSTER = 8, 16
+_HELD_TERMS = 8  # of a slice in registers, if there are several gates in one block; otherwise all
 
 
 class Size(NamedTuple):
@@ -41,12 +62,21 @@ class Size(NamedTuple):
     hidden_size : int
     shared_limit : int
         Bytes of shared memory that a block may have on the device.
+    norm : bool
+        If True, the layer's products are normalised.
+    clusters : bool
+        If True, the device has thread block clusters.
+    hip : bool
+        If True, CuPy computes on ROCm.
     """
 
     kernel: str
     dtype: str
     hidden_size: int
     shared_limit: int
+    norm: bool = False
+    clusters: bool = False
+    hip: bool = False
 
 
 class Plan(NamedTuple):
@@ -57,7 +87,9 @@ class Plan(NamedTuple):
     macros : tuple of pairs
         Macros for the compiler.
     rows : int
-        Rows that a block computes at once, R.
+        Rows that a cluster computes at once, R.
+    cluster : int
+        Blocks of a cluster, 1 if a block has all columns.
     threads : int
     forward_bytes, backward_bytes : int
         Dynamic shared memory of a block.
@@ -65,6 +97,7 @@ class Plan(NamedTuple):
 
     macros: tuple[tuple[str, str | int], ...]
     rows: int
+    cluster: int
     threads: int
     forward_bytes: int
     backward_bytes: int
@@ -76,12 +109,17 @@ class Plan(NamedTuple):
 
     def blocks(self, rows: int) -> int:
         """Return the number of blocks for N rows."""
-        return min(-(-rows // self.rows), _MAX_BLOCKS)
+        return min(-(-rows // self.rows), _MAX_BLOCKS // self.cluster) * self.cluster
 
 
 SUPPORTED: tuple[tuple[str, Callable[[Size], bool]], ...] = (
+    ("CuPy for CUDA and not for ROCm", lambda s: not s.hip),
     ("the dtype float32", lambda s: s.dtype == "float32"),
     (f"hidden_size <= {_MAX_HIDDEN}", lambda s: s.hidden_size <= _MAX_HIDDEN),
+    (
+        f"above hidden_size = {_MAX_OF_BLOCK} a GPU with thread block clusters (sm_90 or later)",
+        lambda s: s.clusters or s.hidden_size <= _MAX_OF_BLOCK,
+    ),
     ("the cell rnn, gru (reset_after=True) or lstm", lambda s: s.kernel in _CELLS),
     (
         "weights that fit in the device's registers and shared memory",
@@ -115,39 +153,56 @@ def make_plan(size: Size, rows: int) -> Plan | None:
     >>> plan = make_plan(Size("lstm", "float32", 128, shared_limit=232448), 256)
     >>> plan.rows, plan.threads, plan.blocks(256)
     (2, 512, 128)
-    >>> unsupported(Size("lstm", "float32", 200, shared_limit=232448))
-    'hidden_size <= 128'
+    >>> wide = Size("lstm", "float32", 256, shared_limit=232448, clusters=True)
+    >>> plan = make_plan(wide, 64)
+    >>> plan.rows, plan.cluster, plan.threads, plan.blocks(64)
+    (4, 8, 256, 128)
+    >>> unsupported(wide._replace(hidden_size=300))
+    'hidden_size <= 256'
     """
     if unsupported(size):
         return None
-    most = _CELLS[size.kernel][1 if size.hidden_size <= 64 else 2]
-    wanted = next((n for n in _ROWS if n * _BLOCKS >= rows), most)
+    cell, hidden = _CELLS[size.kernel], size.hidden_size
+    most = cell.rows[0 if hidden <= 64 else 1 if hidden <= _MAX_OF_BLOCK else 2]
+    clusters = _BLOCKS if hidden <= _MAX_OF_BLOCK else _BLOCKS // cell.cluster
+    wanted = next((n for n in _ROWS if n * clusters >= rows), most)
     plans = (_sizes(size, n) for n in reversed(_ROWS) if n <= min(wanted, most))
     return next(plan for plan in plans if plan is not None)
 
 
 def _sizes(size: Size, rows: int) -> Plan | None:
     """Return the plan for blocks of R rows, or None if their memory does not fit."""
-    hidden, gates = size.hidden_size, _CELLS[size.kernel][0]
-    pairs = (hidden + 1) // 2
-    threads = pairs * _SLICES
-    terms = -(-hidden // (4 * _SLICES)) * 4
-    held = terms if gates == 1 else min(terms, _HELD_TERMS)
+    hidden, (gates, _, cluster) = size.hidden_size, _CELLS[size.kernel]
+    buffers, slices = 2, _SLICES_IN_CLUSTER
+    if hidden <= _MAX_OF_BLOCK:
+        buffers, slices, cluster = 1, _SLICES, 1
+    pairs = (-(-hidden // cluster) + 1) // 2
+    threads = pairs * slices
+    terms = -(-hidden // (4 * slices)) * 4
+    held = terms if gates == 1 or cluster > 1 else min(terms, _HELD_TERMS)
     weights = (terms - held) * gates * 2 * threads
-    padded = terms * _SLICES
+    padded = buffers * terms * slices
     biases = gates + (size.kernel == "gru")
-    forward = 4 * (weights + rows * padded + (_SLICES * rows * gates + biases) * 2 * pairs)
-    backward = 4 * (weights + rows * gates * padded + _SLICES * rows * 2 * pairs)
+    columns = 2 * pairs
+    forward = weights + rows * padded + (slices * rows * gates + biases) * columns
+    backward = weights + rows * gates * padded + slices * rows * columns
+    if size.norm:  # sums over a row's columns; gains, and their gradients
+        parts = -(-pairs // 4) * 4 * cluster
+        forward += rows * parts + gates * columns
+        backward += rows * parts + (1 + rows) * biases * columns
+    forward, backward = 4 * forward, 4 * backward
     if max(forward, backward) > size.shared_limit:
         return None
     macros: dict[str, str | int] = {
         "CELL": size.kernel.upper().replace("-", "_"),
         "HIDDEN": hidden,
+        "NORM": int(size.norm),
         "ROWS": rows,
-        "SLICES": _SLICES,
+        "CLUSTER": cluster,
+        "SLICES": slices,
         "HELD_TERMS": held,
         "PLAN_THREADS": threads,
         "PLAN_FORWARD_BYTES": forward,
         "PLAN_BACKWARD_BYTES": backward,
     }
-    return Plan(tuple(macros.items()), rows, threads, forward, backward)
+    return Plan(tuple(macros.items()), rows, cluster, threads, forward, backward)

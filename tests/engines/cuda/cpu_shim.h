@@ -6,6 +6,10 @@
 // a missing barrier shows as a wrong result. Shared memory is allocated anew for each block and filled
 // with NaN, so that a read before the first write shows too, and a sanitizer sees overruns.
 //
+// The blocks of a cluster run in turns, from barrier to barrier, in a random order; at a barrier of the
+// cluster they wait for each other. A launch fails if a block looks into the shared memory of another
+// that has not begun or is over.
+//
 // Not modelled: warps, atomics, races between blocks on global memory, occupancy, flush-to-zero, and
 // the GPU's own tanhf, expf and logf. Grids and blocks have one dimension.
 #pragma once
@@ -27,10 +31,14 @@ namespace sim {
 extern dim3 thread_idx, block_idx, block_dim, grid_dim;
 extern char* shared;
 
-void yield();
+enum class At { block_barrier, cluster_barrier, end };
+
+void wait(At at);
+int cluster_rank();
+float* cluster_map(float* own, int rank);
 
 // Run kernel(arguments) in every thread; whether all threads of all blocks came to their end.
-bool launch(unsigned blocks, unsigned threads, size_t shared_bytes, unsigned seed,
+bool launch(unsigned blocks, unsigned threads, unsigned cluster, size_t shared_bytes, unsigned seed,
             void (*kernel)(void**), void** arguments);
 
 }  // namespace sim
@@ -39,5 +47,11 @@ bool launch(unsigned blocks, unsigned threads, size_t shared_bytes, unsigned see
 #define blockIdx sim::block_idx
 #define blockDim sim::block_dim
 #define gridDim sim::grid_dim
-#define __syncthreads() sim::yield()
+#define __syncthreads() sim::wait(sim::At::block_barrier)
+#define CLUSTER_SYNC() sim::wait(sim::At::cluster_barrier)
+#if CLUSTER > 1
+#define CLUSTER_DIMS
+using sim::cluster_map;
+using sim::cluster_rank;
+#endif
 #define SHARED_MEMORY(name) float* name = reinterpret_cast<float*>(sim::shared)

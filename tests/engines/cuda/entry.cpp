@@ -28,9 +28,11 @@ template <typename... P, void (*kernel)(P...)> struct Launcher<kernel> {
 struct Entry {
   const char *name, *codes;
   void (*run)(void**);
+  unsigned cluster;
 };
 
-#define ENTRY(kernel) {#kernel, Launcher<kernel>::codes, Launcher<kernel>::run}
+#define ENTRY(kernel) {#kernel, Launcher<kernel>::codes, Launcher<kernel>::run, 1}
+#define CLUSTERED(kernel) {#kernel, Launcher<kernel>::codes, Launcher<kernel>::run, CLUSTER}
 #ifndef ENTRIES
 #define ENTRIES ENTRY(train), ENTRY(place), ENTRY(gradient), ENTRY(sgd), ENTRY(adam)
 #endif
@@ -53,7 +55,8 @@ const char* parameters(const char* name) {
 // Whether all threads came to their end.
 bool launch(const char* name, unsigned blocks, unsigned threads, size_t shared_bytes, unsigned seed,
             void** arguments) {
-  return sim::launch(blocks, threads, shared_bytes, seed, find(name)->run, arguments);
+  const Entry* entry = find(name);
+  return sim::launch(blocks, threads, entry->cluster, shared_bytes, seed, entry->run, arguments);
 }
 
 }  // extern "C"

@@ -24,9 +24,14 @@ OPTIONS = {  # of the network, and of the call
     "reset": ({}, ("reset",)),
     "state": ({}, ("state",)),
     "recurrent dropout": ({"recurrent_dropout": 0.4}, ("rng",)),
+    "layer norm": ({"layer_norm": True}, ()),
     "lengths and mask": ({}, ("lengths", "mask")),
     "lengths, reset and state": ({}, ("lengths", "reset", "state")),
     "all": ({"recurrent_dropout": 0.4}, ("lengths", "mask", "reset", "state", "rng")),
+    "all, layer norm": (
+        {"recurrent_dropout": 0.4, "layer_norm": True},
+        ("lengths", "mask", "reset", "state", "rng"),
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import types
 from pathlib import Path
 
 import cupy_stand_in
@@ -36,10 +37,25 @@ def test_every_option(cell, option, stack, topology, with_final):
 @pytest.mark.cover("values")
 @pytest.mark.parametrize("rows", [1, 133, 265, 529, 2200])
 @pytest.mark.parametrize("hidden", [1, 7, 50, 64, 128])
+@pytest.mark.parametrize("option", ["all", "all, layer norm"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_of_any_size(cell, hidden, rows):
+def test_of_any_size(cell, option, hidden, rows):
     """Blocks of 1 to 8 rows, of which the last is not full; of 2200 rows blocks take several."""
-    problem = build(cell, hidden=hidden, rows=rows, steps=4, scale=0.5 / np.sqrt(hidden), inputs=5)
+    scale = 0.5 / np.sqrt(hidden)
+    problem = build(cell, option, hidden=hidden, rows=rows, steps=4, scale=scale, inputs=5)
+    assert error(problem) < BOUND
+
+
+@pytest.mark.full("-256-", "-200-")
+@pytest.mark.cover("values")
+@pytest.mark.parametrize("rows", [1, 4, 70])
+@pytest.mark.parametrize("hidden", [129, 134, 200, 256])
+@pytest.mark.parametrize("option", ["all", "all, layer norm"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_wide_layers_in_clusters(cell, option, hidden, rows):
+    """Of 129 units the last of four blocks has 30 and the others 33, of eight it has 10 and 17."""
+    scale = 0.5 / np.sqrt(hidden)
+    problem = build(cell, option, hidden=hidden, rows=rows, steps=4, scale=scale, inputs=5)
     assert error(problem) < BOUND
 
 
@@ -74,12 +90,13 @@ def test_padding_enters_no_product(cell):
 
 
 class TestSameBits:
+    @pytest.mark.parametrize("option", ["all", "all, layer norm"])
     @pytest.mark.parametrize("cell", CELLS)
-    def test_in_every_order_of_threads(self, cell):
+    def test_in_every_order_of_threads(self, cell, option):
         made = []
         for shuffled in (False, True, True):
             with device(shuffled=shuffled):
-                made.append(through_kernels(build(cell, rows=140, hidden=50)))
+                made.append(through_kernels(build(cell, option, rows=140, hidden=50)))
         for name, other in itertools.product(made[0], made[1:]):
             assert np.array_equal(made[0][name], other[name]), name
 
@@ -99,8 +116,9 @@ class TestSameBits:
         # Products of another height may add in another order, those of NumPy here too.
         np.testing.assert_allclose(few["dx"], made["dx"][:20], rtol=0, atol=1e-5)
 
-    def test_whatever_the_buffers_held(self):
-        problem, workspace = build(rows=20), KERNELS.Workspace("float32")
+    @pytest.mark.parametrize("option", ["all", "all, layer norm"])
+    def test_whatever_the_buffers_held(self, option):
+        problem, workspace = build(option=option, rows=20), KERNELS.Workspace("float32")
         expected = through_kernels(problem, workspace=workspace)
         through_kernels(build("gru", rows=40, hidden=10, steps=8), workspace=workspace)
         for buffer in workspace._buffers.values():
@@ -131,20 +149,28 @@ class TestLaunches:
         assert len(short) == len(long)
 
     @pytest.mark.parametrize(
-        ("cell", "plain", "ragged"),
-        [("rnn-tanh", 25, 29), ("rnn-relu", 25, 29), ("gru", 27, 31), ("lstm", 25, 29)],
+        ("cell", "plain", "ragged", "norm"),
+        [
+            ("rnn-tanh", 25, 29, 36),
+            ("rnn-relu", 25, 29, 36),
+            ("gru", 27, 31, 37),
+            ("lstm", 25, 29, 36),
+        ],
     )
     @pytest.mark.parametrize("steps", [10, 40])
-    def test_of_an_epoch(self, monkeypatch, cell, plain, ragged, steps):
+    def test_of_an_epoch(self, monkeypatch, cell, plain, ragged, norm, steps):
         """Many to one, mean squared error, Adam; ragged rows are packed and unpacked beside."""
         fusion = cupy_stand_in.load("fusion")
         monkeypatch.setattr(
             "rnn_xp.optim.first_order.pointwise", lambda f, sets, *, xp: fusion.run(f, sets)
         )
         backend, rng = rx.get_backend("numpy", dtype="float32"), np.random.default_rng(0)
-        net = rx.Network(hidden_size=5, **CELLS[cell])
         x, y = (rng.standard_normal(shape).astype("f4") for shape in ((6, steps, 1), (6, 1)))
-        for lengths, launches in ((None, plain), (np.asarray([10, 3, 4, 1, 7, 2]), ragged)):
+        some = np.asarray([10, 3, 4, 1, 7, 2])
+        for lengths, is_normed, launches in (
+            (None, False, plain), (some, False, ragged), (None, True, norm)
+        ):  # fmt: skip
+            net = rx.Network(hidden_size=5, layer_norm=is_normed, **CELLS[cell])
             batch = Batch(*map(cupy_stand_in.counted, (x, y)), lengths=lengths)
             engine = PortableEngine(
                 net=net, loss=rx.losses.mse, optimizer=rx.optim.adam(0.01), backend=backend,
@@ -182,14 +208,37 @@ class TestChoice:
         assert plan.unsupported(size._replace(hidden_size=64)) == ""
         assert plan.unsupported(size._replace(shared_limit=166912)) == ""
 
+    def test_on_rocm_layers_go_step_by_step(self, monkeypatch):
+        runtime = types.SimpleNamespace(is_hip=True)
+        monkeypatch.setattr(KERNELS.layer.cupy.cuda, "runtime", runtime)
+        monkeypatch.setattr(KERNELS.layer, "_limits", KERNELS.layer._limits.__wrapped__)
+        assert KERNELS.layer.known("gru", "float32", 50) == frozenset()
+        assert KERNELS.layer.plan_of("gru", "float32", 50, 9, norm=False) is None
+
+    def test_a_device_with_room_for_the_plain_layer_alone(self, monkeypatch):
+        monkeypatch.setattr(KERNELS.layer, "_limits", lambda number: {"shared_limit": 151000})
+        assert KERNELS.layer.known("lstm", "float32", 128) == plan.OPTIONS
+        assert KERNELS.layer.known("lstm", "float32", 64) == plan.OPTIONS | {"norm"}
+        _, computed = adjoint(build(option="layer norm", hidden=128), KERNELS.Workspace("float32"))
+        assert not computed
+
     def test_what_a_workspace_knows_depends_on_the_layer(self):
         workspace = KERNELS.Workspace("float32")
-        assert workspace.knows_for("lstm", 128) == plan.OPTIONS
-        assert workspace.knows_for("lstm", 129) == frozenset()
+        assert workspace.knows_for("lstm", 128) == plan.OPTIONS | {"norm"}
+        assert workspace.knows_for("lstm", 256) == plan.OPTIONS | {"norm"}
+        assert workspace.knows_for("lstm", 257) == frozenset()
         assert workspace.knows_for(None, 4) == frozenset()
         assert KERNELS.Workspace("float64").knows_for("lstm", 128) == frozenset()
 
     def test_wide_layers_with_options_are_the_portable_codes(self):
+        problem = build("rnn-tanh", "lengths", hidden=260, rows=3, scale=0.05)
+        _, computed = adjoint(problem, KERNELS.Workspace("float32"))
+        assert not computed
+
+    def test_a_device_without_clusters(self, monkeypatch):
+        monkeypatch.setattr(KERNELS.layer, "_limits", lambda number: {"shared_limit": 166912})
+        assert KERNELS.layer.known("rnn-tanh", "float32", 129) == frozenset()
+        assert KERNELS.layer.known("rnn-tanh", "float32", 128) == plan.OPTIONS | {"norm"}
         problem = build("rnn-tanh", "lengths", hidden=130, rows=3, scale=0.05)
         _, computed = adjoint(problem, KERNELS.Workspace("float32"))
         assert not computed

@@ -8,39 +8,61 @@ import subprocess
 
 import numpy as np
 import pytest
+import raw_kernels
 from layer_cases import BOUND, KERNELS, build, device, error
 
 from rnn_xp.kernels.cuda import plan
 
-SOURCE = KERNELS.layer.source()
+SOURCE, WITH_NORM = KERNELS.layer.source(), "all, layer norm"
 SIZES = {  # rows of a block at the sizes that are compiled for a GPU
-    "rnn-tanh": ((8, 128), (2, 128), (8, 50)),
-    "rnn-relu": ((8, 128),),
-    "gru": ((2, 128), (1, 96), (4, 64), (4, 50)),
-    "lstm": ((2, 128), (1, 96), (4, 64), (4, 50)),
+    "rnn-tanh": ((8, 128), (2, 128), (8, 50), (8, 256), (2, 256)),
+    "rnn-relu": ((8, 128), (2, 256)),
+    "gru": ((2, 128), (1, 96), (4, 64), (4, 50), (4, 256), (1, 200)),
+    "lstm": ((2, 128), (1, 96), (4, 64), (4, 50), (4, 256), (1, 200)),
 }
+CLUSTER = {"hidden": 134, "rows": 36}  # 2 rows to a cluster; the last block is not full
 SHARED_LIMIT = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448}
 
 
-def noticed(cell, **changes):
+def noticed(cell, option="all", hidden=20, rows=140, **changes):
     """Return True if an error shows, with 2 rows to a block and every option.
 
     A mistake may leave memory as it was found: whatever lies there, it is for the error to show it.
     """
     with device(**changes), np.errstate(all="ignore"):
-        return not error(build(cell, rows=140, hidden=20, bidirectional=True)) < 10 * BOUND
+        scale = 0.5 if hidden < 100 else 0.04
+        problem = build(cell, option, rows=rows, hidden=hidden, bidirectional=True, scale=scale)
+        try:
+            return not error(problem) < 10 * BOUND
+        except raw_kernels.LaunchError:
+            return True
 
 
 @pytest.mark.full("rnn-tanh", "gru")
-@pytest.mark.parametrize("number", range(1, 7))
+@pytest.mark.parametrize(
+    ("option", "number"),
+    [("all", n) for n in (1, 2, 3, 5, 6, 7)] + [(WITH_NORM, n) for n in range(1, 12)],
+)
 @pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
-def test_a_barrier_removed(cell, number):
-    assert noticed(cell, options=(f"-DDROP_BARRIER={number}",))
+def test_a_barrier_removed(cell, option, number):
+    assert noticed(cell, option, options=(f"-DDROP_BARRIER={number}",))
+
+
+@pytest.mark.full("rnn-tanh", "gru")
+@pytest.mark.parametrize(
+    ("option", "number"),
+    [("all", n) for n in (1, 2, 3, 5, 6, 7)] + [(WITH_NORM, n) for n in range(1, 9)],
+)
+@pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
+def test_a_barrier_removed_of_a_cluster(cell, option, number):
+    assert noticed(cell, option, **CLUSTER, options=(f"-DDROP_BARRIER={number}",))
 
 
 def test_the_kernels_have_no_other_barrier():
+    assert SOURCE.count("CLUSTER_SYNC()") == 2
+    assert SOURCE.count("barrier.cluster") == 2
     assert SOURCE.count("__syncthreads") == 1
-    assert sorted(re.findall(r"BARRIER\((\d)\)", SOURCE)) == list("123456")
+    assert sorted(map(int, re.findall(r"BARRIER\((\d+)\)", SOURCE))) == list(range(1, 12))
 
 
 @pytest.mark.cover("values", "cell")
@@ -51,17 +73,17 @@ def test_the_kernels_have_no_other_barrier():
         ("rnn-relu", "after <= 0.f ? 0.f : dh", "dh"),
         ("gru", "da[2] = dz[2] * r", "da[2] = dz[2]"),
         ("gru", "dh = dh * u", "dh = 0.f"),
-        ("gru", "begins ? 0.f : kept.before[k]", "kept.before[k]"),
+        ("gru", "gate, q, begins ? 0.f : kept.before[k]", "gate, q, kept.before[k]"),
         ("gru", "of_h[G - 1] += biases[G * HP + k]", "of_h[G - 1]"),
-        ("gru", "write(a + row * G * H + 2 * H + c0", "write(a + row * G * H + H + c0"),
-        ("gru", "write(a + row + g * H, das[g], two)", "write(a + row + g * H, dzs[g], two)"),
+        ("gru", "write(a + row * G * H + 2 * H + j0", "write(a + row * G * H + H + j0"),
+        ("gru", "a[row + g * H + k] = d[g]", "a[row + g * H + k] = dz[g]"),
         ("lstm", "dc = dc * f;", ""),
         ("lstm", "dc += dh * o *", "dc = dh * o *"),
         ("lstm", "= h_own[1] = c_own[0] = c_own[1] = 0.f", "= h_own[1] = 0.f"),
         ("lstm", "dh[0] = dh[1] = dc[0] = dc[1] = 0.f", "dh[0] = dh[1] = 0.f"),
-        ("lstm", "read(c_own, initial_c + at, two)", "read(c_own, initial_h + at, two)"),
-        ("lstm", "read(dc, dfinal_c + at, two)", "read(dc, dfinal_h + at, two)"),
-        ("lstm", "write(dinitial_c + at, dc, two)", "write(dinitial_c + at, dh, two)"),
+        ("lstm", "read(c_own, initial_c + at, own)", "read(c_own, initial_h + at, own)"),
+        ("lstm", "read(dc, dfinal_c + at, own)", "read(dc, dfinal_h + at, own)"),
+        ("lstm", "write(dinitial_c + at, dc, own)", "write(dinitial_c + at, dh, own)"),
         ("lstm", "entering = {h_own[0] * factor[0]", "entering = {h_own[0]"),
         ("lstm", "through[0], factor[0], dh[0]", "through[0], 1.f, dh[0]"),
         ("lstm", "if (entered && inside)", "if (false)"),
@@ -72,8 +94,7 @@ def test_the_kernels_have_no_other_barrier():
         ("lstm", "(long long)(t + reverse) * N", "(long long)t * N"),
         ("lstm", "lengths ? offsets[t] :", "lengths ? offsets[t > 0 ? t - 1 : 0] :"),
         ("lstm", "lengths ? lengths[n] : T", "lengths ? lengths[n] - (lengths[n] > 1) : T"),
-        ("lstm", "k0 = slice * TERMS;\n  const bool two = c0 + 1 < H;\n  float* da",
-                 "k0 = 0;\n  const bool two = c0 + 1 < H;\n  float* da"),
+        ("lstm", "multiply_back(sum, da + k0, w)", "multiply_back(sum, da, w)"),
         ("lstm", "if (owns) losses.add", "if (owns && t < length) losses.add"),
         ("lstm", "i > 0 || dinitial_h", "i > 0"),
         ("lstm", "x[t * of_step + n * of_row + i]", "x[t * of_step + n * width + i]"),
@@ -87,20 +108,89 @@ def test_a_mistake(cell, right, wrong):
     assert noticed(cell, edit=staticmethod(lambda source: source.replace(right, wrong)))
 
 
-def test_without_a_change_nothing_is_noticed():
+@pytest.mark.cover("values", "cell")
+@pytest.mark.parametrize(
+    ("cell", "right", "wrong"),
+    [
+        ("gru", "own[j] = gain[j] * (own[j] * inv)", "own[j] = own[j] * inv"),
+        ("gru", "inv * (gain[j] * own_d[j] - n * e)", "inv * (gain[j] * own_d[j] + n * e)"),
+        ("gru", "own_d[j] *= n;", "own_d[j] *= gain[j] * n;"),
+        ("gru", "columns + column] - mean;", "columns + column];"),
+        ("gru", "squares / (float)width + EPS", "squares / (float)width"),
+        ("gru", "if (CELL == GRU) dgains[G * HP] += d[G - 1];", ""),
+        ("gru", "kept.n[NORM ? G - 1 : 0][k], gains[G", "kept.n[0][k], gains[G"),
+        ("gru", "inverses[row] = inv;", "inverses[row] = 1.f;"),
+        ("gru", "kept.inv * (d[0] - kept.n[g][0] * e)", "kept.inv * d[0]"),
+        ("gru", "product[g][1] *= gain[1];", ""),
+        ("gru", "store2(dgains + g * HP, Pair{0.f, 0.f})", ""),
+        ("gru", "dgains[g * HP] = fmaf(d[g], n[g][k], dgains[g * HP]);",
+                "dgains[g * HP] = d[g] * n[g][k];"),
+        ("gru", "d[g] *= gains[g * HP];\n    along", "along"),
+        ("gru", "i < R * (BUFFERS * G * KP + C * PARTS)", "i < R * BUFFERS * G * KP"),
+        ("gru", "i < R * C * PARTS; i += THREADS", "i < 0; i += THREADS"),
+        ("gru", "write(a + row + g * H, d, own);", "if (active) write(a + row + g * H, d, own);"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_layer_normalisation(cell, right, wrong):
+    assert SOURCE.count(right) == 1, right
+    changed = staticmethod(lambda source: source.replace(right, wrong))
+    assert noticed(cell, WITH_NORM, edit=changed)
+
+
+@pytest.mark.cover("values", "cell")
+@pytest.mark.parametrize(
+    ("cell", "right", "wrong"),
+    [
+        ("gru", "*cluster_map(to, rank) = value", "*to = value"),
+        ("gru", "rank < C; ++rank) *cluster", "rank < C - 1; ++rank) *cluster"),
+        ("gru", "? H - rank * U : U;", "? H - rank * U : U - 1;"),
+        ("gru", "slice) * KP + j0, entering", "slice) * KP + c0, entering"),
+        ("gru", "b_h + g * H + j0", "b_h + g * H + c0"),
+        ("gru", "w_hh[(g * H + k) * H + j0 + c]", "w_hh[(g * H + k) * H + c0 + c]"),
+        ("gru", "C + rank) * PARTS + c0 / 2, squares", "C) * PARTS + c0 / 2, squares"),
+        ("gru", "C + rank) * PARTS + c0 / 2, along", "C) * PARTS + c0 / 2, along"),
+        ("gru", "add_parts(parts + slice * C * PARTS, C * PARTS) / ",
+                "add_parts(parts + slice * C * PARTS, PARTS) / "),
+        ("gru", "send(dn, d, own);", "write(dn, d, own);"),
+        ("gru", "if (j0 == 0) inverses", "if (j0 == 0 && t > 0) inverses"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_clusters(cell, right, wrong):
+    assert SOURCE.count(right) == 1, right
+    changed = staticmethod(lambda source: source.replace(right, wrong))
+    assert noticed(cell, WITH_NORM, **CLUSTER, edit=changed)
+
+
+@pytest.mark.parametrize("kept", ["buffer;  // a block", "buffer;\n"])
+def test_a_buffer_that_is_not_changed_in_a_cluster(kept):
+    """Layer normalisation has a further barrier, which hides it."""
+    right = f"buffer = 1 - {kept}"
+    assert SOURCE.count(right) == 1
+    changed = staticmethod(lambda source: source.replace(right, f"buffer = {kept}"))
+    assert noticed("lstm", **CLUSTER, edit=changed)
+
+
+@pytest.mark.parametrize("where", [{}, CLUSTER], ids=["block", "cluster"])
+@pytest.mark.parametrize("option", ["all", WITH_NORM])
+def test_without_a_change_nothing_is_noticed(option, where):
     for cell in ("rnn-tanh", "rnn-relu", "gru", "lstm"):
-        assert not noticed(cell)
+        assert not noticed(cell, option, **where)
 
 
 @pytest.mark.full
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("architecture", SHARED_LIMIT)
+@pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize(
     ("cell", "rows", "hidden"), [(cell, *size) for cell, sizes in SIZES.items() for size in sizes]
 )
-def test_compiles_without_spills(cell, rows, hidden, architecture, tmp_path):
+def test_compiles_without_spills(cell, rows, hidden, norm, architecture, tmp_path):
     (tmp_path / "layer.cu").write_text(SOURCE)
-    size = plan.Size(cell, "float32", hidden, SHARED_LIMIT["sm_90"])
+    if hidden > 128 and architecture == "sm_80":
+        pytest.skip("has no clusters")
+    size = plan.Size(cell, "float32", hidden, SHARED_LIMIT["sm_90"], norm, clusters=True)
+    if plan._sizes(size._replace(shared_limit=SHARED_LIMIT[architecture]), rows) is None:
+        pytest.skip("has too little shared memory for so many rows, so that fewer are chosen")
     options = plan._sizes(size, rows).options
     command = ["nvcc", *options, f"-arch={architecture}", "-Xptxas", "-v", "-cubin", "layer.cu"]
     compiled = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
@@ -111,5 +201,5 @@ def test_compiles_without_spills(cell, rows, hidden, architecture, tmp_path):
         compiled.stderr,
         re.DOTALL,
     )
-    assert {name for name, *_ in spills} == {"forward", "backward", "pack", "unpack"}
+    assert {name for name, *_ in spills} == set(raw_kernels.NAMES)
     assert {(name, "0", "0") for name, *_ in spills} == set(spills)
