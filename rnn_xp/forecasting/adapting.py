@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from rnn_xp.forecasting.predictor import Predictor
 
 __all__ = ["adapted_bounds", "errors_of", "waiting"]
 
-_Floats = NDArray[np.floating[Any]]
+_Floats = NDArray[np.float64]
 
 
 def errors_of(
@@ -39,8 +38,7 @@ def errors_of(
     )
     levels = predictor.from_rows(longer, rows, horizon)
     truth = np.concatenate([column, np.full(horizon, np.nan)])[rows[:, None] + np.arange(horizon)]
-    errors: _Floats = np.abs(truth - levels[:, :, levels.shape[2] // 2]) / design.unit
-    return errors
+    return design.errors(truth, levels[:, :, levels.shape[2] // 2])
 
 
 def adapted_bounds(
@@ -69,8 +67,7 @@ def adapted_bounds(
     low, high : ndarray (M, horizon)
     """
     radii = adaptive_radii(past, errors, level, wait=waiting(design, errors.shape[1]))
-    radii = radii[origins - begin] * design.unit
-    return forecast - radii, forecast + radii
+    return design.around(forecast, radii[origins - begin])
 
 
 def waiting(design: Design, horizon: int) -> int:

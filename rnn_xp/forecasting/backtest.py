@@ -245,8 +245,7 @@ def judge_forecasts(
         if errors is not None and settings.intervals == "quantile":
             bounds = levels[:, :, 0], levels[:, :, -1]
         elif errors is not None and len(errors) and settings.intervals == "split":
-            radii = design.unit * conformal_radii(errors, settings.level)
-            bounds = forecast - radii, forecast + radii
+            bounds = design.around(forecast, conformal_radii(errors, settings.level))
         parts.append(
             make_judged(
                 name, fill_forward(column), train, origins, forecast, bounds, settings.seq_length

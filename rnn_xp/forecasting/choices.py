@@ -14,7 +14,8 @@
   than that of the levels, on the same rows, see `rnn_xp.forecasting.linear`.
 - **Size.** One hidden unit for 20 windows, from 4 to 50.
 
-The rows of the validation part are not used.
+The rows of the validation part are not used, but for this: logarithms need positive values there,
+too.
 
 References
 ----------
@@ -72,7 +73,8 @@ def choose(settings: Settings, columns: Sequence[_Floats]) -> tuple[Settings, in
         length = _window(period, rows, total, settings.reach)
     target = settings.target
     if target == AUTO:
-        target = _target(settings, seen, length, period)
+        positive = all(np.nanmin(column) > 0.0 for column in columns)
+        target = _target(settings, seen, length, period, positive=positive)
     size = settings.hidden_size
     if size == AUTO:
         size = int(np.clip((total - len(columns) * length) // _ROWS, 4, 50))
@@ -96,8 +98,10 @@ def _window(period: int | None, rows: int, total: int, reach: int) -> int:
     return max(length, min(least, max(rows // 4, 1)), min(reach, max(rows // 4, 1)))
 
 
-def _target(settings: Settings, columns: Sequence[_Floats], length: int, period: int | None) -> str:
-    positive = all(column.min() > 0.0 for column in columns)
+def _target(
+    settings: Settings, columns: Sequence[_Floats], length: int, period: int | None, *,
+    positive: bool,
+) -> str:  # fmt: skip
     logs = positive and grows_with_level(columns, period)
     level, change = ("log", "logret") if logs else ("level", "diff")
     if settings.intervals == "quantile" and settings.reach > 1:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.data.scalers import Scaler, fit_scaler
 from rnn_xp.forecasting.gaps import GapModel, estimate_gaps, fill_forward, fit_gap_model
-from rnn_xp.forecasting.targets import from_target, offset_of, to_target
+from rnn_xp.forecasting.targets import from_target, in_logs, offset_of, to_target
 
 __all__ = ["Design", "Windows", "make_design"]
 
@@ -66,7 +66,7 @@ class Design:
         True where z is not missing.
     unit : float
         The unit in which errors of several series are pooled: the standard deviation of the
-        training part.
+        training part, or of its logarithms if the target is one of them.
     gaps : tuple of float, optional
         The model that estimates missing values, see `rnn_xp.forecasting.gaps`; without one they are
         skipped.
@@ -128,6 +128,23 @@ class Design:
         levels = self.levels[-(seq_length + self.offset) :]
         return Design(self.target, self.scaler, levels, *parts, self.unit, self.gaps)
 
+    def errors(self, truth: _Floats, forecast: _Floats) -> _Floats:
+        """Return absolute errors in units of the design.
+
+        Logarithms are taken of series whose noise grows with their level, so where they are the
+        target the errors are those of the logarithms.
+        """
+        apart = np.log(truth) - np.log(forecast) if in_logs(self.target) else truth - forecast
+        errors: _Floats = np.abs(apart) / self.unit
+        return errors
+
+    def around(self, forecast: _Floats, radii: _Floats) -> tuple[_Floats, _Floats]:
+        """Return the ends of intervals around forecasts, whose radii are such errors."""
+        apart = radii * self.unit
+        if in_logs(self.target):
+            return forecast * np.exp(-apart), forecast * np.exp(apart)
+        return forecast - apart, forecast + apart
+
     def to_levels(self, z: _Floats, last: _Floats) -> _Floats:
         """Return scaled forecasts (N, steps) in original units."""
         return from_target(self.target, self.scaler.inverse_target(z), last)
@@ -177,7 +194,8 @@ def make_design(
         scaled[~known, 0] = 0.0
     first = 1 + past.shape[1]
     if unit is None:
-        unit = float(np.std(levels[:train] if train else levels)) or 1.0
+        seen = levels[:train] if train else levels
+        unit = float(np.std(np.log(seen) if in_logs(target) else seen)) or 1.0
     return Design(
         target,
         scaler,

@@ -120,8 +120,7 @@ class Fitted:
             return [(levels[0, :, 0], levels[0, :, -1]) for levels in ahead]
         ends = []
         for k, levels in enumerate(ahead):
-            radii = self._radii(k, level)[:count] * self.designs[k].unit
-            ends.append((levels[0, :, 0] - radii, levels[0, :, 0] + radii))
+            ends.append(self.designs[k].around(levels[0, :, 0], self._radii(k, level)[:count]))
         return ends
 
     def _nested(self, steps: int | None, levels: Any, future: Any) -> tuple[Any, Any]:
@@ -314,6 +313,7 @@ def make_predictor(
 def finish(
     prepared: Prepared, networks: Sequence[Params], backend: Backend,
     refitted: tuple[Prepared, Sequence[Params]], *, alone: bool = False,
+    earlier: _Floats | None = None,
 ) -> tuple[Fitted, Backtest | None]:  # fmt: skip
     """Score trained networks on the validation part, and keep their errors.
 
@@ -328,6 +328,8 @@ def finish(
         all the data, the errors of ``networks`` stand for theirs, which are not known.
     alone : bool
         See `Fitted`.
+    earlier : ndarray (n, horizon), optional
+        Errors before the validation part, which are kept with those on it.
 
     Returns
     -------
@@ -341,10 +343,15 @@ def finish(
     settings, panel, designs = fitted.settings, prepared.panel, prepared.designs
     predictor = make_predictor(settings, prepared.net, networks, backend)
     parts = judge_forecasts(settings, predictor, panel, designs, prepared.starts)
-    units = {name: design.unit for name, design in zip(panel.names, designs, strict=True)}
-    errors = [np.abs(part.truth - part.forecast) / units[part.name] for part in parts]
+    by_name = dict(zip(panel.names, designs, strict=True))
+    made = [by_name[part.name].errors(part.truth, part.forecast) for part in parts]
+    # The latest last, because adaptive intervals look at the last ones: those of all series.
+    age = np.concatenate([np.arange(len(each))[::-1] for each in made])
+    errors = np.concatenate(made)[np.argsort(-age, kind="stable")]
+    if earlier is not None:
+        errors = np.concatenate([earlier, errors])
     report = fitted.noted(judge(parts, settings.cell, None))
-    return dataclasses.replace(fitted, errors=np.concatenate(errors)), report
+    return dataclasses.replace(fitted, errors=errors), report
 
 
 def unjudged(prepared: Prepared, networks: Sequence[Params], backend: Backend) -> Fitted:

@@ -196,12 +196,9 @@ class Forecaster(Exported, Settings):
         backend = get_backend() if settings.backend is None else settings.backend
         trained = train_networks(prepared, backend, stop, training)
         fitted, report = finish(
-            prepared,
-            trained.networks,
-            backend,
-            refitted=(trained.whole, trained.refitted),
-            alone=trained.alone is not None,
-        )
+            prepared, trained.networks, backend, (trained.whole, trained.refitted),
+            alone=trained.alone is not None, earlier=trained.earlier,
+        )  # fmt: skip
         # From here on nothing can fail: an earlier fit is replaced as a whole.
         self._fitted, self.report_ = fitted, report
         self.results_, self.refits_ = trained.results, trained.refits

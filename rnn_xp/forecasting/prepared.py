@@ -70,12 +70,16 @@ class Prepared:
     def whole(self) -> Prepared:
         """Return all windows to train on, scaled by all rows; the unit of errors stays."""
         rows = tuple(len(column) for column in self.panel.columns)
+        return self.before(rows, validate=False)
+
+    def before(self, ends: tuple[int, ...], *, validate: bool = True) -> Prepared:
+        """Return what the rows before the given ones prepare: scalers, windows, linear path."""
         units = [design.unit for design in self.designs]
-        designs = _designs(self.settings, self.panel, self.tables, rows, units)
-        trained, _ = _cuts(self.settings, designs, rows, validate=False)
-        path = _path(self.settings, designs, rows, self.period)
+        designs = _designs(self.settings, self.panel, self.tables, ends, units)
+        trained, validated = _cuts(self.settings, designs, ends, validate=validate)
+        path = _path(self.settings, designs, ends, self.period)
         return dataclasses.replace(
-            self, designs=designs, starts=rows, trained=trained, validated=None, path=path
+            self, designs=designs, starts=ends, trained=trained, validated=validated, path=path
         )
 
 

@@ -8,6 +8,10 @@ levels must not have met new ones: if more than a tenth of the validation part l
 of the rows before it, the series leaves what saturating cells have seen, and will again. Otherwise
 the linear path alone makes the forecasts.
 
+A linear path is fitted in no time, so its intervals need not make do with the errors on the
+validation part, which are few if the series is short, and overlap if there are several steps. Paths
+are fitted to the rows before earlier parts as well, and their errors on these are added.
+
 References
 ----------
 .. [1] F. X. Diebold, R. S. Mariano, "Comparing predictive accuracy", J. Bus. Econ. Stat. 13 (1995),
@@ -21,9 +25,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnn_xp._typing import Params
 from rnn_xp.backend import Backend
+from rnn_xp.forecasting.adapting import errors_of
 from rnn_xp.forecasting.backtest import origins_of
 from rnn_xp.forecasting.fitted import make_predictor
 from rnn_xp.forecasting.prepared import Prepared
@@ -36,6 +42,7 @@ __all__ = ["Trained", "train_networks"]
 
 _LEVEL = 0.98  # times the RMSE of the linear path: what is not below earns nothing
 _BEYOND = 0.1  # of the values of the validation part
+_PARTS, _ENOUGH = 3, 500  # parts before the validation part, and errors that need no more
 
 
 @dataclass(frozen=True)
@@ -53,12 +60,16 @@ class Trained:
     alone : tuple of two Params, or None
         The linear path of the validated training and that of all windows, if the networks earned
         nothing beside it.
+    earlier : ndarray (n, horizon), optional
+        With ``alone``: errors before the validation part, see `rnn_xp.forecasting.design`, oldest
+        first.
     """
 
     results: list[FitResult]
     refits: list[FitResult]
     whole: Prepared
     alone: tuple[Params, Params] | None = None
+    earlier: NDArray[np.float64] | None = None
 
     @property
     def networks(self) -> tuple[Params, ...]:
@@ -102,7 +113,8 @@ def train_networks(
     if settings.linear and settings.fallback and settings.intervals != "quantile":
         start = _linear(prepared, backend, training)
         if not _earns(prepared, trained.networks, start, backend, training.get("comm")):
-            return Trained(results, [], whole, (start, _linear(whole, backend, training)))
+            alone = start, _linear(whole, backend, training)
+            return Trained(results, [], whole, alone, _earlier(prepared, backend, training))
     if not settings.refit:
         return trained
     again = {**training, "callbacks": always, "resume": None}
@@ -125,6 +137,44 @@ def _linear(prepared: Prepared, backend: Backend, training: Mapping[str, Any]) -
     )  # fmt: skip
 
 
+def _earlier(
+    prepared: Prepared, backend: Backend, training: Mapping[str, Any]
+) -> NDArray[np.float64]:
+    """Return errors (n, horizon) of linear paths on parts of the series before the validation part.
+
+    Each part is as long as the validation part, and a path is fitted to the rows before it, which
+    are a third of the series or more.
+    """
+    settings, panel = prepared.settings, prepared.panel
+    rows = [len(column) for column in panel.columns]
+    errors: list[NDArray[np.float64]] = []
+    least = 2 * settings.seq_length + settings.horizon + offset_of(settings.target)
+    stops = prepared.starts
+    known = sum(n - start for n, start in zip(rows, stops, strict=True))
+    while len(errors) < _PARTS and known < _ENOUGH:
+        starts = tuple(
+            stop - (n - start) for n, start, stop in zip(rows, prepared.starts, stops, strict=True)
+        )
+        if any(start < max(n // 3, least) for n, start in zip(rows, starts, strict=True)):
+            break
+        try:
+            before = prepared.before(starts)
+        except ValueError:  # such as a part without variation
+            break
+        params = (_linear(before, backend, training),)
+        predictor = make_predictor(settings, prepared.net, params, backend)
+        made = [
+            errors_of(predictor, column, design, np.arange(start, stop), settings.horizon)
+            for column, design, start, stop in zip(
+                panel.columns, before.designs, starts, stops, strict=True
+            )
+        ]
+        errors.insert(0, np.concatenate(made))
+        stops, known = starts, known + len(errors[0])
+    found = np.concatenate([*errors, np.empty((0, settings.horizon))])
+    return found[~np.isnan(found).any(axis=1)]
+
+
 def _earns(
     prepared: Prepared, networks: Sequence[Params], start: Params, backend: Backend, comm: Any
 ) -> bool:
@@ -140,9 +190,8 @@ def _earns(
         ):
             rows = origins_of(column, first, settings.horizon, 1)
             truth = column[rows[:, None] + np.arange(settings.horizon)]
-            wrong = (predictor.from_rows(design, rows, settings.horizon)[:, :, 0] - truth) / (
-                design.unit
-            )
+            forecast = predictor.from_rows(design, rows, settings.horizon)[:, :, 0]
+            wrong = (forecast - truth) / (float(np.std(design.levels[:first])) or 1.0)
             each.append(np.mean(wrong**2, axis=1))
         squares.append(np.concatenate(each))
     ours, theirs = squares

@@ -60,10 +60,17 @@ class TestChoices:
 
     def test_the_validation_part_chooses_nothing(self):
         values, other = monthly(), monthly()
-        other[-20:] = -5.0
+        other[-20:] = 5e4
         assert chosen(values) == chosen(other) or chosen(values)[0].get_params() == (
             chosen(other)[0].get_params()
         )
+
+    def test_logarithms_are_not_taken_where_any_value_has_none(self):
+        values = monthly()
+        values[-1] = 0.0
+        assert chosen(monthly())[0].target in ("log", "logret")
+        f = rx.Forecaster(epochs=2, verbose=False).fit(values)
+        assert f.fitted.settings.target in ("level", "diff")
 
     def test_quantiles_of_several_steps_take_no_changes(self):
         settings, _ = chosen(walk(), intervals="quantile", horizon=3)

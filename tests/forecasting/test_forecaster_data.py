@@ -226,7 +226,13 @@ class TestFiles:
         quick().fit(waves()).save(path)
         arrays, about = checkpoint.load(path)
         checkpoint.save(path, arrays, {**about, "forecaster": 9})
-        with pytest.raises(CheckpointError, match="of schema 9, but this version .* reads 2"):
+        with pytest.raises(CheckpointError, match="of schema 9, but this version .* reads 3"):
+            rx.Forecaster.load(path)
+        checkpoint.save(path, arrays, {**about, "forecaster": 2})
+        assert np.isfinite(rx.Forecaster.load(path).predict())
+        logs = {**about["settings"], "target": "log"}
+        checkpoint.save(path, arrays, {**about, "forecaster": 2, "settings": logs})
+        with pytest.raises(CheckpointError, match="reads 3 of logarithms. Fit it anew"):
             rx.Forecaster.load(path)
         checkpoint.save(path, arrays, {**about, "settings": {"width": 3}})
         with pytest.raises(CheckpointError, match="does not fit its own description"):
