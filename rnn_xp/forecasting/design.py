@@ -24,6 +24,7 @@ from rnn_xp.forecasting.targets import from_target, in_logs, offset_of, to_targe
 __all__ = ["Design", "Windows", "make_design"]
 
 _Floats = NDArray[np.float64]
+_Reals = NDArray[np.floating[Any]]
 _Bools = NDArray[np.bool_]
 
 
@@ -128,17 +129,17 @@ class Design:
         levels = self.levels[-(seq_length + self.offset) :]
         return Design(self.target, self.scaler, levels, *parts, self.unit, self.gaps)
 
-    def errors(self, truth: _Floats, forecast: _Floats) -> _Floats:
+    def errors(self, truth: _Reals, forecast: _Reals) -> _Reals:
         """Return absolute errors in units of the design.
 
         Logarithms are taken of series whose noise grows with their level, so where they are the
         target the errors are those of the logarithms.
         """
         apart = np.log(truth) - np.log(forecast) if in_logs(self.target) else truth - forecast
-        errors: _Floats = np.abs(apart) / self.unit
+        errors: _Reals = np.abs(apart) / self.unit
         return errors
 
-    def around(self, forecast: _Floats, radii: _Floats) -> tuple[_Floats, _Floats]:
+    def around(self, forecast: _Reals, radii: _Reals) -> tuple[_Reals, _Reals]:
         """Return the ends of intervals around forecasts, whose radii are such errors."""
         apart = radii * self.unit
         if in_logs(self.target):

@@ -147,7 +147,7 @@ def _earlier(
     """
     settings, panel = prepared.settings, prepared.panel
     rows = [len(column) for column in panel.columns]
-    errors: list[NDArray[np.float64]] = []
+    errors: list[Any] = []
     least = 2 * settings.seq_length + settings.horizon + offset_of(settings.target)
     stops = prepared.starts
     known = sum(n - start for n, start in zip(rows, stops, strict=True))
@@ -172,7 +172,8 @@ def _earlier(
         errors.insert(0, np.concatenate(made))
         stops, known = starts, known + len(errors[0])
     found = np.concatenate([*errors, np.empty((0, settings.horizon))])
-    return found[~np.isnan(found).any(axis=1)]
+    whole: NDArray[np.float64] = found[~np.isnan(found).any(axis=1)]
+    return whole
 
 
 def _earns(
