@@ -7,8 +7,9 @@ import pytest
 from forecasters import quick, waves
 
 import rnn_xp as rx
+from benchmarks.learn.series import mackey_glass
 from rnn_xp.forecasting.baselines import aicc, best_lags, fit_linear_ar
-from rnn_xp.forecasting.choices import choose, grows_with_level
+from rnn_xp.forecasting.choices import _running_free, choose, grows_with_level
 from rnn_xp.forecasting.fitted import ALONE
 from rnn_xp.forecasting.linear import fit_path
 from rnn_xp.forecasting.settings import Settings
@@ -53,6 +54,37 @@ class TestChoices:
         for _ in range(400):
             change.append(0.7 * change[-1] + rng.standard_normal())
         assert chosen(np.cumsum(change) + np.arange(401.0))[0].target == "diff"
+
+    def test_what_is_fed_back_is_judged_over_the_steps_that_it_runs(self):
+        """Changes of a chaotic series are forecast better one step ahead, and worse 84 ahead."""
+        series = mackey_glass(1500)
+        one, free = (
+            chosen(series, seq_length=24, linear=False, strategy="recursive", horizon=h)[0]
+            for h in (1, 84)
+        )
+        assert (one.target, free.target) == ("diff", "level")
+        rng, change = np.random.default_rng(1), [0.0]
+        for _ in range(400):
+            change.append(0.7 * change[-1] + rng.standard_normal())
+        trend = np.cumsum(change) + np.arange(401.0)
+        assert chosen(trend, strategy="recursive", horizon=12)[0].target == "diff"
+
+    def test_what_runs_free_is_what_the_path_forecasts(self):
+        """Against a loop over rows and steps, for changes."""
+        values, steps, held, length = walk(60, seed=2), 3, 12, 5
+        z = np.diff(values)
+        middle, scale = z[: len(z) - held].mean(), values.std()
+        rows = np.lib.stride_tricks.sliding_window_view((z[:-held] - middle) / scale, length + 1)
+        path = fit_path(rows[:, :-1], rows[:, -1], changes=True)
+        squares = []
+        for row in range(60 - held, 60 - steps + 1):
+            window, level = list((z[row - 1 - length : row - 1] - middle) / scale), values[row - 1]
+            for step in range(steps):
+                window.append(float(path.coef @ window[-length:]) + path.intercept)
+                level += window[-1] * scale + middle
+                squares.append((level - values[row + step]) ** 2)
+        found = _running_free(path, "diff", [values], held, steps)
+        assert found == pytest.approx(np.mean(squares) / values.var())
 
     def test_what_is_given_stays(self):
         settings, _ = chosen(monthly(), seq_length=7, target="diff", hidden_size=3)
