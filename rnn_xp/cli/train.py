@@ -320,6 +320,7 @@ def _preamble(task: Task) -> list[str]:
         f"split    train {task.cut} rows -> {rows + gap + held_out} windows | "
         f"test {len(series.values) - task.cut} rows -> {tested} (by time)",
         f"model    {options.describe_network(prepared.net)}",
+        *(f"chosen   {choice}" for choice in prepared.choices),
         f"training {task.reason}, {_epochs(args.epochs)}, seed {args.seed}",
     ]
     if held_out:

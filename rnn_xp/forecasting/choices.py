@@ -41,13 +41,43 @@ from rnn_xp.forecasting.linear import LinearPath, fit_path
 from rnn_xp.forecasting.settings import AUTO, Settings
 from rnn_xp.forecasting.targets import from_target, in_logs, offset_of, to_target
 
-__all__ = ["choose", "grows_with_level", "season_of"]
+__all__ = ["choose", "grows_with_level", "season_of", "sentences"]
 
 _SERIES = 50  # of a panel that are looked at
 _CELLS = 250_000  # values that the cells see in an epoch
 _ROWS = 20  # windows for each hidden unit
 
+_FORECASTS = {
+    "level": "the values themselves, because their changes are no easier to forecast",
+    "diff": "changes, which a linear path forecasts better than the values",
+    "log": "logarithms, because the changes of the series grow with its level",
+    "logret": "changes of logarithms, because the changes of the series grow with its level, and a "
+    "linear path forecasts those better",
+}
+
 _Floats = NDArray[np.float64]
+
+
+def sentences(given: Settings, chosen: Settings, period: int | None) -> tuple[str, ...]:
+    """Return what "auto" stands for, a sentence for each choice.
+
+    Examples
+    --------
+    >>> chosen = Settings(seq_length=26, target="level", hidden_size=5)
+    >>> sentences(Settings(target="level"), chosen, 12)[0]
+    'The window has 26 values, because a season of 12 steps repeats.'
+    """
+    said = []
+    if given.seq_length == AUTO:
+        season = "no season was found that fits" if period is None else (
+            f"a season of {period} steps repeats"
+        )  # fmt: skip
+        said.append(f"The window has {chosen.seq_length} values, because {season}.")
+    if given.target == AUTO:
+        said.append(f"The network forecasts {_FORECASTS[chosen.target]}.")
+    if given.hidden_size == AUTO:
+        said.append(f"The network has {chosen.hidden_size} hidden units, by the number of windows.")
+    return tuple(said)
 
 
 def choose(settings: Settings, columns: Sequence[_Floats]) -> tuple[Settings, int | None]:

@@ -88,7 +88,8 @@ class Forecaster(Exported, Settings):
     backend : Backend, optional
         Backend to train on; by default `rnn_xp.get_backend` selects it.
     verbose : bool
-        If True, `fit` prints how the forecasts of the validation part compare with the baselines.
+        If True, `fit` prints what "auto" stands for and how the forecasts of the validation part
+        compare with the baselines.
     bidirectional, activation, read, dropout, recurrent_dropout, layer_norm, residual, reset_after
         As for `rnn_xp.Network`.
 
@@ -203,9 +204,11 @@ class Forecaster(Exported, Settings):
         self._fitted, self.report_ = fitted, report
         self.results_, self.refits_ = trained.results, trained.refits
         self.history_ = [result.history for result in trained.results]
-        if settings.verbose and settings.validation is not None:
-            part = f"validation part, the last {100 * settings.validation:g} % of the windows"
-            sys.stdout.write(f"{part}:\n{report}\n")
+        if settings.verbose:
+            sys.stdout.writelines(f"{choice}\n" for choice in prepared.choices)
+            if settings.validation is not None:
+                part = f"validation part, the last {100 * settings.validation:g} % of the windows"
+                sys.stdout.write(f"{part}:\n{report}\n")
         return self
 
     def predict(self, steps: int | None = None, *, future: Any = None) -> Any:

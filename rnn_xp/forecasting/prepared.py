@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from rnn_xp.forecasting.choices import choose
+from rnn_xp.forecasting.choices import choose, sentences
 from rnn_xp.forecasting.design import Design, make_design
 from rnn_xp.forecasting.linear import fit_path
 from rnn_xp.forecasting.panel import Panel
@@ -54,6 +54,8 @@ class Prepared:
     path : tuple of ndarray (reach, T) and ndarray (reach,), or None
         The linear path that training starts from, see `rnn_xp.forecasting.linear`; None without
         one, and with features, to which another is fitted.
+    choices : tuple of str
+        What "auto" stands for, in sentences.
     """
 
     settings: Settings
@@ -66,6 +68,7 @@ class Prepared:
     tables: tuple[list[Any], list[Any]]
     period: int | None = None
     path: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    choices: tuple[str, ...] = ()
 
     def whole(self) -> Prepared:
         """Return all windows to train on, scaled by all rows; the unit of errors stays."""
@@ -104,7 +107,8 @@ def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = No
     settings = settings.frozen()
     settings.check()
     panel, tables = check_data(settings, panel, past, future)
-    settings, period = choose(settings, panel.columns)
+    given = settings
+    settings, period = choose(given, panel.columns)
     offset = offset_of(settings.target)
     starts = tuple(
         first_validated(
@@ -116,7 +120,10 @@ def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = No
     trained, validated = _cuts(settings, designs, starts, validate=settings.validation is not None)
     net = settings.network(trained.x.shape[2])
     path = _path(settings, designs, starts, period)
-    return Prepared(settings, panel, designs, starts, net, trained, validated, tables, period, path)
+    return Prepared(
+        settings, panel, designs, starts, net, trained, validated, tables, period, path,
+        sentences(given, settings, period),
+    )  # fmt: skip
 
 
 def _designs(

@@ -118,6 +118,29 @@ class TestChoices:
         with pytest.raises(ValueError, match="target='log' needs positive values: a logarithm of"):
             quick(target="log").fit(waves())
 
+    def test_what_was_chosen_is_printed_in_sentences(self, capsys):
+        values = monthly()
+        rx.Forecaster(epochs=2).fit(values)
+        first, second, third, *_ = capsys.readouterr().out.splitlines()
+        assert first == "The window has 26 values, because a season of 12 steps repeats."
+        assert "logarithms, because the changes of the series grow with its level" in second
+        assert third == "The network has 5 hidden units, by the number of windows."
+        quick(verbose=True).fit(values)
+        assert "The " not in capsys.readouterr().out
+        rx.Forecaster(epochs=2, validation=None, intervals=None, target="diff").fit(walk())
+        first, second = capsys.readouterr().out.splitlines()
+        assert first == "The window has 20 values, because no season was found that fits."
+
+    @pytest.mark.parametrize(
+        ("given", "closest"), [("seeds", "n_seeds"), ("hidden", "hidden_size"), ("x", "it has seq")]
+    )
+    def test_an_argument_that_is_not_there_names_the_closest(self, given, closest):
+        words = f"Forecaster has no argument '{given}': .*{closest}"
+        with pytest.raises(TypeError, match=words):
+            rx.Forecaster(**{given: 2})
+        with pytest.raises(ValueError, match=words):
+            rx.Forecaster().set_params(**{given: 2})
+
     @pytest.mark.parametrize("name", ["seq_length", "hidden_size"])
     def test_another_word_is_refused(self, name):
         with pytest.raises(ValueError, match=f"{name} must be a whole number or 'auto'"):
