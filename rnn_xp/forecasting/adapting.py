@@ -37,7 +37,7 @@ def errors_of(
         past=np.concatenate([design.past, np.zeros((horizon, design.past.shape[1]))]),
         future=np.concatenate([design.future, np.zeros((horizon, design.future.shape[1]))]),
     )
-    levels = predictor.from_rows(longer, rows, horizon)
+    (levels,) = predictor.from_rows([longer], [rows], horizon)
     truth = np.concatenate([column, np.full(horizon, np.nan)])[rows[:, None] + np.arange(horizon)]
     return design.errors(truth, levels[:, :, levels.shape[2] // 2])
 

@@ -232,14 +232,17 @@ def judge_forecasts(
     tuple of Judged
         Series without any row to judge are left out.
     """
+    rows = [
+        origins_of(column, start, settings.horizon, stride, most)
+        for column, start in zip(panel.columns, starts, strict=True)
+    ]
+    kept = [k for k, origins in enumerate(rows) if len(origins)]
+    forecasts = predictor.from_rows(
+        [designs[k] for k in kept], [rows[k] for k in kept], settings.horizon
+    )
     parts = []
-    for name, column, design, start, train in zip(
-        panel.names, panel.columns, designs, starts, trains or starts, strict=True
-    ):
-        origins = origins_of(column, start, settings.horizon, stride, most)
-        if not len(origins):
-            continue
-        levels = predictor.from_rows(design, origins, settings.horizon)
+    for k, levels in zip(kept, forecasts, strict=True):
+        column, design, origins = panel.columns[k], designs[k], rows[k]
         forecast = levels[:, :, levels.shape[2] // 2]
         bounds: tuple[_Floats, _Floats] | None = None
         if errors is not None and settings.intervals == "quantile":
@@ -248,9 +251,10 @@ def judge_forecasts(
             bounds = design.around(forecast, conformal_radii(errors, settings.level))
         parts.append(
             make_judged(
-                name, fill_forward(column), train, origins, forecast, bounds, settings.seq_length
+                panel.names[k], fill_forward(column), (trains or starts)[k], origins, forecast,
+                bounds, settings.seq_length,
             )
-        )
+        )  # fmt: skip
     return tuple(parts)
 
 

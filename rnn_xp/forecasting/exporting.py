@@ -272,7 +272,7 @@ def _example(fitted: Fitted, design: Any, sizes: _Sizes) -> Example:
             levels, past, future, target=design.target, scaler=scaler, train=0, unit=1.0
         )
         origin = np.asarray([first])
-        forecast = fitted.predictor.from_rows(drawn, origin, sizes.steps)[0]
+        forecast = fitted.predictor.from_rows([drawn], [origin], sizes.steps)[0][0]
         inputs["values"].append(levels[:first])
         inputs["past"].append(past[sizes.offset : first])
         inputs["future"].append(future[sizes.offset + sizes.reach :])

@@ -160,7 +160,7 @@ class Fitted:
         """Return forecasts (1, steps, Q) of each series from its end."""
         settings, names = self.settings, self.panel.names
         steps, tables = check_ahead(settings, steps, future, self.designs[0], self.panel)
-        forecasts = []
+        windows, aheads = [], []
         for name, design, table in zip(names, self.designs, tables, strict=True):
             ahead, end = design.scaled_future(table), np.asarray([len(design.levels)])
             needed = settings.seq_length + design.offset
@@ -169,9 +169,9 @@ class Fitted:
                     f"{name} has {end[0]} values, but a forecast needs the last {needed}: "
                     f"{needed - end[0]} more."
                 )
-            windows = design.windows(end, settings.seq_length, settings.reach, ahead)
-            forecasts.append(self.predictor.forecast(design, windows, ahead[None], steps))
-        return forecasts
+            windows.append(design.windows(end, settings.seq_length, settings.reach, ahead))
+            aheads.append(ahead[None])
+        return self.predictor.forecast(self.designs, windows, aheads, steps)
 
     def apply(self, panel: Panel, past: Any, future: Any) -> Fitted:
         """Return this model, positioned at the end of other series.

@@ -41,11 +41,11 @@ _OF_THE_NETWORK = (
 _Class = TypeVar("_Class", bound=type)
 
 
-def _unknown(kind: str, name: str, names: Iterable[str]) -> str:
-    """Return a message about an argument that a class does not have."""
+def _unknown(kind: str, what: str, name: str, names: Iterable[str]) -> str:
+    """Return a message about an argument or parameter that a class does not have."""
     near = difflib.get_close_matches(name, names := list(names), 1, 0.5)
     hint = f"the closest is {near[0]!r}" if near else f"it has {', '.join(names)}"
-    return f"{kind} has no argument {name!r}: {hint}."
+    return f"{kind} has no {what} {name!r}: {hint}."
 
 
 def _names_arguments(kind: _Class) -> _Class:
@@ -56,7 +56,7 @@ def _names_arguments(kind: _Class) -> _Class:
     def init(self: Any, *args: Any, **settings: Any) -> None:
         names = [field.name for field in dataclasses.fields(self)]
         if unknown := [name for name in settings if name not in names]:
-            raise TypeError(_unknown(type(self).__name__, unknown[0], names))
+            raise TypeError(_unknown(type(self).__name__, "argument", unknown[0], names))
         made(self, *args, **settings)
 
     kind.__init__ = init  # type: ignore[misc]
@@ -109,7 +109,7 @@ class Settings:
         """Change arguments of the constructor; they take effect at the next fit."""
         names = self.get_params()
         if unknown := params.keys() - names.keys():
-            raise ValueError(_unknown("Forecaster", min(unknown), names))
+            raise ValueError(_unknown("Forecaster", "parameter", min(unknown), names))
         for name, value in params.items():
             setattr(self, name, value)
         return self

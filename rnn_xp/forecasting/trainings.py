@@ -6,7 +6,8 @@ more, and the squared errors, window by window, lower by at least two standard e
 difference [1]_, where windows that have steps in common count as one. And a network that is given
 levels must not have met new ones: if more than a tenth of the validation part lies beyond the range
 of the rows before it, the series leaves what saturating cells have seen, and will again. Otherwise
-the linear path alone makes the forecasts.
+the linear path alone makes the forecasts. A training ends after a quarter or half of its epochs if
+the network has not earned a quarter or half of these 2 % by then.
 
 A linear path is fitted in no time, so its intervals need not make do with the errors on the
 validation part, which are few if the series is short, and overlap if there are several steps. Paths
@@ -35,13 +36,14 @@ from rnn_xp.forecasting.fitted import make_predictor
 from rnn_xp.forecasting.prepared import Prepared
 from rnn_xp.forecasting.targets import offset_of
 from rnn_xp.forecasting.training import linear_start, train
-from rnn_xp.training.callbacks import Callback
+from rnn_xp.training.callbacks import Callback, Epoch
 from rnn_xp.training.result import FitResult
 
 __all__ = ["Trained", "train_networks"]
 
 _LEVEL = 0.98  # times the RMSE of the linear path: what is not below earns nothing
 _BEYOND = 0.1  # of the values of the validation part
+_LONG = 40  # epochs of a training that may end early
 _PARTS, _ENOUGH = 3, 500  # parts before the validation part, and errors that need no more
 
 
@@ -98,7 +100,15 @@ def train_networks(
     settings = prepared.settings
     seeds = range(settings.random_state, settings.random_state + settings.n_seeds)
     always = [] if stop is None else [stop]
-    first = {**training, "callbacks": [*always, *(training.get("callbacks") or ())]}
+    judged = settings.linear and settings.fallback and settings.intervals != "quantile"
+    watching: list[Callback] = []
+    if judged and prepared.validated is not None:
+        start = _linear(prepared, backend, training)
+        theirs = _squares(prepared, (start,), backend)
+        if training.get("comm") is None:  # ranks would have to agree
+            watching = [_Prospect(prepared, theirs, backend)]
+    given = training.get("callbacks") or ()
+    first = {**training, "callbacks": [*always, *given, *watching]}
     results = [
         train(
             settings, prepared.net, prepared.trained, prepared.validated, backend, seed,
@@ -110,11 +120,9 @@ def train_networks(
     if prepared.validated is None:
         return trained
     whole = prepared.whole() if settings.refit else prepared
-    if settings.linear and settings.fallback and settings.intervals != "quantile":
-        start = _linear(prepared, backend, training)
-        if not _earns(prepared, trained.networks, start, backend, training.get("comm")):
-            alone = start, _linear(whole, backend, training)
-            return Trained(results, [], whole, alone, _earlier(prepared, backend, training))
+    if judged and not _earns(prepared, trained.networks, theirs, backend, training.get("comm")):
+        alone = start, _linear(whole, backend, training)
+        return Trained(results, [], whole, alone, _earlier(prepared, backend, training))
     if not settings.refit:
         return trained
     again = {**training, "callbacks": always, "resume": None}
@@ -176,26 +184,68 @@ def _earlier(
     return whole
 
 
-def _earns(
-    prepared: Prepared, networks: Sequence[Params], start: Params, backend: Backend, comm: Any
-) -> bool:
-    """Return True if networks forecast the validation part better than the linear path does."""
-    settings, panel = prepared.settings, prepared.panel
-    if not offset_of(settings.target) and _beyond(prepared) > _BEYOND:
-        return False
+def _squares(
+    prepared: Prepared, networks: Sequence[Params], backend: Backend
+) -> NDArray[np.float64]:
+    """Return the mean squared error of each window of the validation part, in units of spreads."""
+    settings, starts = prepared.settings, prepared.starts
+    predictor = make_predictor(settings, prepared.net, networks, backend)
+    columns, designs = prepared.panel.columns, prepared.designs
+    rows = [
+        origins_of(column, first, settings.horizon, 1)
+        for column, first in zip(columns, starts, strict=True)
+    ]
+    forecasts = predictor.from_rows(designs, rows, settings.horizon)
     squares = []
-    for params in (networks, (start,)):
-        predictor, each = make_predictor(settings, prepared.net, params, backend), []
-        for column, design, first in zip(
-            panel.columns, prepared.designs, prepared.starts, strict=True
-        ):
-            rows = origins_of(column, first, settings.horizon, 1)
-            truth = column[rows[:, None] + np.arange(settings.horizon)]
-            forecast = predictor.from_rows(design, rows, settings.horizon)[:, :, 0]
-            wrong = (forecast - truth) / (float(np.std(design.levels[:first])) or 1.0)
-            each.append(np.mean(wrong**2, axis=1))
-        squares.append(np.concatenate(each))
-    ours, theirs = squares
+    for column, design, first, at, forecast in zip(
+        columns, designs, starts, rows, forecasts, strict=True
+    ):
+        wrong = forecast[:, :, 0] - column[at[:, None] + np.arange(settings.horizon)]
+        squares.append(np.mean(wrong**2, axis=1) / (float(np.var(design.levels[:first])) or 1.0))
+    return np.concatenate(squares)
+
+
+@dataclass(frozen=True)
+class _Prospect:
+    """A callback that ends a training whose network is not going to earn its place.
+
+    Attributes
+    ----------
+    prepared : Prepared
+    theirs : ndarray (n,)
+        Squared errors of the linear path.
+    backend : Backend
+    """
+
+    prepared: Prepared
+    theirs: NDArray[np.float64]
+    backend: Backend
+
+    def __call__(self, epoch: Epoch) -> str | None:
+        if _leaves(self.prepared):
+            return "the series leaves the range of its training part, which no network follows"
+        if epoch.number not in (epoch.epochs // 4, epoch.epochs // 2) or epoch.epochs < _LONG:
+            return None
+        best = None if epoch.state is None else epoch.state().best
+        if best is None:
+            return None
+        ours = _squares(self.prepared, (best.params,), self.backend)
+        wanted = 1.0 - (1.0 - _LEVEL) * epoch.number / epoch.epochs
+        if np.sqrt(np.mean(ours)) <= wanted * np.sqrt(np.mean(self.theirs)):
+            return None
+        gain = f"{100.0 * (1.0 - wanted):.1f} %"
+        return f"the network is not better than the linear path by {gain}, and 2 % are required"
+
+
+def _earns(
+    prepared: Prepared, networks: Sequence[Params], theirs: NDArray[np.float64],
+    backend: Backend, comm: Any,
+) -> bool:  # fmt: skip
+    """Return True if networks forecast the validation part better than the linear path does."""
+    settings = prepared.settings
+    if _leaves(prepared):
+        return False
+    ours = _squares(prepared, networks, backend)
     gain = theirs - ours
     apart = max(len(gain) / settings.horizon, 1.0)
     better = np.sqrt(np.mean(ours)) <= _LEVEL * np.sqrt(np.mean(theirs))
@@ -205,10 +255,12 @@ def _earns(
     return earned
 
 
-def _beyond(prepared: Prepared) -> float:
-    """Return the share of validation values beyond the range of the rows before them."""
+def _leaves(prepared: Prepared) -> bool:
+    """Return True if levels are forecast that mostly were in no window before."""
+    if offset_of(prepared.settings.target):
+        return False
     outside = []
     for design, first in zip(prepared.designs, prepared.starts, strict=True):
         seen, later = design.levels[:first], design.levels[first:]
         outside.append((later < seen.min()) | (later > seen.max()))
-    return float(np.mean(np.concatenate(outside)))
+    return float(np.mean(np.concatenate(outside))) > _BEYOND

@@ -126,7 +126,7 @@ class TestChoices:
         assert "logarithms, because the changes of the series grow with its level" in second
         assert third == "The network has 5 hidden units, by the number of windows."
         quick(verbose=True).fit(values)
-        assert "The " not in capsys.readouterr().out
+        assert "The window" not in capsys.readouterr().out
         rx.Forecaster(epochs=2, validation=None, intervals=None, target="diff").fit(walk())
         first, second = capsys.readouterr().out.splitlines()
         assert first == "The window has 20 values, because no season was found that fits."
@@ -135,10 +135,9 @@ class TestChoices:
         ("given", "closest"), [("seeds", "n_seeds"), ("hidden", "hidden_size"), ("x", "it has seq")]
     )
     def test_an_argument_that_is_not_there_names_the_closest(self, given, closest):
-        words = f"Forecaster has no argument '{given}': .*{closest}"
-        with pytest.raises(TypeError, match=words):
+        with pytest.raises(TypeError, match=f"Forecaster has no argument '{given}': .*{closest}"):
             rx.Forecaster(**{given: 2})
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=f"Forecaster has no parameter '{given}': .*{closest}"):
             rx.Forecaster().set_params(**{given: 2})
 
     @pytest.mark.parametrize("name", ["seq_length", "hidden_size"])
@@ -254,3 +253,17 @@ class TestEarning:
     def test_it_is_yes_or_no(self):
         with pytest.raises(ValueError, match="fallback='no' must be True or False"):
             quick(fallback="no").fit(walk())
+
+    def test_a_training_without_prospect_ends_early(self):
+        f = rx.Forecaster(epochs=60, verbose=False, hidden_size=2, patience=None).fit(walk(seed=7))
+        (result,) = f.results_
+        assert f.fitted.alone
+        assert len(result.history["loss"]) in (1, 15, 30)
+        assert "linear path" in result.stopped or "leaves the range" in result.stopped
+        t = np.arange(300)
+        f = rx.Forecaster(epochs=60, verbose=False, target="level", patience=None)
+        f.fit(0.05 * t + np.abs((t % 9) - 4.0))
+        assert len(f.history_[0]["loss"]) == 1
+        assert "the series leaves the range" in f.results_[0].stopped
+        kept = rx.Forecaster(epochs=60, verbose=False, hidden_size=2, patience=None, fallback=False)
+        assert len(kept.fit(walk(seed=7)).history_[0]["loss"]) == 60

@@ -176,7 +176,7 @@ TRAININGS = [
     ("gaps", "run <= max(lags, 1) and", "",
      "test_gaps.TestModel.test_beyond_as_many_rows_as_lags_nothing_was_seen_and_the_estimate_stays",
      {}),
-    ("backtest", "fill_forward(column), train", "design.levels, train",
+    ("backtest", "fill_forward(column), (trains", "design.levels, (trains",
      "test_gaps.TestTrend.test_persistence_stays_the_last_value_that_was_seen", {}),
 ]  # fmt: skip
 MISTAKES = [*(("intervals", *row) for row in INTERVALS), *REPORTED, *REPORTS, *TRAININGS]
