@@ -370,6 +370,9 @@ def run(
 
 def _features(panel: Panel, tables: tuple[list[Any], list[Any]]) -> list[Mapping[str, Any] | None]:
     """Return features in the form that `rnn_xp.Forecaster.fit` takes."""
+    past, future = tables
+    past = [table[:, : table.shape[1] - panel.statics] for table in past]
     return [
-        dict(zip(panel.names, kind, strict=True)) if kind[0].shape[1] else None for kind in tables
+        dict(zip(panel.names, kind, strict=True)) if kind[0].shape[1] else None
+        for kind in (past, future)
     ]

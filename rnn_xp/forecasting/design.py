@@ -161,6 +161,7 @@ def make_design(
     train: int,
     unit: float | None = None,
     gaps: GapModel | int | None = None,
+    statics: int = 0,
 ) -> Design:
     """Transform and scale a series (n,) and its features (n, k).
 
@@ -177,6 +178,8 @@ def make_design(
         ``Design.unit`` of the series on which the scaler was fitted.
     gaps : tuple of float or int, optional
         ``Design.gaps``, or the number of lags of a model to fit on the first ``train`` rows.
+    statics : int
+        Number of past features, the last ones, that do not change and are not to be scaled.
     """
     known = ~np.isnan(values)
     if isinstance(gaps, int):
@@ -188,8 +191,14 @@ def make_design(
     known = known[offset:] & known[: len(z)]  # a change is known if both of its ends are
     if isinstance(scaler, str):
         seen = columns[: train - offset][known[: train - offset]]
-        _check_scales(scaler, seen, levels, target, past.shape[1])
-        scaler = fit_scaler(scaler, seen)
+        varying = np.ones(seen.shape[1], bool)
+        varying[1 + past.shape[1] - statics : 1 + past.shape[1]] = False
+        _check_scales(scaler, seen[:, varying], levels, target, past.shape[1] - statics)
+        scaler = fit_scaler(scaler, seen[:, varying])
+        if statics:
+            numbers = np.stack([np.zeros(len(varying)), np.ones(len(varying))])
+            numbers[:, varying] = scaler.offset, scaler.scale
+            scaler = Scaler(scaler.kind, *map(tuple, numbers.tolist()))
     scaled = scaler.transform(columns)
     if gaps is None:
         scaled[~known, 0] = 0.0

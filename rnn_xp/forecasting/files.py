@@ -66,6 +66,7 @@ def save_fitted(path: str | Path, fitted: Fitted) -> None:
         ],
         "kind": panel.kind,
         "features": panel.features,
+        "static": [row.tolist() for row in panel.static],
         "alone": fitted.alone,
     }
     checkpoint.save(path, arrays, about)
@@ -195,6 +196,7 @@ def _forecaster(arrays: dict[str, Any], about: dict[str, Any], backend: Backend)
         tuple(design.levels for design in designs),
         tuple(None if each["index"] is None else load_times(each["index"]) for each in series),
         _tuples(about.get("features", (None, None))),
+        tuple(np.asarray(row, float) for row in about.get("static", ())),
     )
     predictor = make_predictor(settings, net, networks, backend)
     rows = tuple(int(each["rows"]) for each in series)

@@ -180,7 +180,7 @@ class Fitted:
         goes on from this one; on any other series they begin as they were at the end of training.
         """
         designs = self.designs_of(panel, past, future)
-        panel = dataclasses.replace(panel, features=self.panel.features)
+        panel = dataclasses.replace(panel, features=self.panel.features, static=self.panel.static)
         later: tuple[_Floats, ...] = ()
         if self.settings.intervals == "adaptive" and len(self.errors):
             later = tuple(
@@ -212,6 +212,14 @@ class Fitted:
             raise ValueError(
                 f"this forecaster was fitted on {len(self.designs)} series, got {len(panel.names)}."
             )
+        if self.panel.static:
+            panel = panel.in_order_of(self.panel.names)
+            if panel.names != self.panel.names:
+                raise ValueError(
+                    "fit was given static values of its series, and of others none are known: the "
+                    f"series must have the names {', '.join(map(str, self.panel.names))}."
+                )
+            panel = dataclasses.replace(panel, static=self.panel.static)
         _, tables = check_data(self.settings, panel, past, future, self.panel.features)
         designs = []
         for column, p, f, fitted in zip(panel.columns, *tables, self.designs, strict=True):

@@ -105,7 +105,10 @@ class Predictor:
                 return z
             to = min(at + reach, steps - reach)  # the last forecast ends with the last step
             new = z[:, at:to, self.quantiles // 2, None]
-            new = np.concatenate([new, ahead[:, at + reach : to + reach]], axis=2)
+            future = ahead[:, at + reach : to + reach]
+            # Past features beyond the series are there only if they do not change.
+            same = np.repeat(x[:, -1:, 1 : x.shape[2] - future.shape[2]], to - at, axis=1)
+            new = np.concatenate([new, same, future], axis=2)
             x = np.concatenate([x, new], axis=1)[:, -self.seq_length :]
             mask = np.concatenate([mask, np.ones(new.shape[:2], bool)], axis=1)
             mask = mask[:, -self.seq_length :]

@@ -80,7 +80,7 @@ class Prepared:
         units = [design.unit for design in self.designs]
         designs = _designs(self.settings, self.panel, self.tables, ends, units)
         trained, validated = _cuts(self.settings, designs, ends, validate=validate)
-        path = _path(self.settings, designs, ends, self.period)
+        path = _path(self.settings, self.panel, designs, ends, self.period)
         return dataclasses.replace(
             self, designs=designs, starts=ends, trained=trained, validated=validated, path=path
         )
@@ -119,7 +119,7 @@ def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = No
     designs = _designs(settings, panel, tables, starts)
     trained, validated = _cuts(settings, designs, starts, validate=settings.validation is not None)
     net = settings.network(trained.x.shape[2])
-    path = _path(settings, designs, starts, period)
+    path = _path(settings, panel, designs, starts, period)
     return Prepared(
         settings, panel, designs, starts, net, trained, validated, tables, period, path,
         sentences(given, settings, period),
@@ -134,7 +134,7 @@ def _designs(
     return tuple(
         make_design(
             column, p, f, target=settings.target, scaler=settings.scaler, train=train, unit=unit,
-            gaps=settings.gap_lags,
+            gaps=settings.gap_lags, statics=panel.statics,
         )
         for column, p, f, train, unit in zip(
             panel.columns, *tables, trains, units or (None,) * len(trains), strict=True
@@ -143,10 +143,15 @@ def _designs(
 
 
 def _path(
-    settings: Settings, designs: Sequence[Design], ends: Sequence[int], period: int | None
+    settings: Settings,
+    panel: Panel,
+    designs: Sequence[Design],
+    ends: Sequence[int],
+    period: int | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Fit the linear path to the rows of all series before the given ones."""
-    if not settings.linear or designs[0].past.shape[1] or designs[0].future.shape[1]:
+    features = designs[0].past.shape[1] - panel.statics + designs[0].future.shape[1]
+    if not settings.linear or features:
         return None
     length = settings.seq_length
     rows, seen = [], []

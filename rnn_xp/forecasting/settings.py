@@ -246,7 +246,8 @@ def check_data(
     panel : Panel
         The series, with the names of their features.
     past, future : list of ndarray (n, k)
-        Features of each series; k is 0 if there are none.
+        Features of each series; k is 0 if there are none. Those that do not change with time are
+        the last of the past ones.
 
     Raises
     ------
@@ -283,6 +284,11 @@ def check_data(
         read, columns = [np.empty((len(column), 0)) for column in panel.columns], known
         if given is not None:
             read, columns = read_features(what, given, panel, known)
+        if what == "past" and panel.static:
+            read = [
+                np.concatenate([each, np.tile(row, (len(each), 1))], axis=1)
+                for each, row in zip(read, panel.static, strict=True)
+            ]
         tables.append(read)
         names.append(columns)
     panel = dataclasses.replace(panel, features=(names[0], names[1]))
@@ -306,7 +312,7 @@ def check_ahead(
     if (future is not None) != bool(width):
         have = "was given future features: pass their values for the steps to forecast, future="
         raise ValueError(f"fit {have}." if width else "fit was given no future features.")
-    if design.past.shape[1] and steps > settings.horizon:
+    if design.past.shape[1] > panel.statics and steps > settings.horizon:
         raise ValueError(
             f"past features are not known beyond the series: steps must be at most "
             f"horizon={settings.horizon}, got {steps}."
