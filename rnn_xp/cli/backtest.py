@@ -13,6 +13,7 @@ from typing import Any
 from rnn_xp import checkpoint
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
+from rnn_xp.cli.features import add_feature_options
 from rnn_xp.cli.messages import say, while_compiling
 from rnn_xp.cli.report import about, report
 from rnn_xp.cli.run_folder import column_label
@@ -37,6 +38,7 @@ def add_command(commands: Any) -> None:
         example="rnn-xp backtest --data wti --horizon 5 --target logret --csv out.csv",
     )
     options.add_data_options(command)
+    add_feature_options(command)
     options.add_network_options(command)
     add_forecaster_options(command)
     add = add_training_options(command).add_argument
@@ -67,7 +69,7 @@ def _backtest(command: argparse.ArgumentParser, args: argparse.Namespace) -> int
     series = task.series
     with while_compiling(backend):
         result = task.forecaster.backtest(
-            series, task.cut, stride=args.stride, retrain=args.retrain or False
+            series, task.cut, stride=args.stride, retrain=args.retrain or False, **task.features
         )
     if args.json:
         print(json.dumps({"data": series.name, "sha256": series.sha256, **as_dict(result)}))

@@ -10,6 +10,7 @@ from typing import Any
 from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.backend import Backend
 from rnn_xp.cli import options
+from rnn_xp.cli.features import load_features, rows_before
 from rnn_xp.cli.optimizers import add_optimizer_options, choose_optimizer
 from rnn_xp.data.datasets import Series
 from rnn_xp.data.scalers import range_warning
@@ -118,6 +119,8 @@ class Task:
         The training part.
     reason : str
         The optimiser, and why it was chosen.
+    features : dict
+        The past and the future features of the whole series.
     """
 
     args: argparse.Namespace
@@ -127,6 +130,7 @@ class Task:
     forecaster: Forecaster
     prepared: Prepared
     reason: str
+    features: dict[str, Any]
 
     @property
     def first(self) -> int:
@@ -169,6 +173,7 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
         If options contradict each other, or a part of the series is too short.
     """
     seen, test = time_split(series.values, args.train_fraction)
+    features = load_features(args, series)
     forecaster = Forecaster(
         seq_length=args.seq_length, horizon=args.horizon, cell=args.cell,
         hidden_size=args.hidden_size, num_layers=args.layers, bidirectional=args.bidirectional,
@@ -183,7 +188,7 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
         random_state=args.seed, backend=backend, verbose=False,
     )  # fmt: skip
     try:
-        prepared = prepare(forecaster, as_panel(seen))
+        prepared = prepare(forecaster, as_panel(seen), **rows_before(features, len(seen)))
     except ParameterError as error:
         if "is too short" not in error.reason:
             raise
@@ -197,7 +202,7 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
     optimizer, reason = choose_optimizer(args, rows, prepared.net)
     forecaster.set_params(optimizer=optimizer)
     prepared = dataclasses.replace(prepared, settings=forecaster.frozen())
-    return Task(args, backend, series, len(seen), forecaster, prepared, reason)
+    return Task(args, backend, series, len(seen), forecaster, prepared, reason, features)
 
 
 def check_parts(cut: int, rows: int, seq_length: int, horizon: int, *, plain: bool) -> None:
@@ -223,8 +228,10 @@ def _check_test_part(rows: int, seq_length: int, horizon: int, *, plain: bool) -
         ) from error
 
 
-def judge_test_part(fitted: Fitted, series: Series, cut: int, *, plain: bool) -> Backtest:
+def judge_test_part(
+    fitted: Fitted, series: Series, cut: int, *, plain: bool, features: dict[str, Any]
+) -> Backtest:
     """Judge a trained model on the rows of a series from ``cut`` on."""
     first = first_judged(cut, fitted.settings.seq_length, plain=plain)
     panel = as_panel(series)
-    return fitted.evaluate_rows(panel, None, None, [first], 1, trains=[cut])
+    return fitted.evaluate_rows(panel, **features, starts=[first], stride=1, trains=[cut])

@@ -14,6 +14,7 @@ from typing import Any
 
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options, ranks
+from rnn_xp.cli.features import add_feature_options, describe_features
 from rnn_xp.cli.interrupts import Interrupts, signal_in
 from rnn_xp.cli.messages import say, while_compiling
 from rnn_xp.cli.report import report
@@ -60,6 +61,7 @@ def add_command(commands: Any) -> None:
         example="rnn-xp train --data prices.csv --column close --cell gru --epochs 100",
     )
     options.add_data_options(command)
+    add_feature_options(command)
     options.add_network_options(command)
     add_forecaster_options(command)
     add = add_training_options(command).add_argument
@@ -195,7 +197,9 @@ class _Run:
         task, args, forecaster = self.task, self.task.args, self.task.forecaster
         for line in _what_happened(forecaster):
             self.say(line)
-        result = judge_test_part(forecaster.fitted, task.series, task.cut, plain=args.plain)
+        result = judge_test_part(
+            forecaster.fitted, task.series, task.cut, plain=args.plain, features=task.features
+        )
         (part,) = result.series
         repeats = follows_last_value(
             args.cell, part.forecast, part.truth, part.baselines["persistence"][:, 0]
@@ -319,6 +323,7 @@ def _preamble(task: Task) -> list[str]:
         f"data     {options.describe_data(args, series)}",
         f"split    train {task.cut} rows -> {rows + gap + held_out} windows | "
         f"test {len(series.values) - task.cut} rows -> {tested} (by time)",
+        *describe_features(args),
         f"model    {options.describe_network(prepared.net)}",
         *(f"chosen   {choice}" for choice in prepared.choices),
         f"training {task.reason}, {_epochs(args.epochs)}, seed {args.seed}",

@@ -14,6 +14,7 @@ from typing import Any
 from rnn_xp import checkpoint
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
+from rnn_xp.cli.features import KINDS, load_ahead, load_features
 from rnn_xp.cli.messages import say
 from rnn_xp.cli.report import about, report
 from rnn_xp.cli.run_folder import column_label, read_metrics, recorded_data
@@ -69,6 +70,8 @@ def add_command(commands: Any) -> None:
         "--level", type=_level, nargs="+", metavar="P",
         help="coverage of the intervals, such as 0.9, or 80 95; the run's by default",
     )  # fmt: skip
+    words = "CSV file with the future features of the steps ahead, if the run has some"
+    add("--future", type=Path, metavar="FILE", help=words)
     add("--csv", type=Path, metavar="FILE", help="write the forecasts to this file")
     add("--png", type=Path, metavar="FILE", help="draw the forecasts in this file")
     add("--force", action="store_true", help=FORCE)
@@ -94,19 +97,22 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     options.add_backend_options(add)
 
 
-def _load(args: argparse.Namespace) -> tuple[Forecaster, Series, dict[str, Any]]:
-    """Load the model, the series, and the configuration of the run."""
+def _load(
+    args: argparse.Namespace,
+) -> tuple[Forecaster, Series, dict[str, Any], dict[str, Any]]:
+    """Load the model, the series, its features, and the configuration of the run."""
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     forecaster = Forecaster.load(args.source, backend)
     net = forecaster.predictor_.net
-    if net.topology != "many_to_one" or net.input_size != 1:
+    folder = args.source if args.source.is_dir() else args.source.parent
+    path = folder / "config.toml"  # which a run that was imported has not
+    config = options.read_toml(path) if path.exists() else {}
+    inputs = 1 + sum(len(config.get(f"{kind}_features", ())) for kind in KINDS)
+    if net.topology != "many_to_one" or net.input_size != inputs:
         raise ValueError(
             f"{args.source} is not a model that forecasts a series: its network is {net.topology} "
             f"with {net.input_size} inputs."
         )
-    folder = args.source if args.source.is_dir() else args.source.parent
-    path = folder / "config.toml"  # which a run that was imported has not
-    config = options.read_toml(path) if path.exists() else {}
     if config and not (folder / "metrics.json").exists():
         print(
             f"rnn-xp: warning: the training of {args.source} diverged or did not end: it has no "
@@ -126,7 +132,9 @@ def _load(args: argparse.Namespace) -> tuple[Forecaster, Series, dict[str, Any]]
         chosen = {key: config.get(key) if value is None else value for key, value in chosen.items()}
         chosen["data"] = recorded_data(folder, str(config["data"]))
     chosen["missing"] = chosen["missing"] or "error"
-    return forecaster, options.load_series(argparse.Namespace(**chosen)), config
+    chosen |= {f"{kind}_features": config.get(f"{kind}_features") for kind in KINDS}
+    series = options.load_series(argparse.Namespace(**chosen))
+    return forecaster, series, load_features(argparse.Namespace(**chosen), series), config
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -168,7 +176,7 @@ def _info(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     check_file("--html", args.html, force=args.force)
-    forecaster, series, config = _load(args)
+    forecaster, series, features, config = _load(args)
     fraction = args.train_fraction
     if fraction is None:
         fraction = config.get("train_fraction", 0.8)
@@ -176,7 +184,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     cut = len(time_split(series.values, fraction)[0])
     seq_length, horizon = forecaster.seq_length, forecaster.horizon
     check_parts(cut, len(series.values), seq_length, horizon, plain=plain)
-    result = judge_test_part(forecaster.fitted, series, cut, plain=plain)
+    result = judge_test_part(forecaster.fitted, series, cut, plain=plain, features=features)
     if args.html is not None:
         facts = about(series, {**config, "run": args.source, "train_fraction": fraction})
         checkpoint.atomic_write(args.html, report(series, result, facts).encode())
@@ -195,7 +203,7 @@ def _forecast(args: argparse.Namespace) -> int:
     check_file("--csv", args.csv, force=args.force)
     check_file("--png", args.png, force=args.force, suffix=".png")
     check_plots("--png", args.png)
-    forecaster, series, _ = _load(args)
+    forecaster, series, features, config = _load(args)
     if args.level is not None and forecaster.intervals is None:
         raise ValueError(
             f"{args.source} has no intervals: it was trained without. Leave out --level, or train "
@@ -206,12 +214,16 @@ def _forecast(args: argparse.Namespace) -> int:
         f"from step {forecaster.horizon + 1} on, forecasts are fed back in as inputs"
         + (", and have no intervals" if forecaster.intervals is not None else "")
     ]  # fmt: skip
-    ahead = forecaster.apply(series)
-    values = ahead.predict(steps)
+    reach = forecaster.fitted.settings.reach
+    future = _future(args, config, series, max(steps, reach))
+    ahead = forecaster.apply(series, **features)
+    values = ahead.predict(steps, future=future)
     levels, bounds = args.level or [forecaster.level], []
     if forecaster.intervals is not None:
         try:
-            low, high = ahead.predict_interval(min(steps, forecaster.horizon), level=levels)
+            count = min(steps, forecaster.horizon)
+            near = None if future is None else future[: max(count, reach)]
+            low, high = ahead.predict_interval(count, level=levels, future=near)
             bounds = [
                 _Interval(share, low[name], high[name]) for name, share in read_levels(levels)
             ]
@@ -233,6 +245,23 @@ def _forecast(args: argparse.Namespace) -> int:
         if path is not None:
             print(f"wrote    {path}")
     return 0
+
+
+def _future(args: argparse.Namespace, config: dict[str, Any], series: Series, steps: int) -> Any:
+    """Return the future features of the steps to forecast; None if the run has none."""
+    names = config.get("future_features")
+    if not names and args.future is not None:
+        raise ValueError(
+            f"--future {args.future}: {args.source} was trained without --future-features."
+        )
+    if not names:
+        return None
+    if args.future is None:
+        raise ValueError(
+            f"{args.source} was trained with --future-features {' '.join(names)}: give their "
+            f"values for {steps} steps ahead, as columns of a CSV file, with --future FILE."
+        )
+    return load_ahead(args.future, names, series, steps)
 
 
 @dataclasses.dataclass(frozen=True)
