@@ -106,7 +106,9 @@ class TestRun:
         assert len(found["low"]) == 2
 
     def test_backtest_and_a_file_of_options(self, table, capsys):
-        (table / "options.toml").write_text('past_features = ["rain"]\nfuture_features = ["rest"]\n')
+        (table / "options.toml").write_text(
+            'past_features = ["rain"]\nfuture_features = ["rest"]\n'
+        )
         assert run("backtest", *DATA, *SMALL, "--config", "options.toml", "--json") == 0
         by_file = json.loads(capsys.readouterr().out)["metrics"]
         assert run("backtest", *DATA, *SMALL, *FEATURES, "--json") == 0

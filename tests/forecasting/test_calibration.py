@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from forecasters import quick, waves
 
-import rnn_xp as rx
+from benchmarks.compare.forecasters import covered
 from benchmarks.compare.series import PROCESSES
 from rnn_xp.forecasting.linear import fit_path
-from rnn_xp.forecasting.panel import as_panel
 
 
 def walk(rows=200, seed=0):
     return 100.0 + np.cumsum(np.random.default_rng(seed).standard_normal(rows))
-
-
-def covered(values, horizon, levels):
-    """Return the coverage by level of the last fifth of a series."""
-    cut = int(0.8 * len(values))
-    fitted = rx.Forecaster(horizon=horizon, verbose=False).fit(values[:cut]).fitted
-    found = []
-    for level in levels:
-        settings = dataclasses.replace(fitted.settings, level=level)
-        judged = dataclasses.replace(fitted, settings=settings).evaluate(
-            as_panel(values), None, None, 1
-        )
-        found.append(judged.metrics["coverage"])
-    return found
 
 
 class TestLogarithms:
