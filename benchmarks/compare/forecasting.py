@@ -134,7 +134,7 @@ def measured(series, name):
             least = min(each, key=each.__getitem__)
             scores[str(steps)][BASELINE] = each[least]
             worse = scores[str(steps)][name] / each[least]
-            more = f", {worse:.2f} times of which ours is" if worse > 1.1 else ""
+            more = f"; ours is **worse**, {worse:.2f} times as much" if worse > 1.1 else ""
             remarks.append(f"{series}, {steps} ahead: the best baseline is {least}{more}")
         print(f"{series} {name} {steps}: {cost['seconds']:.1f} s", file=sys.stderr, flush=True)
     return {"scores": scores, "costs": costs, "remarks": remarks}
