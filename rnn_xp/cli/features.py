@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +20,75 @@ from rnn_xp.data.dates import following_dates
 __all__ = [
     "KINDS",
     "add_feature_options",
+    "below_each_other",
     "describe_features",
     "load_ahead",
     "load_features",
+    "load_members",
+    "refuse_pictures",
     "rows_before",
+    "together",
 ]
 
 KINDS = ("past", "future")
 
-Features = dict[str, Any]
-"""``past`` and ``future``: arrays (n, k), or None."""
+_Features = dict[str, Any]  # past and future: arrays (n, k), or None
 
 
 def add_feature_options(command: argparse.ArgumentParser) -> None:
     """Add the options that name the columns."""
-    add = command.add_argument_group("features, columns of the CSV file").add_argument
+    add = command.add_argument_group("more columns of the CSV file").add_argument
+    add("--id", metavar="NAME", help="the column that names the series of a long file")
     for kind, words in (("past", "up to the present"), ("future", "ahead, such as the calendar")):
         add(f"--{kind}-features", nargs="+", metavar="NAME", help=f"columns that are known {words}")
 
 
-def load_features(args: argparse.Namespace, series: Series) -> Features:
+def load_members(args: argparse.Namespace) -> dict[str, Series] | None:
+    """Read the series of a long file by name; None if the file holds one series."""
+    if getattr(args, "id", None) is None:
+        return None
+    if args.data in datasets.names():
+        raise ValueError(
+            f"--id {args.id} is for a long CSV file, but {args.data} is a bundled series."
+        )
+    for kind in KINDS:
+        if getattr(args, f"{kind}_features", None):
+            raise ValueError(
+                f"--{kind}-features are columns for one series, and --id {args.id} says that there "
+                "are several. In Python, rnn_xp.from_long takes both."
+            )
+    return datasets.read_long_csv(args.data, args.id, args.column, args.missing)
+
+
+def together(path: str, members: Mapping[str, Series]) -> Series:
+    """Return one object for all series of a file, which names and counts them."""
+    first = next(iter(members.values()))
+    values = np.concatenate([each.values for each in members.values()])
+    return dataclasses.replace(first, name=Path(path).stem, values=values, dates=None)
+
+
+def refuse_pictures(option: str, path: Path | None, id: str) -> None:
+    """Refuse pictures and pages of the series of a long file."""
+    if path is not None:
+        raise ValueError(
+            f"{option} {path} draws one series, and --id {id} says that there are several. Leave "
+            "it out."
+        )
+
+
+def below_each_other(tables: Sequence[tuple[str, bytes]]) -> bytes:
+    """Return one CSV file of the tables of several series, with a column that names them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for number, (name, table) in enumerate(tables):
+        header, *rows = csv.reader(io.StringIO(table.decode()))
+        if not number:
+            writer.writerow(["series", *header])
+        writer.writerows([name, *row] for row in rows)
+    return text.getvalue().encode()
+
+
+def load_features(args: argparse.Namespace, series: Series) -> _Features:
     """Read the columns that the options name, or a run has, for the rows of a series.
 
     Raises
@@ -63,7 +116,7 @@ def load_features(args: argparse.Namespace, series: Series) -> Features:
         if every.count(name) > 1 or name == series.column:
             of = "the series" if name == series.column else "two features"
             raise ValueError(f"{option} {name}: this column would be that of {of}.")
-    found: Features = {}
+    found: _Features = {}
     for kind in KINDS:
         columns = [_column(args.data, name, args.missing, series) for name in names[kind]]
         found[kind] = np.stack(columns, axis=1) if columns else None
@@ -84,7 +137,7 @@ def _read(path: str | Path, name: str, missing: str) -> Series:
     return datasets.read_csv(path, column=int(name) if name.isdecimal() else name, missing=missing)
 
 
-def rows_before(features: Features, end: int) -> Features:
+def rows_before(features: _Features, end: int) -> _Features:
     """Return the features of the rows before the given one."""
     return {kind: None if table is None else table[:end] for kind, table in features.items()}
 
