@@ -144,7 +144,7 @@ class Task:
         rows = [len(each.values) for each in (self.members or {"": self.series}).values()]
         firsts = [
             first_judged(cut, self.args.seq_length, plain=self.args.plain)
-            for cut in (cuts_of(self.members, self.args) if self.members else [self.cut])
+            for cut in (_cuts_of(self.members, self.args) if self.members else [self.cut])
         ]
         return sum(
             max(n - first - self.args.horizon + 1, 0) for n, first in zip(rows, firsts, strict=True)
@@ -167,7 +167,7 @@ class Task:
         return range_warning(values[: self.cut], values[self.cut :]) or ""
 
 
-def cuts_of(members: Mapping[str, Series], args: argparse.Namespace) -> list[int]:
+def _cuts_of(members: Mapping[str, Series], args: argparse.Namespace) -> list[int]:
     """Return the first row of the test part of each series."""
     fraction = args.train_fraction
     return [len(time_split(each.values, fraction)[0]) for each in members.values()]
@@ -177,7 +177,7 @@ def judge_members(
     fitted: Fitted, members: Mapping[str, Series], args: argparse.Namespace
 ) -> Backtest:
     """Judge a trained model on the test parts of the series of a long file."""
-    cuts = cuts_of(members, args)
+    cuts = _cuts_of(members, args)
     starts = [first_judged(cut, fitted.settings.seq_length, plain=args.plain) for cut in cuts]
     return fitted.evaluate_rows(as_panel(members), None, None, starts, 1, trains=cuts)
 
@@ -229,7 +229,7 @@ def make_task(
         seen, _ = time_split(series.values, args.train_fraction)
         cuts, panel = [len(seen)], as_panel(seen)
     else:
-        cuts, panel = cuts_of(members, args), as_panel(members)
+        cuts, panel = _cuts_of(members, args), as_panel(members)
         panel = panel.before(cuts)
     test = min(n - cut for n, cut in zip(rows, cuts, strict=True))
     forecaster = Forecaster(

@@ -128,7 +128,7 @@ def test_what_cannot_be_done_is_said(long_file, capsys):
             "several columns of numbers: 'sold', 'staff'",
         ),
         (["train", *DATA[:-1], "shop"], "cannot be both names and values"),
-        (["train", *DATA, *SMALL[:-1], 40], "the test part of 18 values is too short"),
+        (["train", *DATA, *SMALL[:-1], 20], "the test part of 18 values is too short"),
         (["backtest", *DATA, "--plots", "out"], "--plots out draws one series"),
     ):
         message = refused(capsys, *words)
