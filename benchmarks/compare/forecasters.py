@@ -23,6 +23,7 @@ __all__ = [
 
 OURS = "rnn_xp.Forecaster"
 INPUTS, EPOCHS = 24, 100  # of darts' LSTM
+ORIGINS = 500  # at most, at which intervals are asked for
 
 
 def origins_of(rows, cut, steps=1):
@@ -42,7 +43,8 @@ def coverage(values, cut, steps, levels):
     """Return the shares of true values within intervals by level, if ends cross, and origins."""
     forecaster = rx.Forecaster(horizon=steps, verbose=False).fit(values[:cut])
     inside, crossed, now = {level: [] for level in levels}, False, forecaster
-    for origin in origins_of(len(values), cut, steps):
+    rows = origins_of(len(values), cut, steps)
+    for origin in rows[:: -(-len(rows) // ORIGINS)]:
         now = now.apply(values[:origin])
         low, high = now.predict_interval(level=levels)
         truth = values[origin : origin + steps]

@@ -140,18 +140,25 @@ def measured(series, name):
     return {"scores": scores, "costs": costs, "remarks": remarks}
 
 
+def kept(keep, name, make):
+    """Return what is measured, or was and is kept in a folder."""
+    path = keep and keep / f"{name}.json"
+    if path and path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    made = make()
+    if path:
+        path.write_text(json.dumps(made), encoding="utf-8")
+    return made
+
+
 def results_of(series, names, keep):
     """Return what is measured of a series by name, or was and is kept in a folder."""
-    results = {}
-    for name in names:
-        path = keep and keep / f"{series}-{name.replace(' ', '_')}.json"
-        if path and path.exists():
-            results[name] = json.loads(path.read_text(encoding="utf-8"))
-            continue
-        results[name] = measured(series, name)
-        if path:
-            path.write_text(json.dumps(results[name]), encoding="utf-8")
-    return results
+    return {
+        name: kept(
+            keep, f"{series}-{name.replace(' ', '_')}", lambda name=name: measured(series, name)
+        )
+        for name in names
+    }
 
 
 def ranks(table, names):
@@ -192,7 +199,7 @@ def cost_lines(results, names):
     return lines
 
 
-def coverage_lines(names):
+def coverage_lines(names, keep):
     """Return the lines of the table of coverage, for series of enough rows."""
     heads = [word for level in LEVELS for word in (f"{level} %", "by chance up to")]
     lines = [
@@ -201,7 +208,10 @@ def coverage_lines(names):
     ]
     for series in names:
         for horizon in HORIZONS if len(SERIES[series]()) >= LEAST else ():
-            said, why = said_by(COVERAGE, series, horizon, ",".join(map(str, LEVELS)))
+            words = series, horizon, ",".join(map(str, LEVELS))
+            said, why = kept(
+                keep, f"{series}-intervals-{horizon}", lambda words=words: said_by(COVERAGE, *words)
+            )
             print(f"{series} intervals {horizon}: {said or why}", file=sys.stderr, flush=True)
             if said is None:
                 lines.append(table_row(series, str(horizon), why, *[""] * (len(heads) + 1)))
@@ -217,17 +227,21 @@ def coverage_lines(names):
     return lines
 
 
-def process_lines():
+def process_lines(keep):
     """Return the lines of the table of coverage of drawn series of known processes."""
     heads = [f"{level} %, {horizon} ahead" for horizon in HORIZONS for level in LEVELS]
     lines = [table_row("process", *heads), "|---" + "|---:" * len(heads) + "|"]
     shares, every = [level / 100 for level in LEVELS], []
     for name, make in PROCESSES.items():
         drawn = [make(np.random.default_rng(1000 + seed), LONG) for seed in range(DRAWN)]
-        found = [
-            [100 * share for steps in HORIZONS for share in covered(values, steps, shares)]
-            for values in drawn
-        ]
+        found = kept(
+            keep,
+            f"process-{name.replace(' ', '_')}",
+            lambda drawn=drawn: [
+                [100 * share for steps in HORIZONS for share in covered(values, steps, shares)]
+                for values in drawn
+            ],
+        )
         every += found
         print(f"{name}: {np.mean(found, axis=0)}", file=sys.stderr, flush=True)
         lines.append(table_row(name, *(f"{mean:.1f}" for mean in np.mean(found, axis=0))))
@@ -236,14 +250,14 @@ def process_lines():
     return [*lines, table_row("standard deviation of a series", *spread)]
 
 
-def panel_lines():
+def panel_lines(keep):
     """Return the lines of the table of a panel."""
     lines = [
         table_row("forecaster", "seconds", "of CPU", "MiB", "MASE"),
         "|---" + "|---:" * 4 + "|",
     ]
     for name in PANEL:
-        said, why = said_by(PANELS, name, MANY, ROWS)
+        said, why = kept(keep, f"panel-{name}", lambda name=name: said_by(PANELS, name, MANY, ROWS))
         print(f"panel {name}: {said or why}", file=sys.stderr, flush=True)
         cells = [why, "", "", ""]
         if said is not None:
@@ -285,7 +299,8 @@ MORE = """
 ## Intervals
 
 Shares of the true values that lie within intervals of 80 % and 95 %, over all steps, where each
-interval is asked for at its own row of the last 20 %, of series of {least} rows or more. A share
+interval is asked for at its own row of the last 20 % (500 of them at most, evenly), of series of
+{least} rows or more. A share
 more than {points:g} points from what was promised is far. It need not be the intervals' fault: a
 share of few forecasts differs by chance, and forecasts of 12 steps from successive rows have up to
 11 steps in common. "By chance up to" is twice the largest standard deviation that a share of
@@ -317,7 +332,7 @@ def main(argv=None):
     add("--series", nargs="+", choices=[*SERIES], default=[*SERIES])
     add("--only", nargs="+", choices=[*FORECASTERS], default=[*FORECASTERS])
     add("--quick", action="store_true", help="neither intervals nor the panel")
-    words = "keep measurements of forecasts here, and do not repeat those that are there"
+    words = "keep measurements here, and do not repeat those that are there"
     add("--keep", type=Path, metavar="DIR", help=words)
     add("--out", type=Path, metavar="FILE.md", help="also write a page")
     args = parser.parse_args(argv)
@@ -331,7 +346,8 @@ def main(argv=None):
     remarks = [f"- {remark}" for part in parts for remark in part]
     shares, drawn, many = [], [], []
     if not args.quick:
-        shares, drawn, many = coverage_lines(args.series), process_lines(), panel_lines()
+        many = panel_lines(args.keep)
+        shares, drawn = coverage_lines(args.series, args.keep), process_lines(args.keep)
     print(*scores, "", *costs, "", *remarks, "", *shares, "", *drawn, "", *many, sep="\n")
     if args.out:
         more = MORE.format(
