@@ -118,8 +118,8 @@ Written by `python -m benchmarks.coverage{words}`.
 Nominal coverage {level:g} %, default settings otherwise, trained on the first 80 % of each series.
 Reported is what `evaluate` prints for the rest; achieved is counted over `predict_interval`, called
 at every origin of the rest, {origins} of them at most, on a forecaster that `apply` brought there.
-Both judge the same intervals. How far they are from the nominal coverage is another question, which the split and the
-quantile rows answer: errors on the rest may be unlike those before.
+Both judge the same intervals. How far they are from the nominal coverage is another question, which
+the split and the quantile rows answer: errors on the rest may be unlike those before.
 
 {rows}
 
