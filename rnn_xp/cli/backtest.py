@@ -13,7 +13,7 @@ from typing import Any
 from rnn_xp import checkpoint
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
-from rnn_xp.cli.features import add_feature_options, below_each_other, refuse_pictures
+from rnn_xp.cli.features import ALSO, add_feature_options, below_each_other, refuse_pictures
 from rnn_xp.cli.messages import say, while_compiling
 from rnn_xp.cli.report import about, report
 from rnn_xp.cli.run_folder import column_label
@@ -44,7 +44,7 @@ def add_command(commands: Any) -> None:
         description="Train on the first part of a series, forecast the rest from many origins.",
         example="rnn-xp backtest --data wti --horizon 5 --target logret --csv out.csv",
     )
-    options.add_data_options(command)
+    options.add_data_options(command, ALSO)
     add_feature_options(command)
     options.add_network_options(command)
     add_forecaster_options(command)

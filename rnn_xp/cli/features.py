@@ -18,6 +18,7 @@ from rnn_xp.data.datasets import Series
 from rnn_xp.data.dates import following_dates
 
 __all__ = [
+    "ALSO",
     "KINDS",
     "add_feature_options",
     "below_each_other",
@@ -35,12 +36,16 @@ KINDS = ("past", "future")
 _Features = dict[str, Any]  # past and future: arrays (n, k), or None
 
 
+ALSO = ", also --id NAME (of a long file) --past-features NAME ... --future-features NAME ..."
+"""The options, for the title of the options of the data; one line each would be too many."""
+
+
 def add_feature_options(command: argparse.ArgumentParser) -> None:
     """Add the options that name the columns."""
-    add = command.add_argument_group("more columns of the CSV file").add_argument
-    add("--id", metavar="NAME", help="the column that names the series of a long file")
-    for kind, words in (("past", "up to the present"), ("future", "ahead, such as the calendar")):
-        add(f"--{kind}-features", nargs="+", metavar="NAME", help=f"columns that are known {words}")
+    add = command.add_argument
+    add("--id", metavar="NAME", help=argparse.SUPPRESS)
+    for kind in KINDS:
+        add(f"--{kind}-features", nargs="+", metavar="NAME", help=argparse.SUPPRESS)
 
 
 def load_members(args: argparse.Namespace) -> dict[str, Series] | None:

@@ -51,9 +51,9 @@ def add_parser(
     return command
 
 
-def add_data_options(command: argparse.ArgumentParser) -> None:
-    """Add the options that select the series and cut it into windows."""
-    add = command.add_argument_group("data").add_argument
+def add_data_options(command: argparse.ArgumentParser, also: str = "") -> None:
+    """Add the options that select the series and cut it into windows; ``also`` names others."""
+    add = command.add_argument_group(f"data{also}").add_argument
     add(
         "--data",
         default="length_of_day",

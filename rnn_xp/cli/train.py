@@ -14,7 +14,7 @@ from typing import Any
 
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options, ranks
-from rnn_xp.cli.features import add_feature_options, describe_features
+from rnn_xp.cli.features import ALSO, add_feature_options, describe_features
 from rnn_xp.cli.interrupts import Interrupts, signal_in
 from rnn_xp.cli.messages import say, while_compiling
 from rnn_xp.cli.report import report
@@ -60,7 +60,7 @@ def add_command(commands: Any) -> None:
         description="Train a forecaster on the first part of a series, test it on the rest.",
         example="rnn-xp train --data prices.csv --column close --cell gru --epochs 100",
     )
-    options.add_data_options(command)
+    options.add_data_options(command, ALSO)
     add_feature_options(command)
     options.add_network_options(command)
     add_forecaster_options(command)
