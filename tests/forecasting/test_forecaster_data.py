@@ -142,9 +142,9 @@ class TestPandas:
             with pytest.raises(TypeError, match=r"'date' holds dates.*frame\.set_index\('date'\)"):
                 quick().fit(self.pd.DataFrame({"date": dates, "close": waves()}))
 
-    def test_a_long_table_is_told_how_to_become_a_wide_one(self):
+    def test_a_long_table_is_told_how_to_become_series(self):
         table = self.pd.DataFrame({"unique_id": ["a"] * 240, "ds": range(240), "y": waves()})
-        with pytest.raises(TypeError, match=r"long table.*frame\.pivot"):
+        with pytest.raises(TypeError, match=r"long table.*rnn_xp\.from_long"):
             quick().fit(table)
 
     def test_names_twice(self):
