@@ -318,6 +318,7 @@ these processes, and the table has the mean coverage of their last 40 rows.
 {many} monthly series of {rows} values each, made with a trend, a season and a wandering level:
 seconds to fit and to forecast 12 steps, the peak memory of the process, and the mean of the MASE of
 each. `rnn_xp.Forecaster` trains one network for all; AutoETS is fitted to each and told the season.
+Others may use the machine as well, so the seconds of CPU tell more than those of the clock.
 
 {panel}
 """
