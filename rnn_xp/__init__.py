@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rnn_xp.estimators import RecurrentRegressor as RecurrentRegressor
     from rnn_xp.estimators import SequenceLabeler as SequenceLabeler
     from rnn_xp.forecasting import Forecaster as Forecaster
-    from rnn_xp.forecasting import baselines, metrics
+    from rnn_xp.forecasting import baselines, from_long, metrics
     from rnn_xp.network.online import Stream
     from rnn_xp.training import DivergenceError, FitResult, backends, fit
 
@@ -46,6 +46,7 @@ __all__ = [
     "callbacks",
     "datasets",
     "fit",
+    "from_long",
     "get_backend",
     "interchange",
     "losses",
@@ -72,6 +73,7 @@ _LATER = {
     "RecurrentRegressor": "estimators",
     "SequenceLabeler": "estimators",
     "Forecaster": "forecasting",
+    "from_long": "forecasting",
     "Stream": "network.online",
     "backends": "training",
     "baselines": "forecasting",

@@ -137,7 +137,7 @@ class TestOfARun:
         judged = judge((part,), "zero", None)
         with runs.RunFolder(tmp_path / "run") as folder:
             folder.write_plots({"loss": [1.0, 0.5]}, series, judged)
-            folder.write_predictions(series, judged)
+            folder.write_predictions({series.name: series}, judged)
         with open(tmp_path / "run" / "predictions.csv", newline="") as file:
             return kept[1], list(csv.DictReader(file))
 

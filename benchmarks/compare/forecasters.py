@@ -8,17 +8,22 @@ forecasts (M, steps) by name, from every later row or from those whose steps are
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import warnings
 
 import numpy as np
 
 import rnn_xp as rx
+from rnn_xp.forecasting.panel import as_panel
 
-__all__ = ["EPOCHS", "FORECASTERS", "INPUTS", "OURS", "PANEL", "coverage", "panel"]
+__all__ = [
+    "EPOCHS", "FORECASTERS", "INPUTS", "OURS", "PANEL", "chance", "coverage", "covered", "panel",
+]  # fmt: skip
 
 OURS = "rnn_xp.Forecaster"
 INPUTS, EPOCHS = 24, 100  # of darts' LSTM
+ORIGINS = 500  # at most, at which intervals are asked for
 
 
 def origins_of(rows, cut, steps=1):
@@ -35,10 +40,11 @@ def ours(values, cut, steps, season):
 
 
 def coverage(values, cut, steps, levels):
-    """Return the share of true values within the intervals by level, and if any ends cross."""
+    """Return the shares of true values within intervals by level, if ends cross, and origins."""
     forecaster = rx.Forecaster(horizon=steps, verbose=False).fit(values[:cut])
     inside, crossed, now = {level: [] for level in levels}, False, forecaster
-    for origin in origins_of(len(values), cut, steps):
+    rows = origins_of(len(values), cut, steps)
+    for origin in rows[:: -(-len(rows) // ORIGINS)]:
         now = now.apply(values[:origin])
         low, high = now.predict_interval(level=levels)
         truth = values[origin : origin + steps]
@@ -46,7 +52,31 @@ def coverage(values, cut, steps, levels):
             inside[level].append((low[level] <= truth) & (truth <= high[level]))
         ends = np.stack([*(low[k] for k in reversed(levels)), *(high[k] for k in levels)])
         crossed |= bool((np.diff(ends, axis=0) < 0.0).any())
-    return {level: float(np.mean(inside[level])) for level in levels}, crossed
+    return {level: float(np.mean(inside[level])) for level in levels}, crossed, len(inside[level])
+
+
+def covered(values, steps, shares):
+    """Return the coverage of the last fifth of a series by each share, as `evaluate` reports it."""
+    cut = int(0.8 * len(values))
+    fitted = rx.Forecaster(horizon=steps, verbose=False).fit(values[:cut]).fitted
+    found = []
+    for share in shares:
+        settings = dataclasses.replace(fitted.settings, level=share)
+        judged = dataclasses.replace(fitted, settings=settings)
+        result = judged.evaluate(as_panel(values), None, None, 1)
+        found.append(result.metrics["coverage"])
+    return found
+
+
+def chance(share, origins, steps):
+    """Return two standard deviations of a measured coverage, at most.
+
+    Forecasts of j steps from successive rows have errors in common up to j - 1 rows apart, as those
+    of an optimal forecast do, so the variance of their share is at most j times the binomial one.
+    That of all steps together is no larger than if the shares of the steps went together.
+    """
+    each = np.sqrt(share * (1.0 - share) * np.arange(1, steps + 1) / origins)
+    return 2.0 * float(np.mean(each))
 
 
 def panel(number, rows, seed=0):

@@ -39,7 +39,7 @@ def free_running(quick, seed):
     train, steps = 3000, 84
     backend = rx.get_backend("numpy", dtype="float64")
     forecaster = rx.Forecaster(
-        seq_length=24, horizon=steps, strategy="recursive", linear=False, target="level",
+        seq_length=24, horizon=steps, strategy="recursive", linear=False,
         validation=None, hidden_size=10 if quick else 40, epochs=10 if quick else 40,
         optimizer=rx.optim.levenberg_marquardt(damping=1e-4), intervals=None, random_state=seed,
         backend=backend, verbose=False,

@@ -13,15 +13,23 @@ from typing import Any
 from rnn_xp import checkpoint
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
+from rnn_xp.cli.features import ALSO, add_feature_options, below_each_other, refuse_pictures
 from rnn_xp.cli.messages import say, while_compiling
 from rnn_xp.cli.report import about, report
 from rnn_xp.cli.run_folder import column_label
 from rnn_xp.cli.summary import where
 from rnn_xp.cli.targets import FORCE, check_file, check_folder, check_plots
-from rnn_xp.cli.task import Task, add_forecaster_options, add_training_options, make_task, resolve
+from rnn_xp.cli.task import (
+    Task,
+    add_forecaster_options,
+    add_training_options,
+    load_data,
+    make_task,
+    resolve,
+)
 from rnn_xp.data.datasets import Series
 from rnn_xp.forecasting import Backtest, plotting
-from rnn_xp.forecasting.backtest import as_dict
+from rnn_xp.forecasting.backtest import Judged, as_dict
 
 __all__ = ["add_command"]
 
@@ -36,7 +44,8 @@ def add_command(commands: Any) -> None:
         description="Train on the first part of a series, forecast the rest from many origins.",
         example="rnn-xp backtest --data wti --horizon 5 --target logret --csv out.csv",
     )
-    options.add_data_options(command)
+    options.add_data_options(command, ALSO)
+    add_feature_options(command)
     options.add_network_options(command)
     add_forecaster_options(command)
     add = add_training_options(command).add_argument
@@ -63,19 +72,29 @@ def _backtest(command: argparse.ArgumentParser, args: argparse.Namespace) -> int
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     for option, value in (("--stride", args.stride), ("--retrain", args.retrain)):
         options.check_whole(option, value, 1)
-    task = make_task(args, backend, options.load_series(args))
-    series = task.series
+    if args.id is not None:
+        refuse_pictures("--plots", args.plots, args.id)
+        refuse_pictures("--html", args.html, args.id)
+    task = make_task(args, backend, *load_data(args))
+    series, members = task.series, task.members
     with while_compiling(backend):
         result = task.forecaster.backtest(
-            series, task.cut, stride=args.stride, retrain=args.retrain or False
-        )
+            series if members is None else members,
+            task.cut if members is None else args.train_fraction,
+            stride=args.stride, retrain=args.retrain or False, **task.features,
+        )  # fmt: skip
     if args.json:
         print(json.dumps({"data": series.name, "sha256": series.sha256, **as_dict(result)}))
     else:
         _print(args, task, result)
     # Only now: what was computed is not lost if a disk is full.
     if args.csv is not None:
-        checkpoint.atomic_write(args.csv, _table(result, series.dates).encode())
+        named = [
+            (part.name, _table(part, (members or {part.name: series})[part.name].dates).encode())
+            for part in result.series
+        ]
+        text = named[0][1] if members is None else below_each_other(named)
+        checkpoint.atomic_write(args.csv, text)
     written = [] if args.csv is None else [args.csv]
     if args.plots is not None:
         written += _draw(result, series, args.plots)
@@ -119,9 +138,8 @@ def _draw(result: Backtest, series: Series, folder: Path) -> list[Path]:
     return [folder / name for name in axes]
 
 
-def _table(result: Backtest, dates: tuple[str, ...] | None) -> str:
+def _table(part: Judged, dates: tuple[str, ...] | None) -> str:
     """Return CSV text with a row for each origin and step."""
-    (part,) = result.series
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     bounds = ["low", "high"] if part.low is not None else []

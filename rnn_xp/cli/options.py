@@ -51,9 +51,9 @@ def add_parser(
     return command
 
 
-def add_data_options(command: argparse.ArgumentParser) -> None:
-    """Add the options that select the series and cut it into windows."""
-    add = command.add_argument_group("data").add_argument
+def add_data_options(command: argparse.ArgumentParser, also: str = "") -> None:
+    """Add the options that select the series and cut it into windows; ``also`` names others."""
+    add = command.add_argument_group(f"data{also}").add_argument
     add(
         "--data",
         default="length_of_day",
@@ -158,6 +158,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _check_value(path: Path, key: str, value: Any, action: argparse.Action) -> None:
     if action.choices is not None:
         fits, wanted = value in action.choices, f"one of {', '.join(map(str, action.choices))}"
+    elif action.nargs == "+":
+        fits = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        wanted = "a list of names"
     elif action.nargs == 0:
         fits, wanted = isinstance(value, bool), "true or false"
     elif action.type is int:

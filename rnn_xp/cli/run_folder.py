@@ -251,27 +251,34 @@ class RunFolder:
         text = json.dumps({"schema": SCHEMA, **metrics}, indent=2, default=_plain)
         self._write("metrics.json", text + "\n")
 
-    def write_predictions(self, series: Series, judged: Backtest) -> None:
-        """Write predictions.csv, with a row for each forecast and step ahead.
+    def write_predictions(self, series: Mapping[str, Series], judged: Backtest) -> None:
+        """Write predictions.csv, with a row for each series, forecast and step ahead.
 
         Parameters
         ----------
-        series : Series
+        series : mapping of str to Series
+            By name; a single one needs no column of names.
         judged : Backtest
-            The forecasts to write.
+            The forecasts to write, of the series in this order.
         """
-        (part,), name = judged.series, judged.scores[-1].name
-        columns = {"truth": part.truth, **part.baselines, name: part.forecast}
-        if part.low is not None and part.high is not None:
-            columns |= {"low": part.low, "high": part.high}
-        rows = (
-            [date, step + 1, *(f"{column[i, step]:.9g}" for column in columns.values())]
-            for i, date in enumerate(_dates_of(series, part))
-            for step in range(part.truth.shape[1])
-        )
-        first = "row" if series.dates is None else "date"
-        first += "_of_step_1" if part.truth.shape[1] > 1 else ""
-        self._write_csv("predictions.csv", [first, "step", *columns], rows)
+        name, several = judged.scores[-1].name, len(series) > 1
+        shared = [b for b in judged.series[0].baselines
+                  if all(b in part.baselines for part in judged.series)]  # fmt: skip
+        titles, rows = ["truth", *shared, name], []
+        if judged.series[0].low is not None:
+            titles += ["low", "high"]
+        for part, (label, each) in zip(judged.series, series.items(), strict=True):
+            arrays = [part.truth, *(part.baselines[b] for b in shared), part.forecast]
+            arrays += [bound for bound in (part.low, part.high) if bound is not None]
+            rows += [
+                [*[label] * several, date, step + 1, *(f"{a[i, step]:.9g}" for a in arrays)]
+                for i, date in enumerate(_dates_of(each, part))
+                for step in range(part.truth.shape[1])
+            ]
+        first = "row" if next(iter(series.values())).dates is None else "date"
+        first += "_of_step_1" if judged.series[0].truth.shape[1] > 1 else ""
+        header = [*["series"] * several, first, "step", *titles]
+        self._write_csv("predictions.csv", header, rows)
 
     def write_report(self, page: str) -> None:
         """Write report.html."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.backend import Backend
 from rnn_xp.cli import options
+from rnn_xp.cli.features import load_features, load_members, rows_before, together
 from rnn_xp.cli.optimizers import add_optimizer_options, choose_optimizer
 from rnn_xp.data.datasets import Series
 from rnn_xp.data.scalers import range_warning
@@ -25,7 +27,9 @@ __all__ = [
     "add_training_options",
     "check_parts",
     "first_judged",
+    "judge_members",
     "judge_test_part",
+    "load_data",
     "make_task",
     "resolve",
 ]
@@ -118,6 +122,10 @@ class Task:
         The training part.
     reason : str
         The optimiser, and why it was chosen.
+    features : dict
+        The past and the future features of the whole series.
+    members : dict of str to Series, or None
+        The series of a long file, of which ``series`` is all together.
     """
 
     args: argparse.Namespace
@@ -127,17 +135,51 @@ class Task:
     forecaster: Forecaster
     prepared: Prepared
     reason: str
+    features: dict[str, Any]
+    members: dict[str, Series] | None = None
 
     @property
-    def first(self) -> int:
-        """First row that is judged."""
-        return first_judged(self.cut, self.args.seq_length, plain=self.args.plain)
+    def judged(self) -> int:
+        """Number of forecasts of the test part that are judged."""
+        rows = [len(each.values) for each in (self.members or {"": self.series}).values()]
+        firsts = [
+            first_judged(cut, self.args.seq_length, plain=self.args.plain)
+            for cut in (_cuts_of(self.members, self.args) if self.members else [self.cut])
+        ]
+        return sum(
+            max(n - first - self.args.horizon + 1, 0) for n, first in zip(rows, firsts, strict=True)
+        )
+
+    def judge(self, fitted: Fitted) -> Backtest:
+        """Judge a trained model on the test part."""
+        if self.members is not None:
+            return judge_members(fitted, self.members, self.args)
+        return judge_test_part(
+            fitted, self.series, self.cut, plain=self.args.plain, features=self.features
+        )
 
     @property
     def warning(self) -> str:
         """A sentence if the test part leaves the range of the training part, else empty."""
         values = self.series.values
+        if self.members is not None:  # the notes of the scores say it of each
+            return ""
         return range_warning(values[: self.cut], values[self.cut :]) or ""
+
+
+def _cuts_of(members: Mapping[str, Series], args: argparse.Namespace) -> list[int]:
+    """Return the first row of the test part of each series."""
+    fraction = args.train_fraction
+    return [len(time_split(each.values, fraction)[0]) for each in members.values()]
+
+
+def judge_members(
+    fitted: Fitted, members: Mapping[str, Series], args: argparse.Namespace
+) -> Backtest:
+    """Judge a trained model on the test parts of the series of a long file."""
+    cuts = _cuts_of(members, args)
+    starts = [first_judged(cut, fitted.settings.seq_length, plain=args.plain) for cut in cuts]
+    return fitted.evaluate_rows(as_panel(members), None, None, starts, 1, trains=cuts)
 
 
 def first_judged(cut: int, seq_length: int, *, plain: bool) -> int:
@@ -149,7 +191,18 @@ def first_judged(cut: int, seq_length: int, *, plain: bool) -> int:
     return cut + seq_length if plain else cut
 
 
-def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Task:
+def load_data(args: argparse.Namespace) -> tuple[Series, dict[str, Series] | None]:
+    """Load the series that the options name; those of a long file together and by name."""
+    members = load_members(args)
+    if members is None:
+        return options.load_series(args), None
+    return together(args.data, members), members
+
+
+def make_task(
+    args: argparse.Namespace, backend: Backend, series: Series,
+    members: dict[str, Series] | None = None,
+) -> Task:  # fmt: skip
     """Cut the series, and make the forecaster that the options describe.
 
     Parameters
@@ -158,6 +211,8 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
         See `resolve`.
     backend : Backend
     series : Series
+    members : dict of str to Series, optional
+        The series of a long file.
 
     Returns
     -------
@@ -168,7 +223,15 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
     ValueError
         If options contradict each other, or a part of the series is too short.
     """
-    seen, test = time_split(series.values, args.train_fraction)
+    features = load_features(args, series)
+    rows = [len(each.values) for each in (members or {"": series}).values()]
+    if members is None:
+        seen, _ = time_split(series.values, args.train_fraction)
+        cuts, panel = [len(seen)], as_panel(seen)
+    else:
+        cuts, panel = _cuts_of(members, args), as_panel(members)
+        panel = panel.before(cuts)
+    test = min(n - cut for n, cut in zip(rows, cuts, strict=True))
     forecaster = Forecaster(
         seq_length=args.seq_length, horizon=args.horizon, cell=args.cell,
         hidden_size=args.hidden_size, num_layers=args.layers, bidirectional=args.bidirectional,
@@ -183,7 +246,7 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
         random_state=args.seed, backend=backend, verbose=False,
     )  # fmt: skip
     try:
-        prepared = prepare(forecaster, as_panel(seen))
+        prepared = prepare(forecaster, panel, **rows_before(features, cuts[0]))
     except ParameterError as error:
         if "is too short" not in error.reason:
             raise
@@ -191,13 +254,14 @@ def make_task(args: argparse.Namespace, backend: Backend, series: Series) -> Tas
         raise error.within(share) from error
     chosen = {name: getattr(prepared.settings, name) for name in _CHOSEN}
     args = argparse.Namespace(**{**vars(args), **chosen})
-    _check_test_part(len(test), args.seq_length, args.horizon, plain=args.plain)
-    rows = len(prepared.trained.x)
-    options.check_whole("--batch-size", args.batch_size, 1, rows)
-    optimizer, reason = choose_optimizer(args, rows, prepared.net)
+    _check_test_part(test, args.seq_length, args.horizon, plain=args.plain)
+    windows = len(prepared.trained.x)
+    options.check_whole("--batch-size", args.batch_size, 1, windows)
+    optimizer, reason = choose_optimizer(args, windows, prepared.net)
     forecaster.set_params(optimizer=optimizer)
     prepared = dataclasses.replace(prepared, settings=forecaster.frozen())
-    return Task(args, backend, series, len(seen), forecaster, prepared, reason)
+    cut = sum(cuts)
+    return Task(args, backend, series, cut, forecaster, prepared, reason, features, members)
 
 
 def check_parts(cut: int, rows: int, seq_length: int, horizon: int, *, plain: bool) -> None:
@@ -223,8 +287,10 @@ def _check_test_part(rows: int, seq_length: int, horizon: int, *, plain: bool) -
         ) from error
 
 
-def judge_test_part(fitted: Fitted, series: Series, cut: int, *, plain: bool) -> Backtest:
+def judge_test_part(
+    fitted: Fitted, series: Series, cut: int, *, plain: bool, features: dict[str, Any]
+) -> Backtest:
     """Judge a trained model on the rows of a series from ``cut`` on."""
     first = first_judged(cut, fitted.settings.seq_length, plain=plain)
     panel = as_panel(series)
-    return fitted.evaluate_rows(panel, None, None, [first], 1, trains=[cut])
+    return fitted.evaluate_rows(panel, **features, starts=[first], stride=1, trains=[cut])

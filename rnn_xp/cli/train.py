@@ -14,6 +14,7 @@ from typing import Any
 
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options, ranks
+from rnn_xp.cli.features import ALSO, add_feature_options, describe_features
 from rnn_xp.cli.interrupts import Interrupts, signal_in
 from rnn_xp.cli.messages import say, while_compiling
 from rnn_xp.cli.report import report
@@ -29,7 +30,7 @@ from rnn_xp.cli.task import (
     Task,
     add_forecaster_options,
     add_training_options,
-    judge_test_part,
+    load_data,
     make_task,
     resolve,
 )
@@ -59,7 +60,8 @@ def add_command(commands: Any) -> None:
         description="Train a forecaster on the first part of a series, test it on the rest.",
         example="rnn-xp train --data prices.csv --column close --cell gru --epochs 100",
     )
-    options.add_data_options(command)
+    options.add_data_options(command, ALSO)
+    add_feature_options(command)
     options.add_network_options(command)
     add_forecaster_options(command)
     add = add_training_options(command).add_argument
@@ -91,13 +93,13 @@ def _train(command: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if comm is not None:
         take_own_gpu(comm, args.device)
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
-    series = options.load_series(args)
+    series, members = load_data(args)
     if args.resume is not None and series.sha256 != args.data_sha256:
         raise ValueError(
             f"{args.data} has changed since the run in {args.resume} was started. Give the file it "
             "was started with as --data, or start another run."
         )
-    task = make_task(args, backend, series)
+    task = make_task(args, backend, series, members)
     computing = {"workers": args.workers, "comm": comm, "reduction": args.reduction}
     if comm is not None and comm.rank:
         return ranks.follow(task.forecaster, task.prepared, computing, args.resume)
@@ -195,19 +197,25 @@ class _Run:
         task, args, forecaster = self.task, self.task.args, self.task.forecaster
         for line in _what_happened(forecaster):
             self.say(line)
-        result = judge_test_part(forecaster.fitted, task.series, task.cut, plain=args.plain)
-        (part,) = result.series
-        repeats = follows_last_value(
-            args.cell, part.forecast, part.truth, part.baselines["persistence"][:, 0]
-        )
+        result = task.judge(forecaster.fitted)
+        repeats = None
+        if task.members is None:
+            (part,) = result.series
+            repeats = follows_last_value(
+                args.cell, part.forecast, part.truth, part.baselines["persistence"][:, 0]
+            )
         config = _config(task, self.begun)
         summary = {**summarize(task, config, result), "follows_last_value": repeats}
         histories = forecaster.history_
         folder.write_config(config)  # of a resumed run, only now is it known to be the same
         forecaster.save(folder.path / "model.safetensors")
         folder.write_history(histories)
-        folder.write_predictions(task.series, result)
+        folder.write_predictions(task.members or {task.series.name: task.series}, result)
         folder.write_metrics(summary)
+        if task.members is not None:
+            for line in str(result).splitlines():
+                self.say(line)
+            return summary  # pictures and the page are of one series
         remarks = [repeats] if repeats and repeats not in result.notes else []
         folder.write_report(report(task.series, result, summary, histories[0], remarks))
         for line in result.table(task.series.unit):
@@ -311,15 +319,17 @@ def _preamble(task: Task) -> list[str]:
     args, series, prepared = task.args, task.series, task.prepared
     rows = len(prepared.trained.x)
     held_out = 0 if prepared.validated is None else len(prepared.validated.x)
-    gap = args.seq_length + args.horizon - 1 if held_out else 0
-    judged = len(series.values) - task.first - args.horizon + 1
-    tested = f"{judged} windows" if args.plain else f"{judged} forecasts"
+    gap = len(task.members or [0]) * (args.seq_length + args.horizon - 1) if held_out else 0
+    tested = f"{task.judged} {'windows' if args.plain else 'forecasts'}"
+    of = "" if task.members is None else f"{len(task.members)} series, by {args.id}: "
     lines = [
         f"backend  {task.backend}",
-        f"data     {options.describe_data(args, series)}",
+        f"data     {of}{options.describe_data(args, series)}",
         f"split    train {task.cut} rows -> {rows + gap + held_out} windows | "
         f"test {len(series.values) - task.cut} rows -> {tested} (by time)",
+        *describe_features(args),
         f"model    {options.describe_network(prepared.net)}",
+        *(f"chosen   {choice}" for choice in prepared.choices),
         f"training {task.reason}, {_epochs(args.epochs)}, seed {args.seed}",
     ]
     if held_out:

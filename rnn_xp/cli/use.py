@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
-import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rnn_xp import checkpoint
 from rnn_xp.backend import get_backend
 from rnn_xp.cli import options
+from rnn_xp.cli.features import (
+    KINDS,
+    below_each_other,
+    load_ahead,
+    load_features,
+    refuse_pictures,
+)
 from rnn_xp.cli.messages import say
+from rnn_xp.cli.outlook import Interval, Outlook
 from rnn_xp.cli.report import about, report
-from rnn_xp.cli.run_folder import column_label, read_metrics, recorded_data
+from rnn_xp.cli.run_folder import read_metrics, recorded_data
 from rnn_xp.cli.targets import FORCE, check_file, check_plots
-from rnn_xp.cli.task import check_parts, judge_test_part
+from rnn_xp.cli.task import check_parts, judge_members, judge_test_part, load_data
 from rnn_xp.data.datasets import Series
 from rnn_xp.data.dates import following_dates
 from rnn_xp.data.windows import time_split
-from rnn_xp.forecasting import Forecaster, plotting
+from rnn_xp.forecasting import Forecaster
 from rnn_xp.forecasting.backtest import as_dict
 from rnn_xp.forecasting.intervals import IntervalError, read_levels
 
 __all__ = ["add_command"]
-
-_SHOWN = 60  # past values in a picture
 
 
 def add_command(commands: Any) -> None:
@@ -69,6 +73,8 @@ def add_command(commands: Any) -> None:
         "--level", type=_level, nargs="+", metavar="P",
         help="coverage of the intervals, such as 0.9, or 80 95; the run's by default",
     )  # fmt: skip
+    words = "CSV file with the future features of the steps ahead, if the run has some"
+    add("--future", type=Path, metavar="FILE", help=words)
     add("--csv", type=Path, metavar="FILE", help="write the forecasts to this file")
     add("--png", type=Path, metavar="FILE", help="draw the forecasts in this file")
     add("--force", action="store_true", help=FORCE)
@@ -94,19 +100,29 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     options.add_backend_options(add)
 
 
-def _load(args: argparse.Namespace) -> tuple[Forecaster, Series, dict[str, Any]]:
-    """Load the model, the series, and the configuration of the run."""
+class _Loaded(NamedTuple):
+    """A model, the series it goes on with, their features, and the configuration of the run."""
+
+    forecaster: Forecaster
+    series: Series
+    members: dict[str, Series] | None
+    features: dict[str, Any]
+    config: dict[str, Any]
+
+
+def _load(args: argparse.Namespace) -> _Loaded:
     backend = get_backend(args.backend, device=args.device, dtype=args.dtype)
     forecaster = Forecaster.load(args.source, backend)
     net = forecaster.predictor_.net
-    if net.topology != "many_to_one" or net.input_size != 1:
+    folder = args.source if args.source.is_dir() else args.source.parent
+    path = folder / "config.toml"  # which a run that was imported has not
+    config = options.read_toml(path) if path.exists() else {}
+    inputs = 1 + sum(len(config.get(f"{kind}_features", ())) for kind in KINDS)
+    if net.topology != "many_to_one" or net.input_size != inputs:
         raise ValueError(
             f"{args.source} is not a model that forecasts a series: its network is {net.topology} "
             f"with {net.input_size} inputs."
         )
-    folder = args.source if args.source.is_dir() else args.source.parent
-    path = folder / "config.toml"  # which a run that was imported has not
-    config = options.read_toml(path) if path.exists() else {}
     if config and not (folder / "metrics.json").exists():
         print(
             f"rnn-xp: warning: the training of {args.source} diverged or did not end: it has no "
@@ -126,7 +142,11 @@ def _load(args: argparse.Namespace) -> tuple[Forecaster, Series, dict[str, Any]]
         chosen = {key: config.get(key) if value is None else value for key, value in chosen.items()}
         chosen["data"] = recorded_data(folder, str(config["data"]))
     chosen["missing"] = chosen["missing"] or "error"
-    return forecaster, options.load_series(argparse.Namespace(**chosen)), config
+    for key in ("id", *(f"{kind}_features" for kind in KINDS)):
+        chosen[key] = config.get(key)
+    given = argparse.Namespace(**chosen)
+    series, members = load_data(given)
+    return _Loaded(forecaster, series, members, load_features(given, series), config)
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -168,22 +188,30 @@ def _info(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     check_file("--html", args.html, force=args.force)
-    forecaster, series, config = _load(args)
+    forecaster, series, members, features, config = _load(args)
     fraction = args.train_fraction
     if fraction is None:
         fraction = config.get("train_fraction", 0.8)
     plain = bool(config.get("plain", True))  # of what was not trained here nothing else is known
-    cut = len(time_split(series.values, fraction)[0])
-    seq_length, horizon = forecaster.seq_length, forecaster.horizon
-    check_parts(cut, len(series.values), seq_length, horizon, plain=plain)
-    result = judge_test_part(forecaster.fitted, series, cut, plain=plain)
+    seq_length, horizon, parts = forecaster.seq_length, forecaster.horizon, []
+    for each in (members or {"": series}).values():
+        cut = len(time_split(each.values, fraction)[0])
+        check_parts(cut, len(each.values), seq_length, horizon, plain=plain)
+        parts.append(f"test part from row {cut} of {len(each.values)}")
+    if members is None:
+        result = judge_test_part(forecaster.fitted, series, cut, plain=plain, features=features)
+    else:
+        refuse_pictures("--html", args.html, config["id"])
+        judged = argparse.Namespace(train_fraction=fraction, plain=plain)
+        result = judge_members(forecaster.fitted, members, judged)
     if args.html is not None:
         facts = about(series, {**config, "run": args.source, "train_fraction": fraction})
         checkpoint.atomic_write(args.html, report(series, result, facts).encode())
     if args.json:
         print(json.dumps({"data": series.name, "sha256": series.sha256, **as_dict(result)}))
     else:
-        say(f"data     {series.name}: test part from row {cut} of {len(series.values)}")
+        part = parts[0] if members is None else f"the test parts of {len(members)} series"
+        say(f"data     {series.name}: {part}")
         say(result)
         if args.html is not None:
             say(f"wrote    {args.html}")
@@ -195,7 +223,7 @@ def _forecast(args: argparse.Namespace) -> int:
     check_file("--csv", args.csv, force=args.force)
     check_file("--png", args.png, force=args.force, suffix=".png")
     check_plots("--png", args.png)
-    forecaster, series, _ = _load(args)
+    forecaster, series, members, features, config = _load(args)
     if args.level is not None and forecaster.intervals is None:
         raise ValueError(
             f"{args.source} has no intervals: it was trained without. Leave out --level, or train "
@@ -206,130 +234,67 @@ def _forecast(args: argparse.Namespace) -> int:
         f"from step {forecaster.horizon + 1} on, forecasts are fed back in as inputs"
         + (", and have no intervals" if forecaster.intervals is not None else "")
     ]  # fmt: skip
-    ahead = forecaster.apply(series)
-    values = ahead.predict(steps)
-    levels, bounds = args.level or [forecaster.level], []
+    reach = forecaster.fitted.settings.reach
+    future = _future(args, config, series, max(steps, reach))
+    ahead = forecaster.apply(series if members is None else members, **features)
+    values = ahead.predict(steps, future=future)
+    levels, ends = args.level or [forecaster.level], []
     if forecaster.intervals is not None:
         try:
-            low, high = ahead.predict_interval(min(steps, forecaster.horizon), level=levels)
-            bounds = [
-                _Interval(share, low[name], high[name]) for name, share in read_levels(levels)
-            ]
+            count = min(steps, forecaster.horizon)
+            near = None if future is None else future[: max(count, reach)]
+            low, high = ahead.predict_interval(count, level=levels, future=near)
+            ends = [(share, low[name], high[name]) for name, share in read_levels(levels)]
         except IntervalError as error:
             if args.level is not None:
                 raise
             notes.append(f"no interval: {error}")
-    outlook = _Outlook(series, values, following_dates(series.dates, steps), bounds, notes)
+    outlooks = [
+        Outlook(
+            each,
+            values if members is None else values[name],
+            following_dates(each.dates, steps),
+            [
+                Interval(share, *(a if members is None else a[name] for a in pair))
+                for share, *pair in ends
+            ],
+            notes,
+        )
+        for name, each in (members or {"": series}).items()
+    ]
+    if members is not None:
+        refuse_pictures("--png", args.png, config["id"])
     if args.csv is not None:
-        checkpoint.atomic_write(args.csv, outlook.csv())
+        named = [(each.series.name, each.csv()) for each in outlooks]
+        text = named[0][1] if members is None else below_each_other(named)
+        checkpoint.atomic_write(args.csv, text)
     if args.png is not None:
-        checkpoint.atomic_write(args.png, outlook.png())
+        checkpoint.atomic_write(args.png, outlooks[0].png())
     if args.json:
-        print(json.dumps(outlook.summary()))
+        summaries = {each.series.name: each.summary() for each in outlooks}
+        print(json.dumps({"series": summaries} if members else outlooks[0].summary()))
         return 0
-    for line in outlook.lines():
-        say(line)
+    for outlook in outlooks:
+        for line in outlook.lines():
+            say(line)
     for path in (args.csv, args.png):
         if path is not None:
             print(f"wrote    {path}")
     return 0
 
 
-@dataclasses.dataclass(frozen=True)
-class _Interval:
-    """The ends of intervals of one nominal coverage, for the first steps, up to the horizon."""
-
-    level: float
-    low: Any
-    high: Any
-
-    @property
-    def percent(self) -> str:
-        return f"{100 * self.level:g}"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Outlook:
-    """A forecast as text, CSV, plot and JSON.
-
-    Attributes
-    ----------
-    series : Series
-    values : ndarray (steps,)
-    dates : list of str or None
-    bounds : list of _Interval
-        Empty if there are none.
-    notes : list of str
-    """
-
-    series: Series
-    values: Any
-    dates: list[str] | None
-    bounds: list[_Interval]
-    notes: list[str]
-
-    def _bounds_of(self, step: int) -> list[tuple[float, float]]:
-        return [
-            (float(each.low[step]), float(each.high[step]))
-            for each in self.bounds
-            if step < len(each.low)
-        ]
-
-    def lines(self) -> list[str]:
-        series = self.series
-        on_date = f" on {series.dates[-1]}" if series.dates else ""
-        unit = f" {series.unit}" if series.unit else ""
-        last = f"last value {series.values[-1]:g}{unit}{on_date}"
-        lines = [f"data     {series.name}: {len(series.values)} rows, {last}"]
-        if self.bounds:
-            lines.append(f"interval {', '.join(f'{each.percent} %' for each in self.bounds)}")
-        for step, value in enumerate(self.values):
-            interval = "".join(f"  [{low:.6g}, {high:.6g}]" for low, high in self._bounds_of(step))
-            lines.append(
-                f"{self.dates[step] if self.dates else step + 1:>10}  {value:.6g}{interval}"
-            )
-        return [*lines, *(f"note     {note}" for note in self.notes)]
-
-    def csv(self) -> bytes:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        dated = ["date"] if self.dates else []
-        several = len(self.bounds) > 1
-        ends = [
-            f"{end}_{each.percent}" if several else end
-            for each in self.bounds
-            for end in ("low", "high")
-        ]
-        writer.writerow(["step", *dated, "forecast", *ends])
-        for step, value in enumerate(self.values):
-            date = [self.dates[step]] if self.dates else []
-            bounds = [f"{end:.9g}" for pair in self._bounds_of(step) for end in pair]
-            row = bounds or [""] * len(ends)
-            writer.writerow([step + 1, *date, f"{value:.9g}", *row])
-        return text.getvalue().encode()
-
-    def png(self) -> bytes:
-        series, dates = self.series, self.dates
-        unit = f" ({series.unit})" if series.unit else ""
-        ahead = "1 step" if len(self.values) == 1 else f"{len(self.values)} steps"
-        widest = max(self.bounds, key=lambda each: each.level, default=None)
-        shown = (*series.dates[-_SHOWN:], *dates) if series.dates and dates else None
-        return plotting.to_png(
-            plotting.outlook(
-                series.values[-_SHOWN:], self.values, dates=shown,
-                title=f"{series.name}: {ahead} after the last value",
-                label=f"{column_label(series)}{unit}",
-                interval=None if widest is None else (widest.low, widest.high),
-                interval_label=f"{widest.percent} % interval" if widest else "",
-            )
-        )  # fmt: skip
-
-    def summary(self) -> dict[str, Any]:
-        summary = {"data": self.series.name, "dates": self.dates, "forecast": self.values.tolist()}
-        intervals = [
-            {"level": each.level, "low": each.low.tolist(), "high": each.high.tolist()}
-            for each in self.bounds
-        ]
-        if len(intervals) == 1:
-            return {**summary, **intervals[0]}
-        return {**summary, "intervals": intervals} if intervals else summary
+def _future(args: argparse.Namespace, config: dict[str, Any], series: Series, steps: int) -> Any:
+    """Return the future features of the steps to forecast; None if the run has none."""
+    names = config.get("future_features")
+    if not names and args.future is not None:
+        raise ValueError(
+            f"--future {args.future}: {args.source} was trained without --future-features."
+        )
+    if not names:
+        return None
+    if args.future is None:
+        raise ValueError(
+            f"{args.source} was trained with --future-features {' '.join(names)}: give their "
+            f"values for {steps} steps ahead, as columns of a CSV file, with --future FILE."
+        )
+    return load_ahead(args.future, names, series, steps)

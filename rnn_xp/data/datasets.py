@@ -18,9 +18,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_xp.data.table import read_column
+from rnn_xp.data.table import Column, read_column, read_long
 
-__all__ = ["CATALOGUE", "Dataset", "Series", "load", "names", "read_csv"]
+__all__ = ["CATALOGUE", "Dataset", "Series", "load", "names", "read_csv", "read_long_csv"]
 
 
 @dataclass(frozen=True)
@@ -228,22 +228,65 @@ def read_csv(
     ([1.5, 2.0, 2.5], 'level', '2024-01-02')
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
     name = path.name.removesuffix(".gz")
     for suffix in (".csv", ".tsv", ".txt"):
         name = name.removesuffix(suffix)
-    data = _unzip(path.read_bytes(), path.name)
-    title, values, dates = read_column(data, path.name, column, date_column, missing)
-    return Series(
-        name=name,
-        values=values,
-        dates=dates,
-        unit="",
-        column=title,
-        sha256=hashlib.sha256(data).hexdigest(),
-        source=path.name,
-    )
+    data = _content(path)
+    return _series(name, read_column(data, path.name, column, date_column, missing), data, path)
+
+
+def read_long_csv(
+    path: str | Path, id: str, column: str | None = None, missing: str = "error"
+) -> dict[str, Series]:
+    r"""Read the series of a long CSV file, in which one stands below the other.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, see `read_csv`. The rows of each series are in the order of time.
+    id : str
+        The column that names the series.
+    column : str, optional
+        The column of values; it may be omitted if only one column besides holds numbers.
+    missing : {"error", "drop", "interpolate"}
+        As for `read_csv`, in each series by itself.
+
+    Returns
+    -------
+    dict of str to Series
+        In the order of their first rows.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As for `read_csv`, or if a row has no name.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "sales.csv"
+    ...     _ = path.write_text("shop,day,sold\na,2024-01-01,3\nb,2024-01-01,7\na,2024-01-02,4\n")
+    ...     series = read_long_csv(path, id="shop")
+    >>> {name: each.values.tolist() for name, each in series.items()}
+    {'a': [3.0, 4.0], 'b': [7.0]}
+    """
+    path = Path(path)
+    data = _content(path)
+    columns = read_long(data, path.name, id, column, missing)
+    return {name: _series(name, each, data, path) for name, each in columns.items()}
+
+
+def _content(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    return _unzip(path.read_bytes(), path.name)
+
+
+def _series(name: str, column: Column, data: bytes, path: Path) -> Series:
+    title, values, dates = column
+    digest = hashlib.sha256(data).hexdigest()
+    return Series(name, values, dates, unit="", column=title, sha256=digest, source=path.name)
 
 
 def _unzip(data: bytes, file: str) -> bytes:

@@ -14,7 +14,7 @@ from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.data.cells import MISSING, Table, is_dates, is_numeric, parse, values_of
 from rnn_xp.data.dates import Spacing, describe_gaps, find_spacing, is_date, read_dates
 
-__all__ = ["Column", "read_column"]
+__all__ = ["Column", "read_column", "read_long"]
 
 _POLICIES = ("error", "drop", "interpolate")
 
@@ -73,7 +73,40 @@ def read_column(
     """
     if missing not in _POLICIES:
         raise ValueError(f"missing={missing!r} is not known. Valid: {', '.join(_POLICIES)}.")
+    return _column(parse(data, file), column, date_column, missing)
+
+
+def read_long(
+    data: bytes, file: str, id: str | int, column: str | int | None, missing: str = "error"
+) -> dict[str, Column]:
+    """Read the series of a long file by name, see `rnn_xp.data.datasets.read_long_csv`."""
     table = parse(data, file)
+    k, groups = table.index(id), dict[str, list[int]]()
+    for row, name in enumerate(table.cells(k)):
+        if not name.strip():
+            raise ValueError(f"{table.where(row, k)}: the series has no name.")
+        groups.setdefault(name.strip(), []).append(row)
+    header = None if table.header is None else [*table.header[:k], *table.header[k + 1 :]]
+    if column is None:
+        column = table.title(_only_numeric(table, k))
+    if table.index(column) == k:
+        raise ValueError(f"{file}: column {table.title(k)!r} cannot be both names and values.")
+    return {
+        name: _column(
+            Table(
+                f"{file}, {name}", header, [table.lines[row] for row in rows],
+                [[*table.rows[row][:k], *table.rows[row][k + 1 :]] for row in rows],
+            ),
+            column, None, missing,
+        )
+        for name, rows in groups.items()
+    }  # fmt: skip
+
+
+def _column(
+    table: Table, column: str | int | None, date_column: str | int | None, missing: str
+) -> Column:
+    file = table.file
     date = None if date_column is None else table.index(date_column)
     j = _only_numeric(table, date) if column is None else table.index(column)
     if j == date:
@@ -89,7 +122,7 @@ def read_column(
         warnings.warn(
             f"{file}: {gaps}; the rows on both sides are taken for neighbours. Add the missing "
             "rows, or fill them with missing='interpolate'.",
-            stacklevel=3,
+            stacklevel=4,
         )
     if missing == "drop":
         known = ~np.isnan(values)

@@ -1,7 +1,8 @@
 """Forecasting: series in, judged forecasts out; metrics and baselines.
 
-- `forecaster`: the class people use; `panel` reads what they give, `gaps`, `targets` and `design`
-  make scaled windows of it, `prepared`, `training` and `trainings` train on them;
+- `forecaster`: the class people use; `panel`, `long` and `static` read what they give, `gaps`,
+  `targets` and `design` make scaled windows of it, `prepared`, `training` and `trainings` train on
+  them;
 - `fitted`: what the trainings leave, which `predictor` forecasts with and `files` keeps;
 - `intervals` and `adapting`: conformal prediction; `backtest`, `judging`, `metrics` and
   `baselines`: what forecasts are worth.
@@ -16,6 +17,7 @@ from rnn_xp.forecasting.judging import (
     score_table,
     verdict,
 )
+from rnn_xp.forecasting.long import from_long
 
 __all__ = [
     "Backtest",
@@ -23,6 +25,7 @@ __all__ = [
     "Score",
     "compare",
     "follows_last_value",
+    "from_long",
     "score_table",
     "verdict",
 ]

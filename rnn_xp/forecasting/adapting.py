@@ -37,10 +37,9 @@ def errors_of(
         past=np.concatenate([design.past, np.zeros((horizon, design.past.shape[1]))]),
         future=np.concatenate([design.future, np.zeros((horizon, design.future.shape[1]))]),
     )
-    levels = predictor.from_rows(longer, rows, horizon)
+    (levels,) = predictor.from_rows([longer], [rows], horizon)
     truth = np.concatenate([column, np.full(horizon, np.nan)])[rows[:, None] + np.arange(horizon)]
-    errors: _Floats = np.abs(truth - levels[:, :, levels.shape[2] // 2]) / design.unit
-    return errors
+    return design.errors(truth, levels[:, :, levels.shape[2] // 2])
 
 
 def adapted_bounds(
@@ -69,8 +68,7 @@ def adapted_bounds(
     low, high : ndarray (M, horizon)
     """
     radii = adaptive_radii(past, errors, level, wait=waiting(design, errors.shape[1]))
-    radii = radii[origins - begin] * design.unit
-    return forecast - radii, forecast + radii
+    return design.around(forecast, radii[origins - begin])
 
 
 def waiting(design: Design, horizon: int) -> int:

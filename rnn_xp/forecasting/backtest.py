@@ -232,26 +232,29 @@ def judge_forecasts(
     tuple of Judged
         Series without any row to judge are left out.
     """
+    rows = [
+        origins_of(column, start, settings.horizon, stride, most)
+        for column, start in zip(panel.columns, starts, strict=True)
+    ]
+    kept = [k for k, origins in enumerate(rows) if len(origins)]
+    forecasts = predictor.from_rows(
+        [designs[k] for k in kept], [rows[k] for k in kept], settings.horizon
+    )
     parts = []
-    for name, column, design, start, train in zip(
-        panel.names, panel.columns, designs, starts, trains or starts, strict=True
-    ):
-        origins = origins_of(column, start, settings.horizon, stride, most)
-        if not len(origins):
-            continue
-        levels = predictor.from_rows(design, origins, settings.horizon)
+    for k, levels in zip(kept, forecasts, strict=True):
+        column, design, origins = panel.columns[k], designs[k], rows[k]
         forecast = levels[:, :, levels.shape[2] // 2]
         bounds: tuple[_Floats, _Floats] | None = None
         if errors is not None and settings.intervals == "quantile":
             bounds = levels[:, :, 0], levels[:, :, -1]
         elif errors is not None and len(errors) and settings.intervals == "split":
-            radii = design.unit * conformal_radii(errors, settings.level)
-            bounds = forecast - radii, forecast + radii
+            bounds = design.around(forecast, conformal_radii(errors, settings.level))
         parts.append(
             make_judged(
-                name, fill_forward(column), train, origins, forecast, bounds, settings.seq_length
+                panel.names[k], fill_forward(column), (trains or starts)[k], origins, forecast,
+                bounds, settings.seq_length,
             )
-        )
+        )  # fmt: skip
     return tuple(parts)
 
 
@@ -367,6 +370,9 @@ def run(
 
 def _features(panel: Panel, tables: tuple[list[Any], list[Any]]) -> list[Mapping[str, Any] | None]:
     """Return features in the form that `rnn_xp.Forecaster.fit` takes."""
+    past, future = tables
+    past = [table[:, : table.shape[1] - panel.statics] for table in past]
     return [
-        dict(zip(panel.names, kind, strict=True)) if kind[0].shape[1] else None for kind in tables
+        dict(zip(panel.names, kind, strict=True)) if kind[0].shape[1] else None
+        for kind in (past, future)
     ]

@@ -11,10 +11,14 @@
   and 1 if it is a share of the level; from 1/2 on, and significant at 2 standard errors, it calls
   for logarithms.
 - **Differences.** Taken if the linear path of the changes has a lower corrected Akaike criterion
-  than that of the levels, on the same rows, see `rnn_xp.forecasting.linear`.
+  than that of the levels, on the same rows, see `rnn_xp.forecasting.linear`. The criterion knows
+  one step only. Where forecasts are fed back (``strategy="recursive"``), the paths are fitted to
+  the first four fifths of the rows instead and run free from each of the others, over the horizon
+  or as many steps as those rows have two times: errors of changes add up, those of levels need not.
 - **Size.** One hidden unit for 20 windows, from 4 to 50.
 
-The rows of the validation part are not used.
+The rows of the validation part are not used, but for this: logarithms need positive values there,
+too.
 
 References
 ----------
@@ -33,17 +37,47 @@ from numpy.typing import NDArray
 
 from rnn_xp.forecasting.baselines import suggest_period
 from rnn_xp.forecasting.gaps import fill_forward
-from rnn_xp.forecasting.linear import fit_path
+from rnn_xp.forecasting.linear import LinearPath, fit_path
 from rnn_xp.forecasting.settings import AUTO, Settings
-from rnn_xp.forecasting.targets import offset_of, to_target
+from rnn_xp.forecasting.targets import from_target, in_logs, offset_of, to_target
 
-__all__ = ["choose", "grows_with_level", "season_of"]
+__all__ = ["choose", "grows_with_level", "season_of", "sentences"]
 
 _SERIES = 50  # of a panel that are looked at
 _CELLS = 250_000  # values that the cells see in an epoch
 _ROWS = 20  # windows for each hidden unit
 
+_FORECASTS = {
+    "level": "the values themselves, because their changes are no easier to forecast",
+    "diff": "changes, which a linear path forecasts better than the values",
+    "log": "logarithms, because the changes of the series grow with its level",
+    "logret": "changes of logarithms, because the changes of the series grow with its level, and a "
+    "linear path forecasts those better",
+}
+
 _Floats = NDArray[np.float64]
+
+
+def sentences(given: Settings, chosen: Settings, period: int | None) -> tuple[str, ...]:
+    """Return what "auto" stands for, a sentence for each choice.
+
+    Examples
+    --------
+    >>> chosen = Settings(seq_length=26, target="level", hidden_size=5)
+    >>> sentences(Settings(target="level"), chosen, 12)[0]
+    'The window has 26 values, because a season of 12 steps repeats.'
+    """
+    said = []
+    if given.seq_length == AUTO:
+        season = "no season was found that fits" if period is None else (
+            f"a season of {period} steps repeats"
+        )  # fmt: skip
+        said.append(f"The window has {chosen.seq_length} values, because {season}.")
+    if given.target == AUTO:
+        said.append(f"The network forecasts {_FORECASTS[chosen.target]}.")
+    if given.hidden_size == AUTO:
+        said.append(f"The network has {chosen.hidden_size} hidden units, by the number of windows.")
+    return tuple(said)
 
 
 def choose(settings: Settings, columns: Sequence[_Floats]) -> tuple[Settings, int | None]:
@@ -72,7 +106,8 @@ def choose(settings: Settings, columns: Sequence[_Floats]) -> tuple[Settings, in
         length = _window(period, rows, total, settings.reach)
     target = settings.target
     if target == AUTO:
-        target = _target(settings, seen, length, period)
+        positive = all(np.nanmin(column) > 0.0 for column in columns)
+        target = _target(settings, seen, length, period, positive=positive)
     size = settings.hidden_size
     if size == AUTO:
         size = int(np.clip((total - len(columns) * length) // _ROWS, 4, 50))
@@ -96,30 +131,58 @@ def _window(period: int | None, rows: int, total: int, reach: int) -> int:
     return max(length, min(least, max(rows // 4, 1)), min(reach, max(rows // 4, 1)))
 
 
-def _target(settings: Settings, columns: Sequence[_Floats], length: int, period: int | None) -> str:
-    positive = all(column.min() > 0.0 for column in columns)
+def _target(
+    settings: Settings, columns: Sequence[_Floats], length: int, period: int | None, *,
+    positive: bool,
+) -> str:  # fmt: skip
     logs = positive and grows_with_level(columns, period)
     level, change = ("log", "logret") if logs else ("level", "diff")
     if settings.intervals == "quantile" and settings.reach > 1:
         return level  # quantiles of changes do not add up
     if settings.missing == "mask" and not settings.linear:
         return "level"
+    fed_back = settings.strategy == "recursive" and settings.horizon > 1
+    held = min(len(column) // 5 for column in columns) if fed_back else 0
     scores = {}
     for kind in (level, change):
-        windows, following = [], []
-        for column in columns:
-            z = to_target(kind, column)[1 - offset_of(kind) :]  # the same rows for both
-            if len(z) <= length:
-                return level
-            z = (z - z.mean()) / (np.std(column) if not logs else np.std(np.log(column)) or 1.0)
-            cut = sliding_window_view(z, length + 1)
-            windows.append(cut[:, :-1])
-            following.append(cut[:, -1])
-        x, y = np.concatenate(windows), np.concatenate(following)
-        if np.ptp(y) == 0.0:
+        parts = [_scaled(kind, column, held) for column in columns]
+        if any(len(z) - held <= length for z, *_ in parts):
             return level
-        scores[kind] = fit_path(x, y, period=period, changes=kind == change).criterion
+        rows = [sliding_window_view(z[: len(z) - held], length + 1) for z, *_ in parts]
+        table = np.concatenate(rows)
+        if np.ptp(table[:, -1]) == 0.0:
+            return level
+        path = fit_path(table[:, :-1], table[:, -1], period=period, changes=kind == change)
+        scores[kind] = path.criterion
+        if steps := min(settings.horizon, held // 2):
+            scores[kind] = _running_free(path, kind, columns, held, steps)
     return min(scores, key=scores.__getitem__)
+
+
+def _scaled(kind: str, column: _Floats, held: int) -> tuple[_Floats, float, float]:
+    """Return targets of the same rows for all kinds, and what was taken off and divided by."""
+    z = to_target(kind, column)[1 - offset_of(kind) :]
+    middle = float(np.mean(z[: len(z) - held]))
+    scale = float(np.std(np.log(column) if in_logs(kind) else column)) or 1.0
+    return (z - middle) / scale, middle, scale
+
+
+def _running_free(
+    path: LinearPath, kind: str, columns: Sequence[_Floats], held: int, steps: int
+) -> float:
+    """Return the mean squared error of forecasts of several steps from each of the last rows."""
+    weights, constant = path.ahead(steps)
+    squares = []
+    for column in columns:
+        z, middle, scale = _scaled(kind, column, held)
+        first, last = len(z) - held, len(z) - steps
+        length, levels = weights.shape[1], column[1:]  # the rows of z
+        windows = sliding_window_view(z, length)[first - length : last - length + 1]
+        at = np.arange(first, last + 1)
+        ahead = (windows @ weights.T + constant) * scale + middle
+        wrong = from_target(kind, ahead, levels[at - 1]) - levels[at[:, None] + np.arange(steps)]
+        squares.append(np.mean(wrong**2) / float(np.var(column)))
+    return float(np.mean(squares))
 
 
 def grows_with_level(columns: Sequence[_Floats], period: int | None) -> bool:

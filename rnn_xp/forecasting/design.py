@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.data.scalers import Scaler, fit_scaler
 from rnn_xp.forecasting.gaps import GapModel, estimate_gaps, fill_forward, fit_gap_model
-from rnn_xp.forecasting.targets import from_target, offset_of, to_target
+from rnn_xp.forecasting.targets import from_target, in_logs, offset_of, to_target
 
 __all__ = ["Design", "Windows", "make_design"]
 
 _Floats = NDArray[np.float64]
+_Reals = NDArray[np.floating[Any]]
 _Bools = NDArray[np.bool_]
 
 
@@ -66,7 +67,7 @@ class Design:
         True where z is not missing.
     unit : float
         The unit in which errors of several series are pooled: the standard deviation of the
-        training part.
+        training part, or of its logarithms if the target is one of them.
     gaps : tuple of float, optional
         The model that estimates missing values, see `rnn_xp.forecasting.gaps`; without one they are
         skipped.
@@ -128,6 +129,23 @@ class Design:
         levels = self.levels[-(seq_length + self.offset) :]
         return Design(self.target, self.scaler, levels, *parts, self.unit, self.gaps)
 
+    def errors(self, truth: _Reals, forecast: _Reals) -> _Reals:
+        """Return absolute errors in units of the design.
+
+        Logarithms are taken of series whose noise grows with their level, so where they are the
+        target the errors are those of the logarithms.
+        """
+        apart = np.log(truth) - np.log(forecast) if in_logs(self.target) else truth - forecast
+        errors: _Reals = np.abs(apart) / self.unit
+        return errors
+
+    def around(self, forecast: _Reals, radii: _Reals) -> tuple[_Reals, _Reals]:
+        """Return the ends of intervals around forecasts, whose radii are such errors."""
+        apart = radii * self.unit
+        if in_logs(self.target):
+            return forecast * np.exp(-apart), forecast * np.exp(apart)
+        return forecast - apart, forecast + apart
+
     def to_levels(self, z: _Floats, last: _Floats) -> _Floats:
         """Return scaled forecasts (N, steps) in original units."""
         return from_target(self.target, self.scaler.inverse_target(z), last)
@@ -143,6 +161,7 @@ def make_design(
     train: int,
     unit: float | None = None,
     gaps: GapModel | int | None = None,
+    statics: int = 0,
 ) -> Design:
     """Transform and scale a series (n,) and its features (n, k).
 
@@ -159,6 +178,8 @@ def make_design(
         ``Design.unit`` of the series on which the scaler was fitted.
     gaps : tuple of float or int, optional
         ``Design.gaps``, or the number of lags of a model to fit on the first ``train`` rows.
+    statics : int
+        Number of past features, the last ones, that do not change and are not to be scaled.
     """
     known = ~np.isnan(values)
     if isinstance(gaps, int):
@@ -170,14 +191,21 @@ def make_design(
     known = known[offset:] & known[: len(z)]  # a change is known if both of its ends are
     if isinstance(scaler, str):
         seen = columns[: train - offset][known[: train - offset]]
-        _check_scales(scaler, seen, levels, target, past.shape[1])
-        scaler = fit_scaler(scaler, seen)
+        varying = np.ones(seen.shape[1], bool)
+        varying[1 + past.shape[1] - statics : 1 + past.shape[1]] = False
+        _check_scales(scaler, seen[:, varying], levels, target, past.shape[1] - statics)
+        scaler = fit_scaler(scaler, seen[:, varying])
+        if statics:
+            numbers = np.stack([np.zeros(len(varying)), np.ones(len(varying))])
+            numbers[:, varying] = scaler.offset, scaler.scale
+            scaler = Scaler(scaler.kind, *map(tuple, numbers.tolist()))
     scaled = scaler.transform(columns)
     if gaps is None:
         scaled[~known, 0] = 0.0
     first = 1 + past.shape[1]
     if unit is None:
-        unit = float(np.std(levels[:train] if train else levels)) or 1.0
+        seen = levels[:train] if train else levels
+        unit = float(np.std(np.log(seen) if in_logs(target) else seen)) or 1.0
     return Design(
         target,
         scaler,

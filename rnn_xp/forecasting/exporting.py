@@ -115,6 +115,11 @@ def to_onnx(
             f"the forecaster has {len(names)} series, each with its scaler: give series=, one of "
             f"{', '.join(map(repr, names[:4]))}."
         )
+    if fitted.panel.static:
+        raise ValueError(
+            "a forecaster that knows static values of its series is not exported: a graph reads "
+            "the values of one series only. Fit one without static=."
+        )
     design = fitted.designs[0 if series is None else choice(
         "series", series, {name: k for k, name in enumerate(names)}
     )]  # fmt: skip
@@ -272,7 +277,7 @@ def _example(fitted: Fitted, design: Any, sizes: _Sizes) -> Example:
             levels, past, future, target=design.target, scaler=scaler, train=0, unit=1.0
         )
         origin = np.asarray([first])
-        forecast = fitted.predictor.from_rows(drawn, origin, sizes.steps)[0]
+        forecast = fitted.predictor.from_rows([drawn], [origin], sizes.steps)[0][0]
         inputs["values"].append(levels[:first])
         inputs["past"].append(past[sizes.offset : first])
         inputs["future"].append(future[sizes.offset + sizes.reach :])

@@ -24,12 +24,13 @@ from rnn_xp.forecasting.design import Design
 from rnn_xp.forecasting.fitted import Fitted, make_predictor
 from rnn_xp.forecasting.panel import Panel
 from rnn_xp.forecasting.settings import Settings
+from rnn_xp.forecasting.targets import in_logs
 from rnn_xp.forecasting.times import load_times
 from rnn_xp.network import Network
 
 __all__ = ["describe", "load_fitted", "of_network", "save_fitted"]
 
-_SCHEMA = 2
+_SCHEMA, _BEFORE_LOGS = 3, 2  # in which errors of logarithms were kept in units of levels
 _BEFORE = {"target": "level"}  # of files that were written when it had that default
 _NOT_SAVED = ("optimizer", "backend")
 _PARTS = ("levels", "z", "past", "future", "known")
@@ -65,6 +66,7 @@ def save_fitted(path: str | Path, fitted: Fitted) -> None:
         ],
         "kind": panel.kind,
         "features": panel.features,
+        "static": [row.tolist() for row in panel.static],
         "alone": fitted.alone,
     }
     checkpoint.save(path, arrays, about)
@@ -104,9 +106,11 @@ def load_fitted(path: str | Path, backend: Backend) -> Fitted:
     schema = about.get("forecaster")
     if schema is None and not ("network" in about and "scaler" in about):
         raise CheckpointError(f"{path} holds no Forecaster.")
-    if schema not in (None, _SCHEMA):
+    logs = schema == _BEFORE_LOGS and in_logs(about["settings"].get("target", "level"))
+    if logs or schema not in (None, _BEFORE_LOGS, _SCHEMA):
         raise CheckpointError(
-            f"{path} is of schema {schema}, but this version of rnn_xp reads {_SCHEMA}."
+            f"{path} is of schema {schema}, but this version of rnn_xp reads {_SCHEMA}"
+            + (" of logarithms. Fit it anew." if logs else ".")
         )
     try:
         if schema is None:
@@ -192,6 +196,7 @@ def _forecaster(arrays: dict[str, Any], about: dict[str, Any], backend: Backend)
         tuple(design.levels for design in designs),
         tuple(None if each["index"] is None else load_times(each["index"]) for each in series),
         _tuples(about.get("features", (None, None))),
+        tuple(np.asarray(row, float) for row in about.get("static", ())),
     )
     predictor = make_predictor(settings, net, networks, backend)
     rows = tuple(int(each["rows"]) for each in series)

@@ -120,8 +120,7 @@ class Fitted:
             return [(levels[0, :, 0], levels[0, :, -1]) for levels in ahead]
         ends = []
         for k, levels in enumerate(ahead):
-            radii = self._radii(k, level)[:count] * self.designs[k].unit
-            ends.append((levels[0, :, 0] - radii, levels[0, :, 0] + radii))
+            ends.append(self.designs[k].around(levels[0, :, 0], self._radii(k, level)[:count]))
         return ends
 
     def _nested(self, steps: int | None, levels: Any, future: Any) -> tuple[Any, Any]:
@@ -161,7 +160,7 @@ class Fitted:
         """Return forecasts (1, steps, Q) of each series from its end."""
         settings, names = self.settings, self.panel.names
         steps, tables = check_ahead(settings, steps, future, self.designs[0], self.panel)
-        forecasts = []
+        windows, aheads = [], []
         for name, design, table in zip(names, self.designs, tables, strict=True):
             ahead, end = design.scaled_future(table), np.asarray([len(design.levels)])
             needed = settings.seq_length + design.offset
@@ -170,9 +169,9 @@ class Fitted:
                     f"{name} has {end[0]} values, but a forecast needs the last {needed}: "
                     f"{needed - end[0]} more."
                 )
-            windows = design.windows(end, settings.seq_length, settings.reach, ahead)
-            forecasts.append(self.predictor.forecast(design, windows, ahead[None], steps))
-        return forecasts
+            windows.append(design.windows(end, settings.seq_length, settings.reach, ahead))
+            aheads.append(ahead[None])
+        return self.predictor.forecast(self.designs, windows, aheads, steps)
 
     def apply(self, panel: Panel, past: Any, future: Any) -> Fitted:
         """Return this model, positioned at the end of other series.
@@ -181,7 +180,7 @@ class Fitted:
         goes on from this one; on any other series they begin as they were at the end of training.
         """
         designs = self.designs_of(panel, past, future)
-        panel = dataclasses.replace(panel, features=self.panel.features)
+        panel = dataclasses.replace(panel, features=self.panel.features, static=self.panel.static)
         later: tuple[_Floats, ...] = ()
         if self.settings.intervals == "adaptive" and len(self.errors):
             later = tuple(
@@ -213,6 +212,14 @@ class Fitted:
             raise ValueError(
                 f"this forecaster was fitted on {len(self.designs)} series, got {len(panel.names)}."
             )
+        if self.panel.static:
+            panel = panel.in_order_of(self.panel.names)
+            if panel.names != self.panel.names:
+                raise ValueError(
+                    "fit was given static values of its series, and of others none are known: the "
+                    f"series must have the names {', '.join(map(str, self.panel.names))}."
+                )
+            panel = dataclasses.replace(panel, static=self.panel.static)
         _, tables = check_data(self.settings, panel, past, future, self.panel.features)
         designs = []
         for column, p, f, fitted in zip(panel.columns, *tables, self.designs, strict=True):
@@ -314,6 +321,7 @@ def make_predictor(
 def finish(
     prepared: Prepared, networks: Sequence[Params], backend: Backend,
     refitted: tuple[Prepared, Sequence[Params]], *, alone: bool = False,
+    earlier: _Floats | None = None,
 ) -> tuple[Fitted, Backtest | None]:  # fmt: skip
     """Score trained networks on the validation part, and keep their errors.
 
@@ -328,6 +336,8 @@ def finish(
         all the data, the errors of ``networks`` stand for theirs, which are not known.
     alone : bool
         See `Fitted`.
+    earlier : ndarray (n, horizon), optional
+        Errors before the validation part, which are kept with those on it.
 
     Returns
     -------
@@ -341,10 +351,15 @@ def finish(
     settings, panel, designs = fitted.settings, prepared.panel, prepared.designs
     predictor = make_predictor(settings, prepared.net, networks, backend)
     parts = judge_forecasts(settings, predictor, panel, designs, prepared.starts)
-    units = {name: design.unit for name, design in zip(panel.names, designs, strict=True)}
-    errors = [np.abs(part.truth - part.forecast) / units[part.name] for part in parts]
+    by_name = dict(zip(panel.names, designs, strict=True))
+    made = [by_name[part.name].errors(part.truth, part.forecast) for part in parts]
+    # The latest last, because adaptive intervals look at the last ones: those of all series.
+    age = np.concatenate([np.arange(len(each))[::-1] for each in made])
+    errors = np.concatenate(made)[np.argsort(-age, kind="stable")]
+    if earlier is not None:
+        errors = np.concatenate([earlier, errors])
     report = fitted.noted(judge(parts, settings.cell, None))
-    return dataclasses.replace(fitted, errors=np.concatenate(errors)), report
+    return dataclasses.replace(fitted, errors=errors), report
 
 
 def unjudged(prepared: Prepared, networks: Sequence[Params], backend: Backend) -> Fitted:

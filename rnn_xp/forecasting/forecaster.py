@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rnn_xp._checks import Argument, ParameterError
+from rnn_xp._checks import Argument, ParameterError, whole
 from rnn_xp.backend import Backend, get_backend
 from rnn_xp.forecasting.backtest import Backtest, row_of, run
 from rnn_xp.forecasting.exporting import Exported
@@ -39,7 +39,7 @@ class Forecaster(Exported, Settings):
     Parameters
     ----------
     seq_length : int or "auto"
-        Number of past values that a forecast is made from, T; "auto" is two seasons, if they fit.
+        Number of past values that forecasts are made from, T; "auto" is two seasons, if they fit.
     horizon : int
         Number of steps ahead for which the model is trained and judged.
     cell, hidden_size, num_layers : as for `rnn_xp.Network`
@@ -88,7 +88,8 @@ class Forecaster(Exported, Settings):
     backend : Backend, optional
         Backend to train on; by default `rnn_xp.get_backend` selects it.
     verbose : bool
-        If True, `fit` prints how the forecasts of the validation part compare with the baselines.
+        If True, `fit` prints what "auto" stands for and how the forecasts of the validation part
+        compare with the baselines.
     bidirectional, activation, read, dropout, recurrent_dropout, layer_norm, residual, reset_after
         As for `rnn_xp.Network`.
 
@@ -133,8 +134,9 @@ class Forecaster(Exported, Settings):
     """
 
     def fit(
-        self, series: Any, *, past: Any = None, future: Any = None, **training: Any
-    ) -> Forecaster:
+        self, series: Any, *, past: Any = None, future: Any = None, static: Any = None,
+        **training: Any,
+    ) -> Forecaster:  # fmt: skip
         """Train on one or several series.
 
         Parameters
@@ -151,15 +153,17 @@ class Forecaster(Exported, Settings):
         future : array (n, k) or DataFrame, or mapping of names to those, optional
             Features that are known in advance, such as the calendar; `predict` needs their values
             for the steps to forecast. They are matched as those of ``past``.
+        static : table, optional
+            What does not change: a row for each series, see
+            `rnn_xp.forecasting.static.read_static`; later calls know it by their names.
         **training
-            Further arguments of `rnn_xp.fit` that control the computation: ``workers``,
-            ``memory_budget``, ``callbacks``, ``comm``, ``reduction`` and, for a single network
-            only, ``resume``. Callbacks watch the first training; it is this one that is resumed.
+            Further arguments of `rnn_xp.fit`: ``workers``, ``memory_budget``, ``callbacks``,
+            ``comm``, ``reduction`` and, for a single network only, ``resume``. Callbacks watch the
+            first training; it is this one that is resumed.
 
         Returns
         -------
         Forecaster
-            This object.
 
         Raises
         ------
@@ -167,7 +171,8 @@ class Forecaster(Exported, Settings):
             If settings contradict each other, or a series is too short, constant, not in time order
             or has gaps. An earlier fit is then left unchanged.
         """
-        return self.fit_prepared(prepare(self, as_panel(series), past, future), **training)
+        prepared = prepare(self, as_panel(series).described(static), past, future)
+        return self.fit_prepared(prepared, **training)
 
     def fit_prepared(
         self, prepared: Prepared, *, stop: Callback | None = None, **training: Any
@@ -193,22 +198,21 @@ class Forecaster(Exported, Settings):
                 "a training is resumed for one network, but {0} trains several: begin it anew.",
                 Argument("n_seeds", settings.n_seeds),
             )
-        backend = get_backend() if settings.backend is None else settings.backend
+        backend = settings.backend or get_backend()
         trained = train_networks(prepared, backend, stop, training)
         fitted, report = finish(
-            prepared,
-            trained.networks,
-            backend,
-            refitted=(trained.whole, trained.refitted),
-            alone=trained.alone is not None,
-        )
+            prepared, trained.networks, backend, (trained.whole, trained.refitted),
+            alone=trained.alone is not None, earlier=trained.earlier,
+        )  # fmt: skip
         # From here on nothing can fail: an earlier fit is replaced as a whole.
         self._fitted, self.report_ = fitted, report
         self.results_, self.refits_ = trained.results, trained.refits
         self.history_ = [result.history for result in trained.results]
-        if settings.verbose and settings.validation is not None:
-            part = f"validation part, the last {100 * settings.validation:g} % of the windows"
-            sys.stdout.write(f"{part}:\n{report}\n")
+        if settings.verbose:
+            sys.stdout.writelines(f"{choice}\n" for choice in prepared.choices)
+            if settings.validation is not None:
+                part = f"validation part, the last {100 * settings.validation:g} % of the windows"
+                sys.stdout.write(f"{part}:\n{report}\n")
         return self
 
     def predict(self, steps: int | None = None, *, future: Any = None) -> Any:
@@ -255,7 +259,7 @@ class Forecaster(Exported, Settings):
         return self.fitted.predict_interval(steps, level, future)
 
     def apply(self, series: Any, *, past: Any = None, future: Any = None) -> Forecaster:
-        """Return a forecaster with the same trained networks at the end of other values.
+        """Return a forecaster with the same networks at the end of other values.
 
         Parameters
         ----------
@@ -266,8 +270,7 @@ class Forecaster(Exported, Settings):
 
         Returns
         -------
-        Forecaster
-            A new forecaster, whose `predict` continues these values.
+        Forecaster, whose `predict` continues these values
 
         Examples
         --------
@@ -309,6 +312,7 @@ class Forecaster(Exported, Settings):
         retrain: bool | int = False,
         past: Any = None,
         future: Any = None,
+        static: Any = None,
     ) -> Backtest:
         """Train on the first part of a series and forecast the rest, from one origin after another.
 
@@ -317,7 +321,7 @@ class Forecaster(Exported, Settings):
 
         Parameters
         ----------
-        series, past, future : as for `fit`
+        series, past, future, static : as for `fit`
         start : float or int
             The first row to forecast, as a fraction of the series (float) or as a row number (int).
         stride : int
@@ -333,18 +337,14 @@ class Forecaster(Exported, Settings):
         """
         settings = self._fitted.settings if hasattr(self, "_fitted") else self.frozen()
         settings.check()
-        panel = as_panel(series)
-        if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
-            raise ParameterError(
-                "{0:name} must be an integer >= 1, got {0:value}.", Argument("stride", stride)
-            )
+        stride, panel = whole("stride", stride, 1), as_panel(series).described(static)
         panel, tables = check_data(settings, panel, past, future)
         starts = [row_of(start, len(column)) for column in panel.columns]
+        quiet = Settings(**{**settings.get_params(), "verbose": False})
 
         def trained(prepared: Prepared) -> Fitted:
-            return Forecaster().set_params(verbose=False).fit_prepared(prepared).fitted
+            return Forecaster().fit_prepared(prepared).fitted
 
-        quiet = Settings(**{**settings.get_params(), "verbose": False})
         return run(quiet, trained, panel, tables, starts, stride, int(retrain) or None)
 
     def save(self, path: str | Path) -> None:
@@ -376,7 +376,7 @@ class Forecaster(Exported, Settings):
         Raises
         ------
         CheckpointError
-            If the file is damaged, of another kind or of another version.
+            If the file is damaged, or of another kind or version.
         """
         return _with(load_fitted(path, get_backend() if backend is None else backend))
 

@@ -7,7 +7,11 @@ in training.
 - split: the quantile is fixed. The coverage is as nominal if future errors are like past ones.
 - adaptive: the quantile moves. Every miss raises it and every hit lowers it slightly, so that the
   fraction of misses approaches its nominal value in the long run, however errors change [2]_. The
-  quantile is taken of the latest errors, those of forecasts made after the training among them.
+  steps are largest at first, when they make up for errors of the validation part that were too few
+  or unlike those to come, and become smaller after 50 forecasts [3]_. The quantile is taken of the
+  latest errors, those of forecasts made after the training among them.
+
+Errors are in the units of a series, or those of its logarithms, see `rnn_xp.forecasting.design`.
 
 References
 ----------
@@ -15,6 +19,8 @@ References
        inference for regression", J. Amer. Statist. Assoc. 113 (2018), 1094-1111.
 .. [2] I. Gibbs, E. Candes, "Adaptive conformal inference under distribution shift", NeurIPS 2021,
        equation 2.
+.. [3] A. N. Angelopoulos, R. F. Barber, S. Bates, "Online conformal prediction with decaying step
+       sizes", ICML 2024.
 """
 
 from __future__ import annotations
@@ -40,7 +46,8 @@ __all__ = [
     "read_levels",
 ]
 
-_RATE, _MEMORY = 0.02, 500  # of the adaptive level; errors whose quantile is taken
+_RATE, _FAST, _LEAST = 0.05, 50, 0.4  # of the adaptive level; forecasts; of the rate, in the end
+_MEMORY = 500  # errors whose quantile is taken
 
 _Floats = NDArray[np.floating[Any]]
 
@@ -168,7 +175,7 @@ def adaptive_radii(
     wait : int
         Number of steps, 0 or more, before which no error of a forecast is used.
     rate : float
-        Step size by which the level is adapted, gamma in Gibbs and Candes.
+        Step size by which the level is adapted at first, gamma in Gibbs and Candes.
 
     Returns
     -------
@@ -189,7 +196,8 @@ def adaptive_radii(
             while known < now and rows[known] + max(step, wait) < row:
                 error = float(errors[known, step])
                 if not math.isnan(error):
-                    miss += rate * ((1.0 - level) - (error > radii[known, step]))
+                    size = rate * max(math.sqrt(_FAST / max(known + 1, _FAST)), _LEAST)
+                    miss += size * ((1.0 - level) - (error > radii[known, step]))
                     latest.append(error)
                     bisect.insort(ordered, error)
                     if len(latest) > _MEMORY:

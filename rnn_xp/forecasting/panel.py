@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp.data.datasets import Series
+from rnn_xp.forecasting.static import read_static
 from rnn_xp.forecasting.tables import read_names, read_table
 from rnn_xp.forecasting.times import Times
 
@@ -38,6 +40,8 @@ class Panel:
         The times of each series; None for data without times.
     features : tuple of two Names
         Names of the past and of the future features that belong to the series.
+    static : tuple of ndarray (k,)
+        What does not change with time, of each series, see `rnn_xp.forecasting.static`.
     """
 
     kind: str
@@ -45,6 +49,18 @@ class Panel:
     columns: tuple[_Floats, ...]
     times: tuple[Times | None, ...]
     features: tuple[Names, Names] = (None, None)
+    static: tuple[_Floats, ...] = ()
+
+    @property
+    def statics(self) -> int:
+        """Number of values that do not change with time; the last past features hold them."""
+        return len(self.static[0]) if self.static else 0
+
+    def described(self, static: Any) -> Panel:
+        """Return the same series with what does not change of each, see `read_static`."""
+        if static is None:
+            return self
+        return dataclasses.replace(self, static=read_static(static, self.names))
 
     def before(self, ends: Sequence[int]) -> Panel:
         """Return the rows of each series before the given end."""
@@ -53,7 +69,7 @@ class Panel:
             None if times is None else times.before(end)
             for times, end in zip(self.times, ends, strict=True)
         )
-        return Panel(self.kind, self.names, columns, times, self.features)
+        return dataclasses.replace(self, columns=columns, times=times)
 
     def in_order_of(self, names: Sequence[Any]) -> Panel:
         """Return the same series in the order of other names.
@@ -76,7 +92,10 @@ class Panel:
         order = [self.names.index(name) for name in names]
         columns = tuple(self.columns[k] for k in order)
         times = tuple(self.times[k] for k in order)
-        return Panel(self.kind, tuple(names), columns, times, self.features)
+        static = tuple(self.static[k] for k in order) if self.static else ()
+        return dataclasses.replace(
+            self, names=tuple(names), columns=columns, times=times, static=static
+        )
 
     def check_begins_with(self, seen: Panel, rows: Sequence[int]) -> None:
         """Check that these series begin with the rows of other ones, as far as times tell.

@@ -49,26 +49,51 @@ class Predictor:
     quantiles: int
 
     def forecast(
-        self, design: Design, windows: Windows, ahead: _Floats, steps: int
-    ) -> NDArray[np.float64]:
-        """Forecast the steps after each window; beyond ``reach``, forecasts are fed back in.
+        self, designs: Sequence[Design], windows: Sequence[Windows], ahead: Sequence[_Floats],
+        steps: int,
+    ) -> list[_Floats]:  # fmt: skip
+        """Forecast the steps after windows of several series.
 
         Parameters
         ----------
-        design : Design
-        windows : Windows
-            M windows.
-        ahead : ndarray (M, A, k)
+        designs : sequence of Design
+        windows : sequence of Windows
+            M windows of each series.
+        ahead : sequence of ndarray (M, A, k)
             Scaled future features of the next A >= steps steps.
         steps : int
             Number of steps to forecast.
 
         Returns
         -------
-        ndarray (M, steps, Q)
+        list of ndarray (M, steps, Q)
             Forecasts in original units.
         """
-        x, mask, reach = windows.x, windows.mask, self.reach
+        forecasts: list[_Floats] = []
+        first = 0
+        while first < len(designs):  # many short series are forecast together
+            last, rows = first + 1, len(windows[first].x)
+            while last < len(designs) and rows + len(windows[last].x) <= _ROWS:
+                rows += len(windows[last].x)
+                last += 1
+            group = windows[first:last]
+            z = self._scaled(
+                np.concatenate([each.x for each in group]),
+                np.concatenate([each.mask for each in group]),
+                np.concatenate(ahead[first:last]),
+                steps,
+            )
+            ends = np.cumsum([len(each.x) for each in group])[:-1]
+            for design, each, part in zip(designs[first:last], group, np.split(z, ends),
+                                          strict=True):  # fmt: skip
+                levels = [design.to_levels(part[:, :, q], each.last) for q in range(part.shape[2])]
+                forecasts.append(np.stack(levels, axis=2))
+            first = last
+        return forecasts
+
+    def _scaled(self, x: _Floats, mask: NDArray[np.bool_], ahead: _Floats, steps: int) -> _Floats:
+        """Return scaled forecasts (M, steps, Q); beyond ``reach``, they are fed back in."""
+        reach = self.reach
         z = np.empty((len(x), steps, self.quantiles))
         filled = at = 0
         while True:
@@ -77,22 +102,31 @@ class Predictor:
             z[:, filled:until] = pred[:, filled - at : until - at]
             filled = until
             if filled == steps:
-                break
+                return z
             to = min(at + reach, steps - reach)  # the last forecast ends with the last step
             new = z[:, at:to, self.quantiles // 2, None]
-            new = np.concatenate([new, ahead[:, at + reach : to + reach]], axis=2)
+            future = ahead[:, at + reach : to + reach]
+            # Past features beyond the series are there only if they do not change.
+            same = np.repeat(x[:, -1:, 1 : x.shape[2] - future.shape[2]], to - at, axis=1)
+            new = np.concatenate([new, same, future], axis=2)
             x = np.concatenate([x, new], axis=1)[:, -self.seq_length :]
             mask = np.concatenate([mask, np.ones(new.shape[:2], bool)], axis=1)
             mask = mask[:, -self.seq_length :]
             at = to
-        levels = [design.to_levels(z[:, :, q], windows.last) for q in range(self.quantiles)]
-        return np.stack(levels, axis=2)
 
-    def from_rows(self, design: Design, origins: NDArray[np.intp], steps: int) -> _Floats:
-        """Return forecasts (M, steps, Q) from each row, as if the series ended just before it."""
-        windows = design.windows(origins, self.seq_length, self.reach, design.future[:0])
-        at = (origins - design.offset)[:, None] + np.arange(steps)
-        return self.forecast(design, windows, design.future[at], steps)
+    def from_rows(
+        self, designs: Sequence[Design], origins: Sequence[NDArray[np.intp]], steps: int
+    ) -> list[_Floats]:
+        """Return forecasts (M, steps, Q) from rows of series, as if they ended just before them."""
+        windows = [
+            design.windows(rows, self.seq_length, self.reach, design.future[:0])
+            for design, rows in zip(designs, origins, strict=True)
+        ]
+        ahead = [
+            design.future[(rows - design.offset)[:, None] + np.arange(steps)]
+            for design, rows in zip(designs, origins, strict=True)
+        ]
+        return self.forecast(designs, windows, ahead, steps)
 
     def _networks(self, x: _Floats, mask: NDArray[np.bool_]) -> _Floats:
         """Return scaled forecasts (M, reach, Q), averaged over the networks."""

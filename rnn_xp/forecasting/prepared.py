@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from rnn_xp.forecasting.choices import choose
+from rnn_xp.forecasting.choices import choose, sentences
 from rnn_xp.forecasting.design import Design, make_design
 from rnn_xp.forecasting.linear import fit_path
 from rnn_xp.forecasting.panel import Panel
@@ -54,6 +54,8 @@ class Prepared:
     path : tuple of ndarray (reach, T) and ndarray (reach,), or None
         The linear path that training starts from, see `rnn_xp.forecasting.linear`; None without
         one, and with features, to which another is fitted.
+    choices : tuple of str
+        What "auto" stands for, in sentences.
     """
 
     settings: Settings
@@ -66,16 +68,21 @@ class Prepared:
     tables: tuple[list[Any], list[Any]]
     period: int | None = None
     path: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    choices: tuple[str, ...] = ()
 
     def whole(self) -> Prepared:
         """Return all windows to train on, scaled by all rows; the unit of errors stays."""
         rows = tuple(len(column) for column in self.panel.columns)
+        return self.before(rows, validate=False)
+
+    def before(self, ends: tuple[int, ...], *, validate: bool = True) -> Prepared:
+        """Return what the rows before the given ones prepare: scalers, windows, linear path."""
         units = [design.unit for design in self.designs]
-        designs = _designs(self.settings, self.panel, self.tables, rows, units)
-        trained, _ = _cuts(self.settings, designs, rows, validate=False)
-        path = _path(self.settings, designs, rows, self.period)
+        designs = _designs(self.settings, self.panel, self.tables, ends, units)
+        trained, validated = _cuts(self.settings, designs, ends, validate=validate)
+        path = _path(self.settings, self.panel, designs, ends, self.period)
         return dataclasses.replace(
-            self, designs=designs, starts=rows, trained=trained, validated=None, path=path
+            self, designs=designs, starts=ends, trained=trained, validated=validated, path=path
         )
 
 
@@ -100,7 +107,8 @@ def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = No
     settings = settings.frozen()
     settings.check()
     panel, tables = check_data(settings, panel, past, future)
-    settings, period = choose(settings, panel.columns)
+    given = settings
+    settings, period = choose(given, panel.columns)
     offset = offset_of(settings.target)
     starts = tuple(
         first_validated(
@@ -111,8 +119,11 @@ def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = No
     designs = _designs(settings, panel, tables, starts)
     trained, validated = _cuts(settings, designs, starts, validate=settings.validation is not None)
     net = settings.network(trained.x.shape[2])
-    path = _path(settings, designs, starts, period)
-    return Prepared(settings, panel, designs, starts, net, trained, validated, tables, period, path)
+    path = _path(settings, panel, designs, starts, period)
+    return Prepared(
+        settings, panel, designs, starts, net, trained, validated, tables, period, path,
+        sentences(given, settings, period),
+    )  # fmt: skip
 
 
 def _designs(
@@ -123,7 +134,7 @@ def _designs(
     return tuple(
         make_design(
             column, p, f, target=settings.target, scaler=settings.scaler, train=train, unit=unit,
-            gaps=settings.gap_lags,
+            gaps=settings.gap_lags, statics=panel.statics,
         )
         for column, p, f, train, unit in zip(
             panel.columns, *tables, trains, units or (None,) * len(trains), strict=True
@@ -132,10 +143,15 @@ def _designs(
 
 
 def _path(
-    settings: Settings, designs: Sequence[Design], ends: Sequence[int], period: int | None
+    settings: Settings,
+    panel: Panel,
+    designs: Sequence[Design],
+    ends: Sequence[int],
+    period: int | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Fit the linear path to the rows of all series before the given ones."""
-    if not settings.linear or designs[0].past.shape[1] or designs[0].future.shape[1]:
+    features = designs[0].past.shape[1] - panel.statics + designs[0].future.shape[1]
+    if not settings.linear or features:
         return None
     length = settings.seq_length
     rows, seen = [], []

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +38,32 @@ _OF_THE_NETWORK = (
 )  # fmt: skip
 
 
+_Class = TypeVar("_Class", bound=type)
+
+
+def _unknown(kind: str, what: str, name: str, names: Iterable[str]) -> str:
+    """Return a message about an argument or parameter that a class does not have."""
+    near = difflib.get_close_matches(name, names := list(names), 1, 0.5)
+    hint = f"the closest is {near[0]!r}" if near else f"it has {', '.join(names)}"
+    return f"{kind} has no {what} {name!r}: {hint}."
+
+
+def _names_arguments(kind: _Class) -> _Class:
+    """Make the constructor name the class, and the closest argument, if one is not known."""
+    made = kind.__init__  # type: ignore[misc]
+
+    @functools.wraps(made)
+    def init(self: Any, *args: Any, **settings: Any) -> None:
+        names = [field.name for field in dataclasses.fields(self)]
+        if unknown := [name for name in settings if name not in names]:
+            raise TypeError(_unknown(type(self).__name__, "argument", unknown[0], names))
+        made(self, *args, **settings)
+
+    kind.__init__ = init  # type: ignore[misc]
+    return kind
+
+
+@_names_arguments
 @dataclass(eq=False)
 class Settings:
     """The arguments of `rnn_xp.Forecaster`, which documents them."""
@@ -78,8 +107,9 @@ class Settings:
 
     def set_params(self, **params: Any) -> Self:
         """Change arguments of the constructor; they take effect at the next fit."""
-        if unknown := params.keys() - self.get_params().keys():
-            raise ValueError(f"Forecaster has no parameter {sorted(unknown)[0]!r}.")
+        names = self.get_params()
+        if unknown := params.keys() - names.keys():
+            raise ValueError(_unknown("Forecaster", "parameter", min(unknown), names))
         for name, value in params.items():
             setattr(self, name, value)
         return self
@@ -216,7 +246,8 @@ def check_data(
     panel : Panel
         The series, with the names of their features.
     past, future : list of ndarray (n, k)
-        Features of each series; k is 0 if there are none.
+        Features of each series; k is 0 if there are none. Those that do not change with time are
+        the last of the past ones.
 
     Raises
     ------
@@ -253,6 +284,11 @@ def check_data(
         read, columns = [np.empty((len(column), 0)) for column in panel.columns], known
         if given is not None:
             read, columns = read_features(what, given, panel, known)
+        if what == "past" and panel.static:
+            read = [
+                np.concatenate([each, np.tile(row, (len(each), 1))], axis=1)
+                for each, row in zip(read, panel.static, strict=True)
+            ]
         tables.append(read)
         names.append(columns)
     panel = dataclasses.replace(panel, features=(names[0], names[1]))
@@ -276,7 +312,7 @@ def check_ahead(
     if (future is not None) != bool(width):
         have = "was given future features: pass their values for the steps to forecast, future="
         raise ValueError(f"fit {have}." if width else "fit was given no future features.")
-    if design.past.shape[1] and steps > settings.horizon:
+    if design.past.shape[1] > panel.statics and steps > settings.horizon:
         raise ValueError(
             f"past features are not known beyond the series: steps must be at most "
             f"horizon={settings.horizon}, got {steps}."

@@ -177,8 +177,8 @@ def _refuse_long(names: Iterable[Any]) -> None:
     if {"unique_id", "ds", "y"} <= {str(name) for name in names}:
         raise TypeError(
             "the columns 'unique_id', 'ds' and 'y' are those of a long table, but a table has one "
-            "column for each series. Give frame.pivot(index='ds', columns='unique_id', "
-            "values='y'), or a dict of series if they are not of equal length."
+            "column for each series. Give rnn_xp.from_long(frame, id='unique_id', time='ds', "
+            "value='y')."
         )
 
 
@@ -191,9 +191,8 @@ def _check_column(name: Any, column: Any, remedy: str = " Convert it to a type o
         raise TypeError(f"column {name!r} holds dates, not values.{remedy}")
     if any(isinstance(value, str) for value in column):
         raise TypeError(
-            f"column {name!r} holds text. A table has one column for each series: turn a long one "
-            "into columns with frame.pivot(index=..., columns=..., values=...), or into a dict of "
-            "series if they are not of equal length."
+            f"column {name!r} holds text. A table has one column for each series; a long one "
+            "becomes series with rnn_xp.from_long(frame, id=..., time=..., value=...)."
         )
 
 

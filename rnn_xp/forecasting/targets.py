@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rnn_xp._checks import Argument, ParameterError
 
-__all__ = ["TARGETS", "from_target", "offset_of", "to_target"]
+__all__ = ["TARGETS", "from_target", "in_logs", "offset_of", "to_target"]
 
 TARGETS = ("level", "diff", "log", "logret")
 
@@ -28,6 +28,11 @@ _Floats = NDArray[np.float64]
 def offset_of(kind: str) -> int:
     """Return the number of rows that are lost at the start: 1 for changes, else 0."""
     return int(kind in ("diff", "logret"))
+
+
+def in_logs(kind: str) -> bool:
+    """Return True for logarithms and their changes, whose errors are shares of the level."""
+    return kind in ("log", "logret")
 
 
 def to_target(kind: str, values: _Floats) -> _Floats:

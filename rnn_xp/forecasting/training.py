@@ -221,7 +221,10 @@ def linear_start(
         weights = np.moveaxis(model.coef, -1, 0).reshape(trained.y.shape[1], -1)
         intercept = model.intercept
     else:
-        weights, intercept = path
+        lags, intercept = path
+        weights = np.zeros((len(lags), *trained.x.shape[1:]))
+        weights[:, :, 0] = lags
+        weights = weights.reshape(len(lags), -1)
     flat = trained.x[seen].reshape(len(seen), -1)
     residuals = trained.y[seen] - (flat @ weights.T + intercept)
     shifts = np.quantile(residuals, quantiles, axis=0).T if len(quantiles) > 1 else 0.0

@@ -229,7 +229,9 @@ class TestFiles:
         forecast = 1000.0 + rng.standard_normal((len(origins), horizon))
         bounds = (forecast - 1.0, forecast + 1.0) if horizon == 3 else None
         part = make_judged("made", values, 28, origins, forecast, bounds, 4)
-        folder.write_predictions(series, judge((part,), "m", None if bounds is None else 0.9))
+        folder.write_predictions(
+            {series.name: series}, judge((part,), "m", None if bounds is None else 0.9)
+        )
         forecasts = {**part.baselines, "m": forecast}
         if bounds is not None:
             forecasts |= {"low": forecast - 1.0, "high": forecast + 1.0}

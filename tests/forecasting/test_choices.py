@@ -7,8 +7,9 @@ import pytest
 from forecasters import quick, waves
 
 import rnn_xp as rx
+from benchmarks.learn.series import mackey_glass
 from rnn_xp.forecasting.baselines import aicc, best_lags, fit_linear_ar
-from rnn_xp.forecasting.choices import choose, grows_with_level
+from rnn_xp.forecasting.choices import _running_free, choose, grows_with_level
 from rnn_xp.forecasting.fitted import ALONE
 from rnn_xp.forecasting.linear import fit_path
 from rnn_xp.forecasting.settings import Settings
@@ -54,16 +55,54 @@ class TestChoices:
             change.append(0.7 * change[-1] + rng.standard_normal())
         assert chosen(np.cumsum(change) + np.arange(401.0))[0].target == "diff"
 
+    def test_what_is_fed_back_is_judged_over_the_steps_that_it_runs(self):
+        """Changes of a chaotic series are forecast better one step ahead, and worse 84 ahead."""
+        series = mackey_glass(1500)
+        one, free = (
+            chosen(series, seq_length=24, linear=False, strategy="recursive", horizon=h)[0]
+            for h in (1, 84)
+        )
+        assert (one.target, free.target) == ("diff", "level")
+        rng, change = np.random.default_rng(1), [0.0]
+        for _ in range(400):
+            change.append(0.7 * change[-1] + rng.standard_normal())
+        trend = np.cumsum(change) + np.arange(401.0)
+        assert chosen(trend, strategy="recursive", horizon=12)[0].target == "diff"
+
+    def test_what_runs_free_is_what_the_path_forecasts(self):
+        """Against a loop over rows and steps, for changes."""
+        values, steps, held, length = walk(60, seed=2), 3, 12, 5
+        z = np.diff(values)
+        middle, scale = z[: len(z) - held].mean(), values.std()
+        rows = np.lib.stride_tricks.sliding_window_view((z[:-held] - middle) / scale, length + 1)
+        path = fit_path(rows[:, :-1], rows[:, -1], changes=True)
+        squares = []
+        for row in range(60 - held, 60 - steps + 1):
+            window, level = list((z[row - 1 - length : row - 1] - middle) / scale), values[row - 1]
+            for step in range(steps):
+                window.append(float(path.coef @ window[-length:]) + path.intercept)
+                level += window[-1] * scale + middle
+                squares.append((level - values[row + step]) ** 2)
+        found = _running_free(path, "diff", [values], held, steps)
+        assert found == pytest.approx(np.mean(squares) / values.var())
+
     def test_what_is_given_stays(self):
         settings, _ = chosen(monthly(), seq_length=7, target="diff", hidden_size=3)
         assert (settings.seq_length, settings.target, settings.hidden_size) == (7, "diff", 3)
 
     def test_the_validation_part_chooses_nothing(self):
         values, other = monthly(), monthly()
-        other[-20:] = -5.0
+        other[-20:] = 5e4
         assert chosen(values) == chosen(other) or chosen(values)[0].get_params() == (
             chosen(other)[0].get_params()
         )
+
+    def test_logarithms_are_not_taken_where_any_value_has_none(self):
+        values = monthly()
+        values[-1] = 0.0
+        assert chosen(monthly())[0].target in ("log", "logret")
+        f = rx.Forecaster(epochs=2, verbose=False).fit(values)
+        assert f.fitted.settings.target in ("level", "diff")
 
     def test_quantiles_of_several_steps_take_no_changes(self):
         settings, _ = chosen(walk(), intervals="quantile", horizon=3)
@@ -78,6 +117,28 @@ class TestChoices:
         assert 0.8 < f.predict(3)[0] / monthly()[-12] / np.exp(0.12) < 1.25
         with pytest.raises(ValueError, match="target='log' needs positive values: a logarithm of"):
             quick(target="log").fit(waves())
+
+    def test_what_was_chosen_is_printed_in_sentences(self, capsys):
+        values = monthly()
+        rx.Forecaster(epochs=2).fit(values)
+        first, second, third, *_ = capsys.readouterr().out.splitlines()
+        assert first == "The window has 26 values, because a season of 12 steps repeats."
+        assert "logarithms, because the changes of the series grow with its level" in second
+        assert third == "The network has 5 hidden units, by the number of windows."
+        quick(verbose=True).fit(values)
+        assert "The window" not in capsys.readouterr().out
+        rx.Forecaster(epochs=2, validation=None, intervals=None, target="diff").fit(walk())
+        first, second = capsys.readouterr().out.splitlines()
+        assert first == "The window has 20 values, because no season was found that fits."
+
+    @pytest.mark.parametrize(
+        ("given", "closest"), [("seeds", "n_seeds"), ("hidden", "hidden_size"), ("x", "it has seq")]
+    )
+    def test_an_argument_that_is_not_there_names_the_closest(self, given, closest):
+        with pytest.raises(TypeError, match=f"Forecaster has no argument '{given}': .*{closest}"):
+            rx.Forecaster(**{given: 2})
+        with pytest.raises(ValueError, match=f"Forecaster has no parameter '{given}': .*{closest}"):
+            rx.Forecaster().set_params(**{given: 2})
 
     @pytest.mark.parametrize("name", ["seq_length", "hidden_size"])
     def test_another_word_is_refused(self, name):
@@ -192,3 +253,18 @@ class TestEarning:
     def test_it_is_yes_or_no(self):
         with pytest.raises(ValueError, match="fallback='no' must be True or False"):
             quick(fallback="no").fit(walk())
+
+    def test_a_training_without_prospect_ends_early(self):
+        f = rx.Forecaster(epochs=60, verbose=False, hidden_size=2, patience=None, target="diff")
+        f.fit(walk(seed=8))
+        (result,) = f.results_
+        assert f.fitted.alone
+        assert len(result.history["loss"]) == 15
+        assert "not better than the linear path by 0.5 %" in result.stopped
+        t = np.arange(300)
+        f = rx.Forecaster(epochs=60, verbose=False, target="level", patience=None)
+        f.fit(0.05 * t + np.abs((t % 9) - 4.0))
+        assert len(f.history_[0]["loss"]) == 1
+        assert "the series leaves the range" in f.results_[0].stopped
+        kept = rx.Forecaster(epochs=60, verbose=False, hidden_size=2, patience=None, fallback=False)
+        assert len(kept.fit(walk(seed=8)).history_[0]["loss"]) == 60

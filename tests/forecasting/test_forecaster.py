@@ -139,7 +139,9 @@ class TestForecasts:
                 known, np.empty((len(known), 0)), np.empty((len(known), 0)), target="level",
                 scaler=f.fitted.designs[0].scaler, train=0,
             )  # fmt: skip
-            block = f.predictor_.from_rows(_longer(again, 3), np.asarray([len(known)]), 3)[0, :, 0]
+            block = f.predictor_.from_rows([_longer(again, 3)], [np.asarray([len(known)])], 3)[0][
+                0, :, 0
+            ]
             skip = {0: 0, 3: 0, 5: 1}[at]  # of the last block only the steps that are missing
             np.testing.assert_allclose(found[at + skip : at + count], block[skip:], rtol=1e-6)
 

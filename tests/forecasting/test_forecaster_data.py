@@ -142,9 +142,9 @@ class TestPandas:
             with pytest.raises(TypeError, match=r"'date' holds dates.*frame\.set_index\('date'\)"):
                 quick().fit(self.pd.DataFrame({"date": dates, "close": waves()}))
 
-    def test_a_long_table_is_told_how_to_become_a_wide_one(self):
+    def test_a_long_table_is_told_how_to_become_series(self):
         table = self.pd.DataFrame({"unique_id": ["a"] * 240, "ds": range(240), "y": waves()})
-        with pytest.raises(TypeError, match=r"long table.*frame\.pivot"):
+        with pytest.raises(TypeError, match=r"long table.*rnn_xp\.from_long"):
             quick().fit(table)
 
     def test_names_twice(self):
@@ -226,7 +226,13 @@ class TestFiles:
         quick().fit(waves()).save(path)
         arrays, about = checkpoint.load(path)
         checkpoint.save(path, arrays, {**about, "forecaster": 9})
-        with pytest.raises(CheckpointError, match="of schema 9, but this version .* reads 2"):
+        with pytest.raises(CheckpointError, match="of schema 9, but this version .* reads 3"):
+            rx.Forecaster.load(path)
+        checkpoint.save(path, arrays, {**about, "forecaster": 2})
+        assert np.isfinite(rx.Forecaster.load(path).predict())
+        logs = {**about["settings"], "target": "log"}
+        checkpoint.save(path, arrays, {**about, "forecaster": 2, "settings": logs})
+        with pytest.raises(CheckpointError, match="reads 3 of logarithms. Fit it anew"):
             rx.Forecaster.load(path)
         checkpoint.save(path, arrays, {**about, "settings": {"width": 3}})
         with pytest.raises(CheckpointError, match="does not fit its own description"):

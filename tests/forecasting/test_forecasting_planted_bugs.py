@@ -24,7 +24,7 @@ INTERVALS = [
      {"count": 19, "level": 0.9, "rank": 18}),
     ("np.sort(errors, axis=0)", "np.sort(errors, axis=None)[:, None]",
      "test_intervals.test_steps_have_radii_of_their_own", {}),
-    ("miss += rate", "miss -= rate", "test_intervals.test_a_miss_widens_and_a_hit_narrows", {}),
+    ("miss += size", "miss -= size", "test_intervals.test_a_miss_widens_and_a_hit_narrows", {}),
     ("(error > radii[known, step])", "(error < radii[known, step])",
      "test_intervals.test_a_miss_widens_and_a_hit_narrows", {}),
     ("rows[known] + max(step, wait) < row", "rows[known] + max(step, wait) <= row",
@@ -62,9 +62,9 @@ REPORTED = [
      REAL + "test_gaps_after_the_training_change_nothing_but_themselves", {"tmp_path": True}),
     ("adapting", "return horizon - 1 if", "return 0 if",
      REAL + "test_future_features_that_are_not_there_yet_are_not_taken_for_zero", {}),
-    ("adapting", "levels[:, :, levels.shape[2] // 2]) / design.unit", "levels[:, :, 0])",
-     CARRIED, {}),
-    ("adapting", "radii[origins - begin] * design.unit", "radii[: len(origins)] * design.unit",
+    ("adapting", "design.errors(truth, levels[:, :, levels.shape[2] // 2])",
+     "np.abs(truth - levels[:, :, 0])", CARRIED, {}),
+    ("adapting", "radii[origins - begin]", "radii[: len(origins)]",
      REAL + "test_a_stride_judges_the_same_intervals", {}),
     ("backtest", "np.concatenate(errors[k]), settings.level",
      "errors[k][-1][np.zeros(len(whole[name].forecast), int)], settings.level",
@@ -129,6 +129,7 @@ REPORTS = [
      {"rmse": 0.5, "words": "model beats base 1 by 50.0 % of RMSE"}),
 ]  # fmt: skip
 REFIT = "test_refit.TestRefit."
+EARLIER = "test_calibration.TestEarlier."
 TREND = "test_gaps.TestTrend.test_forecasts_go_on_as_if_nothing_were_missing"
 DROPPED = {"target": "level", "strategy": "direct", "rows": (-1,), "tmp_path": True}
 TRAININGS = [
@@ -142,6 +143,16 @@ TRAININGS = [
     ("trainings", '"callbacks": always, "resume": None',
      '"callbacks": first["callbacks"], "resume": None',
      REFIT + "test_callbacks_watch_the_first_training_and_stop_may_end_both", {}),
+    ("trainings", "before = prepared.before(starts)", "before = prepared",
+     EARLIER + "test_they_are_errors_of_paths_that_had_not_seen_their_rows", {}),
+    ("trainings", "np.arange(start, stop), settings.horizon", "np.arange(start + 1, stop), 1",
+     EARLIER + "test_they_are_errors_of_paths_that_had_not_seen_their_rows", {}),
+    ("fitted", "np.argsort(-age, kind=\"stable\")", "np.argsort(age, kind=\"stable\")",
+     EARLIER + "test_the_latest_errors_of_all_series_are_the_last", {}),
+    ("design", "return forecast * np.exp(-apart), forecast * np.exp(apart)",
+     "return forecast - apart * forecast, forecast + apart * forecast",
+     "test_calibration.TestLogarithms.test_ends_lie_as_many_times_above_as_below",
+     {"target": "log", "kind": "split"}),
     ("prepared", "rows = tuple(len(column) for column in self.panel.columns)", "rows = self.starts",
      REFIT + "test_it_is_a_training_on_all_windows_for_the_chosen_number_of_epochs", {}),
     ("prepared", "units = [design.unit for design in self.designs]", "units = None",
@@ -165,7 +176,7 @@ TRAININGS = [
     ("gaps", "run <= max(lags, 1) and", "",
      "test_gaps.TestModel.test_beyond_as_many_rows_as_lags_nothing_was_seen_and_the_estimate_stays",
      {}),
-    ("backtest", "fill_forward(column), train", "design.levels, train",
+    ("backtest", "fill_forward(column), (trains", "design.levels, (trains",
      "test_gaps.TestTrend.test_persistence_stays_the_last_value_that_was_seen", {}),
 ]  # fmt: skip
 MISTAKES = [*(("intervals", *row) for row in INTERVALS), *REPORTED, *REPORTS, *TRAININGS]
