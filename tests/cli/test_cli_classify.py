@@ -18,7 +18,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from rnn_xp import RecurrentClassifier
 from rnn_xp.cli.confusion import Confusion, wilson
 
-QUICK = ("--epochs", "30", "--hidden-size", "6")
+QUICK = ("--epochs", "30", "--hidden-size", "6", "--networks", "1")
 
 
 def sequences(seed=0, n=24):
@@ -120,7 +120,7 @@ class TestTrain:
     def test_several_networks_and_json(self, capsys):
         write_table("slopes.csv")
         options = ["--networks", "2", "--class-weight", "balanced", "--cell", "lstm", "--json"]
-        assert cli.main(["classify", "train", "--data", "slopes.csv", *options, *QUICK]) == 0
+        assert cli.main(["classify", "train", "--data", "slopes.csv", *QUICK, *options]) == 0
         told = capsys.readouterr()
         assert "epoch" not in told.err  # though it may say that kernels are compiled
         said = json.loads(told.out)

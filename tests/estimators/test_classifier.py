@@ -19,8 +19,9 @@ class TestClassifier:
     def test_probabilities(self):
         x, y = labelled()
         model = RecurrentClassifier(
-            hidden_size=8, solver="lbfgs", random_state=0, max_iter=40, standardize=False
-        )
+            hidden_size=8, solver="lbfgs", random_state=0, max_iter=40, standardize=False,
+            n_estimators=1,
+        )  # fmt: skip
         model.fit(x, y)
         assert list(model.classes_) == ["down", "flat", "up"]
         probabilities = model.predict_proba(x)

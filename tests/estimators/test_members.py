@@ -18,11 +18,11 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-SETTINGS = {"hidden_size": 4, "max_iter": 4, "n_iter_no_change": None, "n_estimators": 1}
+SETTINGS = {"hidden_size": 4, "max_iter": 4, "n_iter_no_change": None}
 
 
 def classifier(**settings):
-    return rx.RecurrentClassifier(**SETTINGS | settings)
+    return rx.RecurrentClassifier(**{"n_estimators": 1} | SETTINGS | settings)
 
 
 def seeds_of(random_state, count):
