@@ -172,6 +172,8 @@ def _train(args: argparse.Namespace) -> int:
         with while_compiling(backend):
             model.fit(arrays(trained, backend), np.array(trained.labels))
         tell(f"model    {options.describe_network(model.net_)}")
+        if args.networks > 1:
+            tell(f"         {args.networks} networks, whose probabilities are averaged")
         if model.patch_size_ > 1:
             tell(f"         reads {model.patch_size_} steps as one")
         found = Found(tested, model, backend)
