@@ -36,7 +36,7 @@ everything: pyproject.toml | $(BIN)/python ## install what every target needs, o
 # Workers that have nothing left to do take over what others have not begun.
 PYTEST = $(BIN)/python -m pytest -n auto --dist worksteal
 
-test: $(VENV)/installed-test ## run every kind of test on every backend that is installed (3 minutes)
+test: $(VENV)/installed-test ## run every kind of test on every backend that is installed (five minutes)
 	$(PYTEST) $(ARGS)
 
 test-all: $(VENV)/installed-test ## run all tests, with the whole of their products (10 minutes)
