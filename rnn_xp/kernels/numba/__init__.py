@@ -49,10 +49,13 @@ class Workspace(numpy.Workspace):
 
     def matmul(self, name: str, a: Any, b: Any) -> Any:
         """Multiply two matrices into the named buffer, each row alike however many there are."""
-        rows, columns = a.shape[0], b.shape[1]
+        (rows, steps), columns, packed = a.shape, b.shape[1], product.pack(b)
         out = self.take(name, rows, product.padded(columns))
-        if rows and columns:
-            product.multiply_rows(a, product.pack(b), out)
+        # By addresses, since code is compiled for every layout of an array.
+        product.multiply(
+            a.ctypes.data, a.strides[0] // 4, a.strides[1] // 4, packed.ctypes.data, product.PANEL,
+            product.PANEL * steps, out.ctypes.data, out.shape[1], rows, out.shape[1], steps, False,
+        )  # fmt: skip
         return out[:, :columns]
 
     def kernel(self, name: str | None) -> Kernel | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rnn_xp.kernels.numba.lanes import columns, lanewise
 from rnn_xp.kernels.numba.layer import TILE, collect, give_dx, project, pull_back
-from rnn_xp.kernels.numba.product import PANEL, compiled, pack, reordered, spaced
+from rnn_xp.kernels.numba.product import compiled, pack, reordered, spaced
 from rnn_xp.kernels.numpy.norm import centred, triangle, unscaled
 
 __all__ = [
@@ -33,6 +33,11 @@ __all__ = [
 _EPS = np.float32(1e-5)  # as in `rnn_xp.kernels.portable.normalise`
 
 _Floats = NDArray[np.floating[Any]]
+
+
+def _empty(*axes: int) -> list[_Floats]:
+    """Return empty arrays with so many axes, which compiled code is told instead of None."""
+    return [np.zeros((0,) * count, np.float32) for count in axes]
 
 
 class Norm(NamedTuple):
@@ -75,10 +80,7 @@ class Norm(NamedTuple):
     def of(cls, params: Any, factors: Any, tape: Any, kept: int) -> Norm:
         """Prepare a pass that keeps so many steps; empty unless the parameters have gains."""
         if "g_hh" not in params:
-            packed, vector = np.zeros((0, 0, PANEL), np.float32), np.zeros(0, np.float32)
-            flat = np.zeros((0, 0), np.float32)
-            three = np.zeros((0, 0, 0), np.float32)
-            return cls(packed, packed, packed, packed, vector, vector, flat, three, three)
+            return cls(*_empty(3, 3, 3, 3, 1, 1, 2, 3, 3))
         c_x, c_h = (centred(np.asarray(params[w])) for w in ("w_xh", "w_hh"))
         take, (steps, rows, _) = tape.workspace.take, tape.hs[1:].shape
         b_hn = np.array(params.get("b_hn", ()), np.float32)
@@ -138,12 +140,7 @@ class NormBack(NamedTuple):
     def of(cls, params: Any, workspace: Any) -> NormBack:
         """Prepare the way back; empty unless the parameters have gains."""
         if "g_hh" not in params:
-            packed, vector = np.zeros((0, 0, PANEL), np.float32), np.zeros(0, np.float32)
-            flat = np.zeros((0, 0), np.float32)
-            three = np.zeros((0, 0, 0), np.float32)
-            return cls(
-                packed, packed, packed, vector, vector, flat, three, flat, vector, flat
-            )  # fmt: skip
+            return cls(*_empty(3, 3, 3, 1, 1, 2, 3, 2, 1, 2))
         c_x, c_h = (centred(np.asarray(params[w])) for w in ("w_xh", "w_hh"))
         gates, inputs = c_x.shape
         d_x = workspace.take("dnorm", TILE, spaced(gates))

@@ -28,14 +28,13 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 __all__ = [
     "PANEL",
     "VECTORS",
     "compiled",
     "multiply",
-    "multiply_rows",
     "pack",
     "padded",
     "reordered",
@@ -192,11 +191,32 @@ def _row(typing, a, a_k, b, b_k, b_panel, c, count, steps, add):
     return types.void(*[types.intp] * 8, types.boolean), generate
 
 
-# As many rows as registers can hold, and two for what is left over.
-_broad_12, _broad_2 = (_tile(rows, 2 * PANEL) for rows in (12, 2))  # with AVX-512
-_high_12 = _tile(12, PANEL)
-_wide_6, _wide_2 = (_tile(rows, PANEL) for rows in (6, 2))
-_slim_12, _slim_2 = (_tile(rows, _LANES) for rows in (12, 2))
+def _strip(rows: int, columns: int) -> Any:
+    """Compile the product of a strip of columns, by tiles of so many rows, and of two at its end.
+
+    An odd last row is left out.
+    """
+    tall, low = _tile(rows, columns), _tile(2, columns)
+
+    @register_jitable
+    def strip(a, a_row, a_k, b, b_k, b_panel, c, c_row, count, steps, add):
+        i = 0
+        while i + rows <= count:
+            a_i, c_i = a + 4 * i * a_row, c + 4 * i * c_row
+            tall(a_i, a_row, a_k, b, b_k, b_panel, c_i, c_row, steps, add)
+            i += rows
+        while i + 2 <= count:
+            a_i, c_i = a + 4 * i * a_row, c + 4 * i * c_row
+            low(a_i, a_row, a_k, b, b_k, b_panel, c_i, c_row, steps, add)
+            i += 2
+
+    return strip
+
+
+# As many rows as registers can hold.
+_broad = _strip(12, 2 * PANEL)  # with AVX-512 alone
+_panel = _strip(12 if _WIDE else 6, PANEL)
+_slim = _strip(12, _LANES)
 # A single row goes over many columns at once, since each sum waits for its previous term.
 _ROW = 8 * _MOST // _LANES
 
@@ -238,49 +258,13 @@ def multiply(a, a_row, a_k, b, b_k, b_panel, c, c_row, rows, columns, steps, add
         _multiply_row(a_i, a_k, b, b_k, b_panel, c_i, columns, steps, add)
     j = 0
     while j < columns and rows > 1:
-        b_j, c_j = b + 4 * (j // PANEL * b_panel), c + 4 * j
-        i, left = 0, columns - j
+        b_j, c_j, left = b + 4 * (j // PANEL * b_panel), c + 4 * j, columns - j
         if _WIDE and left >= 2 * PANEL:
-            while i + 12 <= rows:
-                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
-                _broad_12(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
-                i += 12
-            while i + 2 <= rows:
-                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
-                _broad_2(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
-                i += 2
+            _broad(a, a_row, a_k, b_j, b_k, b_panel, c_j, c_row, rows, steps, add)
             j += 2 * PANEL
         elif left >= PANEL:
-            while _WIDE and i + 12 <= rows:
-                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
-                _high_12(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
-                i += 12
-            while i + 6 <= rows:
-                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
-                _wide_6(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
-                i += 6
-            while i + 2 <= rows:
-                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
-                _wide_2(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
-                i += 2
+            _panel(a, a_row, a_k, b_j, b_k, b_panel, c_j, c_row, rows, steps, add)
             j += PANEL
         else:
-            while i + 12 <= rows:
-                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
-                _slim_12(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
-                i += 12
-            while i + 2 <= rows:
-                a_i, c_i = a + 4 * i * a_row, c_j + 4 * i * c_row
-                _slim_2(a_i, a_row, a_k, b_j, b_k, b_panel, c_i, c_row, steps, add)
-                i += 2
+            _slim(a, a_row, a_k, b_j, b_k, b_panel, c_j, c_row, rows, steps, add)
             j += _LANES
-
-
-@compiled
-def multiply_rows(a, b, c):
-    """Compute C = A B for A (rows, steps), B as of `pack`, and C (rows, a multiple of 8)."""
-    rows, steps = a.shape
-    multiply(
-        a.ctypes.data, a.strides[0] // 4, a.strides[1] // 4, b.ctypes.data, PANEL,
-        PANEL * b.shape[1], c.ctypes.data, c.shape[1], rows, c.shape[1], steps, False,
-    )  # fmt: skip
