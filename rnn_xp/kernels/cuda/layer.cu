@@ -23,13 +23,6 @@
 // in shared memory, where the owner of a row adds them in order: there are no atomics, and a row's
 // bits depend on neither N nor R.
 
-#ifndef SHARED_MEMORY  // the shim has its own
-#define SHARED_MEMORY(name) extern __shared__ __align__(16) float name[]
-#endif
-#ifndef DROP_BARRIER  // a build without the n-th barrier, which the tests must notice
-#define DROP_BARRIER 0
-#endif
-#define BARRIER(n) do { if (DROP_BARRIER != (n)) __syncthreads(); } while (0)
 #if CLUSTER == 1
 #define CLUSTER_DIMS
 #define CLUSTER_BARRIER(n) BARRIER(n)

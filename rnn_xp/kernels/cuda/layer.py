@@ -39,7 +39,7 @@ __all__ = [
     "source",
 ]
 
-SOURCE_FILES = ("layer.cu", "cells.cu", "norm.cu", "forward.cu", "backward.cu")
+SOURCE_FILES = ("block.cu", "layer.cu", "cells.cu", "norm.cu", "forward.cu", "backward.cu")
 """The parts of the source, in order."""
 
 _PLAIN_SHARED_BYTES = 48 * 1024  # a kernel that needs more of it must say so

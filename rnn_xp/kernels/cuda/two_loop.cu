@@ -2,14 +2,6 @@
 // thread has every THREADS-th entry of all vectors, so that no other reads its entries of q; sums of
 // the threads meet in shared memory and are added in order.
 
-#ifndef SHARED_MEMORY  // the shim has its own
-#define SHARED_MEMORY(name) extern __shared__ __align__(16) float name[]
-#endif
-#ifndef DROP_BARRIER  // a build without the n-th barrier, which the tests must notice
-#define DROP_BARRIER 0
-#endif
-#define BARRIER(n) do { if (DROP_BARRIER != (n)) __syncthreads(); } while (0)
-
 constexpr int THREADS = 512, GROUP = 32, GROUPS = THREADS / GROUP;
 
 __device__ __forceinline__ float dot(const float* a, const float* b, int size, float* parts)

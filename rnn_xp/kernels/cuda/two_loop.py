@@ -21,9 +21,9 @@ _THREADS, _GROUPS = 512, 16  # of ``two_loop.cu``
 
 def source() -> str:
     """Return the CUDA source."""
-    return (
-        resources.files("rnn_xp.kernels.cuda").joinpath("two_loop.cu").read_text(encoding="utf-8")
-    )
+    package = resources.files("rnn_xp.kernels.cuda")
+    parts = (package.joinpath(name) for name in ("block.cu", "two_loop.cu"))
+    return "\n".join(part.read_text(encoding="utf-8") for part in parts)
 
 
 def two_loop(gradient: Array, steps: Sequence[Array], changes: Sequence[Array]) -> Array | None:
