@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from kernel_options import STACKS, adjoint
 from kernel_problems import CELLS
-from layer_cases import KERNELS, OPTIONS, bound, build, device, error, through_kernels
+from layer_cases import KERNELS, OPTIONS, assert_rounding, build, device, through_kernels
 from problems import TOPOLOGIES
 
 import rnn_xp as rx
@@ -30,8 +30,7 @@ READS = ("many-to-one", "many-to-one-mean", "many-to-one-max", "many-to-many")
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_option(cell, option, stack, topology, with_final):
     problem = build(cell, option, **STACKS[stack], **TOPOLOGIES[topology])
-    limit = bound(problem, with_final)
-    assert error(problem, with_final) < limit
+    assert_rounding(problem, with_final)
 
 
 @pytest.mark.full("-128-", "-2200")
@@ -44,8 +43,7 @@ def test_of_any_size(cell, option, hidden, rows):
     """Blocks of 1 to 8 rows, of which the last is not full; of 2200 rows blocks take several."""
     scale = 0.5 / np.sqrt(hidden)
     problem = build(cell, option, hidden=hidden, rows=rows, steps=4, scale=scale, inputs=5)
-    limit = bound(problem)
-    assert error(problem) < limit
+    assert_rounding(problem)
 
 
 @pytest.mark.full("-256-", "-200-")
@@ -58,8 +56,7 @@ def test_wide_layers_in_clusters(cell, option, hidden, rows):
     """Of 129 units the last of four blocks has 30 and the others 33, of eight it has 10 and 17."""
     scale = 0.5 / np.sqrt(hidden)
     problem = build(cell, option, hidden=hidden, rows=rows, steps=4, scale=scale, inputs=5)
-    limit = bound(problem)
-    assert error(problem) < limit
+    assert_rounding(problem)
 
 
 @pytest.mark.parametrize("lengths", [[0] * 5, [0, 0, 3, 1, 0], [1] * 5, [9, 9, 9, 0, 9]])
@@ -67,8 +64,7 @@ def test_wide_layers_in_clusters(cell, option, hidden, rows):
 def test_rows_of_any_length(lengths, bidirectional):
     problem = build("gru", "lengths", rows=5, steps=9, bidirectional=bidirectional)
     problem.arrays["lengths"] = np.asarray(lengths)
-    limit = bound(problem)
-    assert error(problem) < limit
+    assert_rounding(problem)
 
 
 @pytest.mark.parametrize("cell", CELLS)
