@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.data.cells import Table, is_numeric, number_in, parse, values_of
 from rnn_xp.data.dates import read_dates
-from rnn_xp.data.ts import filled, read_ts
+from rnn_xp.data.gaps import check_policy, filled
+from rnn_xp.data.ts import read_ts
 
 __all__ = ["Labelled", "read_labelled"]
-
-_POLICIES = ("error", "drop", "interpolate")
 
 
 class Labelled(NamedTuple):
@@ -97,8 +96,7 @@ def read_labelled(
     >>> [row.tolist() for row in data.sequences], data.labels
     ([[[0.5], [0.7]], [[0.4]]], ('up', 'down'))
     """
-    if missing not in _POLICIES:
-        raise ValueError(f"missing={missing!r} is not known. Valid: {', '.join(_POLICIES)}.")
+    check_policy(missing)
     path = Path(path)
     columns = {"id_column": id_column, "label_column": label_column}
     if path.is_dir():

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from rnn_xp._checks import Argument, ParameterError
 from rnn_xp.data.cells import MISSING, Table, is_dates, is_numeric, parse, values_of
 from rnn_xp.data.dates import Spacing, describe_gaps, find_spacing, is_date, read_dates
+from rnn_xp.data.gaps import check_policy
 
 __all__ = ["Column", "read_column", "read_long"]
-
-_POLICIES = ("error", "drop", "interpolate")
 
 
 class Column(NamedTuple):
@@ -71,8 +70,7 @@ def read_column(
     >>> column.title, column.values.tolist(), column.dates
     ('level', [1.5, 2.5], ('2024-01-01', '2024-01-02'))
     """
-    if missing not in _POLICIES:
-        raise ValueError(f"missing={missing!r} is not known. Valid: {', '.join(_POLICIES)}.")
+    check_policy(missing)
     return _column(parse(data, file), column, date_column, missing)
 
 

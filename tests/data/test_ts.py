@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from rnn_xp.data.ts import filled, read_ts
+from rnn_xp.data.gaps import filled
+from rnn_xp.data.ts import read_ts
 
 HEAD = "# of tests\n@problemName Waves\n@timeStamps false\n@classLabel true up down\n"
 
