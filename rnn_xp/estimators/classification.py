@@ -37,6 +37,9 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
     ``class_weight``, a dict of labels and weights or "balanced", multiplies the weights of the
     samples of each class, of those held out as well; "balanced" gives every class the same total.
 
+    Several labels of a window are learned by a classifier each, as scikit-learn's
+    ``MultiOutputClassifier`` makes them of this one.
+
     Examples
     --------
     >>> import numpy as np
@@ -159,6 +162,7 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         classes: Any = None,
     ) -> Self:
         go_on = self._goes_on(partial)
+        _check_one_label(y)
         x, y, lengths = self._windows(X, y, lengths, reset=not go_on)
         labels = to_numpy(y) if elsewhere(y) else np.asarray(y)
         check_classification_targets(labels)
@@ -243,3 +247,15 @@ class RecurrentClassifier(ClassifierMixin, Recurrent):  # type: ignore[misc]
         weights = readable("sample_weight", sample_weight)
         predicted = self.predict(X, lengths=lengths)
         return float(accuracy_score(readable("y", y), predicted, sample_weight=weights))
+
+
+def _check_one_label(y: Any) -> None:
+    """Refuse several labels of a window."""
+    shape: tuple[int, ...] = getattr(y, "shape", ())
+    if len(shape) == 2 and shape[1] > 1:
+        raise ValueError(
+            f"y should be a 1d array with a label for each window, got shape {tuple(shape)}. For "
+            f"{shape[1]} labels each wrap the classifier in "
+            "sklearn.multioutput.MultiOutputClassifier; for a label at each step there is "
+            "rnn_xp.SequenceLabeler."
+        )

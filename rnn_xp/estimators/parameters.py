@@ -88,9 +88,9 @@ _PARAMETERS = """
         gives the longest sequence that is trained on 64 steps or fewer. What is missing of a last
         patch counts as 0.
     n_estimators : int
-        Number of networks that one call of `fit` trains, from seeds of their own, one after the
-        other and on the same rows. The prediction is the mean of theirs: of probabilities for
-        classes, of values for numbers.
+        Number of networks that one call of `fit` trains, from seeds of their own and on the same
+        rows, side by side on the ``workers``. The prediction is the mean of theirs: of
+        probabilities for classes, of values for numbers.
 
     Attributes
     ----------

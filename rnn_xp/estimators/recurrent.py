@@ -22,6 +22,7 @@ from rnn_xp.backend import (
 from rnn_xp.estimators.arrays import Data, Scaling, check_weights, patched, scaled, scaling_of
 from rnn_xp.estimators.exporting import Exported
 from rnn_xp.estimators.files import Member, Saved
+from rnn_xp.estimators.members import train_members
 from rnn_xp.estimators.parameters import parameters_of
 from rnn_xp.estimators.reading import Reading, Windows
 from rnn_xp.network import Network
@@ -29,9 +30,7 @@ from rnn_xp.optim import Optimizer
 from rnn_xp.optim.first_order import FirstOrder
 from rnn_xp.optim.names import OPTIMIZERS
 from rnn_xp.optim.schedules import Cosine
-from rnn_xp.training.callbacks import Progress
 from rnn_xp.training.inputs import on_host, split_rows
-from rnn_xp.training.trainer import fit
 
 __all__ = ["Recurrent"]
 
@@ -252,10 +251,11 @@ class Recurrent(Exported, Saved, Reading, BaseEstimator):  # type: ignore[misc]
             "patience": None if partial else self.n_iter_no_change, "tolerance": self.tol,
             "optimizer": optimizer, "backend": backend, "loss": self._loss,
         }  # fmt: skip
-        ended = [
-            self._train_one(net, data, seed, member, training)
-            for seed, member in zip(seeds, before, strict=True)
-        ]
+        workers = None if self.workers is None else whole("workers", self.workers)
+        ended = train_members(
+            net, data, list(zip(seeds, before, strict=True)),
+            workers=workers, verbose=self.verbose, **training,
+        )  # fmt: skip
         if not partial and self.n_iter_no_change is not None:
             self._warn_of_the_end([stopped for _, stopped in ended])
         return self._keep(net, [member for member, _ in ended], outputs, backend)
@@ -265,31 +265,6 @@ class Recurrent(Exported, Saved, Reading, BaseEstimator):  # type: ignore[misc]
         x = x if self.scaling_ is None else scaled(x, self.scaling_)
         x, lengths = patched(x, lengths, self.patch_size_)
         return {"x": x, "lengths": lengths}
-
-    def _train_one(
-        self, net: Network, data: Data, seed: int, before: Member | None, training: dict[str, Any]
-    ) -> tuple[Member, str]:
-        """Train one network; return it, and why training ended before the last epoch."""
-        progress = Progress() if self.verbose else Progress(lines=0)
-        with progress:
-            result = fit(
-                net, data.x, data.y, sample_weight=data.sample_weight, lengths=data.lengths,
-                params=before.last_params if before else None,
-                opt_state=before.opt_state if before else None,
-                # Another order of minibatches than in the epochs before.
-                seed=seed + (len(before.losses) if before else 0), workers=self.workers,
-                callbacks=[progress] if self.verbose else [], **training,
-            )  # fmt: skip
-        losses, held_out = (result.history.get(name, []) for name in ("loss", "validation_loss"))
-        best: Params | None = result.best_params
-        member = Member(
-            params=result.params if best is None else best,
-            last_params=result.params,
-            opt_state=result.state.opt_state,
-            losses=[*(before.losses if before else []), *losses],
-            validation_losses=[*(before.validation_losses if before else []), *held_out],
-        )
-        return member, result.stopped
 
     def _warn_of_the_end(self, stopped: list[str]) -> None:
         """Warn of networks that the last epoch ended before patience did."""

@@ -13,6 +13,7 @@ is bool (T, N, 1) or None. Feedback is not a feed: see `rnn_xp.network.feedback`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +32,9 @@ __all__ = [
     "last_steps_back",
     "last_steps_terms",
 ]
+
+
+_CACHED = 1 << 19  # entries of arrays whose passes one after the other stay in a cache
 
 
 class Read(NamedTuple):
@@ -84,6 +88,8 @@ def _max(
 ) -> tuple[Array, Array]:
     # For each unit the first step at which it is largest; an empty row gives 0, from step -1. A NaN
     # is larger than any number, and once chosen it stays: the first one in an unmasked step wins.
+    if len(hs) * hs[0].shape[0] * hs[0].shape[1] <= _CACHED:
+        return _max_at_once(hs, mask, xp)
     best = xp.zeros_like(hs[0])
     chosen = xp.full(best.shape, -1, dtype=xp.int32, device=device_of(best))
     for t, h in enumerate(hs):
@@ -96,8 +102,32 @@ def _max(
     return best, chosen
 
 
+def _max_at_once(
+    hs: Sequence[Array], mask: Array | None, xp: Namespace
+) -> tuple[Array, Array]:  # fmt: skip
+    # The same in a number of calls that does not grow with the steps, which cost more than the
+    # arithmetic if the rows are few.
+    states, number = xp.stack(hs), _numbers(len(hs), hs[0], xp)
+    size, beyond = xp.real(states), xp.full_like(number, len(hs))
+    if mask is not None:
+        least = xp.full((1, 1, 1), -math.inf, dtype=size.dtype, device=device_of(size))
+        size, number = xp.where(mask, size, least), xp.where(mask, number, beyond)
+    found = (size == xp.max(size, axis=0)) | xp.isnan(size)
+    first = xp.min(xp.where(found, number, beyond), axis=0)
+    chosen = xp.where(first < len(hs), first, xp.full_like(first, -1))
+    best = xp.sum(xp.where(number == chosen, states, xp.zeros_like(states)), axis=0)
+    return best, chosen
+
+
 def _max_back(dh: Array, steps: int, chosen: Array, *, xp: Namespace) -> list[Array | None]:
-    return [xp.where(chosen == t, dh, xp.zeros_like(dh)) for t in range(steps)]
+    dhs = xp.where(_numbers(steps, dh, xp) == chosen, dh, xp.zeros_like(dh))
+    return [dhs[t, ...] for t in range(steps)]
+
+
+def _numbers(steps: int, like: Array, xp: Namespace) -> Array:
+    """Return the numbers of the steps, (T, 1, 1)."""
+    numbers = xp.arange(steps, dtype=xp.int32, device=device_of(like))
+    return xp.reshape(numbers, (steps, 1, 1))
 
 
 READ_LAST = Read(_last, _last_back)

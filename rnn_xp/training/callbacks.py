@@ -86,6 +86,8 @@ class Progress:
         Approximate number of lines in total if the output is not a terminal; 0 for none.
     file : text stream, optional
         The output; standard error by default.
+    name : str
+        What is trained, at the start of each line; nothing by default.
 
     Examples
     --------
@@ -97,8 +99,8 @@ class Progress:
     epoch 4/4  loss 0.25  ... s
     """
 
-    def __init__(self, lines: int = 10, file: TextIO | None = None) -> None:
-        self.lines = lines
+    def __init__(self, lines: int = 10, file: TextIO | None = None, name: str = "") -> None:
+        self.lines, self.name = lines, name and f"{name}  "
         self.file = sys.stderr if file is None else file
         self._bar: Any = None
         self._start = time.perf_counter()
@@ -133,12 +135,14 @@ class Progress:
                 initial = epoch.number - 1
                 self._bar = tqdm(total=epoch.epochs, initial=initial, file=self.file)
             self._bar.ncols = _columns(self.file)
-            self._bar.bar_format = _bar_format(epoch.epochs, shown, self._bar.ncols)
+            width = self._bar.ncols - len(self.name)
+            self._bar.bar_format = self.name + _bar_format(epoch.epochs, shown, width)
             self._bar.update(epoch.number - self._bar.n)
         elif self.lines and (epoch.final or epoch.number % max(1, epoch.epochs // self.lines) == 0):
             seconds = time.perf_counter() - self._start
             words = "  ".join(f"{name} {value}" for name, value in shown.items())
-            print(f"epoch {epoch.number}/{epoch.epochs}  {words}  {seconds:.1f} s", file=self.file)
+            at = f"epoch {epoch.number}/{epoch.epochs}"
+            print(f"{self.name}{at}  {words}  {seconds:.1f} s", file=self.file)
 
 
 def _columns(file: TextIO) -> int:

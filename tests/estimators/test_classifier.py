@@ -73,6 +73,21 @@ class TestClassifier:
         with pytest.raises(ValueError, match="balanced"):
             RecurrentClassifier(class_weight="equal").fit(*labelled())
 
+    @pytest.mark.parametrize("ragged", [False, True])
+    def test_several_labels_are_learned_by_a_classifier_each(self, ragged):
+        from sklearn.multioutput import MultiOutputClassifier
+
+        x = np.random.default_rng(0).standard_normal((60, 6, 2))
+        y = np.where(x.mean(axis=1) > 0.0, ["high", "loud"], ["low", "soft"])
+        x = [row[: 3 + k % 4] for k, row in enumerate(x)] if ragged else x
+        model = RecurrentClassifier(hidden_size=4, max_iter=10, n_estimators=1, random_state=0)
+        with pytest.raises(ValueError, match=r"shape \(60, 2\).*MultiOutputClassifier; for"):
+            model.fit(x, y)
+        both = MultiOutputClassifier(model).fit(x, y)
+        alone = [model.fit(x, y[:, k]).predict_proba(x) for k in range(2)]
+        np.testing.assert_array_equal(both.predict_proba(x), alone)
+        assert both.score(x, y) > 0.5
+
     def test_text_labels_of_another_library_come_back_as_text(self, monkeypatch):
         sklearn = pytest.importorskip("sklearn")
         strict = rx.get_backend("array_api_strict", dtype="float64")

@@ -183,7 +183,7 @@ class TestRegressor:
         for _ in range(2):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(
-                    "rnn_xp.estimators.recurrent.fit",
+                    "rnn_xp.estimators.members.fit",
                     lambda *args, **named: seeds.append(named["seed"]) or original(*args, **named),
                 )
                 model.fit(x, y)

@@ -18,6 +18,8 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
+from rnn_xp.estimators import members
+
 SETTINGS = {"hidden_size": 4, "max_iter": 4, "n_iter_no_change": None}
 
 
@@ -108,6 +110,43 @@ class TestMembers:
             np.testing.assert_array_equal(copy.predict_proba(x), model.predict_proba(x))
         search = GridSearchCV(model, {"n_estimators": [1, 2]}, cv=2, n_jobs=1)
         assert search.fit(x, y).best_params_["n_estimators"] in (1, 2)
+
+    @pytest.mark.parametrize("workers", [2, 3, 7])
+    def test_networks_side_by_side_are_those_one_after_the_other(self, workers):
+        x, y = windows(100)
+        model, wanted = (
+            quick(n_estimators=3, batch_size=20, dropout=0.2, num_layers=2, workers=w).fit(x, y)
+            for w in (workers, 1)
+        )
+        for params, other in zip(model.networks_, wanted.networks_, strict=True):
+            for name, value in params.items():
+                np.testing.assert_array_equal(value, other[name])
+
+    def test_a_training_that_fails_ends_the_others(self, monkeypatch):
+        """Nobody waits for the epochs of a network that is not going to be kept."""
+        x, y = windows(100)
+        epochs, real = [], members.fit
+
+        def fit(net, *data, seed, callbacks, **training):
+            if seed == seeds[0]:
+                raise KeyboardInterrupt
+            count = [*callbacks, lambda epoch: epochs.append(epoch.number)]
+            return real(net, *data, seed=seed, callbacks=count, **training)
+
+        seeds = [drawn.number for drawn in seeds_of(0, 2)]
+        monkeypatch.setattr(members, "fit", fit)
+        with pytest.raises(KeyboardInterrupt):
+            quick(n_estimators=2, max_iter=10**6, random_state=0, workers=2).fit(x, y)
+        assert len(epochs) < 10**5
+
+    def test_each_network_reports_its_progress_by_its_number(self, capsys):
+        x, y = windows(60)
+        quick(n_estimators=2, verbose=True, workers=2).fit(x, y)
+        lines = capsys.readouterr().err.splitlines()
+        for k in (1, 2):
+            assert f"network {k}/2  epoch 5/5  loss " in "\n".join(lines)
+        quick(verbose=True).fit(x, y)
+        assert capsys.readouterr().err.startswith("epoch 1/5  loss ")
 
     @pytest.mark.interchange
     @pytest.mark.parametrize("kind", [rx.RecurrentRegressor, rx.RecurrentClassifier])

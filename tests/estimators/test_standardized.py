@@ -25,7 +25,7 @@ def test_each_feature_has_its_own_mean_and_deviation(monkeypatch):
     x, y = rows_and_labels()
     model = rx.RecurrentClassifier(**QUICK)
     seen = []
-    monkeypatch.setattr("rnn_xp.estimators.recurrent.fit", lambda *a, **k: seen.append(a[1]))
+    monkeypatch.setattr("rnn_xp.estimators.members.fit", lambda *a, **k: seen.append(a[1]))
     with pytest.raises(AttributeError):  # there is no result
         model.fit(x, y)
     np.testing.assert_allclose(seen[0].mean(axis=(0, 1)), 0.0, atol=1e-12)

@@ -30,13 +30,13 @@ def labelled(n=150):
 
 def watch_fit(patch):
     """Arguments of the latest call of `fit` that an estimator makes."""
-    named, original = {}, importlib.import_module("rnn_xp.estimators.recurrent").fit
+    named, original = {}, importlib.import_module("rnn_xp.estimators.members").fit
 
     def watched(*args, **given):
         named.update(given)
         return original(*args, **given)
 
-    patch.setattr("rnn_xp.estimators.recurrent.fit", watched)
+    patch.setattr("rnn_xp.estimators.members.fit", watched)
     return named
 
 

@@ -201,7 +201,8 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
     ("layers.Layers", "mine.schedules[direction]", "mine.schedules[0]", DEEP, ("rng",)),
     # Reads and feeds.
     ("topology", "dh * weight for weight in weights", "dh for _ in weights", {"read": "mean"}, ()),
-    ("topology", "xp.where(chosen == t, dh,", "xp.where(chosen >= t, dh,", {"read": "max"}, ()),
+    ("topology", "xp) == chosen, dh,", "xp) <= chosen, dh,", {"read": "max"}, ()),
+    ("topology", "xp.where(number == chosen,", "xp.where(number <= chosen,", {"read": "max"}, ()),
     ("topology", "dh if t == end else None", "dh if t == 0 else None", {}, ()),
     ("topology", "return dxs[0:1, ...]", "return dxs[1:2, ...]", {"topology": "one_to_many"}, ()),
     (
