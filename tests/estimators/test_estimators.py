@@ -179,7 +179,7 @@ class TestRegressor:
         x, y = windows(100)
         model = quick(batch_size=20, max_iter=1, warm_start=True)
         seeds = []
-        original = importlib.import_module("rnn_xp.estimators.recurrent").fit
+        original = importlib.import_module("rnn_xp.estimators.members").fit
         for _ in range(2):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(

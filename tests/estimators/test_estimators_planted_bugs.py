@@ -25,8 +25,10 @@ from estimating import FEW_EPOCHS
 
 pytestmark = FEW_EPOCHS
 
-MODULES = ("recurrent", "classification", "regression", "arrays", "labelling")
-RECURRENT, CLASSES, NUMBERS, ARRAYS, STEPS = (f"rnn_xp.estimators.{name}" for name in MODULES)
+MODULES = ("recurrent", "members", "classification", "regression", "arrays", "labelling")
+RECURRENT, TRAINED, CLASSES, NUMBERS, ARRAYS, STEPS = (
+    f"rnn_xp.estimators.{name}" for name in MODULES
+)
 REGRESSOR, CLASSIFIER = test_estimators.TestRegressor, test_classifier.TestClassifier
 SPLIT = test_classifier.TestEarlyStopping
 LABELS, MASK, PATCHES = test_labeler.TestLabels, test_labeler.TestMask, test_patches.TestPatches
@@ -90,11 +92,11 @@ MISTAKES = {
         REGRESSOR.test_a_weight_of_two_is_a_row_twice,
     ),
     "partial_fit starts afresh": (
-        RECURRENT, "params=before.last_params if before else None", "params=None",
+        TRAINED, "params=before.last_params if before else None", "params=None",
         REGRESSOR.test_epoch_by_epoch_is_the_same_training,
     ),
     "partial_fit forgets the solver's state": (
-        RECURRENT, "opt_state=before.opt_state if before else None", "opt_state=None",
+        TRAINED, "opt_state=before.opt_state if before else None", "opt_state=None",
         REGRESSOR.test_epoch_by_epoch_is_the_same_training,
     ),
     "warm_start ignored": (
@@ -102,7 +104,7 @@ MISTAKES = {
         REGRESSOR.test_epoch_by_epoch_is_the_same_training,
     ),
     "the same minibatches in every later call": (
-        RECURRENT, "seed + (len(before.losses) if before else 0)", "seed",
+        TRAINED, "seed + (len(before.losses) if before else 0)", "seed",
         REGRESSOR.test_minibatches_of_later_epochs_are_in_another_order,
     ),
     "random_state ignored": (
@@ -110,7 +112,7 @@ MISTAKES = {
         REGRESSOR.test_it_is_fit,
     ),
     "the last instead of the best weights": (
-        RECURRENT, "result.params if best is None else best", "result.params",
+        TRAINED, "result.params if best is None else best", "result.params",
         REGRESSOR.test_early_stopping_holds_out_the_last_windows,
     ),
     "the best training loss reported for the held-out one": (
@@ -151,8 +153,7 @@ MISTAKES = {
         REGRESSOR.test_alpha_and_clipping_reach_the_solver,
     ),
     "the same seed for all networks": (
-        RECURRENT, "self._train_one(net, data, seed, member, training)",
-        "self._train_one(net, data, seeds[0], member, training)",
+        TRAINED, "_train(net, data, *starts[k],", "_train(net, data, starts[0][0], starts[k][1],",
         MEMBERS.test_each_network_is_trained_from_its_own_seed,
     ),
     "only the first network predicts": (
@@ -168,9 +169,11 @@ MISTAKES = {
         "raw = self._raw(X, lengths, method); each = [softmax(sum(raw) / len(raw))]",
         MEMBERS.test_probabilities_are_the_mean_of_the_networks,
     ),
+    "nobody is told that a training failed": (
+        TRAINED, "ending.set()", "pass", MEMBERS.test_a_training_that_fails_ends_the_others,
+    ),
     "networks go on from the first one": (
-        RECURRENT, "for seed, member in zip(seeds, before, strict=True)",
-        "for seed, member in zip(seeds, before[:1] * len(before), strict=True)",
+        TRAINED, "_train(net, data, *starts[k],", "_train(net, data, starts[k][0], starts[0][1],",
         MEMBERS.test_each_network_goes_on_by_itself,
     ),
     "a constant rate in place of one that falls": (
