@@ -15,6 +15,8 @@
   one step only. Where forecasts are fed back (``strategy="recursive"``), the paths are fitted to
   the first four fifths of the rows instead and run free from each of the others, over the horizon
   or as many steps as those rows have two times: errors of changes add up, those of levels need not.
+  It is the network that forecasts changes; where the linear path forecasts alone, it is that of
+  levels, which averages both.
 - **Size.** One hidden unit for 20 windows, from 4 to 50.
 
 The rows of the validation part are not used, but for this: logarithms need positive values there,
@@ -37,7 +39,7 @@ from numpy.typing import NDArray
 
 from rnn_xp.forecasting.baselines import suggest_period
 from rnn_xp.forecasting.gaps import fill_forward
-from rnn_xp.forecasting.linear import LinearPath, fit_path
+from rnn_xp.forecasting.linear import LinearPath, fit_paths, mean_ahead
 from rnn_xp.forecasting.settings import AUTO, Settings
 from rnn_xp.forecasting.targets import from_target, in_logs, offset_of, to_target
 
@@ -152,10 +154,10 @@ def _target(
         table = np.concatenate(rows)
         if np.ptp(table[:, -1]) == 0.0:
             return level
-        path = fit_path(table[:, :-1], table[:, -1], period=period, changes=kind == change)
-        scores[kind] = path.criterion
+        paths = fit_paths(table[:, :-1], table[:, -1], period=period, changes=kind == change)
+        scores[kind] = paths[0].criterion
         if steps := min(settings.horizon, held // 2):
-            scores[kind] = _running_free(path, kind, columns, held, steps)
+            scores[kind] = _running_free(paths, kind, columns, held, steps)
     return min(scores, key=scores.__getitem__)
 
 
@@ -168,10 +170,10 @@ def _scaled(kind: str, column: _Floats, held: int) -> tuple[_Floats, float, floa
 
 
 def _running_free(
-    path: LinearPath, kind: str, columns: Sequence[_Floats], held: int, steps: int
+    paths: Sequence[LinearPath], kind: str, columns: Sequence[_Floats], held: int, steps: int
 ) -> float:
     """Return the mean squared error of forecasts of several steps from each of the last rows."""
-    weights, constant = path.ahead(steps)
+    weights, constant = mean_ahead(paths, steps)
     squares = []
     for column in columns:
         z, middle, scale = _scaled(kind, column, held)

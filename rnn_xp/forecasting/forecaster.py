@@ -201,7 +201,7 @@ class Forecaster(Exported, Settings):
         backend = settings.backend or get_backend()
         trained = train_networks(prepared, backend, stop, training)
         fitted, report = finish(
-            prepared, trained.networks, backend, (trained.whole, trained.refitted),
+            trained.prepared, trained.networks, backend, (trained.whole, trained.refitted),
             alone=trained.alone is not None, earlier=trained.earlier,
         )  # fmt: skip
         # From here on nothing can fail: an earlier fit is replaced as a whole.

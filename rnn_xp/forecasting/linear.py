@@ -14,6 +14,14 @@ as one step::
 The strength of the ridge, and which b, have the lowest Akaike criterion with the correction for few
 rows, where the number of coefficients is the trace of the hat matrix [2]_.
 
+Levels are forecast by the mean of two paths, the one above and one with a unit root, which is that
+of the changes, written in levels::
+
+    z[t] - z[t-1] = c + b[1] * (z[t-1] - z[t-2]) + ... + b[T-1] * (z[t-T+1] - z[t-T])
+
+Few rows do not tell whether a series returns to its mean, and over several steps the one assumption
+where the other holds costs much, the mean of both little [3]_.
+
 References
 ----------
 .. [1] R. B. Litterman, "Forecasting with Bayesian vector autoregressions - five years of
@@ -21,10 +29,13 @@ References
 .. [2] C. M. Hurvich, J. S. Simonoff, C.-L. Tsai, "Smoothing parameter selection in nonparametric
        regression using an improved Akaike information criterion", J. R. Statist. Soc. B 60 (1998),
        271-293.
+.. [3] B. E. Hansen, "Averaging estimators for autoregressions with a near unit root",
+       J. Econometrics 158 (2010), 142-155.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +43,7 @@ from numpy.typing import NDArray
 
 from rnn_xp.forecasting.baselines import aicc
 
-__all__ = ["LinearPath", "fit_path"]
+__all__ = ["LinearPath", "fit_path", "fit_paths", "mean_ahead"]
 
 _RIDGES = 10.0 ** np.arange(-3.0, 5.5, 0.5)  # for rows of unit variance
 _NOTHING = 1e-20  # share of the sum of squares that rounding leaves
@@ -75,6 +86,57 @@ class LinearPath:
             following[length] += self.intercept
             sums = np.concatenate([sums, following[None]])
         return sums[length:, :length], sums[length:, length]
+
+
+def mean_ahead(paths: Sequence[LinearPath], steps: int) -> tuple[_Floats, _Floats]:
+    """Return the mean weights (steps, T) and intercepts (steps,) of several paths.
+
+    Examples
+    --------
+    >>> paths = LinearPath(np.asarray([0.5]), 0.0, 0.0), LinearPath(np.asarray([1.0]), 1.0, 0.0)
+    >>> weights, intercepts = mean_ahead(paths, 2)
+    >>> weights.tolist(), intercepts.tolist()
+    ([[0.75], [0.625]], [0.5, 1.0])
+    """
+    weights, intercepts = zip(*(path.ahead(steps) for path in paths), strict=True)
+    return np.mean(weights, axis=0), np.mean(intercepts, axis=0)
+
+
+def fit_paths(
+    x: _Floats, y: _Floats, *, period: int | None = None, changes: bool = False
+) -> tuple[LinearPath, ...]:
+    """Fit the autoregressions whose forecasts are averaged: two of levels, or one of changes.
+
+    Parameters
+    ----------
+    x, y, period, changes : as for `fit_path`
+
+    Returns
+    -------
+    tuple of LinearPath
+        The first is that of `fit_path`, the second has a unit root.
+
+    Examples
+    --------
+    >>> walk = np.cumsum(np.cos(np.arange(60.0) ** 2))
+    >>> rows = np.lib.stride_tricks.sliding_window_view(walk, 5)
+    >>> _, unit_root = fit_paths(rows[:, :-1], rows[:, -1])
+    >>> round(float(unit_root.coef.sum()), 12)
+    1.0
+    """
+    path = fit_path(x, y, period=period, changes=changes)
+    return (path,) if changes else (path, _with_unit_root(x, y, period))
+
+
+def _with_unit_root(x: _Floats, y: _Floats, period: int | None) -> LinearPath:
+    """Fit the changes, and write their autoregression in levels."""
+    last = x[:, -1]
+    if x.shape[1] == 1:
+        return LinearPath(np.ones(1), float(np.mean(y - last)), np.inf)
+    path = fit_path(np.diff(x, axis=1), y - last, period=period, changes=True)
+    coef = np.concatenate([[0.0], path.coef]) - np.concatenate([path.coef, [0.0]])
+    coef[-1] += 1.0
+    return LinearPath(coef, path.intercept, path.criterion)
 
 
 def fit_path(

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from rnn_xp.forecasting.choices import choose, sentences
 from rnn_xp.forecasting.design import Design, make_design
-from rnn_xp.forecasting.linear import fit_path
+from rnn_xp.forecasting.linear import fit_paths, mean_ahead
 from rnn_xp.forecasting.panel import Panel
-from rnn_xp.forecasting.settings import Settings, check_data
-from rnn_xp.forecasting.targets import offset_of
+from rnn_xp.forecasting.settings import AUTO, Settings, check_data
+from rnn_xp.forecasting.targets import levels_of, offset_of
 from rnn_xp.forecasting.training import Cut, cut, first_validated, joined
 from rnn_xp.network import Network
 
@@ -69,6 +69,20 @@ class Prepared:
     period: int | None = None
     path: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     choices: tuple[str, ...] = ()
+    auto_target: bool = False
+
+    def for_path(self) -> Prepared:
+        """Return the data for the linear path alone: levels, unless changes were asked for.
+
+        The path of levels averages that of changes, see `rnn_xp.forecasting.linear`; with features
+        there is none.
+        """
+        target = levels_of(self.settings.target)
+        if not self.auto_target or target == self.settings.target or self.path is None:
+            return self
+        settings = dataclasses.replace(self.settings, target=target)
+        validate = self.validated is not None
+        return dataclasses.replace(self, settings=settings).before(self.starts, validate=validate)
 
     def whole(self) -> Prepared:
         """Return all windows to train on, scaled by all rows; the unit of errors stays."""
@@ -122,7 +136,7 @@ def prepare(settings: Settings, panel: Panel, past: Any = None, future: Any = No
     path = _path(settings, panel, designs, starts, period)
     return Prepared(
         settings, panel, designs, starts, net, trained, validated, tables, period, path,
-        sentences(given, settings, period),
+        sentences(given, settings, period), given.target == AUTO,
     )  # fmt: skip
 
 
@@ -163,9 +177,8 @@ def _path(
     if np.sum(whole) > length:  # otherwise estimates stand for missing values
         table = table[whole]
     changes = offset_of(settings.target) > 0
-    return fit_path(table[:, :-1], table[:, -1], period=period, changes=changes).ahead(
-        settings.reach
-    )
+    paths = fit_paths(table[:, :-1], table[:, -1], period=period, changes=changes)
+    return mean_ahead(paths, settings.reach)
 
 
 def _cuts(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rnn_xp._checks import Argument, ParameterError
 
-__all__ = ["TARGETS", "from_target", "in_logs", "offset_of", "to_target"]
+__all__ = ["TARGETS", "from_target", "in_logs", "levels_of", "offset_of", "to_target"]
 
 TARGETS = ("level", "diff", "log", "logret")
 
@@ -28,6 +28,11 @@ _Floats = NDArray[np.float64]
 def offset_of(kind: str) -> int:
     """Return the number of rows that are lost at the start: 1 for changes, else 0."""
     return int(kind in ("diff", "logret"))
+
+
+def levels_of(kind: str) -> str:
+    """Return the target whose changes are forecast: "level" or "log"."""
+    return "log" if in_logs(kind) else "level"
 
 
 def in_logs(kind: str) -> bool:

@@ -57,6 +57,8 @@ class Trained:
         Trainings that are validated, or that validation was switched off for.
     refits : list of FitResult
         Trainings on all windows after that; empty if there were none.
+    prepared : Prepared
+        The data on which what forecasts is judged.
     whole : Prepared
         The data of the last training.
     alone : tuple of two Params, or None
@@ -69,6 +71,7 @@ class Trained:
 
     results: list[FitResult]
     refits: list[FitResult]
+    prepared: Prepared
     whole: Prepared
     alone: tuple[Params, Params] | None = None
     earlier: NDArray[np.float64] | None = None
@@ -103,8 +106,9 @@ def train_networks(
     judged = settings.linear and settings.fallback and settings.intervals != "quantile"
     watching: list[Callback] = []
     if judged and prepared.validated is not None:
-        start = _linear(prepared, backend, training)
-        theirs = _squares(prepared, (start,), backend)
+        levels = prepared.for_path()
+        start = _linear(levels, backend, training)
+        theirs = _squares(levels, (start,), backend)
         if training.get("comm") is None:  # ranks would have to agree
             watching = [_Prospect(prepared, theirs, backend)]
     given = training.get("callbacks") or ()
@@ -116,13 +120,15 @@ def train_networks(
         )
         for seed in seeds
     ]  # fmt: skip
-    trained = Trained(results, [], prepared)
+    trained = Trained(results, [], prepared, prepared)
     if prepared.validated is None:
         return trained
-    whole = prepared.whole() if settings.refit else prepared
     if judged and not _earns(prepared, trained.networks, theirs, backend, training.get("comm")):
+        whole = levels.whole() if settings.refit else levels
         alone = start, _linear(whole, backend, training)
-        return Trained(results, [], whole, alone, _earlier(prepared, backend, training))
+        earlier = _earlier(levels, backend, training)
+        return Trained(results, [], levels, whole, alone, earlier)
+    whole = prepared.whole() if settings.refit else prepared
     if not settings.refit:
         return trained
     again = {**training, "callbacks": always, "resume": None}
@@ -133,7 +139,7 @@ def train_networks(
         )
         for seed, result in zip(seeds, results, strict=True)
     ]  # fmt: skip
-    return Trained(results, refits, whole)
+    return Trained(results, refits, prepared, whole)
 
 
 def _linear(prepared: Prepared, backend: Backend, training: Mapping[str, Any]) -> Params:
