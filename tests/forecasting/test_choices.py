@@ -11,7 +11,7 @@ from benchmarks.learn.series import mackey_glass
 from rnn_xp.forecasting.baselines import aicc, best_lags, fit_linear_ar
 from rnn_xp.forecasting.choices import _running_free, choose, grows_with_level
 from rnn_xp.forecasting.fitted import ALONE
-from rnn_xp.forecasting.linear import fit_path
+from rnn_xp.forecasting.linear import fit_path, fit_paths, mean_ahead
 from rnn_xp.forecasting.settings import Settings
 
 
@@ -83,7 +83,7 @@ class TestChoices:
                 window.append(float(path.coef @ window[-length:]) + path.intercept)
                 level += window[-1] * scale + middle
                 squares.append((level - values[row + step]) ** 2)
-        found = _running_free(path, "diff", [values], held, steps)
+        found = _running_free((path,), "diff", [values], held, steps)
         assert found == pytest.approx(np.mean(squares) / values.var())
 
     def test_what_is_given_stays(self):
@@ -188,6 +188,48 @@ class TestLinearPath:
         one = fit_path(rows[:, :-1], rows[:, -1])
         other = fit_path(1e6 * rows[:, :-1] + 3e6, 1e6 * rows[:, -1] + 3e6)
         np.testing.assert_allclose(one.coef, other.coef, rtol=1e-6)
+
+    @pytest.mark.parametrize("length", [1, 2, 6])
+    def test_levels_average_a_path_of_their_changes(self, length):
+        """Against changes that are added up step by step."""
+        values, steps = walk(80, seed=4), 4
+        rows = np.lib.stride_tricks.sliding_window_view(values, length + 1)
+        paths = fit_paths(rows[:, :-1], rows[:, -1])
+        weights, intercepts = mean_ahead(paths, steps)
+        ahead = []
+        for changes in (False, True):
+            window = list(values[-length:])
+            for _ in range(steps):
+                if not changes:
+                    path = fit_path(rows[:, :-1], rows[:, -1])
+                    following = path.coef @ window[-length:] + path.intercept
+                elif length == 1:
+                    following = window[-1] + np.mean(np.diff(values))
+                else:
+                    of_changes = np.diff(rows, axis=1)
+                    path = fit_path(of_changes[:, :-1], of_changes[:, -1], changes=True)
+                    change = path.coef @ np.diff(window[-length:]) + path.intercept
+                    following = window[-1] + change
+                window.append(float(following))
+            ahead.append(window[length:])
+        found = weights @ values[-length:] + intercepts
+        np.testing.assert_allclose(found, np.mean(ahead, axis=0), rtol=1e-9)
+        assert len(fit_paths(rows[:, :-1], rows[:, -1], changes=True)) == 1
+
+    def test_where_the_path_forecasts_alone_it_is_that_of_levels(self):
+        rng, change = np.random.default_rng(1), [0.0]
+        for _ in range(400):
+            change.append(0.7 * change[-1] + rng.standard_normal())
+        values = np.cumsum(change) + np.arange(401.0)
+        assert chosen(values)[0].target == "diff"
+        f = rx.Forecaster(epochs=2, verbose=False).fit(values)
+        assert f.fitted.alone
+        assert f.fitted.settings.target == "level"
+        asked = rx.Forecaster(epochs=2, verbose=False, target="diff").fit(values)
+        assert asked.fitted.settings.target == "diff"
+        assert asked.fitted.alone
+        kept = rx.Forecaster(epochs=2, verbose=False, fallback=False).fit(values)
+        assert kept.fitted.settings.target == "diff"
 
     def test_the_baseline_chooses_its_own_lags_by_it(self):
         rng, z = np.random.default_rng(0), [0.0, 0.0, 0.0]

@@ -8,7 +8,7 @@ from forecasters import quick, waves
 from numpy.lib.stride_tricks import sliding_window_view
 
 import rnn_xp as rx
-from rnn_xp.forecasting.linear import fit_path
+from rnn_xp.forecasting.linear import fit_paths, mean_ahead
 from rnn_xp.forecasting.panel import as_panel
 from rnn_xp.forecasting.prepared import prepare
 
@@ -49,8 +49,8 @@ class TestRefit:
         after, before = (f.set_params(refit=r).backtest(values, 240) for r in (True, False))
         scaled = (values - values[:240].mean()) / values[:240].std()
         rows = sliding_window_view(scaled, 9)
-        path = fit_path(rows[:232, :-1], rows[:232, -1], period=None)
-        ahead = rows[232:, :-1] @ path.coef + path.intercept
+        (weights,), intercept = mean_ahead(fit_paths(rows[:232, :-1], rows[:232, -1]), 1)
+        ahead = rows[232:, :-1] @ weights + intercept
         ahead = ahead[:, None] * values[:240].std() + values[:240].mean()
         np.testing.assert_allclose(after.series[0].forecast, ahead, rtol=1e-4, atol=1e-4)
         assert np.abs(before.series[0].forecast - ahead).max() > 1e-2
