@@ -106,9 +106,7 @@ def train_networks(
     judged = settings.linear and settings.fallback and settings.intervals != "quantile"
     watching: list[Callback] = []
     if judged and prepared.validated is not None:
-        levels = prepared.for_path()
-        start = _linear(levels, backend, training)
-        theirs = _squares(levels, (start,), backend)
+        path, start, theirs = _path_to_beat(prepared, backend, training)
         if training.get("comm") is None:  # ranks would have to agree
             watching = [_Prospect(prepared, theirs, backend)]
     given = training.get("callbacks") or ()
@@ -124,10 +122,9 @@ def train_networks(
     if prepared.validated is None:
         return trained
     if judged and not _earns(prepared, trained.networks, theirs, backend, training.get("comm")):
-        whole = levels.whole() if settings.refit else levels
+        whole = path.whole() if settings.refit else path
         alone = start, _linear(whole, backend, training)
-        earlier = _earlier(levels, backend, training)
-        return Trained(results, [], levels, whole, alone, earlier)
+        return Trained(results, [], path, whole, alone, _earlier(path, backend, training))
     whole = prepared.whole() if settings.refit else prepared
     if not settings.refit:
         return trained
@@ -140,6 +137,25 @@ def train_networks(
         for seed, result in zip(seeds, results, strict=True)
     ]  # fmt: skip
     return Trained(results, refits, prepared, whole)
+
+
+def _path_to_beat(
+    prepared: Prepared, backend: Backend, training: Mapping[str, Any]
+) -> tuple[Prepared, Params, NDArray[np.float64]]:
+    """Return the data of the linear path, its parameters, and its squared errors.
+
+    It is the one of levels, which averages that of changes, unless the latter earns its place
+    beside it as a network has to.
+    """
+    levels = prepared.for_path()
+    start = _linear(levels, backend, training)
+    theirs = _squares(levels, (start,), backend)
+    if levels is prepared:
+        return levels, start, theirs
+    changes = _linear(prepared, backend, training)
+    if not _earns(prepared, (changes,), theirs, backend, training.get("comm")):
+        return levels, start, theirs
+    return prepared, changes, _squares(prepared, (changes,), backend)
 
 
 def _linear(prepared: Prepared, backend: Backend, training: Mapping[str, Any]) -> Params:

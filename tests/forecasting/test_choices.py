@@ -216,19 +216,20 @@ class TestLinearPath:
         np.testing.assert_allclose(found, np.mean(ahead, axis=0), rtol=1e-9)
         assert len(fit_paths(rows[:, :-1], rows[:, -1], changes=True)) == 1
 
-    def test_where_the_path_forecasts_alone_it_is_that_of_levels(self):
+    def test_where_the_path_forecasts_alone_it_is_that_of_levels_if_rows_are_few(self):
+        few = walk(120, seed=9)
         rng, change = np.random.default_rng(1), [0.0]
         for _ in range(400):
             change.append(0.7 * change[-1] + rng.standard_normal())
-        values = np.cumsum(change) + np.arange(401.0)
-        assert chosen(values)[0].target == "diff"
-        f = rx.Forecaster(epochs=2, verbose=False).fit(values)
-        assert f.fitted.alone
-        assert f.fitted.settings.target == "level"
-        asked = rx.Forecaster(epochs=2, verbose=False, target="diff").fit(values)
-        assert asked.fitted.settings.target == "diff"
-        assert asked.fitted.alone
-        kept = rx.Forecaster(epochs=2, verbose=False, fallback=False).fit(values)
+        many = np.cumsum(change) + np.arange(401.0)  # its changes alone repeat
+        for values, given, target in (
+            (few, "auto", "level"), (many, "auto", "diff"), (few, "diff", "diff"),
+        ):  # fmt: skip
+            assert chosen(values)[0].target == "diff"
+            f = rx.Forecaster(epochs=2, verbose=False, target=given).fit(values)
+            assert f.fitted.alone
+            assert f.fitted.settings.target == target
+        kept = rx.Forecaster(epochs=2, verbose=False, fallback=False).fit(few)
         assert kept.fitted.settings.target == "diff"
 
     def test_the_baseline_chooses_its_own_lags_by_it(self):
