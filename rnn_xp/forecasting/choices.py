@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 
 from rnn_xp.forecasting.baselines import suggest_period
 from rnn_xp.forecasting.gaps import fill_forward
-from rnn_xp.forecasting.linear import LinearPath, fit_paths, mean_ahead
+from rnn_xp.forecasting.linear import LinearPath, fit_path
 from rnn_xp.forecasting.settings import AUTO, Settings
 from rnn_xp.forecasting.targets import from_target, in_logs, offset_of, to_target
 
@@ -154,10 +154,10 @@ def _target(
         table = np.concatenate(rows)
         if np.ptp(table[:, -1]) == 0.0:
             return level
-        paths = fit_paths(table[:, :-1], table[:, -1], period=period, changes=kind == change)
-        scores[kind] = paths[0].criterion
+        path = fit_path(table[:, :-1], table[:, -1], period=period, changes=kind == change)
+        scores[kind] = path.criterion
         if steps := min(settings.horizon, held // 2):
-            scores[kind] = _running_free(paths, kind, columns, held, steps)
+            scores[kind] = _running_free(path, kind, columns, held, steps)
     return min(scores, key=scores.__getitem__)
 
 
@@ -170,10 +170,10 @@ def _scaled(kind: str, column: _Floats, held: int) -> tuple[_Floats, float, floa
 
 
 def _running_free(
-    paths: Sequence[LinearPath], kind: str, columns: Sequence[_Floats], held: int, steps: int
+    path: LinearPath, kind: str, columns: Sequence[_Floats], held: int, steps: int
 ) -> float:
     """Return the mean squared error of forecasts of several steps from each of the last rows."""
-    weights, constant = mean_ahead(paths, steps)
+    weights, constant = path.ahead(steps)
     squares = []
     for column in columns:
         z, middle, scale = _scaled(kind, column, held)

@@ -20,7 +20,8 @@ of the changes, written in levels::
     z[t] - z[t-1] = c + b[1] * (z[t-1] - z[t-2]) + ... + b[T-1] * (z[t-T+1] - z[t-T])
 
 Few rows do not tell whether a series returns to its mean, and over several steps the one assumption
-where the other holds costs much, the mean of both little [3]_.
+where the other holds costs much, the mean of both little [3]_. If the criterion of one of them is
+lower by 20 or more, that one is the path.
 
 References
 ----------
@@ -46,6 +47,7 @@ from rnn_xp.forecasting.baselines import aicc
 __all__ = ["LinearPath", "fit_path", "fit_paths", "mean_ahead"]
 
 _RIDGES = 10.0 ** np.arange(-3.0, 5.5, 0.5)  # for rows of unit variance
+_DECISIVE = 20.0  # of a criterion, above the lowest one
 _NOTHING = 1e-20  # share of the sum of squares that rounding leaves
 
 _Floats = NDArray[np.float64]
@@ -105,7 +107,7 @@ def mean_ahead(paths: Sequence[LinearPath], steps: int) -> tuple[_Floats, _Float
 def fit_paths(
     x: _Floats, y: _Floats, *, period: int | None = None, changes: bool = False
 ) -> tuple[LinearPath, ...]:
-    """Fit the autoregressions whose forecasts are averaged: two of levels, or one of changes.
+    """Fit the autoregressions whose forecasts are averaged: one of changes, or up to two of levels.
 
     Parameters
     ----------
@@ -114,7 +116,7 @@ def fit_paths(
     Returns
     -------
     tuple of LinearPath
-        The first is that of `fit_path`, the second has a unit root.
+        That of `fit_path`, and that with a unit root.
 
     Examples
     --------
@@ -125,18 +127,29 @@ def fit_paths(
     1.0
     """
     path = fit_path(x, y, period=period, changes=changes)
-    return (path,) if changes else (path, _with_unit_root(x, y, period))
+    if changes:
+        return (path,)
+    both = path, _with_unit_root(x, y, period)
+    least = min(each.criterion for each in both)
+    return tuple(each for each in both if each.criterion < least + _DECISIVE)
 
 
 def _with_unit_root(x: _Floats, y: _Floats, period: int | None) -> LinearPath:
     """Fit the changes, and write their autoregression in levels."""
     last = x[:, -1]
     if x.shape[1] == 1:
-        return LinearPath(np.ones(1), float(np.mean(y - last)), np.inf)
+        return _walk(y - last)
     path = fit_path(np.diff(x, axis=1), y - last, period=period, changes=True)
     coef = np.concatenate([[0.0], path.coef]) - np.concatenate([path.coef, [0.0]])
     coef[-1] += 1.0
     return LinearPath(coef, path.intercept, path.criterion)
+
+
+def _walk(changes: _Floats) -> LinearPath:
+    """Return the path of a random walk with drift."""
+    drift = float(np.mean(changes))
+    rss = max(float(np.sum((changes - drift) ** 2)), 1e-300)
+    return LinearPath(np.ones(1), drift, float(aicc(rss, len(changes), 1.0)))
 
 
 def fit_path(

@@ -83,7 +83,7 @@ class TestChoices:
                 window.append(float(path.coef @ window[-length:]) + path.intercept)
                 level += window[-1] * scale + middle
                 squares.append((level - values[row + step]) ** 2)
-        found = _running_free((path,), "diff", [values], held, steps)
+        found = _running_free(path, "diff", [values], held, steps)
         assert found == pytest.approx(np.mean(squares) / values.var())
 
     def test_what_is_given_stays(self):
@@ -215,6 +215,15 @@ class TestLinearPath:
         found = weights @ values[-length:] + intercepts
         np.testing.assert_allclose(found, np.mean(ahead, axis=0), rtol=1e-9)
         assert len(fit_paths(rows[:, :-1], rows[:, -1], changes=True)) == 1
+
+    def test_where_many_rows_tell_one_path_is_enough(self):
+        rng, returns = np.random.default_rng(0), [0.0]
+        for _ in range(1500):
+            returns.append(0.6 * returns[-1] + rng.standard_normal())
+        rows = np.lib.stride_tricks.sliding_window_view(np.asarray(returns), 4)
+        (path,) = fit_paths(rows[:, :-1], rows[:, -1])
+        np.testing.assert_array_equal(path.coef, fit_path(rows[:, :-1], rows[:, -1]).coef)
+        assert len(fit_paths(rows[:60, :-1], rows[:60, -1])) == 2
 
     def test_where_the_path_forecasts_alone_it_is_that_of_levels_if_rows_are_few(self):
         few = walk(120, seed=9)
