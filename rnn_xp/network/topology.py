@@ -113,8 +113,8 @@ def _max_at_once(
         least = xp.full((1, 1, 1), -math.inf, dtype=size.dtype, device=device_of(size))
         size, number = xp.where(mask, size, least), xp.where(mask, number, beyond)
     found = (size == xp.max(size, axis=0)) | xp.isnan(size)
-    first = xp.min(xp.where(found, number, beyond), axis=0)
-    chosen = xp.where(first < len(hs), first, xp.full_like(first, -1))
+    left = xp.max(xp.where(found, beyond - number, xp.zeros_like(number)), axis=0)
+    chosen = xp.where(left > 0, len(hs) - left, xp.full_like(left, -1))
     best = xp.sum(xp.where(number == chosen, states, xp.zeros_like(states)), axis=0)
     return best, chosen
 
