@@ -21,6 +21,7 @@ from rnn_xp.kernels.numpy.layer import (
     tanh_of_half,
 )
 from rnn_xp.kernels.numpy.norm import Floats, Params
+from rnn_xp.kernels.subnormal import without_subnormals
 
 __all__ = ["GRU"]
 
@@ -55,6 +56,7 @@ class GRU:
             h += n
         return tape.forwarded()
 
+    @without_subnormals
     def backward(
         self,
         params: Params,

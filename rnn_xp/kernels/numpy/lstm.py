@@ -17,6 +17,7 @@ from rnn_xp.kernels.numpy.layer import (
     tanh_of_half,
 )
 from rnn_xp.kernels.numpy.norm import Floats, Params
+from rnn_xp.kernels.subnormal import without_subnormals
 
 __all__ = ["LSTM"]
 
@@ -50,6 +51,7 @@ class LSTM:
             np.multiply(o, tanh_c, out=hs.after[s])
         return tape.forwarded()
 
+    @without_subnormals
     def backward(
         self,
         params: Params,

@@ -16,6 +16,7 @@ from rnn_xp.kernels.numpy.layer import (
     tanh_of_half,
 )
 from rnn_xp.kernels.numpy.norm import Floats, Params
+from rnn_xp.kernels.subnormal import without_subnormals
 
 __all__ = ["RNN"]
 
@@ -42,6 +43,7 @@ class RNN:
                 np.maximum(h, 0.0, out=h)
         return tape.forwarded()
 
+    @without_subnormals
     def backward(
         self,
         params: Params,
