@@ -282,6 +282,7 @@ def test_a_curve_is_measured():
 @pytest.mark.full
 def test_a_run_writes_everything(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "QUICK_SIZES", (TINY,))
+    monkeypatch.setattr(sections.of_options, "SIZES", (TINY,))
     monkeypatch.setattr(sections, "LIBRARIES", ())
     monkeypatch.setattr(sections, "OVERHEAD_SECONDS", 0.01)
     monkeypatch.setattr(sections, "MOST_SECONDS", 0.3)
@@ -292,7 +293,7 @@ def test_a_run_writes_everything(monkeypatch, tmp_path, capsys):
     assert command.main(["--quick", "--only", "gru", "--seconds", "60", "--out", str(out)]) == 0
     results = json.loads(out.with_name("bench.json").read_text())
     assert {name: len(results[name]) for name in command.SECTIONS} == {
-        "steps": 1, "sizes": 1, "pieces": 3, "inference": 2, "scaling": 3,
+        "steps": 1, "sizes": 1, "pieces": 3, "options": 1, "inference": 2, "scaling": 3,
     }  # fmt: skip
     for section in ("steps", "sizes"):
         assert all(len(taken) >= 5 for taken in results[section][0]["times"].values())
