@@ -52,7 +52,7 @@ BACK = [
     ("s == 0 and not self.tape.begun", "s == 0", "state"),
     ("not (steps.start or tape.begun)", "not steps.start", "state"),
     ("yield slice(0, first)", "pass", "lengths", "rnn-tanh", "one layer"),
-    ("terms[0] = dw", "terms[0] = 0.0", "lengths"),
+    ("dw += np.matmul(d[0],", "dw[...] = np.matmul(d[0],", "lengths"),
 ]  # fmt: skip
 NORM = [
     ("inv += _EPS", "inv += 2.0 * _EPS"),

@@ -139,15 +139,16 @@ class Back:
     def _add_products(self, d: Floats, entered: Floats, dw: Floats) -> None:
         """Add d (G*H, n) times entered.T (n, W) of each step, the last first."""
         steps, width, n = entered.shape
-        if n < min(steps * n, width):  # one product over all steps costs less than its terms
-            joined = (a.transpose(1, 0, 2).reshape(-1, steps * n) for a in (d, entered))
-            left, right = joined
+        if steps == 1:
+            dw += np.matmul(d[0], entered[0].T, out=self.take("terms", *dw.shape))
+        elif n < width:  # one product over all steps costs less than its terms
+            left, right = (a.transpose(1, 0, 2).reshape(-1, steps * n) for a in (d, entered))
             dw += np.matmul(left, right.T)
-            return
-        terms = self.take("terms", steps + 1, *dw.shape)
-        terms[0] = dw
-        np.matmul(d[::-1], entered[::-1].transpose(0, 2, 1), out=terms[1:])
-        np.add.reduce(terms, axis=0, out=dw)
+        else:
+            terms = self.take("terms", steps + 1, *dw.shape)
+            terms[0] = dw
+            np.matmul(d[::-1], entered[::-1].transpose(0, 2, 1), out=terms[1:])
+            np.add.reduce(terms, axis=0, out=dw)
 
     def through(self, s: int, d: Floats, beside: bool = False) -> None:
         """Make dh that of the state before a step, by w_hh.T d, the adjoint of its product.
