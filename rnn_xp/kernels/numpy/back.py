@@ -16,7 +16,7 @@ from rnn_xp.kernels.numpy.norm import Floats, NormBack, Params
 
 __all__ = ["Back"]
 
-_CACHED = 2**17  # numbers in an array of a stretch
+_CACHED = 2**18  # numbers in the arrays of a stretch
 
 
 class Back:
@@ -59,8 +59,8 @@ class Back:
     def parts(self, numbers: int) -> Iterator[slice]:
         """Yield stretches of steps, the last first, whose arrays are computed at once.
 
-        ``numbers`` is how many a row of a step has in the largest of them, which stays in the
-        cache. For each stretch call `steps`, and then `collect`.
+        ``numbers`` is how many a row of a step has in all of them, which stay in the cache. For
+        each stretch call `steps`, and then `collect`.
         """
         tape, first = self.tape, 0 if self.tape.begun else 1
         length = 1 if tape.apart else max(1, _CACHED // (numbers * tape.rows))

@@ -72,7 +72,7 @@ class GRU:
         size, take = back.size, tape.workspace.take
         back.w_hh = np.concatenate([back.w_hh[:, 2 * size :], back.w_hh[:, : 2 * size]], axis=1)
         db_hn = np.zeros_like(np.asarray(params["b_hn"]))
-        for part in back.parts(4 * size):
+        for part in back.parts(10 * size):
             rzqn = tape.part(gates, part)
             steps, _, rows = rzqn.shape
             d, b = take("dz", *rzqn.shape), take("b", steps, size, rows)

@@ -65,7 +65,7 @@ class LSTM:
         (gates, tanh_cells), cells = tape.kept, tape.fields[1]
         back = Back(tape, dhs, dfinal, wrt_input, fields=2)
         size, take = back.size, tape.workspace.take
-        for part in back.parts(4 * size):
+        for part in back.parts(10 * size):
             z, tanh_c = tape.part(gates, part), tape.part(tanh_cells, part)
             steps, _, n = z.shape
             d, a, b = take("dz", *z.shape), take("a", steps, size, n), take("b", size, n)

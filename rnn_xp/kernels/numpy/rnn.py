@@ -58,7 +58,7 @@ class RNN:
     ) -> tuple[Params, Floats | None, tuple[Floats, ...] | None]:
         """Compute dz = dh * f'(z); dh_{t-1} = w_hh.T dz."""
         back, hs = Back(tape, dhs, dfinal, wrt_input), tape.fields[0].after
-        for part in back.parts(back.size):
+        for part in back.parts(2 * back.size):
             h = tape.part(hs, part)
             dz = tape.workspace.take("dz", *h.shape)
             if self.tanh:
