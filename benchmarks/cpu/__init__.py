@@ -10,7 +10,16 @@ import numpy as np
 import rnn_xp as rx
 
 CELLS = ("rnn", "gru", "lstm")
-SIZES = ((8317, 10, 1, 50), (256, 100, 8, 128), (32, 50, 16, 64), (64, 200, 32, 256))
+REFERENCE, SMALL, LARGE = (8317, 10, 1, 50), (32, 50, 16, 64), (64, 200, 32, 256)
+SIZES = (
+    REFERENCE, SMALL, (64, 100, 32, 128), LARGE, (16, 500, 8, 128), (8, 1000, 8, 64),
+    (128, 50, 64, 512), (1, 2000, 4, 64), (1024, 30, 8, 32),
+)  # fmt: skip
+SIZES_OF = {
+    "steps": (REFERENCE, SMALL),
+    "sizes": SIZES,
+    "inference": (REFERENCE, (256, 100, 8, 128), SMALL, LARGE),
+}  # by section
 QUICK_SIZES = ((1040, 10, 1, 50), (32, 20, 16, 32))
 THREADS = 2
 ADAM = rx.optim.adam(0.001)

@@ -1,6 +1,6 @@
 """Measure speed, against other libraries and against the machine's own matrix products.
 
-    python -m benchmarks.cpu                      print; less than nine minutes on two cores
+    python -m benchmarks.cpu                      print; less than ten minutes on two cores
     python -m benchmarks.cpu --quick              small sizes, less than a minute
     python -m benchmarks.cpu --only rnn,gru --sections steps,inference
     python -m benchmarks.cpu --out benchmarks/results/cpu        also write bench.json, .md and .png
@@ -26,6 +26,7 @@ CELLS, SECTIONS = (
     ("rnn", "gru", "lstm"),
     (
         "steps",
+        "sizes",
         "pieces",
         "options",
         "inference",
@@ -33,7 +34,8 @@ CELLS, SECTIONS = (
     ),
 )
 SHARES = {
-    "steps": 0.58,
+    "steps": 0.3,
+    "sizes": 0.4,
     "pieces": 1.0,
     "options": 0.35,
     "inference": 0.25,
@@ -110,8 +112,8 @@ def run(args):
     """Do the sections; the results."""
     from threadpoolctl import threadpool_limits
 
-    from benchmarks.cpu import QUICK_SIZES, SIZES, Case, report
-    from benchmarks.cpu.sections import Clock, inference, options, pieces, scalings, steps
+    from benchmarks.cpu import QUICK_SIZES, SIZES_OF, Case, report
+    from benchmarks.cpu.sections import Clock, inference, options, pieces, scalings, sizes, steps
     from benchmarks.memory import machine
 
     words = [f"--{name}" for name in ("quick",) if args.quick]
@@ -134,18 +136,19 @@ def run(args):
     }
     print(results["machine"], f"Threads: {results['threads']}.", sep="\n")
     print(f"Load average before: {results['load_before']}.", flush=True)
-    sizes = QUICK_SIZES if args.quick else SIZES
-    cases = [Case(cell, *size) for size in sizes for cell in args.only]
     whole = Clock(args.seconds or (QUICK_SECONDS if args.quick else SECONDS))
     run_section = {
-        "steps": steps, "pieces": pieces, "options": options, "inference": inference,
-        "scaling": scalings,
+        "steps": steps, "sizes": sizes, "pieces": pieces, "options": options,
+        "inference": inference, "scaling": scalings,
     }  # fmt: skip
     with threadpool_limits(1, user_api="blas"):
         for section in args.sections:
             last = section == args.sections[-1]
             clock = Clock(whole.left() * (1.0 if last else SHARES[section]))
-            what = args.only if section in ("options", "scaling") else cases
+            what = args.only
+            if section in SIZES_OF:
+                chosen = QUICK_SIZES if args.quick else SIZES_OF[section]
+                what = [Case(cell, *size) for size in chosen for cell in args.only]
             print(f"\n{section}", flush=True)
             for result in run_section[section](what, clock, args.quick):
                 results[section].append(result)
@@ -167,13 +170,15 @@ def lines(section, result, report):
         return report.scaling_tables([result])[1:]
     if section == "pieces":
         return report.pieces_table([result])
-    if section == "options":
-        said = [*result["notes"], *(f"WRONG: {sentence}" for sentence in result["wrong"])]
-        return [*options_page.options_table([result]), *said]
-    body = report.steps_table(result) if section == "steps" else report.inference_table([result])
     said = [*result["notes"], *(f"WRONG: {sentence}" for sentence in result["wrong"])]
-    heading = [str(report.case_of(result))] if section == "steps" else []
-    return [*heading, *body, *said]
+    if section == "steps":
+        return [str(report.case_of(result)), *report.steps_table(result), *said]
+    table = {
+        "sizes": report.sizes_table,
+        "options": options_page.options_table,
+        "inference": report.inference_table,
+    }[section]
+    return [*table([result]), *said]
 
 
 def main(argv=None):
@@ -202,9 +207,7 @@ def main(argv=None):
 
     print(f"\nLoad average after: {results['load_after']}.", "", sep="\n")
     print(*report.targets(results), sep="\n")
-    wrong = any(
-        result["wrong"] for name in ("steps", "options", "inference") for result in results[name]
-    )
+    wrong = any(result["wrong"] for name in report.CHECKED for result in results[name])
     return 1 if wrong else 0
 
 

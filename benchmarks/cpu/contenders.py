@@ -20,7 +20,7 @@ from rnn_xp.losses import resolve_loss
 
 def block_rows(case):
     """What `fit` takes."""
-    return default_block_rows(FLOAT32, case.N, case.H)
+    return default_block_rows(FLOAT32, case.N, case.H, case.T)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from benchmarks.cpu import (
 from benchmarks.cpu import options as of_options
 from benchmarks.cpu.contenders import Engine, Fit, Naive, floors, kinds_of_kernels
 from benchmarks.cpu.inference import predictors
-from benchmarks.cpu.libraries import LIBRARIES, missing
+from benchmarks.cpu.libraries import LIBRARIES, Torch, missing
 from benchmarks.cpu.pieces import pieces as kernel_pieces
 from benchmarks.cpu.timing import LEAST_ROUNDS, ROUNDS, interleave
 
@@ -63,7 +63,6 @@ def checked(contenders, check, right):
 
 def steps(cases, clock, quick):
     """Training steps of every contender; yields a result for each case."""
-    rounds = LEAST_ROUNDS if quick else ROUNDS
     for number, case in enumerate(cases):
         began, share = time.perf_counter(), clock.left() / (len(cases) - number)
         contenders, notes = [Naive(case), Engine(case)], []
@@ -74,22 +73,34 @@ def steps(cases, clock, quick):
             except Exception as error:  # installed, but broken
                 found, more = [], [f"{library.__name__}: {type(error).__name__}: {error}"[:120]]
             contenders, notes = contenders + found, notes + more
-        good, wrong, more = checked(contenders, check_training, reference(case))
-        products = floors(case)
-        spent = time.perf_counter() - began + 2 * OVERHEAD_SECONDS
-        seconds = min(max(share - spent, 1.0), MOST_SECONDS)
-        times = interleave([*good, *products], seconds, rounds)
-        for contender in [*good, *products]:
-            contender.close()
+        products, end = floors(case), began + share - 2 * OVERHEAD_SECONDS
+        result = _timed_steps(case, contenders, products, end, quick)
         yield {
-            **dataclasses.asdict(case),
+            **result,
             "flops": case.flops,
-            "floors": {product.name: times.pop(product.name) for product in products},
-            "times": times,
+            "floors": {product.name: result["times"].pop(product.name) for product in products},
             "overheads": {name: overhead(case, rule) for name, rule in OPTIMIZERS.items()},
-            "notes": notes + more,
-            "wrong": wrong,
+            "notes": notes + result["notes"],
         }
+
+
+def sizes(cases, clock, quick):
+    """Training steps of both kinds of kernels and of torch; yields a result for each case."""
+    for number, case in enumerate(cases):
+        end = time.perf_counter() + clock.left() / (len(cases) - number)
+        contenders = [Fit(case, kernels) for kernels in kinds_of_kernels()]
+        contenders += [] if missing("torch") else [Torch(case)]
+        yield _timed_steps(case, contenders, [], end, quick)
+
+
+def _timed_steps(case, contenders, others, end, quick):
+    """Check contenders and time those that are right, with others, to about an end."""
+    good, wrong, notes = checked(contenders, check_training, reference(case))
+    seconds = min(max(end - time.perf_counter(), 1.0), MOST_SECONDS)
+    times = interleave([*good, *others], seconds, LEAST_ROUNDS if quick else ROUNDS)
+    for contender in [*good, *others]:
+        contender.close()
+    return {**dataclasses.asdict(case), "times": times, "notes": notes, "wrong": wrong}
 
 
 def pieces(cases, clock, quick):

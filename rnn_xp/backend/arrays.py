@@ -5,6 +5,7 @@ Nothing here is configured: the arrays alone decide. ``array_api_compat`` is imp
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -310,7 +311,12 @@ def dtype_name(dtype: Any) -> str:
     >>> dtype_name(np.dtype("float32"))
     'float32'
     """
-    return str(dtype).rpartition(".")[2]
+    return _numpy_name(dtype) if isinstance(dtype, np.dtype) else str(dtype).rpartition(".")[2]
+
+
+@functools.cache
+def _numpy_name(dtype: np.dtype[Any]) -> str:
+    return str(dtype)  # which NumPy puts together anew each time
 
 
 def _refuse_subclass(array: Any) -> None:

@@ -16,10 +16,12 @@ from rnn_xp.network.pipeline import loss_weight
 
 __all__ = ["Batch", "Blocks", "default_block_rows", "weights_of"]
 
-_WORTH_A_THREAD = 8192  # numbers in the state of a block
+_WORTH_A_THREAD = 8192  # numbers in the state of a block, or
+_WORTH_A_THREAD_IN_ALL = 2**18  # in its states of all steps, with rows enough for the calls
+_ENOUGH_ROWS = 32
 
 
-def default_block_rows(backend: Backend, rows: int, hidden_size: int) -> int:
+def default_block_rows(backend: Backend, rows: int, hidden_size: int, steps: int = 1) -> int:
     """Return the default number of rows of a block: 1040 on a CPU, 65,536 on an accelerator.
 
     On a CPU the arrays of a block should stay in the cache, and there should be blocks for all
@@ -34,19 +36,23 @@ def default_block_rows(backend: Backend, rows: int, hidden_size: int) -> int:
         Number of rows of an update.
     hidden_size : int
         Number of hidden units.
+    steps : int
+        Number of steps of a sequence.
 
     Examples
     --------
     >>> from rnn_xp.backend import get_backend
     >>> numpy = get_backend("numpy", device="cpu")
-    >>> default_block_rows(numpy, 8317, 50), default_block_rows(numpy, 64, 256)
+    >>> default_block_rows(numpy, 8317, 50), default_block_rows(numpy, 64, 128, steps=100)
     (1040, 32)
     """
     if on_accelerator(backend):
         return ACCELERATOR_ROWS
     half = -(-rows // 2)
-    alone = rows <= CPU_ROWS
-    return half if alone and half * hidden_size >= _WORTH_A_THREAD else CPU_ROWS
+    state = half * hidden_size
+    long = half >= _ENOUGH_ROWS and steps * state >= _WORTH_A_THREAD_IN_ALL
+    worth_it = state >= _WORTH_A_THREAD or long
+    return half if rows <= CPU_ROWS and worth_it else CPU_ROWS
 
 
 class Batch(NamedTuple):

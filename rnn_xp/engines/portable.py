@@ -320,8 +320,8 @@ class PortableEngine:
         return sum_of_ranks(self.ranks, self.backend, blocks.shares, sums, like)
 
     def _map(self, block: Callable[[int], _T], numbers: range) -> Iterable[_T]:
-        """Compute blocks, on threads if there are several; return the results in order."""
-        if self._pool is None:
+        """Compute blocks, on threads if there are several of both; return the results in order."""
+        if self._pool is None or len(numbers) == 1:  # to wake a thread takes longer than a step
             return map(block, numbers)
         from rnn_xp.engines.threads import in_order
 

@@ -247,7 +247,9 @@ def make_plan(
     saved = _saved(resume, net, backend)
     if block_rows is None:
         recorded = None if saved is None else saved.run.get("block_rows")
-        block_rows = recorded or default_block_rows(backend, batch_size or rows, net.hidden_size)
+        block_rows = recorded or default_block_rows(
+            backend, batch_size or rows, net.hidden_size, checks.steps_of(net, source)
+        )
     block_rows = whole("block_rows", block_rows, 1)
     settings = {
         "seed": seed,

@@ -197,16 +197,27 @@ class TestReport:
             "torch, eager": 40.0,
             "jax, scan": 16.0,
         }
+        slow = {"rnn_xp, fit, numpy": 80.0, "rnn_xp, fit, numba": 40.0, "torch, eager": 40.0}
         results = {
-            "steps": [given(times), given(size=bench.SIZES[2], wrong=["x: off"])],
+            "steps": [given(times), given(size=bench.SMALL, wrong=["x: off"])],
+            "sizes": [given(times), given(slow, "lstm", bench.LARGE, wrong=["y: off"])],
             "inference": [],
             "load_before": "0.10, 0.20, 0.30",
             "scaling": [{"cell": "rnn", "over": "N", "points": points}],
         }
-        reference, smallest = (str(Case("rnn", *bench.SIZES[k])) for k in (0, 2))
+        reference, large = Case("rnn", *bench.REFERENCE), Case("lstm", *bench.LARGE)
         assert report.verdicts(results) == [
-            (True, f"holds: {reference}: NumPy kernels ÷ torch eager: 0.55, at most 0.65"),
-            (True, f"holds: {reference}: compiled kernels ÷ torch eager: 0.5, at most 1"),
+            (True, f"holds: {reference}: compiled kernels ÷ torch eager: 0.5, at most 0.8"),
+            (
+                False,
+                f"MISSED by 10 %: {reference}: NumPy kernels ÷ torch eager: 0.55, at most 0.5",
+            ),
+            (False, f"MISSED by 25 %: {large}: compiled kernels ÷ torch eager: 1, at most 0.8"),
+            (True, f"holds: {large}: NumPy kernels ÷ torch eager: 2, at most 2"),
+            (
+                False,
+                "MISSED by 200 %: compiled kernels ÷ torch eager, median of 2: 0.75, at most 0.25",
+            ),
             (False, f"MISSED by 25 %: {reference}: compiled kernels ÷ best JAX: 1.25, at most 1"),
             (
                 False,
@@ -214,18 +225,32 @@ class TestReport:
             ),
             (True, f"holds: {reference}: Adam beyond the gradient: 1 %, at most 5 %"),
             (False, f"MISSED by 100 %: {reference}: L-BFGS beyond the gradient: 10 %, at most 5 %"),
-            (True, f"holds: {smallest}: NumPy kernels ÷ torch eager: 0.5, at most 2"),
-            (True, f"holds: {smallest}: compiled kernels ÷ torch eager: 0.25, at most 1"),
             (
                 False,
                 "MISSED by 33 %: RNN: time per window from N = 8,317 to 831,700 flat: "
                 "20 %, at most 15 %",
             ),
             (False, "WRONG and not timed: x: off"),
+            (False, "WRONG and not timed: y: off"),
         ]
         assert report.targets(results)[0].startswith("MISSED")
         results["load_before"] = "1.50, 0.20, 0.30"
         assert report.targets(results)[0].startswith("the machine was not idle")
+
+    @pytest.mark.parametrize(("cell", "most"), [("rnn", 0.5), ("gru", 0.65), ("lstm", 0.65)])
+    def test_what_is_asked_of_each_size(self, cell, most):
+        results = [given(cell=cell, size=size) for size in bench.SIZES]
+        limits = [limit for _, _, limit in report.sizes_verdicts(results)]
+        assert limits == [0.8, most, *[0.8, 2.0] * 8, 0.25]
+        assert not [*report.sizes_verdicts([given(cell=cell, size=TINY)])]
+
+    def test_sizes_table(self):
+        found = [given(), given({"rnn_xp, fit, numpy": 20.0})]
+        name = str(Case("rnn", *bench.REFERENCE))
+        assert report.sizes_table(found)[2:] == [
+            f"| {name} | 10 | 20 | 40 | 0.25 | 0.50 |",
+            f"| {name} |  | 20 |  |  |  |",
+        ]
 
     def test_scaling_table(self):
         point = {"value": 10, "N": 10, "times": [1e-4] * 5, "memory": 2_500_000}
@@ -257,6 +282,7 @@ def test_a_curve_is_measured():
 @pytest.mark.full
 def test_a_run_writes_everything(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "QUICK_SIZES", (TINY,))
+    monkeypatch.setattr(sections.of_options, "SIZES", (TINY,))
     monkeypatch.setattr(sections, "LIBRARIES", ())
     monkeypatch.setattr(sections, "OVERHEAD_SECONDS", 0.01)
     monkeypatch.setattr(sections, "MOST_SECONDS", 0.3)
@@ -267,11 +293,18 @@ def test_a_run_writes_everything(monkeypatch, tmp_path, capsys):
     assert command.main(["--quick", "--only", "gru", "--seconds", "60", "--out", str(out)]) == 0
     results = json.loads(out.with_name("bench.json").read_text())
     assert {name: len(results[name]) for name in command.SECTIONS} == {
-        "steps": 1, "pieces": 3, "inference": 2, "scaling": 3,
+        "steps": 1, "sizes": 1, "pieces": 3, "options": 1, "inference": 2, "scaling": 3,
     }  # fmt: skip
-    assert all(len(taken) >= 5 for taken in results["steps"][0]["times"].values())
+    for section in ("steps", "sizes"):
+        assert all(len(taken) >= 5 for taken in results[section][0]["times"].values())
     page = out.with_name("bench.md").read_text()
-    for words in ("GRU, N = 8, T = 4", "## Inference", "torch is not installed", "bench.png"):
+    for words in (
+        "GRU, N = 8, T = 4",
+        "## Sizes",
+        "## Inference",
+        "torch is not installed",
+        "bench.png",
+    ):
         assert words in page
     assert str(tmp_path) not in page
     assert out.with_name("bench.png").stat().st_size > 1000

@@ -93,6 +93,27 @@ class TestBlocks:
         gpu = SimpleNamespace(is_accelerator=True)
         assert default_block_rows(gpu, rows, hidden) == 65536
 
+    @pytest.mark.parametrize(
+        ("rows", "steps", "hidden", "expected"),
+        [(64, 64, 128, 32), (64, 63, 128, 1040), (62, 1000, 128, 1040), (1041, 1000, 50, 1040)],
+    )
+    def test_many_steps_are_worth_a_thread(self, rows, steps, hidden, expected):
+        assert default_block_rows(FLOAT32, rows, hidden, steps) == expected
+
+    def test_a_single_block_is_computed_without_threads(self, monkeypatch):
+        x, y = windows(10)
+        engine = PortableEngine(
+            net=NET, loss=mse, optimizer=rx.optim.sgd(), backend=FLOAT32, data=Batch(x, y),
+            block_rows=10, workers=2,
+        )  # fmt: skip
+        params = NET.init(0, FLOAT32)
+        with engine.running():
+            monkeypatch.setattr(engine._pool, "submit", None)
+            value, _ = engine.value_and_grad(params)
+            assert np.isfinite(value)
+            with pytest.raises(TypeError, match="NoneType"):  # as two blocks would
+                next(engine._map(str, range(2)))
+
     @pytest.mark.parametrize("workers", [1, 2])
     def test_the_reference_workload_is_summed_as_a_tree(self, workers):
         """To the bit, with threads and without; one after the other gives other bits."""

@@ -25,6 +25,16 @@ LAYER = [  # old line, new line, option, and where needed cell, stack, topology
     ("following[:, n:] = state[:, n:]", "following[:, n:] = 0.0", "lengths"),
     ("tape.clear(state[:, n:], reset[n:], following[:, n:])", "following[:, n:] = state[:, n:]",
      "lengths, reset and state"),
+    ("np.multiply(h, self.keep[:, :n], out=entered)",
+     "entered[...] = h", "recurrent dropout"),
+    ("0.0 if course.initial is None else course.initial[place].T", "0.0", "state"),
+    ("course.initial[place].T", "course.initial[0].T", "state", "lstm"),
+    ("int(n) for n in course.in_order(course.counts)", "int(n) for n in course.counts", "lengths",
+     "gru", "two directions"),
+    ("ordered = self.course.in_order(by_time)", "ordered = by_time", "mask", "gru",
+     "two directions"),
+]  # fmt: skip
+BACK = [
     ("tape.clear(field[:, :n], idle[:n], now)", "now[...] = field[:, :n]", "mask"),
     ("tape.clear(field[:, :n], ~idle[:n])", "field[:, :n] = 0.0", "mask"),
     ("field[:, :n] += now", "field[:, :n] = now", "mask", "lstm"),
@@ -35,19 +45,14 @@ LAYER = [  # old line, new line, option, and where needed cell, stack, topology
     ("np.multiply(through, self.tape.keep[:, : self.n], out=out)",
      "np.multiply(through, 1.0, out=out)", "recurrent dropout"),
     ("if not (beside or kept or", "if not (beside or", "recurrent dropout"),
-    ("np.multiply(h, self.keep[:, :n], out=entered)",
-     "entered[...] = h", "recurrent dropout"),
     ("self.dx[s][:, n:] = 0.0", "self.dx[s][:, n:] = 1.0", "lengths"),
-    ("0.0 if course.initial is None else course.initial[place].T", "0.0", "state"),
-    ("course.initial[place].T", "course.initial[0].T", "state", "lstm"),
     ("0.0 if dfinal is None else dfinal[k].T", "0.0", "state"),
     ("if s == last and not self.given:", "if s == last:", "lengths"),
     ("tuple(field.T.copy()", "tuple(-field.T.copy()", "state"),
-    ("s == 0 and not tape.begun", "s == 0", "state"),
-    ("int(n) for n in course.in_order(course.counts)", "int(n) for n in course.counts", "lengths",
-     "gru", "two directions"),
-    ("ordered = self.course.in_order(by_time)", "ordered = by_time", "mask", "gru",
-     "two directions"),
+    ("s == 0 and not self.tape.begun", "s == 0", "state"),
+    ("not (steps.start or tape.begun)", "not steps.start", "state"),
+    ("yield slice(0, first)", "pass", "lengths", "rnn-tanh", "one layer"),
+    ("dw += np.matmul(d[0],", "dw[...] = np.matmul(d[0],", "lengths"),
 ]  # fmt: skip
 NORM = [
     ("inv += _EPS", "inv += 2.0 * _EPS"),
@@ -134,9 +139,9 @@ ELSEWHERE = [  # of the package `network`
 ]  # fmt: skip
 
 HERE = bool(importlib.util.find_spec("numba"))
-IN_NUMPY = [("numpy.layer", *row) for row in LAYER] + [
-    ("numpy.norm", *row, "layer norm") for row in NORM
-]
+IN_NUMPY = [("numpy.layer", *row) for row in LAYER]
+IN_NUMPY += [("numpy.back", *row) for row in BACK]
+IN_NUMPY += [("numpy.norm", *row, "layer norm") for row in NORM]
 IN_NUMPY += [row for row in CELL if row[0].startswith("numpy")]
 IN_NUMBA = [("numba.turns", *row) for row in TURNS] + [
     ("numba.norm", *row) for row in COMPILED_NORM

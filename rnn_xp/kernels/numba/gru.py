@@ -50,6 +50,7 @@ from rnn_xp.kernels.numba.turns import (
     scale,
     stand_aside,
 )
+from rnn_xp.kernels.subnormal import without_subnormals
 
 __all__ = ["GRU"]
 
@@ -83,6 +84,7 @@ class GRU:
         )  # fmt: skip
         return Layout(tape, (tape.hs,), _forward, arguments)
 
+    @without_subnormals
     def backward(self, params: Any, tape: Tape, dhs: Any, dfinal: Any, *, wrt_input: bool) -> Any:
         """Compute the adjoint; the gradient of p_n and [1, x] give separate weight gradients."""
         (gates, size), inputs = params["w_hh"].shape, params["w_xh"].shape[1]

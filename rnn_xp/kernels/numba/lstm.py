@@ -44,6 +44,7 @@ from rnn_xp.kernels.numba.turns import (
     scale,
     stand_aside,
 )
+from rnn_xp.kernels.subnormal import without_subnormals
 
 __all__ = ["LSTM"]
 
@@ -75,6 +76,7 @@ class LSTM:
         )  # fmt: skip
         return Layout(tape, (tape.hs, cells), _forward, arguments)
 
+    @without_subnormals
     def backward(self, params: Any, tape: Tape, dhs: Any, dfinal: Any, *, wrt_input: bool) -> Any:
         """Compute the adjoint, in which dc goes back alongside dh."""
         gates, size = params["w_hh"].shape

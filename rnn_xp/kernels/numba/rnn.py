@@ -44,6 +44,7 @@ from rnn_xp.kernels.numba.turns import (
     scale,
     stand_aside,
 )
+from rnn_xp.kernels.subnormal import without_subnormals
 
 __all__ = ["RNN"]
 
@@ -73,6 +74,7 @@ class RNN:
         )  # fmt: skip
         return Layout(tape, (tape.hs,), _forward, arguments)
 
+    @without_subnormals
     def backward(self, params: Any, tape: Tape, dhs: Any, dfinal: Any, *, wrt_input: bool) -> Any:
         """Compute dz = dh * f'(z); dh_{t-1} = w_hh.T dz."""
         size = params["w_hh"].shape[0]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from rnn_xp.kernels.course import Course
+from rnn_xp.kernels.numpy.back import Back
 from rnn_xp.kernels.numpy.layer import (
-    Back,
     Tape,
     join,
     product,
@@ -21,6 +21,7 @@ from rnn_xp.kernels.numpy.layer import (
     tanh_of_half,
 )
 from rnn_xp.kernels.numpy.norm import Floats, Params
+from rnn_xp.kernels.subnormal import without_subnormals
 
 __all__ = ["GRU"]
 
@@ -28,6 +29,7 @@ __all__ = ["GRU"]
 class GRU:
     """A layer of GRU cells."""
 
+    @np.errstate(over="ignore")
     def forward(
         self, params: Params, xs: Floats, course: Course, workspace: Any, name: str
     ) -> tuple[Floats, tuple[Floats, ...], Tape]:
@@ -37,24 +39,25 @@ class GRU:
         w = join(tape.params)
         w_rz, w_pn = -w[: 2 * size], w[2 * size :, size:]
         w_q = np.concatenate([w[2 * size :, :size], params["b_hn"][:, None]], axis=1)
-        gates = tape.take("gates", 4, size)
+        gates = tape.take("gates", 4 * size)
         tape.kept, (field,) = (gates,), tape.fields
         for s in tape.computed():
             entered, rzqn = tape.entering[s], gates[s]
-            rz, (r, z, q, n) = rzqn[:2].reshape(2 * size, -1), rzqn
+            rz, h = rzqn[: 2 * size], field.after[s]
+            r, z, q, n = rzqn.reshape(4, *h.shape)
             product(w_rz, tape, s, out=rz)
             sigmoid_of_negative(rz)
             product(w_q, tape, s, out=q, stop=size + 1)
             np.multiply(r, q, out=n)
-            n += np.matmul(w_pn, entered[size:], out=workspace.take("p_n", *n.shape))
+            n += np.matmul(w_pn, entered[size:], out=workspace.take("p_n", *h.shape))
             n *= 2.0
             tanh_of_half(n)
-            h = field.after[s]
             np.subtract(field.before[s], n, out=h)
             h *= z
             h += n
         return tape.forwarded()
 
+    @without_subnormals
     def backward(
         self,
         params: Params,
@@ -65,32 +68,37 @@ class GRU:
         wrt_input: bool,
     ) -> tuple[Params, Floats | None, tuple[Floats, ...] | None]:
         """Compute the adjoint; rows dq, dp_r, dp_z of d are for h, and dp_r, dp_z, dp_n for x."""
-        (gates,), entering = tape.kept, tape.entering
-        back = Back(tape, dhs, dfinal, wrt_input)
-        size = back.size
+        (gates,), hs, back = tape.kept, tape.fields[0].before, Back(tape, dhs, dfinal, wrt_input)
+        size, take = back.size, tape.workspace.take
         back.w_hh = np.concatenate([back.w_hh[:, 2 * size :], back.w_hh[:, : 2 * size]], axis=1)
         db_hn = np.zeros_like(np.asarray(params["b_hn"]))
-        take = tape.workspace.take
-        for s in back.steps():
-            (dh,), (r, z, q, n) = back.now, gates[s]
-            d, a, b = take("dz", 4 * size, back.n), take("a", *dh.shape), take("b", *dh.shape)
-            dq, dp_r, dp_z, dp_n = d.reshape(4, *dh.shape)
-            np.multiply(n, n, out=a)
-            np.subtract(1.0, a, out=a)
+        for part in back.parts(10 * size):
+            rzqn = tape.part(gates, part)
+            steps, _, rows = rzqn.shape
+            d, b = take("dz", *rzqn.shape), take("b", steps, size, rows)
+            by_gate = (steps, 4, size, rows)
+            r, z, q, n = np.moveaxis(rzqn.reshape(by_gate), 1, 0)
+            dq, dp_r, dp_z, dp_n = np.moveaxis(d.reshape(by_gate), 1, 0)
+            np.multiply(n, n, out=dp_n)
+            np.subtract(1.0, dp_n, out=dp_n)
             np.subtract(1.0, z, out=b)
-            a *= b
-            np.multiply(a, dh, out=dp_n)  # dh (1 - z) (1 - n^2)
-            np.multiply(dp_n, r, out=dq)
-            np.subtract(1.0, r, out=a)
-            a *= q
-            np.multiply(a, dq, out=dp_r)  # dp_n q r (1 - r)
-            np.subtract(tape.fields[0].before[s], n, out=a)
-            a *= b
-            a *= z
-            np.multiply(a, dh, out=dp_z)  # dh (h_{t-1} - n) z (1 - z)
-            db_hn += np.matmul(dq, entering[s][size])
-            dh *= z
-            back.finish(s, d[: 3 * size], d[size:], beside=True)
+            dp_n *= b  # (1 - z) (1 - n^2)
+            np.subtract(tape.part(hs, part), n, out=dp_z)
+            dp_z *= b
+            dp_z *= z  # (h_{t-1} - n) z (1 - z)
+            np.subtract(1.0, r, out=dp_r)
+            dp_r *= q  # q (1 - r), of dq = dp_n r
+            for s in back.steps(part):
+                (dh,), k = back.now, s - part.start
+                dz = d[k].reshape(4, size, rows)
+                dz[2:] *= dh
+                np.multiply(dz[3], r[k], out=dz[0])
+                dz[1] *= dz[0]
+                dh *= z[k]
+                back.through(s, d[k, : 3 * size], beside=True)
+            for share in np.matmul(dq, tape.entering[part.start][size])[::-1]:
+                db_hn += share
+            back.collect(part, d[:, : 3 * size], d[:, size:])
         grads = back.grads()
         grads["w_hh"] = np.concatenate([grads["w_hh"][size:], grads["w_hh"][:size]])
         return back.results({**grads, "b_hn": db_hn})

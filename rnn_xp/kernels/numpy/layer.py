@@ -1,4 +1,4 @@
-"""Parts of NumPy's layers: the arrays of a pass and of each of its steps, and the way back.
+"""Parts of NumPy's layers: the arrays of a pass and of each of its steps.
 
 Samples are in columns. In a plain pass the state after a step is written where the next step reads
 it. Where a `rnn_xp.kernels.course.Course` comes between, the states have an array of their own, and
@@ -8,15 +8,28 @@ it. Where a `rnn_xp.kernels.course.Course` comes between, the states have an arr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from rnn_xp.kernels.course import Course
-from rnn_xp.kernels.numpy.norm import Floats, Norm, NormBack, Params
+from rnn_xp.kernels.numpy.norm import Floats, Norm, Params
 
-__all__ = ["Back", "Field", "Tape", "join", "product", "sigmoid_of_negative", "tanh_of_half"]
+__all__ = [
+    "ByStep",
+    "Field",
+    "Tape",
+    "join",
+    "product",
+    "sigmoid_of_negative",
+    "tanh_of_half",
+    "tanh_of_sigmoid",
+]
+
+
+ByStep = Floats | list[Floats]
+"""An array (T, ...), or a list of T arrays if they differ in size or share memory."""
 
 
 class Tape:
@@ -35,11 +48,11 @@ class Tape:
     ----------
     counts : list of T int
         Number of leading rows that compute each step, n.
-    entering : list of T ndarray (H + 1 + I, n)
+    entering : T ndarray (H + 1 + I, n)
         [h; 1; x] of each step.
     fields : list of Field
         The fields of the state; the first is h.
-    kept : tuple of lists
+    kept : tuple of T arrays each
         Further arrays of each step, which depend on the cell.
     norm : Norm or None
         The normalisation of the layer's products.
@@ -54,7 +67,7 @@ class Tape:
         size = self.size = params["w_hh"].shape[1]
         self.width, self.course, self.params = size + 1 + inputs, course, params
         self.workspace, self.name = workspace, name
-        self.kept: tuple[list[Floats], ...] = ()
+        self.kept: tuple[ByStep, ...] = ()
         self.bits = np.dtype(f"i{workspace.dtype.itemsize}")
         self.begun, self.apart = course.initial is not None, bool(course.needs - {"initial"})
         ordered, self.norm = course.in_order(xs), None
@@ -90,15 +103,21 @@ class Tape:
         some, bits = ordered.any(axis=1), -ordered.astype(self.bits)
         return [row if any_ else None for row, any_ in zip(bits, some, strict=True)]
 
-    def blocks(self, buffer: Floats, *shape: int) -> list[Floats]:
+    def blocks(self, buffer: Floats, *shape: int) -> ByStep:
         """Return the beginning of each step's part of a buffer as an array (*shape, n)."""
+        if self.course.counts is None and len(buffer) >= self.steps:
+            return buffer[: self.steps].reshape(-1, *shape, self.rows)
         size, flat = math.prod(shape), buffer.reshape(buffer.shape[0], -1)
         last = len(flat) - 1
         return [
             flat[min(s, last), : size * n].reshape(*shape, n) for s, n in enumerate(self.counts)
         ]
 
-    def take(self, what: str, *shape: int) -> list[Floats]:
+    def part(self, arrays: ByStep, steps: slice) -> Floats:
+        """Return the arrays of a stretch of steps as one; if they differ in size, of one step."""
+        return arrays[steps] if isinstance(arrays, np.ndarray) else arrays[steps.start][None]
+
+    def take(self, what: str, *shape: int) -> ByStep:
         """Return an array (*shape, n) for each step, in the named buffer of the layer.
 
         It is the same memory for all steps if nothing goes back.
@@ -157,7 +176,7 @@ class Field:
 
     Attributes
     ----------
-    before, after : list of T ndarray (H, n)
+    before, after : T ndarray (H, n)
         The field in the rows that compute each step; in a plain pass, parts of ``states``.
     states : ndarray (T + 1, H, N)
         The field in all rows, before the first step and after each; (1, H, N), the last so far, if
@@ -173,10 +192,11 @@ class Field:
                 f"{tape.name}states{place}", length, size, tape.rows
             )  # fmt: skip
         # Where all rows compute every step, it can write right into the states.
-        self.after = list(self.states[1:]) if whole else tape.take(f"after{place}", size)
+        self.after = self.states[1:] if whole else tape.take(f"after{place}", size)
         self.written = whole and course.idle is None
         # What nothing comes between is read from them, too.
-        self.before, self.read = list(self.states[:-1]), True
+        self.before: ByStep = self.states[:-1]
+        self.read = True
         if tape.apart and place == 0 and course.keep is None and tape.norm is None:
             self.before, self.read = [entered[:size] for entered in tape.entering], False
         elif not whole or course.reset is not None:
@@ -216,151 +236,6 @@ class Field:
                 following[:, n:] = state[:, n:]
 
 
-class Back:
-    """The backward pass over the steps of a layer, which all kernels share.
-
-    While step t is computed, ``fields`` hold the gradients of the state after it, (H, N) each; the
-    first is dL/dh_t, summed over both of its sources: the loss at step t and the later steps.
-
-    Attributes
-    ----------
-    n : int
-        Number of leading rows that compute the step at hand.
-    now : list of ndarray (H, n)
-        The gradients of their states.
-    """
-
-    def __init__(
-        self,
-        tape: Tape,
-        dhs: Sequence[Floats | None],
-        dfinal: tuple[Floats, ...] | None,
-        wrt_input: bool,
-        fields: int = 1,
-    ) -> None:
-        self.tape, self.dhs, self.given = tape, tape.course.in_order(dhs), dfinal is not None
-        gates, self.size = tape.params["w_hh"].shape
-        take = self.take = tape.workspace.take
-        self.fields = [take(f"dstate{k}", self.size, tape.rows) for k in range(fields)]
-        for k, field in enumerate(self.fields):
-            field[...] = 0.0 if dfinal is None else dfinal[k].T
-        self.w_hh, self.w_xh = tape.params["w_hh"].T, tape.params["w_xh"].T
-        self.dw, self.term = (take(name, gates, tape.width) for name in ("dw", "term"))
-        self.dw[...] = 0.0
-        self.dx: Floats | None = None
-        self.norm = None if tape.norm is None else NormBack(tape.norm)
-        self.wrt_input = wrt_input
-        if wrt_input or self.norm is not None:
-            self.dx = take(f"{tape.name}dx", tape.steps, self.w_xh.shape[0], tape.rows)
-
-    def steps(self) -> Iterator[int]:
-        """Yield the steps in reverse order; before each, the loss's gradient is added to dh."""
-        tape, last = self.tape, self.tape.steps - 1
-        for s in range(last, -1, -1):
-            self.n = n = tape.counts[s]
-            if self.dhs[s] is not None:
-                if s == last and not self.given:
-                    self.fields[0][...] = self.dhs[s].T
-                else:
-                    self.fields[0] += self.dhs[s].T
-            if not tape.apart:
-                self.now = self.fields
-                yield s
-                continue
-            self._arrive(s, n)
-            if n:
-                yield s
-            self._leave(s, n)
-
-    def _arrive(self, s: int, n: int) -> None:
-        """Take the gradients of the rows that compute a step, side by side and contiguous."""
-        tape, idle = self.tape, self.tape.idle[s]
-        self.now = self.fields
-        if n < tape.rows or idle is not None:
-            self.now = [self.take(f"now{k}", self.size, n) for k in range(len(self.fields))]
-            for field, now in zip(self.fields, self.now, strict=True):
-                if idle is None:
-                    now[...] = field[:, :n]
-                else:
-                    tape.clear(field[:, :n], idle[:n], now)
-                    tape.clear(field[:, :n], ~idle[:n])
-
-    def _leave(self, s: int, n: int) -> None:
-        """Put the gradients before the step into place, beside those that passed by it."""
-        tape, idle, reset = self.tape, self.tape.idle[s], self.tape.reset[s]
-        if self.now is not self.fields:
-            for field, now in zip(self.fields, self.now, strict=True):
-                if idle is None:
-                    field[:, :n] = now
-                else:
-                    field[:, :n] += now
-        if self.dx is not None and n < tape.rows:
-            self.dx[s][:, n:] = 0.0
-        if reset is not None:
-            for field in self.fields:
-                tape.clear(field, reset)
-
-    def finish(self, s: int, d: Floats, d_x: Floats | None = None, beside: bool = False) -> None:
-        """Add a step's weight gradients, and compute its dx and the recurrent part of dh_{t-1}.
-
-        ``d`` (G*H, n) is the gradient of the recurrent product; ``d_x`` is the gradient of the
-        input's product, if the two differ. With ``beside``, the recurrent part is added to dh.
-        """
-        tape, size = self.tape, self.size
-        entered, first = tape.entering[s], s == 0 and not tape.begun  # h_0 is zero
-        if d_x is None:
-            d_x, skip = d, size if first else 0
-            np.matmul(d, entered[skip:].T, out=self.term[:, skip:])
-        else:
-            np.matmul(d_x, entered[size:].T, out=self.term[:, size:])
-            if not first:
-                np.matmul(d, entered[:size].T, out=self.term[:, :size])
-        if first:
-            self.dw[:, size:] += self.term[:, size:]
-        else:
-            self.dw += self.term
-            self._through(s, d, beside)
-        if self.dx is not None:
-            np.matmul(self.w_xh, d_x, out=self.dx[s][:, : self.n])
-
-    def _through(self, s: int, d: Floats, beside: bool) -> None:
-        """Multiply by w_hh.T, the adjoint of the recurrent product."""
-        dh, kept = self.now[0], self.tape.course.keep is not None
-        if not (beside or kept or self.norm is not None):
-            np.matmul(self.w_hh, d, out=dh)
-            return
-        through = np.matmul(self.w_hh, d, out=self.take("through", *dh.shape))
-        if self.norm is not None:
-            self.norm.through(s, through, self.tape.entering[s][: self.size])
-        if kept:
-            out = through if beside else dh
-            through = np.multiply(through, self.tape.keep[:, : self.n], out=out)
-        if beside:
-            dh += through
-        elif not kept:
-            dh[...] = through
-
-    def grads(self) -> Params:
-        """Return the weight gradients, summed over all steps."""
-        w_hh, b_h, w_xh = np.split(self.dw, (self.size, self.size + 1), axis=1)
-        return {"w_hh": w_hh.copy(), "b_h": b_h[:, 0].copy(), "w_xh": w_xh.copy()}
-
-    def results(self, grads: Params) -> tuple[Params, Floats | None, tuple[Floats, ...] | None]:
-        """Return the gradients of the weights, of xs (T, N, I) and of a given initial state.
-
-        The last two are None if they are not needed, or if no state was given.
-        """
-        dxs = None if self.dx is None else self.dx.transpose(0, 2, 1)
-        if self.norm is not None and dxs is not None:
-            dxs = self.norm.inputs(dxs)
-            grads = self.norm.grads(grads)
-        dxs = self.tape.course.in_order(dxs) if self.wrt_input else None
-        dinitial: tuple[Floats, ...] | None = None
-        if self.tape.begun:
-            dinitial = tuple(field.T.copy() for field in self.fields)
-        return grads, dxs, dinitial
-
-
 def join(params: Params) -> Floats:
     """Join the weights to [w_hh, b_h, w_xh], in the order of a step's input."""
     w_hh, b_h, w_xh = (np.asarray(params[name]) for name in ("w_hh", "b_h", "w_xh"))
@@ -381,6 +256,12 @@ def tanh_of_half(z: Floats) -> None:
     z += 1.0
 
 
+def tanh_of_sigmoid(s: Floats) -> None:
+    """Compute tanh(z / 2) in place, given s = sigmoid(-z); the bits are those of `tanh_of_half`."""
+    s *= -2.0
+    s += 1.0
+
+
 def sigmoid_of_negative(z: Floats) -> None:
     """Compute sigmoid(-z) in place."""
     _one_plus_exp(z)
@@ -389,6 +270,5 @@ def sigmoid_of_negative(z: Floats) -> None:
 
 def _one_plus_exp(z: Floats) -> None:
     """Compute 1 + exp(z) in place; it may be infinite, and quotients by it are then 0."""
-    with np.errstate(over="ignore"):
-        np.exp(z, out=z)
+    np.exp(z, out=z)
     z += 1.0

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 
 from rnn_xp.kernels.course import Course
+from rnn_xp.kernels.numpy.back import Back
 from rnn_xp.kernels.numpy.layer import (
-    Back,
     Tape,
     join,
     product,
     sigmoid_of_negative,
     tanh_of_half,
+    tanh_of_sigmoid,
 )
 from rnn_xp.kernels.numpy.norm import Floats, Params
+from rnn_xp.kernels.subnormal import without_subnormals
 
 __all__ = ["LSTM"]
 
@@ -24,6 +26,7 @@ __all__ = ["LSTM"]
 class LSTM:
     """A layer of LSTM cells."""
 
+    @np.errstate(over="ignore")
     def forward(
         self, params: Params, xs: Floats, course: Course, workspace: Any, name: str
     ) -> tuple[Floats, tuple[Floats, ...], Tape]:
@@ -32,24 +35,23 @@ class LSTM:
         tape = Tape(params, xs, course, workspace, name)
         w = -join(tape.params)
         w[2 * size : 3 * size] *= -2.0
-        gates, tanh_cells = tape.take("gates", 4, size), tape.take("tanh_cells", size)
+        gates, tanh_cells = tape.take("gates", 4 * size), tape.take("tanh_cells", size)
         hs, cells = tape.fields[0], tape.add_field("cells")
         tape.kept = (gates, tanh_cells)
         for s in tape.computed():
-            z, c = gates[s], cells.after[s]
-            product(w, tape, s, out=z.reshape(4 * size, -1))
-            i, f, g, o = z
-            for sigmoids in (z[:2], o):
-                sigmoid_of_negative(sigmoids)
-            tanh_of_half(g)
+            z, c, tanh_c = gates[s], cells.after[s], tanh_cells[s]
+            product(w, tape, s, out=z)
+            sigmoid_of_negative(z)
+            i, f, g, o = z.reshape(4, *c.shape)
+            tanh_of_sigmoid(g)
             np.multiply(f, cells.before[s], out=c)
-            c += np.multiply(i, g, out=workspace.take("a", *c.shape))
-            tanh_c = tanh_cells[s]
+            c += np.multiply(i, g, out=tanh_c)
             np.multiply(c, 2.0, out=tanh_c)
             tanh_of_half(tanh_c)
             np.multiply(o, tanh_c, out=hs.after[s])
         return tape.forwarded()
 
+    @without_subnormals
     def backward(
         self,
         params: Params,
@@ -63,28 +65,31 @@ class LSTM:
         (gates, tanh_cells), cells = tape.kept, tape.fields[1]
         back = Back(tape, dhs, dfinal, wrt_input, fields=2)
         size, take = back.size, tape.workspace.take
-        for s in back.steps():
-            (dh, dc), (i, f, g, o), tanh_c = back.now, gates[s], tanh_cells[s]
-            dz, a = take("dz", 4 * size, back.n), take("a", *dh.shape)
-            d = dz.reshape(4, *dh.shape)
-            d_i, d_f, d_g, d_o = d
+        for part in back.parts(10 * size):
+            z, tanh_c = tape.part(gates, part), tape.part(tanh_cells, part)
+            steps, _, n = z.shape
+            d, a, b = take("dz", *z.shape), take("a", steps, size, n), take("b", size, n)
+            by_gate = (steps, 4, size, n)
+            i, f, g, o = np.moveaxis(z.reshape(by_gate), 1, 0)
+            d_i, d_f, d_g, d_o = np.moveaxis(d.reshape(by_gate), 1, 0)
             np.multiply(tanh_c, tanh_c, out=a)
             np.subtract(1.0, a, out=a)
-            a *= o
-            a *= dh
-            dc += a
-            np.subtract(1.0, gates[s], out=d)  # 1 - i, 1 - f, 1 - g, 1 - o
-            d *= gates[s]  # of g this is g - g^2, put right below
-            d_o *= tanh_c
-            d_o *= dh
+            a *= o  # of dc, by dh
+            np.subtract(1.0, z, out=d)  # 1 - i, 1 - f, 1 - g, 1 - o
+            d *= z  # of g this is g - g^2, put right below
             d_i *= g
-            d_i *= dc
-            d_f *= cells.before[s]
-            d_f *= dc
-            np.multiply(g, g, out=a)
-            np.subtract(1.0, a, out=a)
-            a *= i
-            np.multiply(a, dc, out=d_g)
-            dc *= f
-            back.finish(s, dz)
+            d_f *= tape.part(cells.before, part)
+            np.multiply(g, g, out=d_g)
+            np.subtract(1.0, d_g, out=d_g)
+            d_g *= i
+            d_o *= tanh_c
+            for s in back.steps(part):
+                (dh, dc), k = back.now, s - part.start
+                dc += np.multiply(a[k], dh, out=b)
+                dz = d[k].reshape(4, size, n)
+                dz[:3] *= dc
+                dz[3] *= dh
+                dc *= f[k]
+                back.through(s, d[k])
+            back.collect(part, d)
         return back.results(back.grads())
