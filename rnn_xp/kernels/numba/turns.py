@@ -28,6 +28,7 @@ __all__ = [
     "make_turns",
     "rejoin",
     "scale",
+    "scale_beside",
     "stand_aside",
 ]
 
@@ -178,6 +179,18 @@ def scale(dh, turns, start):
         _multiply(tile, size, columns(dh, 0) + factors + columns(dh, 0))
 
 
+@compiled
+def scale_beside(dh, beside, turns, start):
+    """The same, and add what went past the product."""
+    tile, size = beside.shape
+    places = columns(dh, 0) + columns(beside, 0)
+    if turns.keep.shape[0]:
+        factors = columns(turns.keep[start : start + tile], 0)
+        _multiply_add(tile, size, places + factors + columns(dh, 0))
+    else:
+        add_lanes(tile, size, places + columns(dh, 0))
+
+
 @lanewise
 def copy_lanes(a):
     """Copy rows."""
@@ -193,3 +206,8 @@ def add_lanes(a, b):
 @lanewise
 def _multiply(a, b):
     return a * b
+
+
+@lanewise
+def _multiply_add(a, b, factor):
+    return a * factor + b
