@@ -42,6 +42,7 @@ from rnn_xp.kernels.numba.turns import (
     arrive,
     begin_back,
     clear,
+    copy_lanes,
     end_back,
     keep_state,
     rejoin,
@@ -65,7 +66,8 @@ class GRU:
         """Prepare a forward pass."""
         (gates, size), (steps, rows, inputs) = params["w_hh"].shape, xs.shape
         tape = enter(xs, size, course, workspace, name, scaled="g_hh" in params)
-        w = join(plain(params))
+        weights = plain(params)
+        w = join(weights)
         w_n = w[: 1 + inputs, 2 * size :].copy()
         factors = np.ones(gates, np.float32)
         factors[: 2 * size] = 0.5
@@ -74,7 +76,8 @@ class GRU:
         kept = steps if course.keeps else 1
         rzq = workspace.take(f"{name}gates", kept, rows, spaced(gates))
         n = workspace.take(f"{name}candidates", kept, rows, spaced(size))
-        tape = tape._replace(kept=(rzq, n), norm=Norm.of(params, tape, kept))
+        norm = Norm.of(weights, tape, kept)
+        tape = tape._replace(kept=(rzq, n), weights=weights, norm=norm)
         arguments = (
             tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), pack(w_n),
             *tape.kept,
@@ -85,24 +88,24 @@ class GRU:
         """Compute the adjoint; the gradient of p_n and [1, x] give separate weight gradients."""
         (gates, size), inputs = params["w_hh"].shape, params["w_xh"].shape[1]
         back = Back(params, tape, dhs, dfinal, wrt_input)
-        w_back, w_n = plain(params)["w_hh"], np.zeros_like(params["w_hh"][:size])
+        w_back, w_x = tape.weights["w_hh"], tape.weights["w_xh"].copy()
+        w_n = w_x[2 * size :].copy()
         if wrt_input or tape.norm.inv.size:
-            w_x = plain(params)["w_xh"].copy()
-            w_n = np.concatenate([w_n, w_x[2 * size :]], axis=1)
             w_x[2 * size :] = 0.0
             w_back = np.concatenate([w_back, w_x], axis=1)
         take = tape.workspace.take
         dp_n, dw_n = take("dp_n", TILE, spaced(size)), take("dw_n", 1 + inputs, spaced(size))
-        dp_n[...] = dw_n[...] = 0.0
-        norm = NormBack.of(params, tape.workspace)
+        dx = take("dx", TILE, spaced(inputs))
+        dp_n[...] = dw_n[...] = dx[...] = 0.0
+        norm = NormBack.of(tape.weights, tape.workspace)
         _backward(
             tape.entering, tape.states, *tape.kept, tape.turns, tape.norm, norm, pack(w_back),
             pack(w_n), back.own, back.which, back.dfinal, back.dinitial, back.through,
-            take("past", TILE, size), back.aside, back.d, dp_n, back.dw, dw_n, back.dxs,
+            take("past", TILE, size), back.aside, back.d, dp_n, back.dw, dw_n, dx, back.dxs,
         )  # fmt: skip
         db_hn = back.dw[0, 2 * size : gates].copy()
         back.dw[: 1 + inputs, 2 * size : gates] = dw_n[:, :size]
-        grads = norm_grads(params, split(back.dw, gates, inputs), norm)
+        grads = norm_grads(tape.weights, split(back.dw, gates, inputs), norm)
         return {**grads, "b_hn": db_hn}, back.by_time(), back.at_start()
 
 
@@ -144,7 +147,7 @@ def _step(z_r, z_z, q, p_n, h_prev):
 @compiled
 def _backward(
     entering, states, gates, candidates, turns, norm, norm_back, back, back_n, own, which, dfinal,
-    dinitial, through, past, aside, d, d_n, dw, dw_n, dxs,
+    dinitial, through, past, aside, d, d_n, dw, dw_n, dx_n, dxs,
 ):  # fmt: skip
     (steps, rows, size), width = states[1:].shape, entering.shape[2]
     skip, wanted, normed = width - size, dxs.shape[2] > 0, norm.inv.shape[0] > 0
@@ -172,9 +175,11 @@ def _backward(
             if s or to_inputs or turns.begun:
                 pull_back(d_rzq, 3 * size, back, dh, not scaled)
             if to_inputs:
-                pull_back(dp_n, size, back_n, dh, True)
-                normalise_back(entering, turns, s, start, norm, norm_back, dh, wanted)
-                give_dx(dh, size, dxs, s, start, stop)
+                dx = dx_n[:tile]
+                copy_lanes(tile, width - 1 - size, columns(dh, size) + columns(dx, 0))
+                pull_back(dp_n, size, back_n, dx, True)
+                normalise_back(entering, turns, s, start, norm, norm_back, dh, dx, 0, wanted)
+                give_dx(dx, 0, dxs, s, start, stop)
             if scaled:
                 scale_beside(dh, past[:tile], turns, start)
             rejoin(dh, aside[0], turns, s, start)

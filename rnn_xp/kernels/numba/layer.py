@@ -74,6 +74,7 @@ class Tape(NamedTuple):
     turns: Turns
     workspace: Any
     name: str
+    weights: Any = None  # of plain products, see `rnn_xp.kernels.numba.norm.plain`
     norm: Any = None  # a `rnn_xp.kernels.numba.norm.Norm`
 
 

@@ -63,13 +63,16 @@ class LSTM:
         tape = enter(xs, size, course, workspace, name, scaled="g_hh" in params)
         factors = np.full(gates, 0.5, np.float32)
         factors[2 * size : 3 * size] = 1.0
-        w = join(plain(params)) * factors
+        weights = plain(params)
+        w = join(weights) * factors
         kept = steps if course.keeps else 1
         z = workspace.take(f"{name}gates", kept, rows, spaced(gates))
         cells = workspace.take(f"{name}cells", steps + 1, rows, size)
         tanh_cells = workspace.take(f"{name}tanh_cells", kept, rows, size)
         cells[0] = 0.0 if course.initial is None else course.initial[1]
-        tape = tape._replace(kept=(z, cells, tanh_cells), norm=Norm.of(params, tape, kept))
+        tape = tape._replace(
+            kept=(z, cells, tanh_cells), weights=weights, norm=Norm.of(weights, tape, kept)
+        )
         arguments = (
             tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), *tape.kept,
         )  # fmt: skip
@@ -79,17 +82,17 @@ class LSTM:
         """Compute the adjoint, in which dc goes back alongside dh."""
         gates, size = params["w_hh"].shape
         back = Back(params, tape, dhs, dfinal, wrt_input, fields=2)
-        w = [plain(params)[name] for name in ("w_hh", "w_xh")]
+        w = [tape.weights[name] for name in ("w_hh", "w_xh")]
         w = w if wrt_input or tape.norm.inv.size else w[:1]
         dc = tape.workspace.take("dc", TILE, size)
-        norm = NormBack.of(params, tape.workspace)
+        norm = NormBack.of(tape.weights, tape.workspace)
         _backward(
             tape.entering, *tape.kept, tape.turns, tape.norm, norm,
             pack(np.concatenate(w, axis=1)), back.own, back.which, back.dfinal, back.dinitial,
             back.through, dc, back.aside, back.d, back.dw, back.dxs,
         )  # fmt: skip
         return (
-            norm_grads(params, split(back.dw, gates, back.inputs), norm),
+            norm_grads(tape.weights, split(back.dw, gates, back.inputs), norm),
             back.by_time(),
             back.at_start(),
         )
@@ -159,7 +162,7 @@ def _backward(
             collect(entering, s, start, 0, used, dz, 4 * size, dw)
             if s or all_steps:
                 pull_back(dz, 4 * size, back, dh, False)
-                normalise_back(entering, turns, s, start, norm, norm_back, dh, wanted)
+                normalise_back(entering, turns, s, start, norm, norm_back, dh, dh, size, wanted)
                 give_dx(dh, size, dxs, s, start, stop)
             scale(dh, turns, start)
             rejoin(dh, aside[0], turns, s, start)

@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 _EPS = np.float32(1e-5)  # as in `rnn_xp.kernels.portable.normalise`
-_GAINS = {"w_xh": "g_xh", "w_hh": "g_hh"}
 _BLOCK = 2 * PANEL  # columns of a triangle that have their zeros left out
 
 _Floats = NDArray[np.floating[Any]]
@@ -51,13 +50,16 @@ def _empty(*axes: int) -> list[_Floats]:
 def plain(params: Any) -> Any:
     """Return the weights of plain products: without their means and with their gains, if any.
 
-    Those of a product that is normalised itself are without the gains.
+    Those without their means come with them, as c_xh and c_hh. A product that is normalised itself
+    has these for its weights.
     """
     if "g_hh" not in params:
         return params
-    (gates, size), w = params["w_hh"].shape, {n: centred(np.asarray(params[n])) for n in _GAINS}
-    scaled = {n: np.asarray(params[_GAINS[n]])[:, None] * w[n] for n in _GAINS}
-    return {**params, **scaled, **({} if gates > size else {"w_hh": w["w_hh"]})}
+    made = {name: np.asarray(param) for name, param in params.items()}
+    c_x, c_h = made["c_xh"], made["c_hh"] = centred(made["w_xh"]), centred(made["w_hh"])
+    made["w_xh"] = made["g_xh"][:, None] * c_x
+    made["w_hh"] = made["g_hh"][:, None] * c_h if len(c_h) > c_h.shape[1] else c_h
+    return made
 
 
 class Norm(NamedTuple):
@@ -87,11 +89,11 @@ class Norm(NamedTuple):
     inv: _Floats
 
     @classmethod
-    def of(cls, params: Any, tape: Any, kept: int) -> Norm:
-        """Prepare a pass that keeps so many steps; empty unless the parameters have gains."""
-        if "g_hh" not in params:
+    def of(cls, weights: Any, tape: Any, kept: int) -> Norm:
+        """Prepare a pass that keeps so many steps; empty unless the weights have gains."""
+        if "g_hh" not in weights:
             return cls(*_empty(3, 3, 3, 1, 2, 2, 3, 3))
-        c_x, c_h = (centred(np.asarray(params[w])) for w in ("w_xh", "w_hh"))
+        c_x, c_h = weights["c_xh"], weights["c_hh"]
         take, (steps, rows, size) = tape.workspace.take, tape.hs[1:].shape
         r_x = pack(triangle(c_x, len(c_x)).T)
         q_x, q_h = take("q_x", TILE, spaced(c_x.shape[1])), take("q_h", TILE, spaced(size))
@@ -100,7 +102,7 @@ class Norm(NamedTuple):
             r_h = pack(triangle(c_h, len(c_h)).T)
             return cls(r_x, r_h, *_empty(3, 1), q_x, q_h, *_empty(3), inv)
         products = take(f"{tape.name}products", kept, rows, spaced(size))
-        gain = np.array(params["g_hh"], np.float32)
+        gain = np.array(weights["g_hh"])
         return cls(r_x, *_empty(3), pack(c_h.T), gain, q_x, q_h, products, inv)
 
 
@@ -137,38 +139,39 @@ class NormBack(NamedTuple):
     sums: _Floats
 
     @classmethod
-    def of(cls, params: Any, workspace: Any) -> NormBack:
-        """Prepare the way back; empty unless the parameters have gains."""
-        if "g_hh" not in params:
+    def of(cls, weights: Any, workspace: Any) -> NormBack:
+        """Prepare the way back; empty unless the weights have gains."""
+        if "g_hh" not in weights:
             return cls(*_empty(3, 3, 3, 1, 3, 2, 2, 2, 1))
-        c_x, c_h = (centred(np.asarray(params[w])) for w in ("w_xh", "w_hh"))
-        (gates, inputs), size = c_x.shape, c_h.shape[1]
-        gram_x, gram_h = (c.T @ c / np.float32(gates) for c in (c_x, c_h))
+        c_x, c_h = weights["c_xh"], weights["c_hh"]
+        gates, inputs, size = np.float32(len(c_x)), c_x.shape[1], c_h.shape[1]
+        gram_h = c_h.T @ c_h if gates > size else np.empty((0, 0), np.float32)
         along = workspace.take("along", 3, TILE, spaced(inputs))
         along_h = workspace.take("along_h", TILE, spaced(size))
         along[...] = along_h[...] = 0.0
         return cls(
-            pack(gram_x), pack(-gram_h), pack(plain(params)["w_xh"]), np.zeros(size, np.float32),
-            along, along_h, np.zeros((1 + inputs, along.shape[2]), np.float32),
+            pack(c_x.T @ c_x / gates), pack(-gram_h / gates), pack(weights["w_xh"]),
+            np.zeros(size, np.float32), along, along_h,
+            np.zeros((1 + inputs, along.shape[2]), np.float32),
             np.zeros((size, along_h.shape[1]), np.float32), workspace.take("sums", TILE),
         )  # fmt: skip
 
 
-def norm_grads(params: Any, grads: dict[str, _Floats], back: NormBack) -> dict[str, _Floats]:
+def norm_grads(weights: Any, grads: dict[str, _Floats], back: NormBack) -> dict[str, _Floats]:
     """Return the gradients of weights and gains, given those of plain products."""
     if not back.sums.size:
         return grads
-    made, size = dict(grads), len(back.sum_h)
-    lower = np.tril(back.sum_h[:, :size])
-    sums = {
-        "w_xh": back.sum_x[1:, : len(back.sum_x) - 1], "w_hh": lower + np.tril(lower, -1).T
-    }  # fmt: skip
-    for w, gain in _GAINS.items():
-        c, gains = centred(np.asarray(params[w])), np.asarray(params[gain])[:, None]
-        made[w], made[gain] = unscaled(grads[w], c, gains, sums[w])
-    if len(params["w_hh"]) == size:
-        made["w_hh"], made["g_hh"] = centred(grads["w_hh"]), back.dgain_h
-    return made
+
+    def of_both(which: str, sums: _Floats) -> dict[str, _Floats]:
+        c, gain = weights[f"c_{which}"], weights[f"g_{which}"][:, None]
+        dw, dgain = unscaled(grads[f"w_{which}"], c, gain, sums)
+        return {f"w_{which}": dw, f"g_{which}": dgain}
+
+    made = {**grads, **of_both("xh", back.sum_x[1:, : len(back.sum_x) - 1])}
+    if not back.gram_h.size:
+        return {**made, "w_hh": centred(grads["w_hh"]), "g_hh": back.dgain_h}
+    lower = np.tril(back.sum_h[:, : len(back.sum_h)])
+    return {**made, **of_both("hh", lower + np.tril(lower, -1).T)}
 
 
 @compiled
@@ -248,12 +251,15 @@ def normalise_product_back(entering, s, start, norm, back, d, dw, wanted):
 
 
 @compiled
-def normalise_back(entering, turns, s, start, norm, back, through, wanted):
-    """Turn the gradients of a step's scaled states and inputs into those of the unscaled."""
+def normalise_back(entering, turns, s, start, norm, back, through, dx, first, wanted):
+    """Turn the gradients of a step's scaled states and inputs into those of the unscaled.
+
+    Those of the inputs are the columns of ``dx`` from ``first`` on.
+    """
     if not norm.inv.shape[0]:
         return
     tile, size, inputs = through.shape[0], back.sum_h.shape[0], back.sum_x.shape[0] - 1
-    _inputs_back(entering, s, start, tile, norm, back, columns(through, size), wanted)
+    _inputs_back(entering, s, start, tile, norm, back, columns(dx, first), wanted)
     if s or turns.begun:
         stop, sums = start + tile, singles(back.sums)
         dk, k = columns(through, 0), columns(entering[s, start:stop], 1 + inputs)

@@ -37,7 +37,6 @@ __all__ = [
     "multiply",
     "pack",
     "padded",
-    "reordered",
     "spaced",
 ]
 
@@ -69,21 +68,18 @@ class _Cache(FunctionCache):  # type: ignore[misc]
     _impl_class = _Files
 
 
-def compiled(function: Any, *more: str) -> Any:
+def compiled(function: Any) -> Any:
     """Compile without the interpreter's lock, and keep the result for the next process.
 
     ``contract`` lets a product and a sum become one instruction; no other operation is reordered.
+    Nothing is allocated, so without numba's runtime nobody counts the references to arrays, which
+    takes as long as a step of few rows.
     """
-    fastmath = {"contract", *more}
-    dispatcher = njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
+    settings = {"fastmath": {"contract"}, "error_model": "numpy", "_nrt": False}
+    dispatcher = njit(nogil=True, **settings)(function)
     with contextlib.suppress(RuntimeError):  # there is no folder that can be written to
         dispatcher._cache = _Cache(function)
     return dispatcher
-
-
-def reordered(function: Any) -> Any:
-    """Compile, and let the terms of a sum be added in any order, so that a loop has vectors."""
-    return compiled(function, "reassoc", "nsz")
 
 
 @register_jitable  # type: ignore[untyped-decorator]

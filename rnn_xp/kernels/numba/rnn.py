@@ -67,8 +67,9 @@ class RNN:
         size = params["w_hh"].shape[0]
         tape = enter(xs, size, course, workspace, name)
         z = workspace.take("z", TILE, spaced(size))
-        tape = tape._replace(norm=Norm.of(params, tape, len(xs) if course.keeps else 1))
-        w = join(plain(params))
+        weights, kept = plain(params), len(xs) if course.keeps else 1
+        tape = tape._replace(weights=weights, norm=Norm.of(weights, tape, kept))
+        w = join(weights)
         arguments = (
             tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), z, self.tanh,
         )  # fmt: skip
@@ -78,15 +79,15 @@ class RNN:
         """Compute dz = dh * f'(z); dh_{t-1} = w_hh.T dz."""
         size = params["w_hh"].shape[0]
         back = Back(params, tape, dhs, dfinal, wrt_input)
-        w = [plain(params)[name] for name in ("w_hh", "w_xh")]
-        norm = NormBack.of(params, tape.workspace)
+        w = [tape.weights[name] for name in ("w_hh", "w_xh")]
+        norm = NormBack.of(tape.weights, tape.workspace)
         w = w if wrt_input and tape.norm.inv.size == 0 else w[:1]
         _backward(
             tape.entering, tape.hs, tape.turns, tape.norm, norm, pack(np.concatenate(w, axis=1)),
             back.own, back.which, back.dfinal, back.dinitial, back.through, back.aside, back.d,
             back.dw, back.dxs, self.tanh,
         )  # fmt: skip
-        grads = norm_grads(params, split(back.dw, size, back.inputs), norm)
+        grads = norm_grads(tape.weights, split(back.dw, size, back.inputs), norm)
         return grads, back.by_time(), back.at_start()
 
 

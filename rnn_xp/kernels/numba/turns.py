@@ -109,7 +109,7 @@ def keep_state(states, hs, turns, s, start, stop, active, brief):
     if turns.idle.shape[0]:
         for row in range(start, end):
             if turns.idle[s, row]:
-                hs[s + 1, row] = states[s, row]
+                _copy_rows(states, s, hs, s + 1, row, row + 1)
     if not brief or turns.reset.shape[0]:
         _copy_rows(states, s, hs, s + 1, end, stop)
         return
@@ -127,6 +127,11 @@ def _copy_rows(a, at, b, to, first, stop):
     if first < stop:
         places = columns(a[at, first:stop], 0) + columns(b[to, first:stop], 0)
         copy_lanes(stop - first, b.shape[2], places)
+
+
+@compiled
+def _row(rows, row):
+    return columns(rows[row : row + 1], 0)
 
 
 @compiled
@@ -156,7 +161,7 @@ def stand_aside(dh, aside, turns, s, start):
         size = aside.shape[1]
         for row in range(dh.shape[0]):
             if turns.idle[s, start + row]:
-                aside[row] = dh[row, :size]
+                copy_lanes(1, size, _row(dh, row) + _row(aside, row))
                 dh[row, :size] = 0.0
 
 
@@ -167,7 +172,7 @@ def rejoin(dh, aside, turns, s, start):
         size = aside.shape[1]
         for row in range(dh.shape[0]):
             if turns.idle[s, start + row]:
-                dh[row, :size] = aside[row]
+                copy_lanes(1, size, _row(aside, row) + _row(dh, row))
 
 
 @compiled
