@@ -100,10 +100,10 @@ class Norm(NamedTuple):
         inv = take(f"{tape.name}inverses", 2, steps, rows)
         if len(c_h) > size:
             r_h = pack(triangle(c_h, len(c_h)).T)
-            return cls(r_x, r_h, *_empty(3, 1), q_x, q_h, *_empty(3), inv)
+            return cls(*[r_x, r_h, *_empty(3, 1), q_x, q_h, *_empty(3), inv])
         products = take(f"{tape.name}products", kept, rows, spaced(size))
         gain = np.array(weights["g_hh"])
-        return cls(r_x, *_empty(3), pack(c_h.T), gain, q_x, q_h, products, inv)
+        return cls(*[r_x, *_empty(3), pack(c_h.T), gain, q_x, q_h, products, inv])
 
 
 class NormBack(NamedTuple):

@@ -93,7 +93,7 @@ def spaced(columns: int) -> int:
 
     They do so if their distance is a multiple of 1 KiB, as it is for many common hidden sizes.
     """
-    length = padded(columns)
+    length: int = padded(columns)
     return length + PANEL if length % 256 == 0 else length
 
 
