@@ -148,15 +148,7 @@ def lanewise(function: Callable[..., Any], of_rows: int = 0, summed: bool = Fals
                 places = [at(start, j, kind) for start in starts[: count - of_rows]]
                 taken = [Lanes(builder, builder.load(place, align=4)) for place in places]
                 singles = [builder.load(start) for start in starts[count - of_rows : count]]
-                return taken + [Lanes(builder, in_every_lane(one, kind)) for one in singles]
-
-            def in_every_lane(one: Any, kind: Any) -> Any:
-                if kind == _FLOAT:
-                    return one
-                first = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None)
-                none = ir.Constant(kind, None)
-                alone = builder.insert_element(none, one, ir.IntType(32)(0))
-                return builder.shuffle_vector(alone, none, first)
+                return taken + [Lanes(builder, _in_every(builder, one, kind)) for one in singles]
 
             def store(starts: list[Any], j: Any, kind: Any, taken: list[Lanes]) -> Any:
                 """Put the results into place; return what is to be summed."""
@@ -206,6 +198,17 @@ def lanewise(function: Callable[..., Any], of_rows: int = 0, summed: bool = Fals
     return over_rows
 
 
+def _in_every(builder: Any, one: Any, kind: Any) -> Any:
+    """Return a vector of one number, or the number itself if the kind is that of numbers."""
+    if kind == one.type:
+        return one
+    first = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None)
+    none = ir.Constant(kind, None)
+    return builder.shuffle_vector(
+        builder.insert_element(none, one, ir.IntType(32)(0)), none, first
+    )  # fmt: skip
+
+
 class _Sum:
     """A sum over the columns of a row, lane by lane; terms that are None make it do nothing."""
 
@@ -223,11 +226,8 @@ class _Sum:
             count, index = self.kind.count, ir.VectorType(ir.IntType(32), self.kind.count)
             # As many columns as the vectors before are too few for a multiple of their length.
             twice = builder.and_(builder.sub(_INDEX(0), first), _INDEX(count - 1))
-            none, zeros = ir.Constant(index, None), ir.Constant(self.kind, None)
-            alone = builder.insert_element(
-                none, builder.trunc(twice, ir.IntType(32)), ir.IntType(32)(0)
-            )
-            every = builder.shuffle_vector(alone, none, none)
+            zeros = ir.Constant(self.kind, None)
+            every = _in_every(builder, builder.trunc(twice, ir.IntType(32)), index)
             new = builder.icmp_signed(">=", ir.Constant(index, list(range(count))), every)
             term = builder.select(new, term, zeros)
         builder.store(builder.fadd(builder.load(self.total), term), self.total)
