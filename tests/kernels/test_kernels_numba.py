@@ -364,3 +364,28 @@ class TestChoice:
         monkeypatch.setenv("RNN_XP_KERNELS", "cython")
         with pytest.raises(BackendError, match="KERNELS=cython .* numba, numpy, portable"):
             kernels_of(FLOAT32)
+
+
+def test_vanishing_gradients_leave_the_thread_as_it_was():
+    """The way back takes denormal numbers for zero; what comes after it does not."""
+    problem = Problem(dtype="float32", cell="gru", steps=60)
+    problem.value_and_grad(Workspace("float32"))
+    smallest = np.full(1, np.finfo(np.float32).smallest_subnormal)
+    assert (smallest * np.float32(1.0) > 0.0).all()
+
+
+@pytest.mark.parametrize("size", [1, 5, 8, 13, 16, 37, 64])
+def test_sums_over_the_columns_of_rows(size):
+    """Each column is counted once, also where the last vector overlaps the one before."""
+    over_rows = lanes.lanewise(lambda a: (a + 1.0, a * a), summed=True)
+
+    @product.compiled
+    def compute(a, out, sums):
+        places = lanes.columns(a, 0) + lanes.columns(out, 0) + lanes.singles(sums)
+        over_rows(a.shape[0], a.shape[1], places)
+
+    a = np.random.default_rng(size).standard_normal((3, size)).astype(np.float32)
+    out, sums = np.zeros_like(a), np.zeros(3, np.float32)
+    compute(a, out, sums)
+    assert np.array_equal(out, a + np.float32(1.0))
+    np.testing.assert_allclose(sums, np.sum(a.astype(np.float64) ** 2, axis=1), rtol=1e-6)

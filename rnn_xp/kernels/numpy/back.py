@@ -79,7 +79,7 @@ class Back:
                     self.fields[0][...] = self.dhs[s].T
                 else:
                     self.fields[0] += self.dhs[s].T
-            if not tape.apart:
+            if not tape.apart and tape.idle[s] is None:
                 self.now = self.fields
                 yield s
                 continue
@@ -98,8 +98,8 @@ class Back:
                 if idle is None:
                     now[...] = field[:, :n]
                 else:
-                    tape.clear(field[:, :n], idle[:n], now)
-                    tape.clear(field[:, :n], ~idle[:n])
+                    tape.keep_bits(field[:, :n], tape.busy[s][:n], now)
+                    tape.keep_bits(field[:, :n], idle[:n])
 
     def _leave(self, s: int, n: int) -> None:
         """Put the gradients before the step into place, beside those that passed by it."""
@@ -114,7 +114,7 @@ class Back:
             self.dx[s][:, n:] = 0.0
         if reset is not None:
             for field in self.fields:
-                tape.clear(field, reset)
+                tape.keep_bits(field, reset)
 
     def collect(self, steps: slice, d: Floats, d_x: Floats | None = None) -> None:
         """Add the weight gradients of some steps, and compute their dx.

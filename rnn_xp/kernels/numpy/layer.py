@@ -69,7 +69,10 @@ class Tape:
         self.workspace, self.name = workspace, name
         self.kept: tuple[ByStep, ...] = ()
         self.bits = np.dtype(f"i{workspace.dtype.itemsize}")
-        self.begun, self.apart = course.initial is not None, bool(course.needs - {"initial"})
+        self.begun, self.apart = (
+            course.initial is not None,
+            bool(course.needs - {"initial", "idle"}),
+        )
         ordered, self.norm = course.in_order(xs), None
         self.counts = [self.rows] * self.steps
         if course.counts is not None:
@@ -80,7 +83,7 @@ class Tape:
                 x[n:] = 0.0  # even a NaN, which would reach the gradients
             self.norm, self.apart = Norm(params, ordered, workspace, name), True
             self.params, ordered = self.norm.params, self.norm.xs
-        self.idle, self.reset = self._flags(course.idle), self._flags(course.reset)
+        (self.idle, self.busy), (_, self.reset) = map(self._flags, (course.idle, course.reset))
         if course.keep is not None:
             self.keep = workspace.take(f"{name}keep", size, self.rows)
             self.keep[...] = course.keep.T
@@ -95,13 +98,14 @@ class Tape:
             buffer[: self.steps, size + 1 :] = ordered.transpose(0, 2, 1)
         self.fields = [Field(self, 0, buffer[:, :size])]
 
-    def _flags(self, by_time: Any) -> list[Any]:
-        """Return all bits of a number for True and none for False; None for steps without any."""
+    def _flags(self, by_time: Any) -> list[list[Any]]:
+        """Return all bits of a number for True, and for False; None for steps without any True."""
         if by_time is None:
-            return [None] * self.steps
+            return [[None] * self.steps] * 2
         ordered = self.course.in_order(by_time)
         some, bits = ordered.any(axis=1), -ordered.astype(self.bits)
-        return [row if any_ else None for row, any_ in zip(bits, some, strict=True)]
+        both = [zip(rows, some, strict=True) for rows in (bits, ~bits)]
+        return [[row if any_ else None for row, any_ in pairs] for pairs in both]
 
     def blocks(self, buffer: Floats, *shape: int) -> ByStep:
         """Return the beginning of each step's part of a buffer as an array (*shape, n)."""
@@ -138,12 +142,14 @@ class Tape:
         for s, n in enumerate(self.counts):
             if not self.apart:
                 yield s
-                continue
-            for field in self.fields:
-                field.arrive(s, n)
-            if n:
-                self._enter(s, n)
-                yield s
+                if self.idle[s] is None:
+                    continue
+            else:
+                for field in self.fields:
+                    field.arrive(s, n)
+                if n:
+                    self._enter(s, n)
+                    yield s
             for field in self.fields:
                 field.leave(s, n)
 
@@ -156,10 +162,10 @@ class Tape:
         if self.norm is not None:
             self.norm.scale(s, h, entered)
 
-    def clear(self, a: Floats, where: Any, out: Floats | None = None) -> None:
-        """Set columns of an array to zero, whatever they hold: all their bits."""
+    def keep_bits(self, a: Floats, bits: Any, out: Floats | None = None) -> None:
+        """Set columns of an array to zero, whatever they hold, where no bits are to be kept."""
         out = a if out is None else out
-        np.bitwise_and(a.view(self.bits), ~where, out=out.view(self.bits))
+        np.bitwise_and(a.view(self.bits), bits, out=out.view(self.bits))
 
     def forwarded(self) -> tuple[Floats, tuple[Floats, ...], Tape]:
         """Return the results of a forward pass by rows and time, from columns in step order."""
@@ -211,7 +217,7 @@ class Field:
         if reset is None:
             self.before[s][...] = state[:, :n]
         else:
-            self.tape.clear(state[:, :n], reset[:n], self.before[s])
+            self.tape.keep_bits(state[:, :n], reset[:n], self.before[s])
 
     def leave(self, s: int, n: int) -> None:
         """Put the state after a step into place, or the one before where a row did not compute."""
@@ -231,7 +237,7 @@ class Field:
             np.bitwise_xor(change, bits, out=following[:, :n].view(tape.bits))
         if n < tape.rows:
             if reset is not None:
-                tape.clear(state[:, n:], reset[n:], following[:, n:])
+                tape.keep_bits(state[:, n:], reset[n:], following[:, n:])
             elif last:
                 following[:, n:] = state[:, n:]
 
