@@ -13,14 +13,7 @@ from typing import Any
 import numpy as np
 
 from rnn_xp.kernels.course import Course
-from rnn_xp.kernels.numba.lanes import (
-    columns,
-    control,
-    lanewise,
-    sigmoid,
-    tanh,
-    without_denormals,
-)
+from rnn_xp.kernels.numba.lanes import columns, lanewise, sigmoid, tanh
 from rnn_xp.kernels.numba.layer import (
     TILE,
     Back,
@@ -161,7 +154,6 @@ def _backward(
     (steps, rows, size), width = states[1:].shape, entering.shape[2]
     skip, wanted, normed = width - size, dxs.shape[2] > 0, norm.inv.shape[0] > 0
     scaled, to_inputs = normed or turns.keep.shape[0] > 0, wanted or normed
-    before = without_denormals()
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
         all_dh = through[: stop - start]
@@ -195,7 +187,6 @@ def _backward(
             rejoin(dh, aside[0], turns, s, start)
             clear(all_dh, turns.reset, s, start)
         end_back(all_dh, dinitial, 0, start)
-    control(before)
 
 
 @lanewise

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,21 +23,9 @@ from numba.extending import intrinsic
 
 from rnn_xp.kernels.numba.product import VECTORS, compiled
 
-__all__ = [
-    "Lanes",
-    "columns",
-    "control",
-    "lanewise",
-    "shared",
-    "sigmoid",
-    "singles",
-    "tanh",
-    "where",
-    "without_denormals",
-]
+__all__ = ["Lanes", "columns", "lanewise", "shared", "sigmoid", "singles", "tanh", "where"]
 
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
-_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 # tanh(x) = x P(x^2) / Q(x^2): minimax on [-9, 9], off by at most 6e-8 of tanh.
 _P = (0.99999994, 0.12919224, 2.9207569e-3, 9.2673785e-6, -1.2780327e-8, 1.8254985e-11)
@@ -249,45 +236,6 @@ class _Sum:
         if self.kind != _FLOAT:
             total = builder.extract_element(total, ir.IntType(32)(0))
         builder.store(total, place)
-
-
-@intrinsic
-def control(typing, setting):
-    """Set how this thread rounds if ``setting`` is not negative; return how it did before.
-
-    Elsewhere than on x86 nothing is set.
-    """
-
-    def generate(context, builder, signature, arguments):
-        if not _X86:
-            return _INDEX(-1)
-        word, kind = ir.IntType(32), ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
-        place = cgutils.alloca_once(builder, word)
-        address = builder.bitcast(place, ir.IntType(8).as_pointer())
-        get, put = (
-            cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}mxcsr")
-            for name in ("st", "ld")
-        )
-        builder.call(get, [address])
-        before = builder.zext(builder.load(place), _INDEX)
-        with builder.if_then(builder.icmp_signed(">=", arguments[0], _INDEX(0))):
-            builder.store(builder.trunc(arguments[0], word), place)
-            builder.call(put, [address])
-        return before
-
-    return types.intp(types.intp), generate
-
-
-@compiled
-def without_denormals():
-    """Let this thread take numbers below 1e-38 for zero; return what `control` takes to undo it.
-
-    An operation with one takes a hundred times as long, and vanishing gradients are full of them.
-    """
-    before = control(-1)
-    if before >= 0:
-        control(before | 0x8040)  # results and operands
-    return before
 
 
 @compiled

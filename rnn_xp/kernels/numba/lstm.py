@@ -9,14 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnn_xp.kernels.course import Course
-from rnn_xp.kernels.numba.lanes import (
-    columns,
-    control,
-    lanewise,
-    sigmoid,
-    tanh,
-    without_denormals,
-)
+from rnn_xp.kernels.numba.lanes import columns, lanewise, sigmoid, tanh
 from rnn_xp.kernels.numba.layer import (
     TILE,
     Back,
@@ -151,7 +144,6 @@ def _backward(
     (steps, rows, size), width = tanh_cells.shape, entering.shape[2]
     skip, wanted = width - size, dxs.shape[2] > 0
     all_steps = wanted or turns.begun or norm.inv.shape[0] > 0
-    before = without_denormals()
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
         all_dh, all_dc = through[: stop - start], dcs[: stop - start]
@@ -181,7 +173,6 @@ def _backward(
             clear(all_dc, turns.reset, s, start)
         end_back(all_dh, dinitial, 0, start)
         end_back(all_dc, dinitial, 1, start)
-    control(before)
 
 
 @lanewise

@@ -10,14 +10,7 @@ from typing import Any
 import numpy as np
 
 from rnn_xp.kernels.course import Course
-from rnn_xp.kernels.numba.lanes import (
-    columns,
-    control,
-    lanewise,
-    tanh,
-    where,
-    without_denormals,
-)
+from rnn_xp.kernels.numba.lanes import columns, lanewise, tanh, where
 from rnn_xp.kernels.numba.layer import (
     TILE,
     Back,
@@ -154,7 +147,6 @@ def _backward(
 ):  # fmt: skip
     (steps, rows, size), width = hs[1:].shape, entering.shape[2]
     skip, wanted = width - size, dxs.shape[2] > 0
-    before = without_denormals()
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
         all_dh = through[: stop - start]
@@ -183,7 +175,6 @@ def _backward(
             rejoin(dh, aside[0], turns, s, start)
             clear(all_dh, turns.reset, s, start)
         end_back(all_dh, dinitial, 0, start)
-    control(before)
 
 
 @lanewise
