@@ -366,14 +366,6 @@ class TestChoice:
             kernels_of(FLOAT32)
 
 
-def test_vanishing_gradients_leave_the_thread_as_it_was():
-    """The way back takes denormal numbers for zero; what comes after it does not."""
-    problem = Problem(dtype="float32", cell="gru", steps=60)
-    problem.value_and_grad(Workspace("float32"))
-    smallest = np.full(1, np.finfo(np.float32).smallest_subnormal)
-    assert (smallest * np.float32(1.0) > 0.0).all()
-
-
 @pytest.mark.parametrize("size", [1, 5, 8, 13, 16, 37, 64])
 def test_sums_over_the_columns_of_rows(size):
     """Each column is counted once, also where the last vector overlaps the one before."""
