@@ -36,25 +36,38 @@ __device__ __forceinline__ void multiply(float (&sum)[R][G][2], const float* ent
 }
 
 extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
-forward(const float* __restrict__ w_hh,  // [G*H][H]
+forward(const float* __restrict__ w_xh,  // [G*H][inputs], with NORM centred as w_hh
+        const float* __restrict__ w_hh,  // [G*H][H]
         const float* __restrict__ b_h,   // [G*H]
         const float* __restrict__ b_hn,  // [H], of the GRU
-        const float* __restrict__ g_hh,  // [G*H], with NORM; w_hh is then centred
-        const float* keep, const bool* idle, const bool* reset, const int* lengths, const int* offsets,
+        const float* __restrict__ g_xh, const float* __restrict__ g_hh,  // [G*H], with NORM
+        const float* xs, const float* factors, long long of_step, long long of_row,  // [T][N][inputs]
+        const float* keep, const bool* idle, const bool* reset, const int* lengths,
         const float* initial_h, const float* initial_c,  // [N][H]; null for zeros
-        float* z,                                        // [M][G*H], the input's products; then the gates
-        float* a,                                        // [M][3*H], of the GRU: q in the last third
-                                                         // with NORM [M][G*H], of every cell: n
-        float* inverses,                                 // [M], with NORM: of the deviations
-        float* h, float* c,                              // [T+1][N][H], c of the LSTM
-        float* entered,                                  // [M][H], or null: h_{t-1} as the product takes it
-        int T, int N, int reverse)
+        float* z,                                        // [T][N][G*H]: the input's products, then the gates
+        float* products,                                 // [T][N][G*H], with NORM: n of the input's products
+        float* a,                                        // [T][N][3*H], of the GRU: q in the last third
+                                                         // with NORM [T][N][G*H], of every cell: n
+        float* inverses,                                 // [2][T][N], with NORM: of the deviations
+        float* h, float* c,                              // [T+2][N][width], c of the LSTM
+        float* entered,                                  // [T][N][H], or null: h_{t-1} as the product takes it
+        float* outs,                                     // [T][N][width], or null: h + x
+        int T, int N, int inputs, int width, int reverse)
 {
-  SHARED_MEMORY(shared);
-  const Course course{keep, idle, reset, lengths, offsets, T, N, reverse};
+  SHARED_MEMORY(all);
+  float* shared = all + ROUNDS;
+  const Course course{keep, idle, reset, lengths, T, N, reverse, width};
+  const Rows x{xs, factors, of_step, of_row, inputs};
   const int tid = threadIdx.x, c0 = tid % PAIRS * 2, slice = tid / PAIRS, k0 = slice * TERMS;
   const int rank = cluster_rank(), j0 = rank * U + c0;  // c0 is the first column in the block, j0 in all
   const int own = owned(rank, c0);
+  for (int i = tid; i < ROUNDS; i += THREADS) all[i] = 0.f;  // some beyond the last pair stay
+  project(shared, course, x, w_xh, NORM ? products : z, rank, own);
+  if constexpr (NORM) {
+    CLUSTER_BARRIER(10);
+    normalise(all, course, rank, own, products, z, g_xh, inverses + (long long)T * N);
+  }
+  BARRIER(13);
   float* enter = shared + W_SHARED;         // [BUFFERS][R][KP]
   float* parts = enter + BUFFERS * R * KP;  // [R][C][PARTS]
   float* sums = parts + R * C * PARTS;      // [SLICES][R][G][HP]
@@ -92,7 +105,7 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
     if (owns) {
       if (initial_h) read(h_own, initial_h + at, own);
       if (CELL == LSTM && initial_c) read(c_own, initial_c + at, own);
-      const long long first = course.before(course.time(0)) * H + at;
+      const long long first = course.before(course.time(0), n) + j0;
       write(h + first, h_own, own);
       if (CELL == LSTM) write(c + first, c_own, own);
     }
@@ -102,7 +115,7 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
       if (owns && course.begins(t, n)) h_own[0] = h_own[1] = c_own[0] = c_own[1] = 0.f;
       if (t < longest) {
         const bool inside = owns && t < length, active = inside && !course.skips(t, n);
-        const long long row = course.packed(t, n);
+        const long long row = course.row(t, n);
         float* own_z = z + row * G * H + j0;
         Pair zs[G] = {};
         if (active)
@@ -170,9 +183,17 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
         if (C > 1) buffer = 1 - buffer;  // a block may be a step ahead of what another still reads
       }
       if (owns) {
-        const long long after = course.after(t) * H + at;
+        const long long after = course.after(t, n) + j0;
         write(h + after, h_own, own);
         if (CELL == LSTM) write(c + after, c_own, own);
+        if (outs) {
+          const int column = reverse ? H + j0 : j0;
+          Pair past;
+          read(past, xs + t * of_step + n * of_row + column, own);
+          past[0] += h_own[0];
+          past[1] += h_own[1];
+          write(outs + course.row(t, n) * width + column, past, own);
+        }
       }
     }
   }
