@@ -76,8 +76,8 @@ struct Kept {
       for (int g = 0; g < G; ++g) read(normal[g], a + row + g * H, own);
     }
     const float* state = CELL == LSTM ? c : h;
-    if (G > 1) read(before, state + course.before(t, n) + j0, own);
-    if (CELL != GRU) read(after, state + course.after(t, n) + j0, own);
+    if (G > 1) read(before, state + course.before(t, n, j0), own);
+    if (CELL != GRU) read(after, state + course.after(t, n, j0), own);
   }
 };
 
@@ -185,8 +185,8 @@ backward(const float* __restrict__ w_xh,  // [G*H][inputs], as in forward
          float* dx,                                     // [T][N][inputs]; null if nobody asks
          int adds, int residual, int T, int N, int inputs, int width, int reverse)
 {
-  SHARED_MEMORY(all);
-  float *dgains = all + ROUNDS, *shared = dgains + DGAINS;
+  SHARED_MEMORY(memory);
+  float *dgains = memory + ROUNDS, *shared = dgains + DGAINS;
   const Course course{keep, idle, reset, lengths, T, N, reverse, width};
   const Losses losses{dhs, of_step, of_row, first, last};
   const int tid = threadIdx.x, c0 = tid % PAIRS * 2, slice = tid / PAIRS, k0 = slice * TERMS;
@@ -200,7 +200,7 @@ backward(const float* __restrict__ w_xh,  // [G*H][inputs], as in forward
   Weights w;
   w.load(shared, k0, own, [&](int g, int k, int c) { return w_hh[(g * H + k) * H + j0 + c]; });
   for (int i = tid; i < R * (BUFFERS * G * KP + C * PARTS); i += THREADS) both[i] = 0.f;  // and parts, which follow
-  for (int i = tid; i < ROUNDS + DGAINS; i += THREADS) all[i] = 0.f;
+  for (int i = tid; i < ROUNDS + DGAINS; i += THREADS) memory[i] = 0.f;
   if (NORM && slice == 0)
 #pragma unroll
     for (int g = 0; g < BIASES; ++g) {
@@ -306,7 +306,7 @@ backward(const float* __restrict__ w_xh,  // [G*H][inputs], as in forward
   if constexpr (NORM) {
     BARRIER(11);
     Pair dgain[G] = {}, db[G] = {};
-    normalise_back(all, course, rank, own, z, products, g_xh, inverses + (long long)T * N, dgain, db);
+    normalise_back(memory, course, rank, own, z, products, g_xh, inverses + (long long)T * N, dgain, db);
     add_sums(shared, dgains, dgain, db, j0, own, sums_of_rows);
   }
   if (C > 1) CLUSTER_BARRIER(12);  // dz of the other blocks of the cluster

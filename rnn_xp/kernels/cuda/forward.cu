@@ -35,6 +35,24 @@ __device__ __forceinline__ void multiply(float (&sum)[R][G][2], const float* ent
   }
 }
 
+// outs (T, N, width) = h + x; every thread reads the states that it wrote itself
+__device__ __forceinline__ void add_inputs(const Course& course, const Rows& x, const float* h, float* outs, int rank,
+                                           int own)
+{
+  const int j0 = rank * U + threadIdx.x % PAIRS * 2, slice = threadIdx.x / PAIRS;
+  const int column = course.reverse ? H + j0 : j0;
+  for (int n = blockIdx.x / C * R + slice; slice < R && n < course.N; n += gridDim.x / C * R)
+#pragma unroll 1
+    for (int t = 0; t < course.T; ++t) {
+      Pair past, state;
+      read(past, x.first + t * x.of_step + n * x.of_row + column, own);
+      read(state, h + course.after(t, n, j0), own);
+      past[0] += state[0];
+      past[1] += state[1];
+      write(outs + course.row(t, n) * course.width + column, past, own);
+    }
+}
+
 extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
 forward(const float* __restrict__ w_xh,  // [G*H][inputs], with NORM centred as w_hh
         const float* __restrict__ w_hh,  // [G*H][H]
@@ -54,18 +72,18 @@ forward(const float* __restrict__ w_xh,  // [G*H][inputs], with NORM centred as 
         float* outs,                                     // [T][N][width], or null: h + x
         int T, int N, int inputs, int width, int reverse)
 {
-  SHARED_MEMORY(all);
-  float* shared = all + ROUNDS;
+  SHARED_MEMORY(memory);
+  float* shared = memory + ROUNDS;
   const Course course{keep, idle, reset, lengths, T, N, reverse, width};
   const Rows x{xs, factors, of_step, of_row, inputs};
   const int tid = threadIdx.x, c0 = tid % PAIRS * 2, slice = tid / PAIRS, k0 = slice * TERMS;
   const int rank = cluster_rank(), j0 = rank * U + c0;  // c0 is the first column in the block, j0 in all
   const int own = owned(rank, c0);
-  for (int i = tid; i < ROUNDS; i += THREADS) all[i] = 0.f;  // some beyond the last pair stay
+  for (int i = tid; i < ROUNDS; i += THREADS) memory[i] = 0.f;  // some beyond the last pair stay
   project(shared, course, x, w_xh, NORM ? products : z, rank, own);
   if constexpr (NORM) {
     CLUSTER_BARRIER(10);
-    normalise(all, course, rank, own, products, z, g_xh, inverses + (long long)T * N);
+    normalise(memory, course, rank, own, products, z, g_xh, inverses + (long long)T * N);
   }
   BARRIER(13);
   float* enter = shared + W_SHARED;         // [BUFFERS][R][KP]
@@ -105,7 +123,7 @@ forward(const float* __restrict__ w_xh,  // [G*H][inputs], with NORM centred as 
     if (owns) {
       if (initial_h) read(h_own, initial_h + at, own);
       if (CELL == LSTM && initial_c) read(c_own, initial_c + at, own);
-      const long long first = course.before(course.time(0), n) + j0;
+      const long long first = course.before(course.time(0), n, j0);
       write(h + first, h_own, own);
       if (CELL == LSTM) write(c + first, c_own, own);
     }
@@ -183,18 +201,11 @@ forward(const float* __restrict__ w_xh,  // [G*H][inputs], with NORM centred as 
         if (C > 1) buffer = 1 - buffer;  // a block may be a step ahead of what another still reads
       }
       if (owns) {
-        const long long after = course.after(t, n) + j0;
+        const long long after = course.after(t, n, j0);
         write(h + after, h_own, own);
         if (CELL == LSTM) write(c + after, c_own, own);
-        if (outs) {
-          const int column = reverse ? H + j0 : j0;
-          Pair past;
-          read(past, xs + t * of_step + n * of_row + column, own);
-          past[0] += h_own[0];
-          past[1] += h_own[1];
-          write(outs + course.row(t, n) * width + column, past, own);
-        }
       }
     }
   }
+  if (outs) add_inputs(course, Rows{xs, nullptr, of_step, of_row, inputs}, h, outs, rank, own);
 }

@@ -51,8 +51,8 @@ __device__ __forceinline__ float* cluster_map(float* own, int rank)
 
 enum Cell { RNN_TANH, RNN_RELU, GRU, LSTM };
 
-constexpr int up(int n, int to) { return (n + to - 1) / to * to; }
-constexpr int most(int a, int b) { return a > b ? a : b; }
+__host__ __device__ constexpr int up(int n, int to) { return (n + to - 1) / to * to; }
+__host__ __device__ constexpr int most(int a, int b) { return a > b ? a : b; }
 
 constexpr int H = HIDDEN, R = ROWS, C = CLUSTER;
 constexpr int U = up(H, C) / C, BUFFERS = C > 1 ? 2 : 1;
@@ -64,8 +64,8 @@ constexpr int W_SHARED = SHARED_TERMS * G * 2 * THREADS;
 constexpr int BIASES = CELL == GRU ? G + 1 : G;
 constexpr int GAINS = NORM ? G : 0, PARTS = NORM ? up(PAIRS, 4) : 0;  // PARTS: of a row's sum over a block's columns
 constexpr int CHUNK = 16;                                  // terms of a product that are in shared memory at once
-constexpr int lines(int groups) { return groups == 1 ? 8 : 4; }  // rows of a thread in a product
-constexpr int strip(int groups) { return CHUNK * (SLICES * lines(groups) + groups * HP); }
+__host__ __device__ constexpr int lines(int groups) { return groups == 1 ? 8 : 4; }  // rows of a thread in a product
+__host__ __device__ constexpr int strip(int groups) { return CHUNK * (SLICES * lines(groups) + groups * HP); }
 constexpr int SUMS = BIASES + 2 * G;  // of the gains and biases that a block adds over its rows, with NORM
 constexpr int ROUNDS = NORM ? 2 * SLICES * C * PARTS : 0;  // these and DGAINS lie first in shared memory, see norm.cu
 constexpr int DGAINS = NORM ? up(R * BIASES * HP, 4) : 0;
@@ -141,8 +141,13 @@ struct Course {
 
   __device__ __forceinline__ int time(int i) const { return reverse ? T - 1 - i : i; }
   __device__ __forceinline__ long long row(int t, int n) const { return (long long)t * N + n; }
-  __device__ __forceinline__ long long before(int t, int n) const { return row(reverse ? t + 2 : t, n) * width; }
-  __device__ __forceinline__ long long after(int t, int n) const { return row(t + 1, n) * width; }
+  // Column j of a row of states before and after step t. An int is enough within a step, and spares a register.
+  __device__ __forceinline__ long long state(int t, int n, int j) const
+  {
+    return (long long)t * N * width + (n * width + j);
+  }
+  __device__ __forceinline__ long long before(int t, int n, int j) const { return state(reverse ? t + 2 : t, n, j); }
+  __device__ __forceinline__ long long after(int t, int n, int j) const { return state(t + 1, n, j); }
   __device__ __forceinline__ int length(int n) const { return n >= N ? 0 : lengths ? lengths[n] : T; }
   __device__ __forceinline__ bool begins(int t, int n) const { return reset && reset[row(t, n)]; }
   __device__ __forceinline__ bool skips(int t, int n) const { return idle && idle[row(t, n)]; }

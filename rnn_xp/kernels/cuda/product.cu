@@ -17,12 +17,14 @@ __device__ __forceinline__ void product(float* shared, int rows, int terms, Left
 #pragma unroll 1
     for (int k0 = 0; k0 < terms; k0 += CHUNK) {
       BARRIER(14);  // another thread may still read the chunk before
+#pragma unroll 1
       for (int i = tid; i < TILE * CHUNK; i += THREADS) {
         const int m = m0 + i / CHUNK, k = k0 + i % CHUNK;
         lefts[i] = m < rows && k < terms ? left(m, k) : 0.f;
       }
+#pragma unroll 1
       for (int i = tid; i < WIDTH; i += THREADS)
-#pragma unroll
+#pragma unroll 8
         for (int k = 0; k < CHUNK; ++k)
           rights[k * WIDTH + i] = k0 + k < terms ? right(k0 + k, i / HP, i % HP) : 0.f;
       BARRIER(15);

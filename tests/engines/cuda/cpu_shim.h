@@ -17,6 +17,7 @@
 #include <cstddef>
 
 #define __global__
+#define __host__
 #define __device__
 #define __forceinline__ inline
 #define __grid_constant__

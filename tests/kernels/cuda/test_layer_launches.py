@@ -40,8 +40,8 @@ SETTINGS: dict[str, dict[str, Any]] = {  # of the network and the update, and ar
     },
 }  # fmt: skip
 # A layer and direction has two launches, `forward` and `backward`. Beside these are at most so
-# many, whatever the number of layers: the readout, the loss, the gradients of all weights (`collect` and
-# `add_up`), Adam. The masks of dropout are drawn by NumPy here, and not counted.
+# many, whatever the number of layers: the readout, the loss, the gradients of all weights
+# (`collect` and `add_up`), Adam. The masks of dropout are drawn by NumPy here, and not counted.
 PLAIN = 18
 CONSTANTS = {
     "lengths": 22, "mask": 21, "reset": 19, "sample_weight": 24, "layer norm": 20, "clip_norm": 24,

@@ -92,7 +92,7 @@ def test_the_kernels_have_no_other_barrier():
         ("lstm", "return idle && idle", "return idle && t > 0 && idle"),
         ("lstm", "if (t < first || t > last) return;", "if (t <= first || t > last) return;"),
         ("lstm", "return reverse ? T - 1 - i : i;", "return i;"),
-        ("lstm", "row(reverse ? t + 2 : t, n)", "row(t, n)"),
+        ("lstm", "state(reverse ? t + 2 : t, n, j)", "state(t, n, j)"),
         ("lstm", "lengths ? lengths[n] : T", "lengths ? lengths[n] - (lengths[n] > 1) : T"),
         ("lstm", "multiply_back(sum, da + k0, w)", "multiply_back(sum, da, w)"),
         ("lstm", "if (owns) losses.add", "if (owns && t < length) losses.add"),

@@ -11,15 +11,26 @@ from layer_cases import BOUND, KERNELS, assert_rounding, build, device, error, t
 from rnn_xp.kernels.cuda import plan
 
 SOURCE = KERNELS.layer.source()
-SIZE = {"rows": 140, "steps": 20, "hidden": 20, "inputs": 50, "scale": 0.2}  # more than a tile each
+SIZE = {"rows": 9, "steps": 40, "hidden": 20, "inputs": 50, "scale": 0.2}  # more than a tile each
 DEEP = {"num_layers": 3, "bidirectional": True, "residual": True, "dropout": 0.3}
+
+
+def two_rows(kernel, dtype, hidden_size, rows, *, norm):
+    """The plan with blocks of 2 rows, however few rows there are."""
+    return plan._sizes(KERNELS.layer._size(kernel, dtype, hidden_size, norm), 2)
 
 
 def noticed(right, wrong, option="all", **settings):
     """Return True if an error shows in a deep stack, with 2 rows to a block."""
     assert SOURCE.count(right) == 1, right
     edit = staticmethod(lambda source: source.replace(right, wrong))
-    with device(edit=edit), np.errstate(all="ignore"):
+    with (
+        device(edit=edit),
+        np.errstate(all="ignore"),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(KERNELS.layer, "plan_of", two_rows)
+        patch.setattr(KERNELS.layer, "parts_of", lambda tiles, rows: 7)
         problem = build("lstm", option, **{**SIZE, **DEEP, **settings})
         try:
             return not error(problem) < 10 * BOUND
@@ -36,7 +47,6 @@ def noticed(right, wrong, option="all", **settings):
         ("right(k0 + k, i / HP, i % HP)", "right(k, i / HP, i % HP)"),
         ("lefts + (slice * LINES + r) * CHUNK", "lefts + r * CHUNK"),
         ("up(terms - k0, 4) : CHUNK", "(terms - k0) / 4 * 4 : CHUNK"),
-        ("m = m0 + slice * LINES + r; m < rows", "m = slice * LINES + r; m < rows"),
         ("return row0 + m % R;", "return row0 + m % 1;"),
         ("w_xh[(long long)(g * H + j) * x.width + k]", "w_xh[(long long)j * x.width + k]"),
         ("w_xh[(long long)k * to.width + first + c]", "w_xh[(long long)k * to.width + c]"),
@@ -46,19 +56,16 @@ def noticed(right, wrong, option="all", **settings):
         ("dx[at] = adds ? dx[at] + value : value;", "dx[at] = value;"),
         ("dx[at] = adds ? dx[at] + value : value;", "dx[at] += value;"),
         ("to.write(course, losses, longest + i / count,", "to.write(course, losses, i / count,"),
-        ("const int column = reverse ? H + j0 : j0;", "const int column = j0;"),
-        ("past[1] += h_own[1];", "past[1] = h_own[1];"),
+        ("const int column = course.reverse ? H + j0 : j0;", "const int column = j0;"),
+        ("past[1] += state[1];", "past[1] = state[1];"),
         ("i - course.reverse * H", "i"),
         # The weight gradients.
         ("offsets[middle] <= r", "offsets[middle] < r"),
         ("r - all.first(steps[tid])", "(r - all.first(steps[tid])) / 2"),
-        ("return offsets ? offsets[T] : T * N;", "return offsets ? offsets[T] - 1 : T * N;"),
         ("factors[row * columns]", "1.f"),
         ("j0 + tx + j < width)", "j0 + tx + j < width - 1)"),
         ("i0 = number / across * TILE", "i0 = number % across * TILE"),
         ("const bool inside = i0 + mine < job.lefts;", "const bool inside = i0 == 0;"),
-        ("(total + parts - 1) / parts", "total / parts"),
-        ("r0 + r1 + d < end", "r0 + r1 + d < end - 1"),
         ("part < parts; ++part", "part < 1; ++part"),
         ("product[(long long)i * columns + j]", "product[i * columns + (j + 1) % columns]"),
         ("i >= job.skip) job.sums[i - job.skip]", "i < 0) job.sums[i]"),
@@ -67,6 +74,21 @@ def noticed(right, wrong, option="all", **settings):
 )  # fmt: skip
 def test_a_mistake(right, wrong):
     assert noticed(right, wrong)
+
+
+@pytest.mark.parametrize(
+    ("option", "right", "wrong"),
+    [
+        ("lengths", "return offsets ? offsets[T] :", "return offsets ? offsets[T] / 2 :"),
+        ("plain", "m = m0 + slice * LINES + r; m < rows", "m = slice * LINES + r; m < rows"),
+        ("plain", "return offsets ? offsets[T] : T * N;", "return T * N - 1;"),
+        ("plain", "(total + parts - 1) / parts", "total / parts"),
+        ("plain", "r0 + r1 + d < end", "r0 + r1 + d < end - 1"),
+    ],
+)  # fmt: skip
+def test_rows_left_out(option, right, wrong):
+    """Lengths, a mask or dropout could hide them."""
+    assert noticed(right, wrong, option, dropout=0.0)
 
 
 def test_without_a_change_nothing_is_noticed():
