@@ -5,9 +5,9 @@
 // A block adds one tile of one product over one part of the rows, and the parts are added in order.
 // Which rows belong to a part depends on the number of rows alone. Padding is not among them.
 
-constexpr int TILE = 64, DEPTH = 16, SPAN = 256;  // of results; rows in shared memory; threads, and rows found at once
+constexpr int TILE = 64, DEPTH = 16, SPAN = 256;  // of results; rows in shared memory; threads
 constexpr int SIDE = TILE / 16;                   // a thread's results are SIDE x SIDE
-constexpr int COLLECT = 2 * DEPTH * TILE + 2 * SPAN;
+constexpr int COLLECT = 2 * DEPTH * TILE;
 static_assert(4 * COLLECT == PLAN_COLLECT_BYTES && TILE == PLAN_TILE && SPAN == PLAN_SPAN, "plan.py");
 
 struct Right {
@@ -34,25 +34,35 @@ __device__ __forceinline__ int width_of(const Job& job)
   return job.right[0].columns + job.right[1].columns + (job.sums != nullptr);
 }
 
-// Where the rows of a step begin among those that are computed: t N, or with lengths as counted.
-struct Steps {
+// Steps and numbers of rows that a thread asks for in rising order: those of a step follow each other,
+// N of them, or with lengths as many as are counted.
+struct Walk {
   const int* offsets;  // [T+1], or null
-  int T, N;
+  int N, t, first, next;  // first and next: rows where steps t and t + 1 begin
 
-  __device__ __forceinline__ int total() const { return offsets ? offsets[T] : T * N; }
-  __device__ __forceinline__ int step(int r) const
+  __device__ __forceinline__ void go_to(int r)
   {
-    if (!offsets) return r / N;
-    int low = 0, high = T;  // offsets[low] <= r < offsets[high]
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      if (offsets[middle] <= r) low = middle;
-      else high = middle;
+    while (r >= next) {
+      ++t;
+      first = next;
+      next = offsets ? offsets[t + 1] : first + N;
     }
-    return low;
   }
-  __device__ __forceinline__ int first(int t) const { return offsets ? offsets[t] : t * N; }
 };
+
+// A walk from row r on. Rows that are not those of steps are all in one.
+__device__ __forceinline__ Walk walk_from(int r, const int* offsets, int T, int N, bool others)
+{
+  if (others) return Walk{nullptr, N, 0, 0, 0x7fffffff};
+  if (!offsets) return Walk{nullptr, N, r / N, r / N * N, r / N * N + N};
+  int low = 0, high = T;  // offsets[low] <= r, and r < offsets[high] if there is such a row
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if (offsets[middle] <= r) low = middle;
+    else high = middle;
+  }
+  return Walk{offsets, N, low, offsets[low], offsets[low + 1]};
+}
 
 // A column of the right side: where its rows are.
 struct Column {
@@ -89,50 +99,44 @@ collect(const __grid_constant__ JobTable table, int count, int parts, const int*
 {
   SHARED_MEMORY(shared);
   float *lefts = shared, *rights = lefts + DEPTH * TILE;  // [DEPTH][TILE] each
-  int *steps = reinterpret_cast<int*>(rights + DEPTH * TILE), *numbers = steps + SPAN;  // [SPAN]: t and n of rows
-  const Steps all{offsets, T, N};
   const int part = blockIdx.x % parts, tile = blockIdx.x / parts, tid = threadIdx.x;
   int k = 0;
   while (k + 1 < count && tile >= table.of[k + 1].first_tile) ++k;
   const Job& job = table.of[k];
   const int width = width_of(job), across = up(width, TILE) / TILE, number = tile - job.first_tile;
   const int i0 = number / across * TILE, j0 = number % across * TILE;
-  const int total = job.others ? job.others : all.total(), share = (total + parts - 1) / parts;
-  const int end = total < (part + 1) * share ? total : (part + 1) * share;
+  const int total = job.others ? job.others : offsets ? offsets[T] : T * N, share = (total + parts - 1) / parts;
+  const int begin = part * share, end = total < begin + share ? total : begin + share;
   const int mine = tid % TILE, depth = tid / TILE;  // a thread always brings the same column
   const Column right = column_of(job, j0 + mine);
   const float* left = job.left + i0 + mine;
   const bool inside = i0 + mine < job.lefts;
   const int ty = tid / 16 * SIDE, tx = tid % 16 * SIDE;
   float sum[SIDE][SIDE] = {};
+  Walk walk = walk_from(begin + depth, offsets, T, N, job.others > 0);
 #pragma unroll 1
-  for (int r0 = part * share; r0 < end; r0 += SPAN) {
-    if (const int r = r0 + tid; r < end) {
-      steps[tid] = job.others ? 0 : all.step(r);
-      numbers[tid] = job.others ? r : r - all.first(steps[tid]);
+  for (int r0 = begin; r0 < end; r0 += DEPTH) {
+    BARRIER(18);  // another thread may still read the rows before
+#pragma unroll
+    for (int d = depth; d < DEPTH; d += SPAN / TILE) {
+      const int r = r0 + d;
+      const bool there = r < end;
+      if (there) walk.go_to(r);
+      const int n = r - walk.first;
+      const long long row = (long long)walk.t * N + n;
+      lefts[d * TILE + mine] = there && inside ? left[row * job.lefts] : 0.f;
+      rights[d * TILE + mine] = there ? right.at(walk.t, n, row) : 0.f;
     }
-#pragma unroll 1
-    for (int r1 = 0; r1 < SPAN && r0 + r1 < end; r1 += DEPTH) {
-      BARRIER(18);
+    BARRIER(19);
 #pragma unroll
-      for (int d = depth; d < DEPTH; d += SPAN / TILE) {
-        const bool there = r0 + r1 + d < end;
-        const int t = there ? steps[r1 + d] : 0, n = there ? numbers[r1 + d] : 0;
-        const long long row = (long long)t * N + n;
-        lefts[d * TILE + mine] = there && inside ? left[row * job.lefts] : 0.f;
-        rights[d * TILE + mine] = there ? right.at(t, n, row) : 0.f;
-      }
-      BARRIER(19);
+    for (int d = 0; d < DEPTH; ++d) {
+      float a[SIDE], b[SIDE];
+      load4(a, lefts + d * TILE + ty);
+      load4(b, rights + d * TILE + tx);
 #pragma unroll
-      for (int d = 0; d < DEPTH; ++d) {
-        float a[SIDE], b[SIDE];
-        load4(a, lefts + d * TILE + ty);
-        load4(b, rights + d * TILE + tx);
+      for (int i = 0; i < SIDE; ++i)
 #pragma unroll
-        for (int i = 0; i < SIDE; ++i)
-#pragma unroll
-          for (int j = 0; j < SIDE; ++j) sum[i][j] = fmaf(a[i], b[j], sum[i][j]);
-      }
+        for (int j = 0; j < SIDE; ++j) sum[i][j] = fmaf(a[i], b[j], sum[i][j]);
     }
   }
   float* to = partial + (long long)part * entries + job.first_part;

@@ -41,7 +41,7 @@ argument of the kernel, of which there may be 4 KB."""
 WEIGHT, WEIGHTS = struct.Struct("2P3i4x"), 64
 """The same for the weights that ``norm.cu`` centres."""
 
-TILE, SPAN, COLLECT_BYTES, CENTRE = 64, 256, 4 * (2 * 16 * 64 + 2 * 256), (32, 8)
+TILE, SPAN, COLLECT_BYTES, CENTRE = 64, 256, 4 * 2 * 16 * 64, (32, 8)
 """Sizes of ``collect.cu``, and the columns and slices of a block of ``centre``."""
 
 _MAX_HIDDEN, _MAX_OF_BLOCK = 256, 128

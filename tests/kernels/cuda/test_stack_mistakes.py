@@ -60,8 +60,11 @@ def noticed(right, wrong, option="all", **settings):
         ("past[1] += state[1];", "past[1] = state[1];"),
         ("i - course.reverse * H", "i"),
         # The weight gradients.
-        ("offsets[middle] <= r", "offsets[middle] < r"),
-        ("r - all.first(steps[tid])", "(r - all.first(steps[tid])) / 2"),
+        ("if (offsets[middle] <= r) low", "if (offsets[middle] > r) low"),
+        ("      first = next;", ""),
+        ("const int n = r - walk.first;", "const int n = (r - walk.first) / 2;"),
+        ("return Walk{offsets, N, low, offsets[low], offsets[low + 1]};",
+         "return Walk{offsets, N, 0, offsets[0], offsets[0] + 1};"),
         ("factors[row * columns]", "1.f"),
         ("j0 + tx + j < width)", "j0 + tx + j < width - 1)"),
         ("i0 = number / across * TILE", "i0 = number % across * TILE"),
@@ -79,11 +82,11 @@ def test_a_mistake(right, wrong):
 @pytest.mark.parametrize(
     ("option", "right", "wrong"),
     [
-        ("lengths", "return offsets ? offsets[T] :", "return offsets ? offsets[T] / 2 :"),
+        ("lengths", "offsets ? offsets[T] : T * N,", "offsets ? offsets[T] / 2 : T * N,"),
         ("plain", "m = m0 + slice * LINES + r; m < rows", "m = slice * LINES + r; m < rows"),
-        ("plain", "return offsets ? offsets[T] : T * N;", "return T * N - 1;"),
+        ("plain", "offsets ? offsets[T] : T * N,", "T * N - 1,"),
         ("plain", "(total + parts - 1) / parts", "total / parts"),
-        ("plain", "r0 + r1 + d < end", "r0 + r1 + d < end - 1"),
+        ("plain", "const bool there = r < end;", "const bool there = r < end - 1;"),
     ],
 )  # fmt: skip
 def test_rows_left_out(option, right, wrong):
