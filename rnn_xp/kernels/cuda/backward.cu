@@ -149,7 +149,7 @@ __device__ __forceinline__ void add_sums(float* shared, const float* dgains, con
     store2(shared + (slice * 2 * G + g) * HP + c0, dgain[g]);
     store2(shared + (slice * 2 * G + G + g) * HP + c0, db[g]);
   }
-  BARRIER(16);
+  BARRIER(15);
   if (slice) return;
   sums += blockIdx.x / C * (long long)SUMS * H + j0;
   for (int g = 0; g < SUMS; ++g) {
@@ -304,11 +304,10 @@ backward(const float* __restrict__ w_xh,  // [G*H][inputs], as in forward
     }
   }
   if constexpr (NORM) {
-    BARRIER(11);
     Pair dgain[G] = {}, db[G] = {};
     normalise_back(memory, course, rank, own, z, products, g_xh, inverses + (long long)T * N, dgain, db);
     add_sums(shared, dgains, dgain, db, j0, own, sums_of_rows);
+    if (C > 1) CLUSTER_BARRIER(11);  // the other blocks of the cluster have dz
   }
-  if (C > 1) CLUSTER_BARRIER(12);  // dz of the other blocks of the cluster
   if (dx) give_inputs(shared, course, losses, Inputs{factors, dx, inputs, adds, residual}, z, w_xh, rank);
 }

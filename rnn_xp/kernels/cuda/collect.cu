@@ -116,7 +116,7 @@ collect(const __grid_constant__ JobTable table, int count, int parts, const int*
   Walk walk = walk_from(begin + depth, offsets, T, N, job.others > 0);
 #pragma unroll 1
   for (int r0 = begin; r0 < end; r0 += DEPTH) {
-    BARRIER(18);  // another thread may still read the rows before
+    BARRIER(17);  // another thread may still read the rows before
 #pragma unroll
     for (int d = depth; d < DEPTH; d += SPAN / TILE) {
       const int r = r0 + d;
@@ -127,7 +127,7 @@ collect(const __grid_constant__ JobTable table, int count, int parts, const int*
       lefts[d * TILE + mine] = there && inside ? left[row * job.lefts] : 0.f;
       rights[d * TILE + mine] = there ? right.at(walk.t, n, row) : 0.f;
     }
-    BARRIER(19);
+    BARRIER(18);
 #pragma unroll
     for (int d = 0; d < DEPTH; ++d) {
       float a[SIDE], b[SIDE];

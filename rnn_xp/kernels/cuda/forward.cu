@@ -84,8 +84,9 @@ forward(const float* __restrict__ w_xh,  // [G*H][inputs], with NORM centred as 
   if constexpr (NORM) {
     CLUSTER_BARRIER(10);
     normalise(memory, course, rank, own, products, z, g_xh, inverses + (long long)T * N);
+  } else {
+    BARRIER(12);
   }
-  BARRIER(13);
   float* enter = shared + W_SHARED;         // [BUFFERS][R][KP]
   float* parts = enter + BUFFERS * R * KP;  // [R][C][PARTS]
   float* sums = parts + R * C * PARTS;      // [SLICES][R][G][HP]

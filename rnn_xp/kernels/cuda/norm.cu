@@ -151,7 +151,7 @@ extern "C" __global__ void centre(const __grid_constant__ WeightTable table, int
 #pragma unroll 8
     for (int j = slice; j < w.rows; j += CENTRE_SLICES) sum += w.from[(long long)j * w.columns + column];
   parts[threadIdx.x] = sum;
-  BARRIER(17);
+  BARRIER(16);
   float mean = 0.f;
 #pragma unroll
   for (int s = 0; s < CENTRE_SLICES; ++s) mean += parts[s * CENTRE_COLUMNS + of_block];

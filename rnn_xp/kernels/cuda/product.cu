@@ -16,7 +16,7 @@ __device__ __forceinline__ void product(float* shared, int rows, int terms, Left
     float sum[LINES][GROUPS][2] = {};
 #pragma unroll 1
     for (int k0 = 0; k0 < terms; k0 += CHUNK) {
-      BARRIER(14);  // another thread may still read the chunk before
+      BARRIER(13);  // another thread may still read the chunk before
 #pragma unroll 1
       for (int i = tid; i < TILE * CHUNK; i += THREADS) {
         const int m = m0 + i / CHUNK, k = k0 + i % CHUNK;
@@ -27,7 +27,7 @@ __device__ __forceinline__ void product(float* shared, int rows, int terms, Left
 #pragma unroll 8
         for (int k = 0; k < CHUNK; ++k)
           rights[k * WIDTH + i] = k0 + k < terms ? right(k0 + k, i / HP, i % HP) : 0.f;
-      BARRIER(15);
+      BARRIER(14);
       const int count = terms - k0 < CHUNK ? up(terms - k0, 4) : CHUNK;
 #pragma unroll 1
       for (int k = 0; k < count; k += 4) {

@@ -20,19 +20,22 @@ SIZES = {  # rows of a block at the sizes that are compiled for a GPU
     "gru": ((2, 128), (1, 96), (4, 64), (4, 50), (4, 256), (1, 200)),
     "lstm": ((2, 128), (1, 96), (4, 64), (4, 50), (4, 256), (1, 200)),
 }
-PLAIN, WITH_NORMS = (1, 2, 3, 5, 6, 7, 13, 14, 15), (*range(1, 12), *range(13, 17))
+PLAIN = (1, 2, 3, 5, 6, 7, 12, 13, 14)  # of the products too, and with layer normalisation:
+WITH_NORMS = (*range(1, 11), 13, 14, 15)
 CLUSTER = {"hidden": 134, "rows": 36}  # 2 rows to a cluster; the last block is not full
 SHARED_LIMIT = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448}
 
 
-def noticed(cell, option="all", hidden=20, rows=140, **changes):
+def noticed(cell, option="all", hidden=20, rows=140, inputs=2, **changes):
     """Return True if an error shows, with 2 rows to a block and every option.
 
     A mistake may leave memory as it was found: whatever lies there, it is for the error to show it.
     """
     with device(**changes), np.errstate(all="ignore"):
         scale = 0.5 if hidden < 100 else 0.04
-        problem = build(cell, option, rows=rows, hidden=hidden, bidirectional=True, scale=scale)
+        problem = build(
+            cell, option, rows=rows, hidden=hidden, inputs=inputs, bidirectional=True, scale=scale
+        )
         try:
             return not error(problem) < 10 * BOUND
         except raw_kernels.LaunchError:
@@ -42,7 +45,7 @@ def noticed(cell, option="all", hidden=20, rows=140, **changes):
 @pytest.mark.full("rnn-tanh", "gru")
 @pytest.mark.parametrize(
     ("option", "number"),
-    [("all", n) for n in (*PLAIN, 18, 19)] + [(WITH_NORM, n) for n in (*WITH_NORMS, 17)],
+    [("all", n) for n in (*PLAIN, 17, 18)] + [(WITH_NORM, n) for n in (*WITH_NORMS, 16)],
 )
 @pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
 def test_a_barrier_removed(cell, option, number):
@@ -52,18 +55,19 @@ def test_a_barrier_removed(cell, option, number):
 @pytest.mark.full("rnn-tanh", "gru")
 @pytest.mark.parametrize(
     ("option", "number"),
-    [("all", n) for n in (*PLAIN, 12)] + [(WITH_NORM, n) for n in (*WITH_NORMS, 12)],
+    [("all", n) for n in PLAIN] + [(WITH_NORM, n) for n in (*WITH_NORMS, 11)],
 )
 @pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
 def test_a_barrier_removed_of_a_cluster(cell, option, number):
-    assert noticed(cell, option, **CLUSTER, options=(f"-DDROP_BARRIER={number}",))
+    """Every block has some of the inputs' gradients to give."""
+    assert noticed(cell, option, **CLUSTER, inputs=140, options=(f"-DDROP_BARRIER={number}",))
 
 
 def test_the_kernels_have_no_other_barrier():
     assert SOURCE.count("CLUSTER_SYNC()") == 2
     assert SOURCE.count("barrier.cluster") == 2
     assert SOURCE.count("__syncthreads") == 1
-    assert sorted(map(int, re.findall(r"BARRIER\((\d+)\)", SOURCE))) == list(range(1, 20))
+    assert sorted(map(int, re.findall(r"BARRIER\((\d+)\)", SOURCE))) == list(range(1, 19))
 
 
 @pytest.mark.cover("values", "cell")
