@@ -1,7 +1,7 @@
 """CuPy's own kernels: a layer in one launch each way, or one product and one kernel for each step.
 
 On a GPU the number of launches limits the speed, and the portable code needs one for each
-operation. `rnn_xp.kernels.cuda` computes all steps of a layer in one launch, if the layer meets the
+operation. `rnn_xp.kernels.cuda` computes a layer in one launch each way, if it meets the
 requirements of `rnn_xp.kernels.cuda.plan.SUPPORTED`. For other layers the equations of
 `rnn_xp.cells` are written here in C, with one kernel for a step forward and one for a step back::
 

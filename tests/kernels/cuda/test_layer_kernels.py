@@ -59,6 +59,18 @@ def test_wide_layers_in_clusters(cell, option, hidden, rows):
     assert_rounding(problem)
 
 
+@pytest.mark.cover("values")
+@pytest.mark.parametrize("hidden", [7, 134])
+@pytest.mark.parametrize("option", ["all", "all, layer norm"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_blocks_and_clusters_that_take_rows_in_turns(monkeypatch, cell, option, hidden):
+    monkeypatch.setitem(KERNELS.layer.make_plan.__globals__, "_MAX_BLOCKS", 16)
+    scale = 0.5 / np.sqrt(hidden)
+    stack = {"num_layers": 2, "bidirectional": True, "residual": True}
+    problem = build(cell, option, hidden=hidden, rows=35, steps=4, scale=scale, **stack)
+    assert_rounding(problem)
+
+
 @pytest.mark.parametrize("lengths", [[0] * 5, [0, 0, 3, 1, 0], [1] * 5, [9, 9, 9, 0, 9]])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_rows_of_any_length(lengths, bidirectional):

@@ -110,9 +110,12 @@ def test_states_that_are_given(cell):
         assert len([name for name in noted if name != "copy"]) <= 2 * layers + stacked + 11
 
 
-@pytest.mark.parametrize(("cell", "at_once"), [("rnn-tanh", 28), ("gru", 14), ("lstm", 28)])
-def test_the_tables_have_room_for_many_layers(monkeypatch, cell, at_once):
+@pytest.mark.parametrize(
+    ("cell", "norm", "at_once"),
+    [("rnn-tanh", False, 28), ("gru", False, 14), ("lstm", False, 28), ("lstm", True, 9)],
+)
+def test_the_tables_have_room_for_many_layers(monkeypatch, cell, norm, at_once):
     """Beyond, the gradients of the weights take two launches more."""
     for layers, count in ((at_once, 1), (at_once + 1, 2)):
-        noted = launches(monkeypatch, cell, num_layers=layers)
+        noted = launches(monkeypatch, cell, num_layers=layers, layer_norm=norm)
         assert noted.count("collect") == noted.count("add_up") == count
