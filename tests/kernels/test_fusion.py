@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import cupy_stand_in
 import numpy as np
 import pytest
+import raw_kernels
 from optimizers import OPTIMIZERS
 from raw_kernels import device_as as device
 
@@ -144,3 +148,25 @@ def test_cupy_is_chosen_by_the_namespace(monkeypatch):
     with cupy_stand_in.launches() as noted:
         pointwise(lambda a, xp: (a + a,), [(np.zeros(2),)], xp=Namespace())
     assert noted == ["rnn_xp_elementwise"]
+
+
+@pytest.mark.full
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_compiles_for_a_gpu(fused, dtype, architecture, tmp_path):
+    """Without spilled registers, and of float32 nothing is computed in double precision."""
+    fusion._kernel.cache_clear()
+    raw_kernels.made.clear()
+    updates(rx.optim.adam(0.01), dtype, count=1)
+    ((source, options),) = raw_kernels.made
+    (tmp_path / "adam.cu").write_text(source)
+    command = ["nvcc", *options, f"-arch={architecture}", "-Xptxas", "-v", "--keep", "-cubin"]
+    done = subprocess.run(
+        [*command, "adam.cu"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in done.stderr
+    (assembly,) = tmp_path.glob("*.ptx")
+    assert (".f64" in assembly.read_text()) == (dtype == "float64")
