@@ -25,6 +25,7 @@ __all__ = [
     "Namespace",
     "Objective",
     "Params",
+    "Stack",
     "State",
     "Stepper",
     "ValueAndGrad",
@@ -129,6 +130,45 @@ class Kernel(Protocol):
         """
 
 
+class Stack(Protocol):
+    """All layers and directions of a network at once; lists are by layer, then by direction."""
+
+    def forward(
+        self,
+        params: Sequence[Params],
+        xs: Array,
+        courses: Sequence[Any],
+        workspace: Any,
+        *,
+        residual: bool,
+    ) -> tuple[list[Array], list[tuple[Array, ...]], Any]:
+        """Run over xs (T, N, I); with ``residual`` layers but the first add their input.
+
+        Returns
+        -------
+        outs : list of D arrays (T, N, H)
+            Outputs of the top layer, by direction, ordered by time.
+        finals : list of L*D tuples of Array (N, H)
+            Fields of the states after the last computed step.
+        tape : object
+            The tape, for one call of `backward`. All results are in the workspace.
+        """
+
+    def backward(
+        self,
+        params: Sequence[Params],
+        tape: Any,
+        douts: Sequence[Sequence[Array | None]],
+        dfinals: Sequence[tuple[Array, ...] | None],
+        *,
+        wrt_input: bool,
+    ) -> tuple[list[Params], Array | None, list[tuple[Array, ...] | None]]:
+        """Return weight gradients, dL/dxs (T, N, I) if wanted, and those of given initial states.
+
+        Given are the gradients of ``outs`` at all read steps, and those of the final states.
+        """
+
+
 class Workspace(Protocol):
     """Reused memory of one thread, and the kernels that compute in it."""
 
@@ -143,6 +183,9 @@ class Workspace(Protocol):
 
     def kernel(self, name: str | None) -> Kernel | None:
         """Return the kernel with the name ``cell.kernel``; None if there is none."""
+
+    def stack(self, name: str | None, params: Sequence[Params]) -> Stack | None:
+        """Return the kernels for a whole stack of such layers; None if layers go one by one."""
 
     def prepare(
         self,

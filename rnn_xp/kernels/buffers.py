@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
-from rnn_xp._typing import Array
+from rnn_xp._typing import Array, Params, Stack
 
 __all__ = ["Buffers"]
 
@@ -60,3 +60,7 @@ class Buffers:
     def knows_for(self, name: str | None, hidden_size: int) -> frozenset[str]:
         """Return what the kernel of a layer with so many hidden units computes."""
         return self.knows
+
+    def stack(self, name: str | None, params: Sequence[Params]) -> Stack | None:
+        """Return the kernels for a whole stack of layers; None if layers go one by one."""
+        return None

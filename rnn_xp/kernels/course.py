@@ -35,6 +35,9 @@ class Course(NamedTuple):
         Where True, the row's state becomes zero before the step.
     keep : Array (N, H), or None
         Factors of the state that enters the recurrent product.
+    factors : Array (T, N, I), or None
+        Factors of the input; only a `rnn_xp._typing.Stack` is given them, for other kernels they
+        are in the input.
     initial : tuple of Array (N, H), or None
         Fields of the state before the first step; zeros by default.
     brief : bool
@@ -57,6 +60,7 @@ class Course(NamedTuple):
     idle: Array | None = None
     reset: Array | None = None
     keep: Array | None = None
+    factors: Array | None = None
     initial: tuple[Array, ...] | None = None
     brief: bool = False
     keeps: bool = True

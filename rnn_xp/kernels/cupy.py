@@ -1,7 +1,7 @@
 """CuPy's own kernels: a layer in one launch each way, or one product and one kernel for each step.
 
 On a GPU the number of launches limits the speed, and the portable code needs one for each
-operation. `rnn_xp.kernels.cuda` computes all steps of a layer in one launch, if the layer meets the
+operation. `rnn_xp.kernels.cuda` computes a layer in one launch each way, if it meets the
 requirements of `rnn_xp.kernels.cuda.plan.SUPPORTED`. For other layers the equations of
 `rnn_xp.cells` are written here in C, with one kernel for a step forward and one for a step back::
 
@@ -29,10 +29,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import cupy
 
-from rnn_xp._typing import Array, Kernel, Params
+from rnn_xp._typing import Array, Kernel, Params, Stack
 from rnn_xp.kernels.buffers import Buffers
 from rnn_xp.kernels.course import Course
-from rnn_xp.kernels.cuda import layer
+from rnn_xp.kernels.cuda import layer, stack
 
 __all__ = ["GRU", "KERNELS", "LSTM", "RNN", "Workspace"]
 
@@ -74,6 +74,10 @@ class Workspace(Buffers):
         if name not in KERNELS:
             return self.knows
         return self.knows | layer.known(name, self.dtype, hidden_size)
+
+    def stack(self, name: str | None, params: Sequence[Params]) -> Stack | None:
+        """Return the kernels for a whole stack of layers; None if they do not compute it."""
+        return stack.stack(name, params, self.dtype) if name in KERNELS else None
 
 
 class _Tape(NamedTuple):
@@ -361,9 +365,9 @@ class LSTM(_Cell):
 
 
 KERNELS: dict[str, Kernel] = {
-    "rnn-tanh": layer.Layer("rnn-tanh", RNN("tanh")),
-    "rnn-relu": layer.Layer("rnn-relu", RNN("relu")),
-    "gru": layer.Layer("gru", GRU()),
-    "lstm": layer.Layer("lstm", LSTM()),
+    "rnn-tanh": RNN("tanh"),
+    "rnn-relu": RNN("relu"),
+    "gru": GRU(),
+    "lstm": LSTM(),
 }
 """By the names that cells give (``cell.kernel``)."""

@@ -8,6 +8,8 @@ the masks as an argument.
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 from typing import Any
 
 from rnn_xp._typing import Array, Namespace, Params
@@ -36,8 +38,7 @@ def draw_masks(
         If ``rng`` is not a generator of NumPy, such as a key of JAX.
     """
     _require_generator(rng)
-    shapes = _shapes(net, x, steps)
-    return {name: _draw(net, name, shape, rng, x, xp=xp) for name, shape in shapes.items()}
+    return _draw(net, _shapes(net, x, steps), rng, x, xp=xp)
 
 
 def check_masks(net: Configuration, x: Array, steps: int, masks: dict[str, Array]) -> None:
@@ -112,7 +113,7 @@ class MasksOfPieces:
         self._source = copy.deepcopy(rng)
         for name, shape in _shapes(net, x, 1).items():
             if not name.endswith(".input"):
-                self._recurrent[name] = _draw(net, name, shape, rng, x, xp=xp)
+                self._recurrent |= _draw(net, {name: shape}, rng, x, xp=xp)
                 continue
             for number, piece in enumerate(pieces):
                 self._starts[name, number] = rng.bit_generator.state
@@ -130,16 +131,28 @@ class MasksOfPieces:
         for name, shape in _shapes(self._net, self._x, len(piece)).items():
             if (name, number) in self._starts:
                 self._source.bit_generator.state = self._starts[name, number]
-                masks[name] = _draw(self._net, name, shape, self._source, self._x, xp=self._xp)
+                masks |= _draw(self._net, {name: shape}, self._source, self._x, xp=self._xp)
         return masks or None
 
 
 def _draw(
-    net: Configuration, name: str, shape: tuple[int, ...], rng: Any, x: Array, *, xp: Namespace
-) -> Array:
-    rate = net.dropout if name.endswith(".input") else net.recurrent_dropout
-    kept = xp.asarray(rng.random(shape) >= rate, device=device_of(x))
-    return xp.astype(kept, x.dtype) * (1.0 / (1.0 - rate))
+    net: Configuration, shapes: dict[str, tuple[int, ...]], rng: Any, x: Array, *, xp: Namespace
+) -> dict[str, Array]:
+    """Draw masks one after another; those of one rate go to the device as one vector."""
+    masks: dict[str, Array] = {}
+    between = {name: shape for name, shape in shapes.items() if name.endswith(".input")}
+    recurrent = {name: shape for name, shape in shapes.items() if name not in between}
+    for rate, of_rate in ((net.dropout, between), (net.recurrent_dropout, recurrent)):
+        if not of_rate:
+            continue
+        ends = [0, *itertools.accumulate(math.prod(shape) for shape in of_rate.values())]
+        kept = xp.asarray(rng.random(ends[-1]) >= rate, device=device_of(x))
+        factors = xp.astype(kept, x.dtype) * (1.0 / (1.0 - rate))
+        for (name, shape), (first, last) in zip(
+            of_rate.items(), itertools.pairwise(ends), strict=True
+        ):
+            masks[name] = xp.reshape(factors[first:last], shape)
+    return masks
 
 
 def _require_generator(rng: Any) -> None:

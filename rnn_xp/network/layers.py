@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rnn_xp._typing import Array, Kernel, Namespace, Params, State, Workspace
+from rnn_xp._typing import Array, Kernel, Namespace, Params, Stack, State, Workspace
 from rnn_xp.cells import Cell
 from rnn_xp.kernels.course import Course
 from rnn_xp.network import sequence
@@ -57,11 +57,14 @@ class StackPass(NamedTuple):
         Final states.
     layers : list of L
         Passes of the single layers.
+    whole : (Stack, tape) or None
+        The kernels that computed all layers at once, and their tape; ``layers`` is then empty.
     """
 
     outs: list[Any]
     finals: list[State]
     layers: list[_LayerPass]
+    whole: tuple[Stack, Any] | None = None
 
 
 class StackBackward(NamedTuple):
@@ -168,6 +171,14 @@ class Layers:
         -------
         StackPass
         """
+        weights = self._weights(params)
+        courses = [self._course(at, course, states, noise) for at in range(len(weights))]
+        whole = None if workspace is None else workspace.stack(self.cells[0].kernel, weights)
+        if whole is not None:
+            tops, ends, kept = whole.forward(
+                weights, xs, courses, workspace, residual=self.residual
+            )
+            return StackPass(tops, ends, [], (whole, kept))
         passes: list[_LayerPass] = []
         finals: list[State] = []
         outs: list[Any] = []
@@ -179,27 +190,21 @@ class Layers:
                 xs = xs * keep
             tapes, schedules, kernels, outs = [], [], [], []
             for direction in range(self.directions):
-                prefix = self.prefix(layer, direction)
-                weights = layer_params(params, prefix)
                 at = layer * self.directions + direction
+                mine = weights[at]
                 turned = schedule._replace(reverse=bool(direction))
                 kernel = None if workspace is None else workspace.kernel(cell.kernel)
                 hs: Any
                 passed: Any
                 if kernel is not None:
-                    mine = course._replace(
-                        reverse=turned.reverse,
-                        keep=noise.recurrent[at],
-                        brief=course.brief and layer == len(self.cells) - 1,
-                    )
-                    if course.initial is not None:
-                        mine = mine._replace(initial=tuple(states(at)))
-                    hs, final, passed = kernel.forward(weights, xs, mine, workspace, prefix)
+                    turns = courses[at]._replace(factors=None)  # they are in xs
+                    name = self.prefix(layer, direction)
+                    hs, final, passed = kernel.forward(mine, xs, turns, workspace, name)
                     finals.append(final)
                 else:
-                    projected = sequence.project(cell, weights, xs, xp=xp)
+                    projected = sequence.project(cell, mine, xs, xp=xp)
                     passed = sequence.run(
-                        cell, weights, projected, states(at), turned, noise.recurrent[at],
+                        cell, mine, projected, states(at), turned, noise.recurrent[at],
                         tape=tape, xp=xp,
                     )  # fmt: skip
                     finals.append(passed.states[turned.order(len(passed.states))[-1]])
@@ -252,6 +257,8 @@ class Layers:
         """
         grads: Params = {}
         count = len(self.cells) * self.directions
+        if forward.whole is not None:
+            return self._backprop_whole(params, *forward.whole, douts, dfinals, wrt_input)
         dinitials: list[State] = [None] * count
         flows: list[list[Array]] = [[]] * count
         dxs = None
@@ -287,6 +294,50 @@ class Layers:
             if layer:
                 douts = self._split(dxs, noise.between[layer], douts)
         return StackBackward(grads, dxs, dinitials, flows)
+
+    def _backprop_whole(
+        self,
+        params: Params,
+        kernels: Stack,
+        tape: Any,
+        douts: list[list[Array | None]],
+        dfinals: Callable[[int], State],
+        wrt_input: bool,
+    ) -> StackBackward:
+        """Back-propagate through layers that were computed at once."""
+        ends = [dfinals(at) for at in range(len(self._prefixes))]
+        made, dxs, dinitials = kernels.backward(
+            self._weights(params), tape, douts, ends, wrt_input=wrt_input
+        )
+        grads = {
+            prefix + name: grad
+            for prefix, of_layer in zip(self._prefixes, made, strict=True)
+            for name, grad in of_layer.items()
+        }
+        return StackBackward(grads, dxs, dinitials, [[] for _ in ends])
+
+    @property
+    def _prefixes(self) -> list[str]:
+        """The prefixes of all layers and directions."""
+        layers, directions = range(len(self.cells)), range(self.directions)
+        return [self.prefix(layer, direction) for layer in layers for direction in directions]
+
+    def _weights(self, params: Params) -> list[Params]:
+        """Return the parameters of every layer and direction."""
+        return [layer_params(params, prefix) for prefix in self._prefixes]
+
+    def _course(
+        self, at: int, course: Course, states: Callable[[int], State], noise: Noise
+    ) -> Course:
+        """Return the course of a layer and direction."""
+        layer, direction = divmod(at, self.directions)
+        return course._replace(
+            reverse=bool(direction),
+            keep=noise.recurrent[at],
+            factors=noise.between[layer],
+            initial=None if course.initial is None else tuple(states(at)),
+            brief=course.brief and layer == len(self.cells) - 1,
+        )
 
     def _join(self, outs: list[Any], *, xp: Namespace) -> Array:
         """Join the outputs of the directions to the next layer's input (T, N, D*H)."""

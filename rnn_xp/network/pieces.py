@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from rnn_xp._typing import Array, Namespace, Params, State
+from rnn_xp.kernels import pointwise
 from rnn_xp.network import pipeline
 from rnn_xp.network.call import Options
 from rnn_xp.network.configuration import Configuration
@@ -207,12 +208,15 @@ def value_and_grad(
                 sequence.net_of(number), params, passes.pop(), dpreds.pop(), dstate
             )
             dstate = pipeline.join_states(net, back.dstate, xp=xp) if number else None
-            grads |= {
-                name: grad + grads[name] if name in grads else grad
-                for name, grad in back.grads.items()
-            }
+            shared = [name for name in back.grads if name in grads]
+            added = pointwise(_add, [(back.grads[n], grads[n]) for n in shared], xp=xp)
+            grads |= back.grads | {n: total for n, (total,) in zip(shared, added, strict=True)}
         del states[first]
     return value, {name: grads[name] for name in net.shapes}
+
+
+def _add(a: Array, b: Array, *, xp: Namespace) -> tuple[Array]:
+    return (a + b,)
 
 
 class _Sequence:

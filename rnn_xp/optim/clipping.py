@@ -18,12 +18,9 @@ def clip_entries(grads: Params, limit: float) -> Params:
     >>> clip_entries({"w": np.asarray([-3.0, 0.5])}, 1.0)["w"].tolist()
     [-1.0, 0.5]
     """
-    xp = array_namespace(*grads.values())
+    xp, flat = array_namespace(*grads.values()), flatten(grads)  # one vector, see `clip_to_norm`
     # Not xp.clip: for CuPy, array_api_compat makes it of masked reads, which wait for the device.
-    return {
-        name: xp.where(g > limit, limit, xp.where(g < -limit, -limit, g))
-        for name, g in grads.items()
-    }
+    return unflatten(xp.where(flat > limit, limit, xp.where(flat < -limit, -limit, flat)), grads)
 
 
 def clip_to_norm(grads: Params, limit: float) -> Params:

@@ -191,10 +191,10 @@ class TestLaunches:
     @pytest.mark.parametrize(
         ("cell", "portable", "kernels"),
         [
-            ("rnn-tanh", 151, 63),
-            ("rnn-relu", 158, 63),
-            ("gru", 521, 65),
-            ("lstm", 551, 64),
+            ("rnn-tanh", 151, 59),
+            ("rnn-relu", 158, 59),
+            ("gru", 521, 60),
+            ("lstm", 551, 60),
         ],
     )
     def test_number(self, monkeypatch, cell, portable, kernels):

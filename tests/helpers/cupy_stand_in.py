@@ -248,7 +248,8 @@ def _stand_in() -> SimpleNamespace:
     return SimpleNamespace(
         ElementwiseKernel=ElementwiseKernel, RawModule=functools.partial(raw_kernels.module, _note),
         empty=empty, ones=ones, zeros=zeros, asarray=asarray, ascontiguousarray=ascontiguousarray,
-        stack=stack, matmul=matmul, int32=np.int32, int64=np.int64, uintp=np.uintp,
+        stack=stack, matmul=matmul, dtype=np.dtype, float32=np.float32, float64=np.float64,
+        int32=np.int32, int64=np.int64, uintp=np.uintp,
         cuda=SimpleNamespace(Device=raw_kernels.device, runtime=SimpleNamespace()),
     )  # fmt: skip
 
@@ -265,6 +266,9 @@ def load(name: str) -> ModuleType:
         del sys.modules[known]
     sys.modules["cupy"] = _stand_in()
     try:
+        # Some of NumPy's functions return plain arrays, without `data.ptr`.
+        arguments = importlib.import_module(f"{package}.arguments")
+        arguments.address = lambda a: 0 if a is None else np.asarray(a).ctypes.data
         spec.loader.exec_module(module)
     finally:
         for made in [n for n in sys.modules if n == "cupy" or n.startswith(package)]:
@@ -274,11 +278,4 @@ def load(name: str) -> ModuleType:
             rnn_xp.kernels.cuda = before[package]
         elif hasattr(rnn_xp.kernels, "cuda"):
             del rnn_xp.kernels.cuda
-    if hasattr(
-        module, "layer"
-    ):  # some of NumPy's functions return plain arrays, without `data.ptr`
-        spaced = module.layer._spaced
-        module.layer._spaced = lambda dhs: spaced(
-            [None if dh is None else counted(dh) for dh in dhs]
-        )
     return module

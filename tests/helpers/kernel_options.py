@@ -80,8 +80,9 @@ def adjoint(problem, workspace=None, with_final=True):
     grads = dict(back.grads) | {"x": back.dx}
     if "state" in problem.arrays or workspace is None:
         grads |= flat({"state": pipeline.join_states(net, back.dstate, xp=xp)})
-    computed = workspace is not None and all(
-        kernel is not None for layer in forward.stack.layers for kernel in layer.kernels
+    computed = workspace is not None and (
+        forward.stack.whole is not None
+        or all(kernel is not None for layer in forward.stack.layers for kernel in layer.kernels)
     )
     return made | {f"d{name}": grad for name, grad in grads.items()}, computed
 

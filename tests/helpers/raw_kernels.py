@@ -7,20 +7,31 @@ shared memory is poisoned.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from shim_build import build
 
-NAMES = ("forward", "backward", "pack", "unpack", "normalise", "normalise_back", "centre")
+NAMES = ("forward", "backward", "centre", "collect", "add_up")
 ENTRIES = ",".join(
     f"{'CLUSTERED' if name in ('forward', 'backward') else 'ENTRY'}({name})" for name in NAMES
 )
-DTYPES = {"r": np.float32, "w": np.float32, "c": np.int32, "b": np.bool_}
-NUMBERS = {"i": (np.int32, ctypes.c_int), "l": (np.int64, ctypes.c_longlong)}
+DTYPES = {
+    "r": np.float32, "w": np.float32, "R": np.float64, "W": np.float64, "c": np.int32, "b": np.bool_
+}  # fmt: skip
+NUMBERS = {
+    "i": (np.int32, ctypes.c_int), "l": (np.int64, ctypes.c_longlong),
+    "f": (np.float32, ctypes.c_float), "d": (np.float64, ctypes.c_double),
+}  # fmt: skip
+
+
+made: dict[tuple[str, tuple[str, ...]], None] = {}
+"""All sources with their options, to be compiled for a GPU where that can be done."""
 
 
 class LaunchError(AssertionError):
@@ -39,6 +50,19 @@ class Device:
     @staticmethod
     def edit(code: str) -> str:
         return code
+
+
+@contextlib.contextmanager
+def device_as(**changes: Any) -> Iterator[None]:
+    """Change how kernels are built and launched, for a while."""
+    before = {name: Device.__dict__[name] for name in changes}
+    for name, value in changes.items():
+        setattr(Device, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(Device, name, value)
 
 
 class Kernel:
@@ -60,7 +84,11 @@ class Kernel:
             if code in NUMBERS:
                 wanted, passed = NUMBERS[code]
                 assert type(given) is wanted, where
-                values.append(passed(int(given)))
+                values.append(passed(given.item()))
+            elif code == "?":  # CuPy takes arrays of one entry, of any type
+                assert given.shape == (1,), where
+                assert given.dtype.fields, where
+                values.append((ctypes.c_char * given.itemsize).from_buffer_copy(given.tobytes()))
             elif type(given) is np.uintp:
                 assert given == 0, where
                 values.append(ctypes.c_void_p(None))
@@ -83,6 +111,7 @@ class Kernel:
 
 
 def module(note: Any, *, code: str, options: tuple[str, ...]) -> SimpleNamespace:
+    made[code, options] = None
     return SimpleNamespace(get_function=functools.partial(Kernel, code, options, note))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cupy_stand_in
 import numpy as np
 import pytest
+import raw_kernels
 
 import rnn_xp as rx
 from rnn_xp.optim import first_order
@@ -26,15 +27,24 @@ def compiler():
 
 
 @pytest.fixture
-def kernels(monkeypatch):
-    """All of the layers' kernels, and those of Adam and of SGD."""
+def kernels():
+    """All of the layers' kernels of single steps."""
     cupy_stand_in.load("cupy")
+    return cupy_stand_in.ElementwiseKernel.made
+
+
+@pytest.fixture
+def optimizers(monkeypatch):
+    """The sources of Adam and of SGD, with their options."""
     fusion = cupy_stand_in.load("fusion")
     monkeypatch.setattr(first_order, "pointwise", lambda f, sets, *, xp: fusion.run(f, sets))
-    params = {"w": np.ones((2, 3))}
-    for optimizer in (rx.optim.adam(0.1), rx.optim.sgd(0.1, momentum=0.5)):
-        optimizer.update(params, optimizer.init(params), params)
-    return cupy_stand_in.ElementwiseKernel.made
+    raw_kernels.made.clear()
+    for dtype in ("float32", "float64"):
+        params = {"w": np.ones((2, 3), dtype)}
+        for optimizer in (rx.optim.adam(0.1), rx.optim.sgd(0.1, momentum=0.5)):
+            optimizer.update(params, optimizer.init(params), params)
+    assert len(raw_kernels.made) == 4
+    return raw_kernels.made
 
 
 def code(cupy, kernel, dtype, strided):
@@ -69,7 +79,7 @@ def test_kernels_compile(compiler, kernels, dtype, architecture):
     from cupy.cuda.compiler import CompileException, _NVRTCProgram
 
     names = {kernel.name for kernel in kernels.values()}
-    assert len(names) == 4 + 4 + 1
+    assert len(names) == 4 + 4
     include = f"-I{compiler.__path__[0]}/_core/include"
     options = (
         "-std=c++17", "-ftz=true", "--device-as-default-execution-space", include,
@@ -87,6 +97,19 @@ def test_kernels_compile(compiler, kernels, dtype, architecture):
         _NVRTCProgram(text.replace("const T", "const U", 1), "k.cu", method="cubin").compile(
             options
         )
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_optimizers_compile(compiler, optimizers, architecture):
+    from cupy.cuda.compiler import _NVRTCProgram
+
+    for text, given in optimizers:
+        options = (*given, "-ftz=true", "--device-as-default-execution-space")
+        options += (f"-arch=sm_{architecture}",)
+        image, _ = _NVRTCProgram(text, "kernel.cu", method="cubin").compile(options)
+        assert image[:4] == b"\x7fELF"
+        if "typedef float" in text:
+            assert b".f64" not in ptx(_NVRTCProgram, text, options)
 
 
 def ptx(program, text, options):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import cupy_stand_in
 import numpy as np
 import pytest
+import raw_kernels
 from optimizers import OPTIMIZERS
+from raw_kernels import device_as as device
 
 import rnn_xp as rx
 from rnn_xp.kernels import pointwise
@@ -49,14 +54,67 @@ def test_every_optimiser(name, dtype, request):
         np.testing.assert_allclose(found[key], values, rtol=0, atol=bound)
 
 
-def test_one_launch_for_each_array_and_one_kernel_for_all_steps(fused):
+def test_one_launch_for_all_arrays_and_one_kernel_for_all_steps(fused):
     optimizer = rx.optim.adam(rx.optim.Cosine(0.01, 10))  # the rate is another at every step
     updates(optimizer, "float64", count=1)
-    kernels = len(cupy_stand_in.ElementwiseKernel.made)
+    kernels = fusion._kernel.cache_info().currsize
     with cupy_stand_in.launches() as noted:
         updates(optimizer, "float64", count=7)
-    assert noted == ["rnn_xp_elementwise"] * 7 * 6
-    assert len(cupy_stand_in.ElementwiseKernel.made) == kernels
+    assert noted == ["rnn_xp_elementwise"] * 7
+    assert fusion._kernel.cache_info().currsize == kernels
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 200])
+def test_sets_of_any_number_and_arrays_of_any_size(count, dtype):
+    """Of four arrays a launch takes 64 sets; a block has 1024 entries of one of them."""
+    rng = np.random.default_rng(count)
+    shapes = [(1,), (3, 5), (1023,), (1024,), (1025,), (2, 1500), (7,)]
+    sets = [
+        tuple(rng.standard_normal(shapes[k % len(shapes)]).astype(dtype) for _ in range(4))
+        for k in range(count)
+    ]
+
+    def function(a, b, c, d, *, xp):
+        return a + 2.0 * b, c - d
+
+    with cupy_stand_in.launches() as noted:
+        found = fusion.run(function, sets)
+    assert noted == ["rnn_xp_elementwise"] * -(-count // 64)
+    for mine, arrays in zip(found, sets, strict=True):
+        for made, right in zip(mine, function(*arrays, xp=np), strict=True):
+            assert made.dtype == np.dtype(dtype)
+            assert made.shape == right.shape
+            np.testing.assert_array_equal(made, right)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("blockIdx.x >= table", "blockIdx.x > table"),
+        ("table.first[set + 1] : entries", "table.first[set + 1] : at"),
+        ("(blockIdx.x - table.first_block[set])", "blockIdx.x"),
+        ("y0[at + i]", "y0[i]"),
+        ("arrays[set][1]", "arrays[set][0]"),
+        ("k < 4; ++k", "k < 3; ++k"),
+    ],
+)
+def test_a_mistake(right, wrong):
+    rng, found = np.random.default_rng(0), None
+    sets = [(rng.standard_normal(n), rng.standard_normal(n)) for n in (1500, 3, 1024, 2000)]
+
+    def edit(source):
+        assert source.count(right) == 1
+        return source.replace(right, wrong)
+
+    def function(a, b, *, xp):
+        return (a + 2.5 * b,)
+
+    with device(edit=staticmethod(edit)), np.errstate(all="ignore"):
+        found = fusion.run(function, sets)
+    assert any(
+        not np.array_equal(made, a + 2.5 * b) for (made,), (a, b) in zip(found, sets, strict=True)
+    )
 
 
 def test_operators():
@@ -90,3 +148,25 @@ def test_cupy_is_chosen_by_the_namespace(monkeypatch):
     with cupy_stand_in.launches() as noted:
         pointwise(lambda a, xp: (a + a,), [(np.zeros(2),)], xp=Namespace())
     assert noted == ["rnn_xp_elementwise"]
+
+
+@pytest.mark.full
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_compiles_for_a_gpu(fused, dtype, architecture, tmp_path):
+    """Without spilled registers, and of float32 nothing is computed in double precision."""
+    fusion._kernel.cache_clear()
+    raw_kernels.made.clear()
+    updates(rx.optim.adam(0.01), dtype, count=1)
+    ((source, options),) = raw_kernels.made
+    (tmp_path / "adam.cu").write_text(source)
+    command = ["nvcc", *options, f"-arch={architecture}", "-Xptxas", "-v", "--keep", "-cubin"]
+    done = subprocess.run(
+        [*command, "adam.cu"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in done.stderr
+    (assembly,) = tmp_path.glob("*.ptx")
+    assert (".f64" in assembly.read_text()) == (dtype == "float64")

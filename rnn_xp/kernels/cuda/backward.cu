@@ -49,32 +49,35 @@ struct Losses {
     dh[0] += loss[0];
     dh[1] += loss[1];
   }
+  __device__ __forceinline__ float of(int t, int n, int j) const
+  {
+    return t < first || t > last ? 0.f : dhs[(t - first) * of_step + n * of_row + j];
+  }
 };
 
 // What step t left of a row: it is fetched a step ahead, since it takes a while.
 struct Kept {
   Pair gate[G], q, before, after;
-  Pair n[NORM ? G : 1];
+  Pair normal[NORM ? G : 1];
   float inv;
 
-  __device__ __forceinline__ void load(const Course& course, int t, int row_of_n, int j0, int own,
+  __device__ __forceinline__ void load(const Course& course, int t, int n, int j0, int own,
                                        const float* z, const float* a, const float* inverses,
                                        const float* h, const float* c)
   {
-    const long long packed = course.packed(t, row_of_n), row = packed * G * H + j0;
-    const long long at = (long long)row_of_n * H + j0;
+    const long long place = course.row(t, n), row = place * G * H + j0;
     if (G > 1)
 #pragma unroll
       for (int g = 0; g < G; ++g) read(gate[g], z + row + g * H, own);
     if (CELL == GRU && !NORM) read(q, a + row + 2 * H, own);
     if constexpr (NORM) {
-      inv = inverses[packed];
+      inv = inverses[place];
 #pragma unroll
-      for (int g = 0; g < G; ++g) read(n[g], a + row + g * H, own);
+      for (int g = 0; g < G; ++g) read(normal[g], a + row + g * H, own);
     }
     const float* state = CELL == LSTM ? c : h;
-    if (G > 1) read(before, state + course.before(t) * H + at, own);
-    if (CELL != GRU) read(after, state + course.after(t) * H + at, own);
+    if (G > 1) read(before, state + course.before(t, n, j0), own);
+    if (CELL != GRU) read(after, state + course.after(t, n, j0), own);
   }
 };
 
@@ -94,23 +97,97 @@ __device__ __forceinline__ float scale_back(float (&d)[G], float* dgains, const 
   return along;
 }
 
+// dx (T, N, inputs) of the block's own rows
+struct Inputs {
+  const float* factors;  // [T][N][width], see Rows
+  float* dx;
+  int width, adds, residual;  // adds: the other direction has written its part
+
+  __device__ __forceinline__ void write(const Course& course, const Losses& losses, int t, int n, int i, float value) const
+  {
+    const long long at = course.row(t, n) * width + i;
+    const int j = i - course.reverse * H;
+    if (factors) value *= factors[at];
+    if (residual && 0 <= j && j < H) value += losses.of(t, n, j);
+    dx[at] = adds ? dx[at] + value : value;
+  }
+};
+
+__device__ __forceinline__ void give_inputs(float* shared, const Course& course, const Losses& losses,
+                                            const Inputs& to, const float* z, const float* w_xh, int rank)
+{
+  const int c0 = threadIdx.x % PAIRS * 2;
+  for (int row0 = blockIdx.x / C * R; row0 < course.N; row0 += gridDim.x / C * R) {
+    const int longest = course.length(row0);
+    for (int first = rank * HP; first < to.width; first += C * HP)
+      product<1>(
+        shared, longest * R, G * H,
+        [&](int m, int k) {
+          const int t = step_of(m), n = row_of(m, row0);
+          return t < course.length(n) ? z[course.row(t, n) * G * H + k] : 0.f;
+        },
+        [&](int k, int, int c) { return first + c < to.width ? w_xh[(long long)k * to.width + first + c] : 0.f; },
+        [&](int m, int, const Pair& sum) {
+          const int t = step_of(m), n = row_of(m, row0);
+          for (int k = 0; k < 2; ++k)
+            if (n < course.N && first + c0 + k < to.width) to.write(course, losses, t, n, first + c0 + k, sum[k]);
+        });
+    const int count = R * to.width;  // beyond the longest
+    for (int i = rank * THREADS + threadIdx.x; i < (course.T - longest) * count; i += C * THREADS)
+      if (const int n = row0 + i % count / to.width; n < course.N)
+        to.write(course, losses, longest + i / count, n, i % to.width, 0.f);
+  }
+}
+
+// sums of a cluster (SUMS, H): dg_hh, db_hn of the GRU, dg_xh and db_h
+__device__ __forceinline__ void add_sums(float* shared, const float* dgains, const Pair (&dgain)[G], const Pair (&db)[G],
+                                         int j0, int own, float* sums)
+{
+  const int c0 = threadIdx.x % PAIRS * 2, slice = threadIdx.x / PAIRS;
+#pragma unroll
+  for (int g = 0; g < G; ++g) {
+    store2(shared + (slice * 2 * G + g) * HP + c0, dgain[g]);
+    store2(shared + (slice * 2 * G + G + g) * HP + c0, db[g]);
+  }
+  BARRIER(15);
+  if (slice) return;
+  sums += blockIdx.x / C * (long long)SUMS * H + j0;
+  for (int g = 0; g < SUMS; ++g) {
+    Pair sum = {};
+    if (g >= BIASES) {
+      add_slices(sum, shared + (g - BIASES) * HP + c0, 2 * G * HP);
+    } else {
+      for (int r = 0; r < R; ++r) {
+        sum[0] += dgains[(r * BIASES + g) * HP + c0];
+        sum[1] += dgains[(r * BIASES + g) * HP + c0 + 1];
+      }
+    }
+    write(sums + g * H, sum, own);
+  }
+}
+
 extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
-backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
+backward(const float* __restrict__ w_xh,  // [G*H][inputs], as in forward
+         const float* __restrict__ w_hh,  // [G*H][H]
          const float* __restrict__ b_hn,  // [H], of the GRU; this and the next with NORM alone
-         const float* __restrict__ g_hh,  // [G*H]
-         const float* keep, const bool* idle, const bool* reset, const int* lengths, const int* offsets,
+         const float* __restrict__ g_xh, const float* __restrict__ g_hh,  // [G*H]
+         const float* factors,
+         const float* keep, const bool* idle, const bool* reset, const int* lengths,
          const float* dhs, long long of_step, long long of_row, int first, int last,
          const float* dfinal_h, const float* dfinal_c,  // [N][H]; null for zeros
-         float* z,                                      // [M][G*H], the gates; then dZ
-         float* a,                                      // [M][3*H], of the GRU, see forward; then dA
-         const float* inverses,                         // [M]
-         float* dgain,                                  // [N][BIASES*H], with NORM: a row's dg_hh, db_hn
-         const float* h, const float* c,                // [T+1][N][H]
+         float* z,                                      // [T][N][G*H], the gates; then dZ
+         const float* products,                         // [T][N][G*H], see forward
+         float* a,                                      // [T][N][3*H], of the GRU, see forward; then dA
+         const float* inverses,                         // [2][T][N]
+         float* sums_of_rows,                           // [clusters][SUMS][H], with NORM
+         const float* h, const float* c,                // [T+2][N][width]
          float* dinitial_h, float* dinitial_c,          // [N][H]; null if nobody asks
-         int T, int N, int reverse)
+         float* dx,                                     // [T][N][inputs]; null if nobody asks
+         int adds, int residual, int T, int N, int inputs, int width, int reverse)
 {
-  SHARED_MEMORY(shared);
-  const Course course{keep, idle, reset, lengths, offsets, T, N, reverse};
+  SHARED_MEMORY(memory);
+  float *dgains = memory + ROUNDS, *shared = dgains + DGAINS;
+  const Course course{keep, idle, reset, lengths, T, N, reverse, width};
   const Losses losses{dhs, of_step, of_row, first, last};
   const int tid = threadIdx.x, c0 = tid % PAIRS * 2, slice = tid / PAIRS, k0 = slice * TERMS;
   const int rank = cluster_rank(), j0 = rank * U + c0;
@@ -118,11 +195,12 @@ backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
   float* both = shared + W_SHARED;             // [BUFFERS][R][G][KP] of da
   float* parts = both + BUFFERS * R * G * KP;  // [R][C][PARTS]
   float* sums = parts + R * C * PARTS;         // [SLICES][R][HP]
-  float* gains = sums + SLICES * R * HP + c0;                      // [BIASES][HP]: g_hh, b_hn
-  float* dgains = gains + BIASES * HP + slice * BIASES * HP;       // [R][BIASES][HP], a thread's own
+  float* gains = sums + SLICES * R * HP + c0;  // [BIASES][HP]: g_hh, b_hn
+  float* own_dgains = dgains + slice * BIASES * HP + c0;  // [R][BIASES][HP]
   Weights w;
   w.load(shared, k0, own, [&](int g, int k, int c) { return w_hh[(g * H + k) * H + j0 + c]; });
   for (int i = tid; i < R * (BUFFERS * G * KP + C * PARTS); i += THREADS) both[i] = 0.f;  // and parts, which follow
+  for (int i = tid; i < ROUNDS + DGAINS; i += THREADS) memory[i] = 0.f;
   if (NORM && slice == 0)
 #pragma unroll
     for (int g = 0; g < BIASES; ++g) {
@@ -146,9 +224,6 @@ backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
       if (dfinal_h) read(dh, dfinal_h + at, own);
       if (CELL == LSTM && dfinal_c) read(dc, dfinal_c + at, own);
       if (keep) read(factor, keep + at, own);
-      if (NORM)
-#pragma unroll
-        for (int g = 0; g < BIASES; ++g) store2(dgains + g * HP, Pair{0.f, 0.f});
     }
     fetch(T - 1);
 #pragma unroll 1
@@ -158,7 +233,7 @@ backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
       if (owns) losses.add(dh, t, n, j0, own);
       if (t < longest) {
         const bool inside = owns && t < length, active = inside && !course.skips(t, n);
-        const long long row = course.packed(t, n) * G * H + j0;
+        const long long row = course.row(t, n) * G * H + j0;
         float* da = both + buffer * R * G * KP;
         float along = 0.f;
         if (owns)
@@ -169,9 +244,9 @@ backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
 #pragma unroll
               for (int g = 0; g < G; ++g) gate[g] = kept.gate[g][k];
               const float q = CELL == GRU && NORM
-                ? fmaf(gains[2 * HP + k], kept.n[NORM ? G - 1 : 0][k], gains[G * HP + k]) : kept.q[k];
+                ? fmaf(gains[2 * HP + k], kept.normal[NORM ? G - 1 : 0][k], gains[G * HP + k]) : kept.q[k];
               cell_back(dh[k], dc[k], dz, d, gate, q, begins ? 0.f : kept.before[k], kept.after[k]);
-              if (NORM) along += scale_back(d, dgains + k, gains + k, kept.n, k);
+              if (NORM) along += scale_back(d, own_dgains + k, gains + k, kept.normal, k);
             }
             if ((C > 1 || k) && k >= own) break;
 #pragma unroll
@@ -194,8 +269,8 @@ backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
               float* dn = da + (slice * G + g) * KP + j0;
               if (active) {
                 read(d, dn, own);
-                d[0] = kept.inv * (d[0] - kept.n[g][0] * e);
-                d[1] = kept.inv * (d[1] - kept.n[g][1] * e);
+                d[0] = kept.inv * (d[0] - kept.normal[g][0] * e);
+                d[1] = kept.inv * (d[1] - kept.normal[g][1] * e);
                 send(dn, d, own);
               }
               write(a + row + g * H, d, own);
@@ -223,16 +298,16 @@ backward(const float* __restrict__ w_hh,  // [G*H][H], with NORM centred
       }
       if (begins) dh[0] = dh[1] = dc[0] = dc[1] = 0.f;
     }
-    if (NORM && owns)
-#pragma unroll
-      for (int g = 0; g < BIASES; ++g) {
-        Pair sum;
-        load2(sum, dgains + g * HP);
-        write(dgain + ((long long)n * BIASES + g) * H + j0, sum, own);
-      }
     if (owns && dinitial_h) {
       write(dinitial_h + at, dh, own);
       if (CELL == LSTM) write(dinitial_c + at, dc, own);
     }
   }
+  if constexpr (NORM) {
+    Pair dgain[G] = {}, db[G] = {};
+    normalise_back(memory, course, rank, own, z, products, g_xh, inverses + (long long)T * N, dgain, db);
+    add_sums(shared, dgains, dgain, db, j0, own, sums_of_rows);
+    if (C > 1) CLUSTER_BARRIER(11);  // the other blocks of the cluster have dz
+  }
+  if (dx) give_inputs(shared, course, losses, Inputs{factors, dx, inputs, adds, residual}, z, w_xh, rank);
 }

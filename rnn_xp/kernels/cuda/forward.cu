@@ -35,26 +35,58 @@ __device__ __forceinline__ void multiply(float (&sum)[R][G][2], const float* ent
   }
 }
 
+// outs (T, N, width) = h + x; every thread reads the states that it wrote itself
+__device__ __forceinline__ void add_inputs(const Course& course, const Rows& x, const float* h, float* outs, int rank,
+                                           int own)
+{
+  const int j0 = rank * U + threadIdx.x % PAIRS * 2, slice = threadIdx.x / PAIRS;
+  const int column = course.reverse ? H + j0 : j0;
+  for (int n = blockIdx.x / C * R + slice; slice < R && n < course.N; n += gridDim.x / C * R)
+#pragma unroll 1
+    for (int t = 0; t < course.T; ++t) {
+      Pair past, state;
+      read(past, x.first + t * x.of_step + n * x.of_row + column, own);
+      read(state, h + course.after(t, n, j0), own);
+      past[0] += state[0];
+      past[1] += state[1];
+      write(outs + course.row(t, n) * course.width + column, past, own);
+    }
+}
+
 extern "C" __global__ void CLUSTER_DIMS __launch_bounds__(THREADS, 1)
-forward(const float* __restrict__ w_hh,  // [G*H][H]
+forward(const float* __restrict__ w_xh,  // [G*H][inputs], with NORM centred as w_hh
+        const float* __restrict__ w_hh,  // [G*H][H]
         const float* __restrict__ b_h,   // [G*H]
         const float* __restrict__ b_hn,  // [H], of the GRU
-        const float* __restrict__ g_hh,  // [G*H], with NORM; w_hh is then centred
-        const float* keep, const bool* idle, const bool* reset, const int* lengths, const int* offsets,
+        const float* __restrict__ g_xh, const float* __restrict__ g_hh,  // [G*H], with NORM
+        const float* xs, const float* factors, long long of_step, long long of_row,  // [T][N][inputs]
+        const float* keep, const bool* idle, const bool* reset, const int* lengths,
         const float* initial_h, const float* initial_c,  // [N][H]; null for zeros
-        float* z,                                        // [M][G*H], the input's products; then the gates
-        float* a,                                        // [M][3*H], of the GRU: q in the last third
-                                                         // with NORM [M][G*H], of every cell: n
-        float* inverses,                                 // [M], with NORM: of the deviations
-        float* h, float* c,                              // [T+1][N][H], c of the LSTM
-        float* entered,                                  // [M][H], or null: h_{t-1} as the product takes it
-        int T, int N, int reverse)
+        float* z,                                        // [T][N][G*H]: the input's products, then the gates
+        float* products,                                 // [T][N][G*H], with NORM: n of the input's products
+        float* a,                                        // [T][N][3*H], of the GRU: q in the last third
+                                                         // with NORM [T][N][G*H], of every cell: n
+        float* inverses,                                 // [2][T][N], with NORM: of the deviations
+        float* h, float* c,                              // [T+2][N][width], c of the LSTM
+        float* entered,                                  // [T][N][H], or null: h_{t-1} as the product takes it
+        float* outs,                                     // [T][N][width], or null: h + x
+        int T, int N, int inputs, int width, int reverse)
 {
-  SHARED_MEMORY(shared);
-  const Course course{keep, idle, reset, lengths, offsets, T, N, reverse};
+  SHARED_MEMORY(memory);
+  float* shared = memory + ROUNDS;
+  const Course course{keep, idle, reset, lengths, T, N, reverse, width};
+  const Rows x{xs, factors, of_step, of_row, inputs};
   const int tid = threadIdx.x, c0 = tid % PAIRS * 2, slice = tid / PAIRS, k0 = slice * TERMS;
   const int rank = cluster_rank(), j0 = rank * U + c0;  // c0 is the first column in the block, j0 in all
   const int own = owned(rank, c0);
+  for (int i = tid; i < ROUNDS; i += THREADS) memory[i] = 0.f;  // some beyond the last pair stay
+  project(shared, course, x, w_xh, NORM ? products : z, rank, own);
+  if constexpr (NORM) {
+    CLUSTER_BARRIER(10);
+    normalise(memory, course, rank, own, products, z, g_xh, inverses + (long long)T * N);
+  } else {
+    BARRIER(12);
+  }
   float* enter = shared + W_SHARED;         // [BUFFERS][R][KP]
   float* parts = enter + BUFFERS * R * KP;  // [R][C][PARTS]
   float* sums = parts + R * C * PARTS;      // [SLICES][R][G][HP]
@@ -92,7 +124,7 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
     if (owns) {
       if (initial_h) read(h_own, initial_h + at, own);
       if (CELL == LSTM && initial_c) read(c_own, initial_c + at, own);
-      const long long first = course.before(course.time(0)) * H + at;
+      const long long first = course.before(course.time(0), n, j0);
       write(h + first, h_own, own);
       if (CELL == LSTM) write(c + first, c_own, own);
     }
@@ -102,7 +134,7 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
       if (owns && course.begins(t, n)) h_own[0] = h_own[1] = c_own[0] = c_own[1] = 0.f;
       if (t < longest) {
         const bool inside = owns && t < length, active = inside && !course.skips(t, n);
-        const long long row = course.packed(t, n);
+        const long long row = course.row(t, n);
         float* own_z = z + row * G * H + j0;
         Pair zs[G] = {};
         if (active)
@@ -170,10 +202,11 @@ forward(const float* __restrict__ w_hh,  // [G*H][H]
         if (C > 1) buffer = 1 - buffer;  // a block may be a step ahead of what another still reads
       }
       if (owns) {
-        const long long after = course.after(t) * H + at;
+        const long long after = course.after(t, n, j0);
         write(h + after, h_own, own);
         if (CELL == LSTM) write(c + after, c_own, own);
       }
     }
   }
+  if (outs) add_inputs(course, Rows{xs, nullptr, of_step, of_row, inputs}, h, outs, rank, own);
 }

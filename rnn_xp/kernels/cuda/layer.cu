@@ -3,15 +3,15 @@
 // (cupy.RawModule) and g++ over the shim of the tests. plan.py chooses the macros.
 // norm.cu has what layer normalisation adds, if NORM is 1.
 //
-//     before                                     after, products over all M rows
-//     Z = X @ w_xh.T      one product            dw_xh = dZ.T @ X      dw_hh = dA.T @ entered
-//     forward             one launch             db_h  = 1 @ dZ        dX    = dZ @ w_xh
-//     backward            one launch, dZ over Z
+//     forward     Z = X @ w_xh.T of the block's own rows, then all steps
+//     backward    all steps back, dZ over Z, then dX = dZ @ w_xh of the block's own rows
+//     collect     for all layers at once   dw_xh = dZ.T @ X   dw_hh = dA.T @ entered   db = 1 @ dZ
 //
-// Arrays of all steps are in the order of time, whichever way the layer reads. Rows are sorted by
-// length, the longest first, and the arrays that enter products are packed: step t has its rows
-// 0..counts[t]-1 at offsets[t], so that M is the sum of the lengths. The states h and c have a place
-// for every row before the first step and after each, (T + 1, N, H): `before` and `after` say where.
+// Arrays of all steps are [T][N][.], in the order of time, whichever way the layer reads. Rows are
+// sorted by length, the longest first, and what lies beyond a length is neither read nor written but
+// for the states, which are carried on. Both directions of a layer have their states side by side in
+// [T+2][N][D*H]: step t's at t + 1, what enters forward at 0 and what enters backwards at T + 1. So
+// the next layer reads both as one array.
 //
 // A block owns R rows and takes them through all steps; rows are independent, so no block waits for
 // another. Above 128 units the weights are too many for a multiprocessor: CLUSTER blocks of a thread
@@ -51,8 +51,8 @@ __device__ __forceinline__ float* cluster_map(float* own, int rank)
 
 enum Cell { RNN_TANH, RNN_RELU, GRU, LSTM };
 
-constexpr int up(int n, int to) { return (n + to - 1) / to * to; }
-constexpr int most(int a, int b) { return a > b ? a : b; }
+__host__ __device__ constexpr int up(int n, int to) { return (n + to - 1) / to * to; }
+__host__ __device__ constexpr int most(int a, int b) { return a > b ? a : b; }
 
 constexpr int H = HIDDEN, R = ROWS, C = CLUSTER;
 constexpr int U = up(H, C) / C, BUFFERS = C > 1 ? 2 : 1;
@@ -63,8 +63,16 @@ constexpr int SHARED_TERMS = TERMS - HELD_TERMS;
 constexpr int W_SHARED = SHARED_TERMS * G * 2 * THREADS;
 constexpr int BIASES = CELL == GRU ? G + 1 : G;
 constexpr int GAINS = NORM ? G : 0, PARTS = NORM ? up(PAIRS, 4) : 0;  // PARTS: of a row's sum over a block's columns
-constexpr int FORWARD = W_SHARED + R * (BUFFERS * KP + C * PARTS) + SLICES * R * G * HP + (BIASES + GAINS) * HP;
-constexpr int BACKWARD = W_SHARED + R * (BUFFERS * G * KP + C * PARTS) + SLICES * R * HP + (NORM ? (1 + R) * BIASES * HP : 0);
+constexpr int CHUNK = 16;                                  // terms of a product that are in shared memory at once
+__host__ __device__ constexpr int lines(int groups) { return groups == 1 ? 8 : 4; }  // rows of a thread in a product
+__host__ __device__ constexpr int strip(int groups) { return CHUNK * (SLICES * lines(groups) + groups * HP); }
+constexpr int SUMS = BIASES + 2 * G;  // of the gains and biases that a block adds over its rows, with NORM
+constexpr int ROUNDS = NORM ? 2 * SLICES * C * PARTS : 0;  // these and DGAINS lie first in shared memory, see norm.cu
+constexpr int DGAINS = NORM ? up(R * BIASES * HP, 4) : 0;
+constexpr int FORWARD = ROUNDS + most(strip(G),
+  W_SHARED + R * (BUFFERS * KP + C * PARTS) + SLICES * R * G * HP + (BIASES + GAINS) * HP);
+constexpr int BACKWARD = ROUNDS + DGAINS + most(most(strip(1), NORM ? SLICES * 2 * G * HP : 0),
+  W_SHARED + R * (BUFFERS * G * KP + C * PARTS) + SLICES * R * HP + (NORM ? BIASES * HP : 0));
 static_assert(R <= SLICES && THREADS <= 1024, "plan.py");
 static_assert(HELD_TERMS % 4 == 0 && 0 <= HELD_TERMS && HELD_TERMS <= TERMS, "plan.py");
 static_assert(THREADS == PLAN_THREADS && 4 * FORWARD == PLAN_FORWARD_BYTES
@@ -129,24 +137,33 @@ struct Course {
   const bool* idle;    // [T][N] where a row skips the step
   const bool* reset;   // [T][N] where the state becomes zero before the step
   const int* lengths;  // [N], never rising
-  const int* offsets;  // [T], of the packed rows
-  int T, N, reverse;
+  int T, N, reverse, width;  // width: of a row of states, D*H
 
   __device__ __forceinline__ int time(int i) const { return reverse ? T - 1 - i : i; }
-  __device__ __forceinline__ long long before(int t) const { return (long long)(t + reverse) * N; }
-  __device__ __forceinline__ long long after(int t) const { return (long long)(t + 1 - reverse) * N; }
+  __device__ __forceinline__ long long row(int t, int n) const { return (long long)t * N + n; }
+  // Column j of a row of states before and after step t. An int is enough within a step, and spares a register.
+  __device__ __forceinline__ long long state(int t, int n, int j) const
+  {
+    return (long long)t * N * width + (n * width + j);
+  }
+  __device__ __forceinline__ long long before(int t, int n, int j) const { return state(reverse ? t + 2 : t, n, j); }
+  __device__ __forceinline__ long long after(int t, int n, int j) const { return state(t + 1, n, j); }
   __device__ __forceinline__ int length(int n) const { return n >= N ? 0 : lengths ? lengths[n] : T; }
-  __device__ __forceinline__ long long packed(int t, int n) const
+  __device__ __forceinline__ bool begins(int t, int n) const { return reset && reset[row(t, n)]; }
+  __device__ __forceinline__ bool skips(int t, int n) const { return idle && idle[row(t, n)]; }
+};
+
+// Rows by step and by number, such as a layer's inputs.
+struct Rows {
+  const float* first;
+  const float* factors;  // [T][N][width], of dropout; null for ones
+  long long of_step, of_row;
+  int width;
+
+  __device__ __forceinline__ float at(int t, int n, int k, int N) const
   {
-    return (lengths ? offsets[t] : (long long)t * N) + n;
-  }
-  __device__ __forceinline__ bool begins(int t, int n) const
-  {
-    return reset && reset[(long long)t * N + n];
-  }
-  __device__ __forceinline__ bool skips(int t, int n) const
-  {
-    return idle && idle[(long long)t * N + n];
+    const float value = first[t * of_step + n * of_row + k];
+    return factors ? value * factors[((long long)t * N + n) * width + k] : value;
   }
 };
 
@@ -194,24 +211,4 @@ __device__ __forceinline__ void add_slices(Pair& to, const float* sums, int apar
     to[0] += of_slice[0];
     to[1] += of_slice[1];
   }
-}
-
-// ---- rows of X to packed rows, and back ----
-
-extern "C" __global__ void pack(const float* x, long long of_step, long long of_row, const int* lengths,
-                                const int* offsets, float* packed, int T, int N, int width)
-{
-  const long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-  const int i = at % width, n = at / width % N;
-  const long long t = at / width / N;
-  if (t < T && t < lengths[n]) packed[(long long)(offsets[t] + n) * width + i] = x[t * of_step + n * of_row + i];
-}
-
-extern "C" __global__ void unpack(const float* packed, const int* lengths, const int* offsets, float* x,
-                                  int T, int N, int width)
-{
-  const long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-  const int i = at % width, n = at / width % N;
-  const long long t = at / width / N;
-  if (t < T) x[at] = t < lengths[n] ? packed[(long long)(offsets[t] + n) * width + i] : 0.f;
 }

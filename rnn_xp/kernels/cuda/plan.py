@@ -1,21 +1,48 @@
 """Layers that the fused kernels compute, and the sizes of their compilation and launch.
 
 The kernels are compiled for a cell and a number of hidden units; steps, rows and inputs are
-arguments. ``layer.cu`` verifies with ``static_assert`` that it counts memory as this module does.
+arguments. The source verifies with ``static_assert`` that it counts memory as this module does.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["OPTIONS", "SUPPORTED", "Plan", "Size", "make_plan", "unsupported"]
+__all__ = [
+    "CENTRE",
+    "COLLECT_BYTES",
+    "JOB",
+    "JOBS",
+    "OPTIONS",
+    "SPAN",
+    "SUPPORTED",
+    "TILE",
+    "WEIGHT",
+    "WEIGHTS",
+    "Plan",
+    "Size",
+    "make_plan",
+    "parts_of",
+    "unsupported",
+]
 
 OPTIONS = frozenset({"counts", "idle", "reset", "keep", "initial"})
 """The fields of `rnn_xp.kernels.course.Course` that the fused kernels compute.
 
 Layer normalisation is not among them: a layer that has it needs more memory, see `Size`.
 """
+
+JOB, JOBS = struct.Struct("2P" + 2 * "3P2qi4x" + "5i4x"), 28
+"""A product of ``collect.cu``, and how many of them a launch computes at most. Their table is an
+argument of the kernel, of which there may be 4 KB."""
+
+WEIGHT, WEIGHTS = struct.Struct("2P3i4x"), 64
+"""The same for the weights that ``norm.cu`` centres."""
+
+TILE, SPAN, COLLECT_BYTES, CENTRE = 64, 256, 4 * 2 * 16 * 64, (32, 8)
+"""Sizes of ``collect.cu``, and the columns and slices of a block of ``centre``."""
 
 _MAX_HIDDEN, _MAX_OF_BLOCK = 256, 128
 
@@ -48,6 +75,7 @@ _CELLS = {
 _ROWS, _BLOCKS = (1, 2, 4, 8), 132
 _MAX_BLOCKS = 4 * _BLOCKS  # further rows are taken by the same blocks, which keep their weights
 _SLICES, _SLICES_IN_CLUSTER = 8, 16
+_CHUNK = 16  # terms of a product that are in shared memory at once
 _HELD_TERMS = 8  # of a slice in registers, if there are several gates in one block; otherwise all
 
 
@@ -186,10 +214,16 @@ def _sizes(size: Size, rows: int) -> Plan | None:
     columns = 2 * pairs
     forward = weights + rows * padded + (slices * rows * gates + biases) * columns
     backward = weights + rows * gates * padded + slices * rows * columns
+    rounds = dgains = 0
     if size.norm:  # sums over a row's columns; gains, and their gradients
         parts = -(-pairs // 4) * 4 * cluster
+        rounds, dgains = 2 * slices * parts, -(-rows * biases * columns // 4) * 4
         forward += rows * parts + gates * columns
-        backward += rows * parts + (1 + rows) * biases * columns
+        backward += rows * parts + biases * columns
+        backward = max(backward, slices * 2 * gates * columns)
+    # The products before and after the steps use the same memory.
+    forward = rounds + max(forward, _strip(slices, gates, columns))
+    backward = rounds + dgains + max(backward, _strip(slices, 1, columns))
     forward, backward = 4 * forward, 4 * backward
     if max(forward, backward) > size.shared_limit:
         return None
@@ -204,5 +238,29 @@ def _sizes(size: Size, rows: int) -> Plan | None:
         "PLAN_THREADS": threads,
         "PLAN_FORWARD_BYTES": forward,
         "PLAN_BACKWARD_BYTES": backward,
+        "PLAN_COLLECT_BYTES": COLLECT_BYTES,
+        "PLAN_TILE": TILE,
+        "PLAN_SPAN": SPAN,
+        "JOBS": JOBS,
+        "PLAN_JOB_TABLE": JOBS * JOB.size,
+        "WEIGHTS": WEIGHTS,
+        "PLAN_WEIGHT_TABLE": WEIGHTS * WEIGHT.size,
     }
     return Plan(tuple(macros.items()), rows, cluster, threads, forward, backward)
+
+
+def _strip(slices: int, groups: int, columns: int) -> int:
+    """Return the numbers of a product's two sides in shared memory."""
+    lines = 8 if groups == 1 else 4
+    return _CHUNK * (slices * lines + groups * columns)
+
+
+def parts_of(tiles: int, rows: int) -> int:
+    """Return in how many parts the rows of the weight gradients are added.
+
+    Examples
+    --------
+    >>> parts_of(1, 83170), parts_of(24, 25600), parts_of(24, 100)
+    (264, 11, 1)
+    """
+    return max(1, min(-(-rows // SPAN), -(-2 * _BLOCKS // tiles)))

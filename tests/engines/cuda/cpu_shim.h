@@ -17,8 +17,10 @@
 #include <cstddef>
 
 #define __global__
+#define __host__
 #define __device__
 #define __forceinline__ inline
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 

@@ -6,7 +6,7 @@
 #include "cpu_shim.h"
 #include KERNELS
 
-template <typename T> constexpr char code = '?';
+template <typename T> constexpr char code = '?';       // a structure, by value
 template <> constexpr char code<const float*> = 'r';  // reads floats
 template <> constexpr char code<float*> = 'w';        // writes floats
 template <> constexpr char code<const int*> = 'c';    // reads ints
@@ -14,6 +14,9 @@ template <> constexpr char code<const bool*> = 'b';   // reads truth values
 template <> constexpr char code<int> = 'i';
 template <> constexpr char code<long long> = 'l';
 template <> constexpr char code<float> = 'f';
+template <> constexpr char code<const double*> = 'R';
+template <> constexpr char code<double*> = 'W';
+template <> constexpr char code<double> = 'd';
 
 template <auto kernel> struct Launcher;
 template <typename... P, void (*kernel)(P...)> struct Launcher<kernel> {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 
 import cupy_stand_in
@@ -10,7 +9,18 @@ import numpy as np
 from kernel_options import adjoint, cast
 from kernel_problems import CELLS
 from problems import Problem
-from raw_kernels import Device
+from raw_kernels import device_as as device
+
+__all__ = [
+    "BOUND",
+    "KERNELS",
+    "OPTIONS",
+    "assert_rounding",
+    "build",
+    "device",
+    "error",
+    "through_kernels",
+]
 
 KERNELS = cupy_stand_in.load("cupy")
 
@@ -45,8 +55,11 @@ def build(cell="lstm", option="all", **settings):
     return cast(Problem(with_=with_, **CELLS[cell], **network, **settings), "float32")
 
 
-def through_kernels(problem, with_final=True, workspace=None):
-    """All that a pass returns, computed by one launch forward and one back of each layer."""
+def through_kernels(problem, with_final=True, workspace=None, launches=1):
+    """All that a pass returns, computed by one launch forward and one back of each layer.
+
+    The weight gradients of all layers have ``launches``, each with one that adds up.
+    """
     net, workspace = problem.net, workspace or KERNELS.Workspace("float32")
     problem.x, problem.dpred = map(cupy_stand_in.counted, (problem.x, problem.dpred))
     cupy_stand_in._noted.clear()
@@ -54,6 +67,8 @@ def through_kernels(problem, with_final=True, workspace=None):
     assert computed, "a layer was left to the portable code"
     for name in ("forward", "backward"):
         assert cupy_stand_in._noted.count(name) == net.num_layers * net.directions
+    for name in ("collect", "add_up"):
+        assert cupy_stand_in._noted.count(name) == launches
     return {name: np.array(array) for name, array in made.items()}
 
 
@@ -101,16 +116,3 @@ def _distance(made, problem, with_final):
         scale = max(np.abs(exact[name]).max(initial=0.0), 1.0)
         errors.append(np.abs(array - exact[name]).max(initial=0.0) / scale)
     return float(np.max(errors))
-
-
-@contextlib.contextmanager
-def device(**changes):
-    """Change how kernels are built and launched, for a while."""
-    before = {name: Device.__dict__[name] for name in changes}
-    for name, value in changes.items():
-        setattr(Device, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(Device, name, value)

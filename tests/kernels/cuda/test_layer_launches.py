@@ -8,15 +8,16 @@ import cupy_stand_in
 import numpy as np
 import pytest
 from kernel_problems import CELLS
-from layer_cases import KERNELS
+from layer_cases import KERNELS, build, through_kernels
 
 import rnn_xp as rx
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.portable import PortableEngine
 
 N, T = 6, 9
+ADAM = rx.optim.adam(0.01)
 
-SETTINGS: dict[str, dict[str, Any]] = {  # of the network, and which arrays a batch has beside
+SETTINGS: dict[str, dict[str, Any]] = {  # of the network and the update, and arrays beside
     "plain": {},
     "lengths": {"arrays": ("lengths",)},
     "mask": {"arrays": ("mask",)},
@@ -25,23 +26,31 @@ SETTINGS: dict[str, dict[str, Any]] = {  # of the network, and which arrays a ba
     "layer norm": {"layer_norm": True},
     "recurrent dropout": {"recurrent_dropout": 0.3},
     "dropout": {"dropout": 0.3, "num_layers": 2},
-    "clip_norm": {"clip_norm": 1.0},
+    "residual": {"residual": True, "num_layers": 2},
+    "clip_norm": {"optimizer": rx.optim.adam(0.01, clip_norm=1.0)},
+    "clip_value": {"optimizer": rx.optim.adam(0.01, clip_value=0.1)},
+    "weight decay": {"optimizer": rx.optim.adamw(0.01)},
     "minibatches": {"minibatches": True},
     "many to many": {"topology": "many_to_many"},
-}
-# At most so many launches for each layer and direction, and beside. `forward` and `backward` are a
-# layer's own. Others are its products (of the input, both weights, the biases, the layer below),
-# their place beside the other direction's, and its arrays' share of the optimiser. The masks of
-# dropout are drawn by NumPy here, and not counted.
-PLAIN = (14, 16)
-BOUNDS = {
-    "lengths": (16, 16), "mask": (15, 16), "reset": (14, 18), "sample_weight": (14, 22),
-    "layer norm": (24, 16), "clip_norm": (14, 20), "minibatches": (14, 20),
+    "all": {
+        "arrays": ("lengths", "mask", "reset", "sample_weight"), "layer_norm": True,
+        "dropout": 0.3, "recurrent_dropout": 0.3, "residual": True, "num_layers": 2,
+        "minibatches": True, "topology": "many_to_many",
+        "optimizer": rx.optim.adamw(0.01, clip_norm=1.0),
+    },
+}  # fmt: skip
+# A layer and direction has two launches, `forward` and `backward`. Beside these are at most so
+# many, whatever the number of layers: the readout, the loss, the gradients of all weights
+# (`collect` and `add_up`), Adam. The masks of dropout are drawn by NumPy here, and not counted.
+PLAIN = 18
+CONSTANTS = {
+    "lengths": 22, "mask": 21, "reset": 19, "sample_weight": 24, "layer norm": 20, "clip_norm": 24,
+    "clip_value": 24, "weight decay": 19, "minibatches": 23, "many to many": 21, "all": 56,
 }  # fmt: skip
 
 
 def launches(
-    monkeypatch, cell, *, steps=T, arrays=(), minibatches=False, clip_norm=None, **options
+    monkeypatch, cell, *, steps=T, arrays=(), minibatches=False, optimizer=ADAM, **options
 ):
     """The launches of one update by the engine, on the stand-in."""
     fusion = cupy_stand_in.load("fusion")
@@ -60,7 +69,7 @@ def launches(
     x, y = (counted(rng.standard_normal(shape).astype("f4")) for shape in ((N, steps, 2), y))
     noisy = "dropout" in options or "recurrent_dropout" in options
     engine = PortableEngine(
-        net=net, loss=rx.losses.mse, optimizer=rx.optim.adam(0.01, clip_norm=clip_norm),
+        net=net, loss=rx.losses.mse, optimizer=optimizer,
         backend=rx.get_backend("numpy", dtype="float32"), block_rows=N, workers=1,
         data=Batch(x, y, **{name: made[name] for name in arrays}),
         batches=(lambda epoch: [np.arange(N)[::-1].copy()]) if minibatches else None,
@@ -76,12 +85,37 @@ def launches(
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
-def test_a_layer_has_two_launches_of_its_own_beside_its_products(monkeypatch, cell, setting):
-    for stack in ({}, {"num_layers": 2}, {"num_layers": 3, "bidirectional": True}):
+def test_two_launches_for_a_layer_and_direction_and_a_constant(monkeypatch, cell, setting):
+    for stack in ({}, {"num_layers": 2}, {"num_layers": 4, "bidirectional": True}):
         settings = {**SETTINGS[setting], **stack}
         noted = launches(monkeypatch, cell, **settings)
         layers = settings.get("num_layers", 1) * (2 if "bidirectional" in stack else 1)
         assert noted.count("forward") == noted.count("backward") == layers
-        per_layer, constant = BOUNDS.get(setting, PLAIN)
-        assert len(noted) <= per_layer * layers + constant
+        assert len(noted) <= 2 * layers + CONSTANTS.get(setting, PLAIN)
         assert len(noted) == len(launches(monkeypatch, cell, steps=3 * T, **settings))
+
+
+@pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
+def test_states_that_are_given(cell):
+    """Of one pass forward and back, as the pieces of a long sequence have them."""
+    for stack in ({}, {"num_layers": 2}, {"num_layers": 4, "bidirectional": True}):
+        problem = build(cell, "state", **stack)
+        through_kernels(problem)
+        with cupy_stand_in.launches() as noted:
+            through_kernels(problem)
+        layers = problem.net.num_layers * problem.net.directions
+        assert noted.count("forward") == noted.count("backward") == layers
+        # Of up to eight layers and directions CuPy stacks the final states by a copy for each.
+        stacked = 2 * len(problem.state) * min(layers, 8)
+        assert len([name for name in noted if name != "copy"]) <= 2 * layers + stacked + 11
+
+
+@pytest.mark.parametrize(
+    ("cell", "norm", "at_once"),
+    [("rnn-tanh", False, 28), ("gru", False, 14), ("lstm", False, 28), ("lstm", True, 9)],
+)
+def test_the_tables_have_room_for_many_layers(monkeypatch, cell, norm, at_once):
+    """Beyond, the gradients of the weights take two launches more."""
+    for layers, count in ((at_once, 1), (at_once + 1, 2)):
+        noted = launches(monkeypatch, cell, num_layers=layers, layer_norm=norm)
+        assert noted.count("collect") == noted.count("add_up") == count
