@@ -366,6 +366,19 @@ class TestChoice:
             kernels_of(FLOAT32)
 
 
+def test_processes_that_compile_at_once_do_not_swap_their_code(tmp_path, monkeypatch):
+    """Both have read the same index before either writes: what is then found is one's own."""
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path))
+    one, other, later = (product._Cache(lambda: 0)._cache_file for _ in range(3))
+    read = one._load_index()
+    other.save("signature of the other", "code of the other")
+    monkeypatch.setattr(one, "_load_index", lambda: read)
+    one.save("signature", "code")
+    other._save_data(other._data_name(1), "code of the other")  # its second half comes last
+    assert later.load("signature") == "code"
+    assert later.load("signature of the other") in (None, "code of the other")
+
+
 @pytest.mark.parametrize("size", [1, 5, 8, 13, 16, 37, 64])
 def test_sums_over_the_columns_of_rows(size):
     """Each column is counted once, also where the last vector overlaps the one before."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,17 @@ class _Cache(FunctionCache):  # type: ignore[misc]
     """numba's own cache in its usual place, but in files named after all of the sources.
 
     numba itself notices a change of the function's own file only, and would continue to use code
-    that was compiled into it from the other files of this package.
+    that was compiled into it from the other files of this package. And it numbers the files of a
+    function's signatures, so of two processes that compile two of them at once, each takes the same
+    number, and the index may give one signature the machine code of the other (0.68.1).
     """
 
     _impl_class = _Files
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        unique = f"{self._impl.filename_base}-{uuid.uuid4().hex[:16]}"
+        self._cache_file._data_name_pattern = f"{unique}.{{number:d}}.nbc"
 
 
 def compiled(function: Any) -> Any:
