@@ -34,6 +34,7 @@ def plant(monkeypatch, where, old, new):
         changed = types.ModuleType(full)
         changed.__file__, changed.__package__ = str(path), package
         changed.__path__ = [str(folder)] if not name else []
+        changed.__name__ = f"{full}_changed"  # machine code is linked by names
         monkeypatch.setitem(sys.modules, full, changed)
         if name:
             monkeypatch.setattr(importlib.import_module(package), name, changed, raising=False)

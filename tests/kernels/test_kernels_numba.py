@@ -379,6 +379,12 @@ def test_processes_that_compile_at_once_do_not_swap_their_code(tmp_path, monkeyp
     assert later.load("signature of the other") in (None, "code of the other")
 
 
+def test_functions_that_one_function_makes_have_names_of_their_own():
+    """Machine code from the caches of two processes is linked by them."""
+    made = (product._broad, product._panel, product._slim)
+    assert len({strip.__qualname__ for strip in made}) == len(made)
+
+
 @pytest.mark.parametrize("size", [1, 5, 8, 13, 16, 37, 64])
 def test_sums_over_the_columns_of_rows(size):
     """Each column is counted once, also where the last vector overlaps the one before."""

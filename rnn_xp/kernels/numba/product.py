@@ -202,7 +202,6 @@ def _strip(rows: int, columns: int) -> Any:
     """Compile the product of a strip of columns, by tiles of so many rows and one of the rest."""
     tall, low = _tile(rows, columns), _one_of({rest: (rest, columns) for rest in range(1, rows)})
 
-    @register_jitable
     def strip(a, a_row, a_k, b, b_k, b_panel, c, c_row, count, steps, add):
         i = 0
         while i + rows <= count:
@@ -212,7 +211,10 @@ def _strip(rows: int, columns: int) -> Any:
         a_i, c_i = a + 4 * i * a_row, c + 4 * i * c_row
         low(count - i, a_i, a_row, a_k, b, b_k, b_panel, c_i, c_row, steps, add)
 
-    return strip
+    # Linkers tell functions apart by this name, the types of arguments, and a number that another
+    # process may have given to another strip (numba 0.68.1).
+    strip.__qualname__ = f"strip_{rows}_by_{columns}"
+    return register_jitable(strip)
 
 
 # As many rows as registers can hold.
