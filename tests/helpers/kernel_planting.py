@@ -35,7 +35,8 @@ def plant(monkeypatch, where, old, new):
         changed.__file__, changed.__package__ = str(path), package
         changed.__path__ = [str(folder)] if not name else []
         changed.__name__ = f"{full}_changed"  # machine code is linked by names
-        monkeypatch.setitem(sys.modules, full, changed)
+        for known_as in (full, changed.__name__):
+            monkeypatch.setitem(sys.modules, known_as, changed)
         if name:
             monkeypatch.setattr(importlib.import_module(package), name, changed, raising=False)
         exec(compile(source, f"<{full}, changed>", "exec"), changed.__dict__)
