@@ -383,20 +383,3 @@ def test_functions_that_one_function_makes_have_names_of_their_own():
     """Machine code from the caches of two processes is linked by them."""
     made = (product._broad, product._panel, product._slim)
     assert len({strip.__qualname__ for strip in made}) == len(made)
-
-
-@pytest.mark.parametrize("size", [1, 5, 8, 13, 16, 37, 64])
-def test_sums_over_the_columns_of_rows(size):
-    """Each column is counted once, also where the last vector overlaps the one before."""
-    over_rows = lanes.lanewise(lambda a: (a + 1.0, a * a), summed=True)
-
-    @product.compiled
-    def compute(a, out, sums):
-        places = lanes.columns(a, 0) + lanes.columns(out, 0) + lanes.singles(sums)
-        over_rows(a.shape[0], a.shape[1], places)
-
-    a = np.random.default_rng(size).standard_normal((3, size)).astype(np.float32)
-    out, sums = np.zeros_like(a), np.zeros(3, np.float32)
-    compute(a, out, sums)
-    assert np.array_equal(out, a + np.float32(1.0))
-    np.testing.assert_allclose(sums, np.sum(a.astype(np.float64) ** 2, axis=1), rtol=1e-6)

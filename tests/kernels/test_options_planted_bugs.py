@@ -77,7 +77,7 @@ TURNS = [
     ("clear(before, turns.reset, s, start)", "pass", "reset"),
     ("active = max(min(stop, turns.counts[s]) - start, 0)", "active = stop - start", "lengths",
      "gru", "two directions"),
-    ("_copy_rows(states, s, hs, s + 1, row, row + 1)", "hs[s + 1, row] = 0.0", "mask"),
+    ("hs[s + 1, row] = states[s, row]", "hs[s + 1, row] = 0.0", "mask"),
     ("_copy_rows(states, s, hs, s + 1, end, stop)", "_copy_rows(states, 0, hs, s + 1, end, stop)",
      "lengths"),
     ("_copy_rows(hs, s + 1, hs, last, following, end)", "pass", "lengths", "rnn-tanh", "one layer",
@@ -85,7 +85,7 @@ TURNS = [
     ("_copy_rows(hs, 0, hs, s + 1, end, following)", "pass", "lengths and state", "lstm",
      "two directions", "many-to-one"),
     ("dh[row, :size] = 0.0", "pass", "mask"),
-    ("copy_lanes(1, size, _row(aside, row) + _row(dh, row))", "pass", "mask"),
+    ("dh[row, :size] = aside[row]", "pass", "mask"),
     ("if turns.keep.shape[0]:\n        tile, size", "if False:\n        tile, size",
      "recurrent dropout"),
     ("rows[row] = 0.0", "rows[row] = rows[row]", "reset"),
@@ -96,49 +96,27 @@ TURNS = [
 ]  # fmt: skip
 COMPILED_NORM = [
     ("+ _EPS)", "+ 2.0 * _EPS)", "layer norm"),
-    ("_inverses(min(inputs, norm.r_x.shape[0] * PANEL), q_x", "_inverses(1, q_x", "layer norm"),
-    ("_scale(tile, inputs, x + singles(inv_x) + x)", "pass", "layer norm"),
-    ("_scale(tile, size, h + singles(inv_h) + entered)",
-     "_scale(tile, size, h + singles(inv_x) + entered)", "layer norm", "gru"),
-    ("h = entered if turns.keep.shape[0] else columns(states[s, start:stop], 0)",
-     "h = columns(states[s, start:stop], 0)", "all", "lstm"),
-    ("norm.r_h.shape[0] and (s or turns.begun)", "norm.r_h.shape[0] and s", "all", "gru"),
-    ("address + 4 * first, h_row, 1, block", "address, h_row, 1, block", "layer norm", "wide gru"),
-    ("+ 4 * PANEL * (first // PANEL * size + first)", "+ 4 * PANEL * (first // PANEL * size)",
-     "layer norm", "wide gru"),
-    ("_inverses(size, c_h, size, inv_h)", "_inverses(size, c_h, 1, inv_h)", "layer norm"),
-    ("return dgain + term, gain * term", "return term, gain * term", "layer norm"),
-    ("return dgain + term, gain * term", "return dgain + term, term", "layer norm"),
-    ("sums[i] = sums[i] * inv_h[i] / np.float32(size)", "sums[i] = sums[i] / np.float32(size)",
-     "layer norm"),
+    ("_inverses(q_x, min(inputs, gates), 1, inv_x)", "_inverses(q_x, 1, 1, inv_x)", "layer norm"),
+    ("_scale(tile, inputs, x + per_row + x)", "pass", "layer norm"),
+    ("return z + gain * (c_h * inv)", "return z + gain * c_h", "layer norm"),
     ("- mean * c) * inv", ") * inv", "layer norm"),
+    ("dgain[j] += term", "dgain[j] = term", "layer norm"),
+    ("means[i] = total * factor", "means[i] = total", "layer norm"),
     ('"w_hh": centred(grads["w_hh"])', '"w_hh": grads["w_hh"]', "layer norm"),
-    ("dw, dgain = unscaled(grads[f\"w_{which}\"], c, gain, sums)",
-     "dw, dgain = unscaled(grads[f\"w_{which}\"], c, gain, 0 * sums)", "layer norm"),
-    ("lower + np.tril(lower, -1).T", "lower", "layer norm", "gru"),
+    ("unscaled(grads[\"w_xh\"], c_x, gain, sums)", "unscaled(grads[\"w_xh\"], c_x, gain, 0 * sums)",
+     "layer norm"),
     ("return (a - b) * factor", "return a * factor", "layer norm"),
-    ("pack(-gram_h / gates)", "pack(gram_h / gates)", "layer norm", "lstm"),
-    ("_scale(tile, size, dk + singles(inv_h) + dk)", "pass", "layer norm", "lstm"),
-    ("_add_symmetric(k, along, back.sum_h)", "pass", "layer norm", "lstm"),
-    ("total.ctypes.data + 4 * (first * row + first)", "total.ctypes.data + 4 * first * row",
-     "layer norm", "wide gru"),
-    ("collect(entering, s, start, 0, skip, d, size, dw)",
-     "collect(entering, s, start, 0, 1, d, size, dw)", "layer norm"),
-]  # fmt: skip
-LANES = [
-    ("builder.sub(_INDEX(0), first)", "builder.sub(_INDEX(1), first)", "layer norm", "wide gru"),
-    ("total.add(store(starts, last, kind, final), last)",
-     "total.add(store(starts, last, kind, final))", "layer norm", "wide gru"),
+    ("0, 1 + inputs, d_x, gates, dw)", "0, 1 + inputs, d_h, gates, dw)", "layer norm", "gru"),
+    ("pull_back(d_x, gates, back.w_x", "pull_back(d_h, gates, back.w_x", "layer norm", "gru"),
+    ("(gain + 4 * both, 0,", "(gain, 0,", "layer norm", "gru"),
+    ("columns(c_h, both) + weights", "columns(c_h, 0) + weights", "layer norm", "gru"),
 ]  # fmt: skip
 CELL = [
     ("numpy.gru", "back.results({**grads", "back.results({**back.grads()", "layer norm", "gru"),
     ("numba.gru", "beside = columns(past, 0) if scaled else columns(dh, 0)",
      "beside = columns(dh, 0)", "recurrent dropout", "gru"),
-    ("numba.gru", "pull_back(dp_n, size, back_n, dx, True)", "pass", "layer norm", "gru"),
-    ("numba.gru", "copy_lanes(tile, width - 1 - size, columns(dh, size) + columns(dx, 0))", "pass",
+    ("numba.gru", "copy_lanes(tile, size, columns(dp_n, 0) + columns(d_x, 2 * size))", "pass",
      "layer norm", "gru"),
-    ("numba.gru", "scale_beside(dh, past[:tile], turns, start)", "pass", "layer norm", "gru"),
-    ("numba.turns", "return a * factor + b", "return a + b", "recurrent dropout", "gru"),
     ("numba.lstm", "keep_state(cells, cells, turns, s, start, stop, tile, True)", "pass", "mask",
      "lstm"),
     ("numba.lstm", "stand_aside(dc, aside[1], turns, s, start)", "pass", "mask", "lstm"),
@@ -171,7 +149,6 @@ IN_NUMPY += [row for row in CELL if row[0].startswith("numpy")]
 IN_NUMBA = [("numba.turns", *row) for row in TURNS] + [
     ("numba.norm", *row) for row in COMPILED_NORM
 ]
-IN_NUMBA += [("numba.lanes", *row) for row in LANES]
 IN_NUMBA += [row for row in CELL if row[0].startswith("numba")]
 
 
@@ -179,10 +156,8 @@ def check(kind, option, cell="rnn-tanh", stack="one layer", topology="many-to-ma
     options, with_ = OPTIONS[option]
     if "dropout" in STACKS[stack]:
         with_ = (*with_, "rng")
-    wide, cell = {"hidden": 37} if cell.startswith("wide ") else {}, cell.removeprefix("wide ")
-    settings = {**CELLS[cell], **TOPOLOGIES[topology], **options, **STACKS[stack], **wide}
-    scale = 0.2 if wide else 0.5
-    compare(kind, lambda: Problem(with_=with_, rows=9, steps=6, scale=scale, **settings))
+    settings = {**CELLS[cell], **TOPOLOGIES[topology], **options, **STACKS[stack]}
+    compare(kind, lambda: Problem(with_=with_, rows=9, steps=6, scale=0.5, **settings))
 
 
 def named(rows):

@@ -5,7 +5,7 @@ the cache. W is 1 + I + H, and ``~`` marks a number of columns padded to a multi
 
     entering  (T + 1, N, W)     [1, x, h] of each step, in the order in which the steps are done
     hs        (T + 1, N, H)     state before the first step and after each; it is h of `entering`
-                                unless reset, keep or normalisation comes between
+                                unless reset or keep comes between
     w         (W, G*H) packed   [b_h; w_xh.T; w_hh.T], so that one product gives z
     dw        (W, ~G*H)         its gradient
     back      (G*H, H) packed   w_hh, and beside it w_xh where dx is wanted
@@ -60,7 +60,7 @@ class Tape(NamedTuple):
     entering : ndarray (T + 1, N, W)
         [1, x, h] of each step, with h as it enters the product.
     states : ndarray (T + 1, N, H)
-        h before each step; it differs from h of ``entering`` if factors come between.
+        h before each step; it differs from h of ``entering`` if ``keep`` comes between.
     hs : ndarray (T + 1, N, H)
         h after each step, behind the one before the first; it differs from ``states`` if ``reset``
         comes between.
@@ -74,7 +74,6 @@ class Tape(NamedTuple):
     turns: Turns
     workspace: Any
     name: str
-    weights: Any = None  # of plain products, see `rnn_xp.kernels.numba.norm.plain`
     norm: Any = None  # a `rnn_xp.kernels.numba.norm.Norm`
 
 
@@ -93,13 +92,8 @@ class Layout(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-def enter(
-    xs: _Floats, size: int, course: Course, workspace: Any, name: str, scaled: bool = False
-) -> Tape:
-    """Lay out [1, x, h] for all steps in the order of computation; h is filled in later.
-
-    It has an array apart if it has factors, those of ``keep`` or others.
-    """
+def enter(xs: _Floats, size: int, course: Course, workspace: Any, name: str) -> Tape:
+    """Lay out [1, x, h] for all steps in the order of computation; h is filled in later."""
     steps, rows, inputs = xs.shape
     entering = workspace.take(f"{name}entering", steps + 1, rows, 1 + inputs + size)
     entering[:steps, :, 0] = 1.0
@@ -111,11 +105,10 @@ def enter(
         return buffer[:, :, :size]
 
     inside = entering[:, :, 1 + inputs :]
-    scaled = scaled or course.keep is not None
-    states = apart("states") if scaled else inside
+    states = inside if course.keep is None else apart("states")
     hs = states if course.reset is None else apart("hs")
     hs[0] = 0.0 if course.initial is None else course.initial[0]
-    if not scaled:
+    if course.keep is None:
         inside[0] = hs[0]
     return Tape(entering, states, hs, (), course, make_turns(course, steps, rows), workspace, name)
 
@@ -169,7 +162,6 @@ class Back:
         steps, (_, rows, width) = len(dhs), tape.entering.shape
         self.inputs = params["w_xh"].shape[1]
         inputs = self.inputs if wanted else 0
-        beside = self.inputs if wanted or "g_xh" in params else 0
         take = tape.workspace.take
         distinct = {id(dh): dh for dh in dhs if dh is not None}
         places = {key: place for place, key in enumerate(distinct)}
@@ -178,7 +170,7 @@ class Back:
             self.own[place] = dh
         ordered = tape.course.in_order(dhs)
         self.which = np.asarray([-1 if dh is None else places[id(dh)] for dh in ordered])
-        self.through = _zeros(take("through", TILE, spaced(size + beside)))
+        self.through = _zeros(take("through", TILE, spaced(size + inputs)))
         self.d = _zeros(take("d", TILE, spaced(gates)))
         self.dw = _zeros(take("dw", width, spaced(gates)))
         self.dxs = take(f"{tape.name}dx", steps, rows, inputs)

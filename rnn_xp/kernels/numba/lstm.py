@@ -29,9 +29,9 @@ from rnn_xp.kernels.numba.norm import (
     Norm,
     NormBack,
     norm_grads,
-    normalise,
-    normalise_back,
-    plain,
+    normalised,
+    normalised_back,
+    through_norm,
 )
 from rnn_xp.kernels.numba.product import compiled, pack, spaced
 from rnn_xp.kernels.numba.turns import (
@@ -61,19 +61,16 @@ class LSTM:
     def lay_out(self, params: Any, xs: Any, course: Course, workspace: Any, name: str) -> Layout:
         """Prepare a forward pass."""
         (gates, size), (steps, rows, _) = params["w_hh"].shape, xs.shape
-        tape = enter(xs, size, course, workspace, name, scaled="g_hh" in params)
+        tape = enter(xs, size, course, workspace, name)
         factors = np.full(gates, 0.5, np.float32)
         factors[2 * size : 3 * size] = 1.0
-        weights = plain(params)
-        w = join(weights) * factors
+        w = join(params) * factors
         kept = steps if course.keeps else 1
         z = workspace.take(f"{name}gates", kept, rows, spaced(gates))
         cells = workspace.take(f"{name}cells", steps + 1, rows, size)
         tanh_cells = workspace.take(f"{name}tanh_cells", kept, rows, size)
         cells[0] = 0.0 if course.initial is None else course.initial[1]
-        tape = tape._replace(
-            kept=(z, cells, tanh_cells), weights=weights, norm=Norm.of(weights, tape, kept)
-        )
+        tape = tape._replace(kept=(z, cells, tanh_cells), norm=Norm.of(params, factors, tape, kept))
         arguments = (
             tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), *tape.kept,
         )  # fmt: skip
@@ -84,17 +81,16 @@ class LSTM:
         """Compute the adjoint, in which dc goes back alongside dh."""
         gates, size = params["w_hh"].shape
         back = Back(params, tape, dhs, dfinal, wrt_input, fields=2)
-        w = [tape.weights[name] for name in ("w_hh", "w_xh")]
-        w = w if wrt_input or tape.norm.inv.size else w[:1]
+        w = [params["w_hh"], params["w_xh"]] if wrt_input else [params["w_hh"]]
         dc = tape.workspace.take("dc", TILE, size)
-        norm = NormBack.of(tape.weights, tape.workspace)
+        norm = NormBack.of(params, tape.workspace)
         _backward(
             tape.entering, *tape.kept, tape.turns, tape.norm, norm,
             pack(np.concatenate(w, axis=1)), back.own, back.which, back.dfinal, back.dinitial,
             back.through, dc, back.aside, back.d, back.dw, back.dxs,
         )  # fmt: skip
         return (
-            norm_grads(tape.weights, split(back.dw, gates, back.inputs), norm),
+            norm_grads(params, split(back.dw, gates, back.inputs), norm),
             back.by_time(),
             back.at_start(),
         )
@@ -112,9 +108,11 @@ def _forward(entering, states, hs, turns, norm, w, gates, cells, tanh_cells):
             if tile:
                 kept = min(s, last)
                 z = gates[kept, start : start + tile]
-                normalise(entering, states, turns, s, start, tile, norm)
-                used = width if s or turns.begun else skip  # h_0 is zero
-                project(entering, s, start, 0, used, w, z)
+                if norm.w_h.shape[0]:
+                    normalised(entering, s, start, norm, z, z, 0)
+                else:
+                    used = width if s or turns.begun else skip  # h_0 is zero
+                    project(entering, s, start, 0, used, w, z)
                 at, c_prev = _by_gate(z, size), columns(cells[s, start:stop], 0)
                 c = columns(cells[s + 1, start:stop], 0) + columns(tanh_cells[kept, start:stop], 0)
                 h = columns(hs[s + 1, start:stop], 0)
@@ -143,7 +141,6 @@ def _backward(
 ):  # fmt: skip
     (steps, rows, size), width = tanh_cells.shape, entering.shape[2]
     skip, wanted = width - size, dxs.shape[2] > 0
-    all_steps = wanted or turns.begun or norm.inv.shape[0] > 0
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
         all_dh, all_dc = through[: stop - start], dcs[: stop - start]
@@ -160,12 +157,15 @@ def _backward(
             dstate = columns(dh, 0) + columns(dc, 0)
             taken = _by_gate(gates[s, start:stop], size) + state + dstate
             _step_back(tile, size, taken + _by_gate(dz, size) + columns(dc, 0))
-            used = width if s or turns.begun else skip
-            collect(entering, s, start, 0, used, dz, 4 * size, dw)
-            if s or all_steps:
-                pull_back(dz, 4 * size, back, dh, False)
-                normalise_back(entering, turns, s, start, norm, norm_back, dh, dh, size, wanted)
-                give_dx(dh, size, dxs, s, start, stop)
+            if norm.w_h.shape[0]:
+                normalised_back(entering, s, start, norm, norm_back, dz, dz, dw, wanted)
+                through_norm(dz, norm_back, 4 * size, dh, dxs, s, start, stop, False)
+            else:
+                used = width if s or turns.begun else skip
+                collect(entering, s, start, 0, used, dz, 4 * size, dw)
+                if s or wanted or turns.begun:
+                    pull_back(dz, 4 * size, back, dh, False)
+                    give_dx(dh, size, dxs, s, start, stop)
             scale(dh, turns, start)
             rejoin(dh, aside[0], turns, s, start)
             rejoin(dc, aside[1], turns, s, start)

@@ -38,6 +38,7 @@ __all__ = [
     "multiply",
     "pack",
     "padded",
+    "reordered",
     "spaced",
 ]
 
@@ -76,21 +77,23 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         self._cache_file._data_name_pattern = f"{unique}.{{number:d}}.nbc"
 
 
-def compiled(function: Any) -> Any:
+def compiled(function: Any, *more: str) -> Any:
     """Compile without the interpreter's lock, and keep the result for the next process.
 
     ``contract`` lets a product and a sum become one instruction; no other operation is reordered.
-    Nothing is allocated, so without numba's runtime nobody counts the references to arrays, which
-    takes as long as a step of few rows.
     """
-    settings = {"fastmath": {"contract"}, "error_model": "numpy", "_nrt": False}
-    dispatcher = njit(nogil=True, **settings)(function)
+    fastmath = {"contract", *more}
+    dispatcher = njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
     with contextlib.suppress(RuntimeError):  # there is no folder that can be written to
         dispatcher._cache = _Cache(function)
     return dispatcher
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+def reordered(function: Any) -> Any:
+    """Compile, and let the terms of a sum be added in any order, so that a loop has vectors."""
+    return compiled(function, "reassoc", "nsz")
+
+
 def padded(columns: int) -> int:
     """Return the number of columns that a product writes: the next multiple of 8."""
     return -(-columns // _LANES) * _LANES
@@ -101,7 +104,7 @@ def spaced(columns: int) -> int:
 
     They do so if their distance is a multiple of 1 KiB, as it is for many common hidden sizes.
     """
-    length: int = padded(columns)
+    length = padded(columns)
     return length + PANEL if length % 256 == 0 else length
 
 
@@ -175,32 +178,33 @@ def _tile(rows: int, columns: int) -> Any:
     return tile
 
 
-def _one_of(tiles: Any) -> Any:
-    """Compile the products of tiles, {number: (rows, columns)}; a number says which is meant."""
+@intrinsic
+def _row(typing, a, a_k, b, b_k, b_panel, c, count, steps, add):
+    """Compute ``count`` times 8 columns of one row, 1 to _ROW, each count by code of its own."""
 
-    @intrinsic
-    def one(typing, number, a, a_row, a_k, b, b_k, b_panel, c, c_row, steps, add):
-        def generate(context, builder, signature, arguments):
-            number, *places = arguments
-            after = builder.append_basic_block("after")
-            switch = builder.switch(number, after)
-            for case, (rows, columns) in tiles.items():
-                block = builder.append_basic_block(f"tile{case}")
-                switch.add_case(_INDEX(case), block)
-                with builder.goto_block(block):
-                    _tile_of(builder, places, rows, columns)
-                    builder.branch(after)
-            builder.position_at_end(after)
-            return context.get_dummy_value()
+    def generate(context, builder, signature, arguments):
+        a, a_k, b, b_k, b_panel, c, count, steps, add = arguments
+        none, after = _INDEX(0), builder.append_basic_block("after")
+        switch = builder.switch(count, after)
+        for number in range(1, _ROW + 1):
+            block = builder.append_basic_block(f"row{number}")
+            switch.add_case(_INDEX(number), block)
+            with builder.goto_block(block):
+                tile = (a, none, a_k, b, b_k, b_panel, c, none, steps, add)
+                _tile_of(builder, tile, 1, number * _LANES)
+                builder.branch(after)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 10, types.boolean), generate
-
-    return one
+    return types.void(*[types.intp] * 8, types.boolean), generate
 
 
 def _strip(rows: int, columns: int) -> Any:
-    """Compile the product of a strip of columns, by tiles of so many rows and one of the rest."""
-    tall, low = _tile(rows, columns), _one_of({rest: (rest, columns) for rest in range(1, rows)})
+    """Compile the product of a strip of columns, by tiles of so many rows, and of two at its end.
+
+    An odd last row is left out.
+    """
+    tall, low = _tile(rows, columns), _tile(2, columns)
 
     def strip(a, a_row, a_k, b, b_k, b_panel, c, c_row, count, steps, add):
         i = 0
@@ -208,8 +212,10 @@ def _strip(rows: int, columns: int) -> Any:
             a_i, c_i = a + 4 * i * a_row, c + 4 * i * c_row
             tall(a_i, a_row, a_k, b, b_k, b_panel, c_i, c_row, steps, add)
             i += rows
-        a_i, c_i = a + 4 * i * a_row, c + 4 * i * c_row
-        low(count - i, a_i, a_row, a_k, b, b_k, b_panel, c_i, c_row, steps, add)
+        while i + 2 <= count:
+            a_i, c_i = a + 4 * i * a_row, c + 4 * i * c_row
+            low(a_i, a_row, a_k, b, b_k, b_panel, c_i, c_row, steps, add)
+            i += 2
 
     # Linkers tell functions apart by this name, the types of arguments, and a number that another
     # process may have given to another strip (numba 0.68.1).
@@ -223,7 +229,6 @@ _panel = _strip(12 if _WIDE else 6, PANEL)
 _slim = _strip(12, _LANES)
 # A single row goes over many columns at once, since each sum waits for its previous term.
 _ROW = 8 * _MOST // _LANES
-_row = _one_of({count: (1, count * _LANES) for count in range(1, _ROW + 1)})
 
 
 @compiled
@@ -237,7 +242,7 @@ def _multiply_row(a, a_k, b, b_k, b_panel, c, columns, steps, add):
         if parts > 1:  # whole panels
             count += count % 2
         b_j, c_j = b + 4 * (column // PANEL * b_panel), c + 4 * column
-        _row(count, a, 0, a_k, b_j, b_k, b_panel, c_j, 0, steps, add)
+        _row(a, a_k, b_j, b_k, b_panel, c_j, count, steps, add)
         column, left, parts = column + count * _LANES, left - count, parts - 1
 
 
@@ -258,11 +263,11 @@ def multiply(a, a_row, a_k, b, b_k, b_panel, c, c_row, rows, columns, steps, add
     add : bool
         If True, the product is added to C.
     """
-    if rows == 1:
-        _multiply_row(a, a_k, b, b_k, b_panel, c, columns, steps, add)
-        return
+    if rows % 2:
+        a_i, c_i = a + 4 * (rows - 1) * a_row, c + 4 * (rows - 1) * c_row
+        _multiply_row(a_i, a_k, b, b_k, b_panel, c_i, columns, steps, add)
     j = 0
-    while j < columns:
+    while j < columns and rows > 1:
         b_j, c_j, left = b + 4 * (j // PANEL * b_panel), c + 4 * j, columns - j
         if _WIDE and left >= 2 * PANEL:
             _broad(a, a_row, a_k, b_j, b_k, b_panel, c_j, c_row, rows, steps, add)

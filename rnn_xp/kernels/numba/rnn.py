@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -30,10 +29,9 @@ from rnn_xp.kernels.numba.norm import (
     Norm,
     NormBack,
     norm_grads,
-    normalise,
-    normalise_product,
-    normalise_product_back,
-    plain,
+    normalised,
+    normalised_back,
+    through_norm,
 )
 from rnn_xp.kernels.numba.product import compiled, pack, spaced
 from rnn_xp.kernels.numba.turns import (
@@ -68,11 +66,11 @@ class RNN:
         size = params["w_hh"].shape[0]
         tape = enter(xs, size, course, workspace, name)
         z = workspace.take("z", TILE, spaced(size))
-        weights, kept = plain(params), len(xs) if course.keeps else 1
-        tape = tape._replace(weights=weights, norm=Norm.of(weights, tape, kept))
-        w = join(weights)
+        factors = np.ones(size, np.float32)
+        tape = tape._replace(norm=Norm.of(params, factors, tape, len(xs) if course.keeps else 1))
         arguments = (
-            tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), z, self.tanh,
+            tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(join(params)), z,
+            self.tanh,
         )  # fmt: skip
         return Layout(tape, (tape.hs,), _forward, arguments)
 
@@ -81,41 +79,36 @@ class RNN:
         """Compute dz = dh * f'(z); dh_{t-1} = w_hh.T dz."""
         size = params["w_hh"].shape[0]
         back = Back(params, tape, dhs, dfinal, wrt_input)
-        w = [tape.weights[name] for name in ("w_hh", "w_xh")]
-        norm = NormBack.of(tape.weights, tape.workspace)
-        w = w if wrt_input and tape.norm.inv.size == 0 else w[:1]
+        w = [params["w_hh"], params["w_xh"]] if wrt_input else [params["w_hh"]]
+        norm = NormBack.of(params, tape.workspace)
         _backward(
             tape.entering, tape.hs, tape.turns, tape.norm, norm, pack(np.concatenate(w, axis=1)),
             back.own, back.which, back.dfinal, back.dinitial, back.through, back.aside, back.d,
             back.dw, back.dxs, self.tanh,
         )  # fmt: skip
-        grads = norm_grads(tape.weights, split(back.dw, size, back.inputs), norm)
+        grads = norm_grads(params, split(back.dw, size, back.inputs), norm)
         return grads, back.by_time(), back.at_start()
 
 
 @compiled
 def _forward(entering, states, hs, turns, norm, w, z, is_tanh):
     (steps, rows, size), width = hs[1:].shape, entering.shape[2]
-    skip, normed, last = width - size, norm.inv.shape[0] > 0, norm.c_h.shape[0] - 1
+    skip = width - size
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
         for s in range(steps):
             tile = arrive(entering, states, hs, turns, s, start, stop)
             if tile:
-                normalise(entering, states, turns, s, start, tile, norm)
-                used = width if (s or turns.begun) and not normed else skip  # h_0 is zero
-                project(entering, s, start, 0, used, w, z[:tile])
-                taken, h = columns(z, 0), columns(hs[s + 1, start:stop], 0)
-                if normed:
-                    added = normalise_product(entering, s, start, min(s, last), tile, norm)
-                    if is_tanh:
-                        _tanh_normed(tile, size, taken + added + h)
-                    else:
-                        _relu_normed(tile, size, taken + added + h)
-                elif is_tanh:
-                    _tanh(tile, size, taken + h)
+                if norm.w_h.shape[0]:
+                    normalised(entering, s, start, norm, z[:tile], z, 0)
                 else:
-                    _relu(tile, size, taken + h)
+                    used = width if s or turns.begun else skip  # h_0 is zero
+                    project(entering, s, start, 0, used, w, z[:tile])
+                places = columns(z, 0) + columns(hs[s + 1, start:stop], 0)
+                if is_tanh:
+                    _tanh(tile, size, places)
+                else:
+                    _relu(tile, size, places)
             keep_state(states, hs, turns, s, start, stop, tile, turns.brief)
 
 
@@ -126,17 +119,6 @@ def _tanh(z):
 
 @lanewise
 def _relu(z):
-    return where(z, "<=", 0.0, 0.0, z)
-
-
-@functools.partial(lanewise, of_rows=1)
-def _tanh_normed(z, c_h, gain, inv):
-    return tanh(z + gain * (c_h * inv))
-
-
-@functools.partial(lanewise, of_rows=1)
-def _relu_normed(z, c_h, gain, inv):
-    z = z + gain * (c_h * inv)
     return where(z, "<=", 0.0, 0.0, z)
 
 
@@ -162,10 +144,9 @@ def _backward(
                 _tanh_back(tile, size, places)
             else:
                 _relu_back(tile, size, places)
-            if norm.inv.shape[0]:
-                normalise_product_back(entering, s, start, norm, norm_back, dz, dw, wanted)
-                pull_back(dz, size, back, dh, False)
-                give_dx(norm_back.along[2, :tile], 0, dxs, s, start, stop)
+            if norm.w_h.shape[0]:
+                normalised_back(entering, s, start, norm, norm_back, dz, dz, dw, wanted)
+                through_norm(dz, norm_back, size, dh, dxs, s, start, stop, False)
             else:
                 collect(entering, s, start, 0, width if s or turns.begun else skip, dz, size, dw)
                 if s or wanted or turns.begun:
