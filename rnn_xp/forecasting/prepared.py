@@ -72,7 +72,7 @@ class Prepared:
     auto_target: bool = False
 
     def for_path(self) -> Prepared:
-        """Return the data for the linear path alone: levels, unless changes were asked for.
+        """Return validated data for the linear path alone: levels, unless changes were asked for.
 
         The path of levels averages that of changes, see `rnn_xp.forecasting.linear`; with features
         there is none.
@@ -81,8 +81,7 @@ class Prepared:
         if not self.auto_target or target == self.settings.target or self.path is None:
             return self
         settings = dataclasses.replace(self.settings, target=target)
-        validate = self.validated is not None
-        return dataclasses.replace(self, settings=settings).before(self.starts, validate=validate)
+        return dataclasses.replace(self, settings=settings).before(self.starts)
 
     def whole(self) -> Prepared:
         """Return all windows to train on, scaled by all rows; the unit of errors stays."""

@@ -121,7 +121,8 @@ def train_networks(
     trained = Trained(results, [], prepared, prepared)
     if prepared.validated is None:
         return trained
-    if judged and not _earns(prepared, trained.networks, theirs, backend, training.get("comm")):
+    ours = _squares(prepared, trained.networks, backend) if judged else None
+    if ours is not None and not _earns(prepared, ours, theirs, training.get("comm")):
         whole = path.whole() if settings.refit else path
         alone = start, _linear(whole, backend, training)
         return Trained(results, [], path, whole, alone, _earlier(path, backend, training))
@@ -153,9 +154,10 @@ def _path_to_beat(
     if levels is prepared:
         return levels, start, theirs
     changes = _linear(prepared, backend, training)
-    if not _earns(prepared, (changes,), theirs, backend, training.get("comm")):
-        return levels, start, theirs
-    return prepared, changes, _squares(prepared, (changes,), backend)
+    ours = _squares(prepared, (changes,), backend)
+    if _earns(prepared, ours, theirs, training.get("comm")):
+        return prepared, changes, ours
+    return levels, start, theirs
 
 
 def _linear(prepared: Prepared, backend: Backend, training: Mapping[str, Any]) -> Params:
@@ -260,16 +262,13 @@ class _Prospect:
 
 
 def _earns(
-    prepared: Prepared, networks: Sequence[Params], theirs: NDArray[np.float64],
-    backend: Backend, comm: Any,
-) -> bool:  # fmt: skip
-    """Return True if networks forecast the validation part better than the linear path does."""
-    settings = prepared.settings
+    prepared: Prepared, ours: NDArray[np.float64], theirs: NDArray[np.float64], comm: Any
+) -> bool:
+    """Return True if squared errors on the validation part are lower than the linear path's."""
     if _leaves(prepared):
         return False
-    ours = _squares(prepared, networks, backend)
     gain = theirs - ours
-    apart = max(len(gain) / settings.horizon, 1.0)
+    apart = max(len(gain) / prepared.settings.horizon, 1.0)
     better = np.sqrt(np.mean(ours)) <= _LEVEL * np.sqrt(np.mean(theirs))
     earned = bool(better and np.mean(gain) >= 2.0 * np.std(gain) / np.sqrt(apart))
     if comm is not None:  # the last digits of a solver may differ between machines
