@@ -16,7 +16,22 @@ from typing import Any, NamedTuple
 
 from rnn_xp._typing import Array
 
-__all__ = ["Course"]
+__all__ = ["Course", "Ends"]
+
+
+class Ends(NamedTuple):
+    """Where rows that are sorted by length end, as a GPU's kernels read it: int32 on the device.
+
+    Attributes
+    ----------
+    lengths : Array (N,)
+        Number of steps of each row, the longest first.
+    offsets : Array (T + 1,)
+        Number of rows that all steps before t compute together, from 0 on.
+    """
+
+    lengths: Array
+    offsets: Array
 
 
 class Course(NamedTuple):
@@ -26,9 +41,10 @@ class Course(NamedTuple):
     ----------
     reverse : bool
         If True, time runs from the last step to the first.
-    counts : tuple of T int, or None
+    counts : tuple of T int, Ends, or None
         Number of leading rows that compute each step; all rows by default. In the order of time
-        it may not rise.
+        it may not rise. The layers of `rnn_xp.kernels.cuda` take `Ends` as well, so that a step
+        which does not read from the device can have lengths.
     idle : Array (T, N) of bool, or None
         Where True, the row skips the step.
     reset : Array (T, N) of bool, or None
@@ -56,7 +72,7 @@ class Course(NamedTuple):
     """
 
     reverse: bool = False
-    counts: tuple[int, ...] | None = None
+    counts: tuple[int, ...] | Ends | None = None
     idle: Array | None = None
     reset: Array | None = None
     keep: Array | None = None

@@ -3,7 +3,7 @@
 //     left.T @ [right0 | right1 | 1]      such as dZ.T @ [entered | X | 1] = [dw_hh | dw_xh | db]
 //
 // A block adds one tile of one product over one part of the rows, and the parts are added in order.
-// Which rows belong to a part depends on the number of rows alone. Padding is not among them.
+// Which rows belong to a part depends on T*N and on how many are counted. Padding is not among them.
 
 constexpr int TILE = 64, DEPTH = 16, SPAN = 256;  // of results; rows in shared memory; threads
 constexpr int SIDE = TILE / 16;                   // a thread's results are SIDE x SIDE

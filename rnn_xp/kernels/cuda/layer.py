@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -120,7 +121,6 @@ def centre(plan: Plan, weights: Sequence[tuple[int, int, int, int]]) -> None:
 def collect(
     plan: Plan,
     jobs: Sequence[tuple[tuple[int, ...], int]],
-    rows: int,
     offsets: Array | None,
     shape: tuple[int, int],
     workspace: Any,
@@ -132,8 +132,6 @@ def collect(
     plan : Plan
     jobs : sequence of (fields, width)
         The fields of a job but for the last two, and the number of its columns.
-    rows : int
-        Number of rows of all steps.
     offsets : Array (T + 1,) or None
         Where the rows of each step begin; by default every step has N.
     shape : (T, N)
@@ -146,7 +144,7 @@ def collect(
             table.append(JOB.pack(*fields, tiles, entries))
             tiles += -(-lefts // TILE) * -(-width // TILE)
             entries += lefts * width
-        parts = parts_of(tiles, rows)
+        parts = parts_of(tiles, math.prod(shape))
         partial = workspace.take("partial", parts * entries)
         given = _table(table, JOBS * JOB.size), *map(cupy.int32, (len(some), parts))
         last = cupy.int32(entries)

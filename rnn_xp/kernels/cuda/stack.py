@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import cupy
 
 from rnn_xp._typing import Array, Params
-from rnn_xp.kernels.course import Course
+from rnn_xp.kernels.course import Course, Ends
 from rnn_xp.kernels.cuda import layer
 from rnn_xp.kernels.cuda.arguments import address, contiguous
 from rnn_xp.kernels.cuda.plan import Plan
@@ -78,13 +78,12 @@ class Tape(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """What all layers are told of the rows; ``computed`` is the number of rows of all steps."""
+    """What all layers are told of the rows; the last two are those of `Ends`."""
 
     idle: Array | None
     reset: Array | None
     lengths: Array | None
     offsets: Array | None
-    computed: int
 
 
 class _Losses(NamedTuple):
@@ -129,7 +128,7 @@ class Stack:
         apart = courses[0].reset is not None or courses[0].keep is not None
         keeps_a, is_lstm = norm or "b_hn" in params[0], gates == 4 * size
         tape = Tape(
-            plan, [_prepared(course) for course in courses], _told(courses[0], steps, rows), [],
+            plan, [_prepared(course) for course in courses], _told(courses[0], rows), [],
             take("z", count, steps, rows, gates),
             take("a", count, steps, rows, gates) if keeps_a else None,
             take("products", count, steps, rows, gates) if norm else None,
@@ -286,8 +285,7 @@ def _collect(tape: Tape, params: Sequence[Params], sums: Array | None) -> list[P
             _, clusters, width_of_sums = sums.shape
             fields = (address(sums[k]), to["g_hh"], *nothing, *nothing, width_of_sums, 0, clusters)
             jobs.append((fields, 1))
-    told = tape.told
-    layer.collect(tape.plan, jobs, told.computed, told.offsets, (steps, rows), tape.workspace)
+    layer.collect(tape.plan, jobs, tape.told.offsets, (steps, rows), tape.workspace)
     if sums is not None:
         layer.centre(tape.plan, [
             (address(grad[name]), address(grad[name]), *grad[name].shape)
@@ -318,17 +316,19 @@ def _prepared(course: Course) -> Course:
     )
 
 
-def _told(course: Course, steps: int, rows: int) -> _Told:
+def _told(course: Course, rows: int) -> _Told:
     idle, reset = contiguous(course.idle), contiguous(course.reset)
     if course.counts is None:
-        return _Told(idle, reset, None, None, steps * rows)
+        return _Told(idle, reset, None, None)
+    if isinstance(course.counts, Ends):
+        return _Told(idle, reset, *course.counts)
     lengths, until = [0] * rows, rows  # row i computes the steps whose count is above i
     for t, n in enumerate((*course.counts, 0)):
         lengths[n:until] = [t] * (until - n)
         until = n
     offsets = list(itertools.accumulate(course.counts, initial=0))
     both = cupy.asarray(lengths + offsets, dtype=cupy.int32)  # one transfer
-    return _Told(idle, reset, both[:rows], both[rows:], offsets[-1])
+    return _Told(idle, reset, both[:rows], both[rows:])
 
 
 def _parts(k: int, *arrays: Array | None) -> tuple[Array | None, ...]:

@@ -17,7 +17,9 @@ from problems import TOPOLOGIES
 import rnn_xp as rx
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.portable import PortableEngine
+from rnn_xp.kernels.course import Ends
 from rnn_xp.kernels.cuda import plan
+from rnn_xp.network import turns
 
 READS = ("many-to-one", "many-to-one-mean", "many-to-one-max", "many-to-many")
 
@@ -102,7 +104,40 @@ def test_padding_enters_no_product(cell, option):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "collect", lambda *args: collected.append(args[2]))
         through_kernels(problem, launches=0)
-    assert collected == [int(np.sum(problem.arrays["lengths"]))]
+    assert [int(offsets[-1]) for offsets in collected] == [np.sum(problem.arrays["lengths"])]
+
+
+@pytest.mark.parametrize("option", ["lengths", "all", "all, layer norm"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_where_rows_end_may_be_known_to_the_device_alone(monkeypatch, cell, option):
+    """Then nothing is transferred, and all bits are those with the counts of the host."""
+    settings = {"bidirectional": True, "num_layers": 2, "rows": 70, "steps": 9}
+    expected = through_kernels(build(cell, option, **settings))
+    assert "transfer" in cupy_stand_in._noted
+    host = turns.course
+
+    def course(net, options, steps, *, xp):
+        known = host(net, options, steps, xp=xp)
+        offsets = np.cumsum([0, *known.counts], dtype="i4")
+        return known._replace(counts=Ends(options.lengths.astype("i4"), offsets))
+
+    monkeypatch.setattr(turns, "course", course)
+    made = through_kernels(build(cell, option, **settings))
+    assert "transfer" not in cupy_stand_in._noted
+    for name, array in expected.items():
+        assert np.array_equal(made[name], array), name
+
+
+def test_the_parts_of_a_sum_depend_on_the_shape_alone():
+    """How many rows have ended is known to the device only, in a step that is repeated."""
+    parts, module = [], KERNELS.stack.layer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "parts_of", lambda tiles, rows: parts.append(rows) or 3)
+        for lengths in ([9] * 5, [1, 0, 3, 1, 0]):
+            problem = build("gru", "lengths", rows=5, steps=9)
+            problem.arrays["lengths"] = np.asarray(lengths)
+            assert_rounding(problem)
+    assert parts == [45, 45]
 
 
 class TestSameBits:
