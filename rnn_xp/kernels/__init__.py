@@ -19,7 +19,7 @@ from rnn_xp._typing import Array, Namespace, Workspace
 from rnn_xp.backend import Backend, BackendError
 from rnn_xp.backend.arrays import library_name
 
-__all__ = ["Kernels", "kernels_of", "make_workspace", "pointwise", "two_loop"]
+__all__ = ["Kernels", "joined", "kernels_of", "make_workspace", "pointwise", "two_loop"]
 
 _VARIABLE = "RNN_XP_KERNELS"
 _CHOICES = ("numba", "numpy", "portable")
@@ -159,6 +159,22 @@ def pointwise(
 
         return [*fusion.run(function, operands)]
     return [function(*arrays, xp=xp) for arrays in operands]
+
+
+def joined(arrays: Sequence[Array], *, xp: Namespace) -> Array:
+    """Return several arrays of one dtype as one vector; on CuPy in one launch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> joined([np.ones((1, 2)), np.zeros(1)], xp=np)
+    array([1., 1., 0.])
+    """
+    if library_name(xp) == "cupy":
+        from rnn_xp.kernels.cuda import update
+
+        return update.joined(arrays)
+    return xp.concat([xp.reshape(array, (-1,)) for array in arrays])
 
 
 def two_loop(

@@ -8,15 +8,19 @@ numbers become arguments, so a rate that changes at every step needs no new kern
 
 The arrays of all sets go to one kernel as a table of addresses, which is one of its arguments. A
 block computes some entries of one set.
+
+The arguments of a kernel in a CUDA graph are those of its capture. There the numbers are read from
+the device, see `reading`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import cupy
@@ -24,7 +28,7 @@ import cupy
 from rnn_xp._typing import Array
 from rnn_xp.kernels.cuda.arguments import address, by_value, contiguous
 
-__all__ = ["run"]
+__all__ = ["numbers_of", "reading", "run"]
 
 
 class _Program:
@@ -108,16 +112,63 @@ def run(
     sets = [[contiguous(array) for array in arrays] for arrays in operands]
     if not sets:
         return []
-    program, count = _Program(), len(sets[0])
-    results = function(*(_Value(program, f"x{k}") for k in range(count)), xp=program)
-    kind = "float" if sets[0][0].dtype == "float32" else "double"
-    text = _text(kind, program, count, tuple(result.name for result in results))
+    count, dtype = len(sets[0]), sets[0][0].dtype
+    program, results = _traced(function, count)
+    numbers: Sequence[Any]
+    if _read:
+        numbers = [_read[-1].next(len(program.numbers))]
+    else:
+        numbers = [*map(cupy.float32 if dtype == "float32" else cupy.float64, program.numbers)]
+    kind = "float" if dtype == "float32" else "double"
+    text = _text(kind, program, count, results, bool(_read))
     at_once = _at_once(count)
     return [
         made
         for first in range(0, len(sets), at_once)
-        for made in _launch(text, sets[first : first + at_once], len(results), program.numbers)
+        for made in _launch(text, sets[first : first + at_once], len(results), numbers)
     ]
+
+
+class _Numbers:
+    """Numbers on the device, of which each call takes those that follow."""
+
+    def __init__(self, numbers: Array) -> None:
+        self.numbers, self.taken = numbers, 0
+
+    def next(self, count: int) -> Array:
+        self.taken += count
+        return self.numbers[self.taken - count : self.taken]
+
+
+_read: list[_Numbers] = []
+
+
+@contextlib.contextmanager
+def reading(numbers: Array) -> Iterator[None]:
+    """Let `run` read the numbers of its functions from an array, one call after the other.
+
+    Those that the functions contain are not used. They only have to be as many.
+    """
+    _read.append(_Numbers(numbers))
+    try:
+        yield
+    finally:
+        _read.pop()
+
+
+def numbers_of(function: Callable[..., Sequence[Any]], count: int) -> tuple[list[float], str]:
+    """Return the numbers of a function of so many arrays, and what it computes with them."""
+    program, results = _traced(function, count)
+    return program.numbers, "".join((*program.statements, *results))
+
+
+def _traced(
+    function: Callable[..., Sequence[Any]], count: int
+) -> tuple[_Program, tuple[str, ...]]:
+    """Run a function on names; return its statements, and the names of its results."""
+    program = _Program()
+    results = function(*(_Value(program, f"x{k}") for k in range(count)), xp=program)
+    return program, tuple(result.name for result in results)
 
 
 _TABLE_BYTES = 3584  # of the arguments of a kernel, which may have 4096 bytes
@@ -130,7 +181,7 @@ def _at_once(arrays: int) -> int:
 
 
 def _launch(
-    text: str, sets: Sequence[Sequence[Array]], results: int, numbers: Sequence[float]
+    text: str, sets: Sequence[Sequence[Array]], results: int, numbers: Sequence[Any]
 ) -> list[tuple[Array, ...]]:
     """Compute as many sets as one launch can."""
     dtype, count = sets[0][0].dtype, len(sets[0])
@@ -144,12 +195,10 @@ def _launch(
         *_padded(ends[:-1], room), *_padded(blocks[:-1], room),
     )  # fmt: skip
     whole = [cupy.empty(ends[-1], dtype=dtype) for _ in range(results)]
-    scalar = cupy.float32 if dtype == "float32" else cupy.float64
     kernel = _kernel(text.replace("SETS", str(room)))
     kernel(
         (max(1, blocks[-1]),), (_THREADS,),
-        (by_value(table), cupy.int32(len(sets)), cupy.int64(ends[-1]), *whole,
-         *map(scalar, numbers)),
+        (by_value(table), cupy.int32(len(sets)), cupy.int64(ends[-1]), *whole, *numbers),
     )  # fmt: skip
     return [
         tuple(y[first:last].reshape(arrays[0].shape) for y in whole)
@@ -161,11 +210,16 @@ def _padded(numbers: list[int], room: int) -> list[int]:
     return [*numbers, *[0] * (room - len(numbers))]
 
 
-def _text(kind: str, program: _Program, count: int, results: tuple[str, ...]) -> str:
+def _text(
+    kind: str, program: _Program, count: int, results: tuple[str, ...], reads_numbers: bool
+) -> str:
     reads = "".join(f"const T x{k} = table.arrays[set][{k}][i];\n" for k in range(count))
     stores = "".join(f"y{k}[at + i] = {name};\n" for k, name in enumerate(results))
     arguments = "".join(f", T* y{k}" for k in range(len(results)))
-    arguments += "".join(f", T s{k}" for k in range(len(program.numbers)))
+    numbers = range(len(program.numbers))
+    arguments += ", const T* numbers" if reads_numbers else "".join(f", T s{k}" for k in numbers)
+    if reads_numbers:
+        reads += "".join(f"const T s{k} = numbers[{k}];\n" for k in numbers)
     return f"""
 typedef {kind} T;
 struct Table {{

@@ -13,6 +13,7 @@ from rnn_xp._typing import Array, Namespace, Params, State, Workspace
 from rnn_xp.backend import device_of, float_dtype
 from rnn_xp.backend.arrays import require_arrays
 from rnn_xp.backend.functions import require_basics
+from rnn_xp.kernels.course import Ends
 from rnn_xp.network.configuration import Configuration
 from rnn_xp.network.dropout import check_masks
 
@@ -30,6 +31,7 @@ class Options(NamedTuple):
     steps: int | None = None
     workspace: Workspace | None = None
     tape: bool = True  # if False, nothing will go back
+    ends: Ends | None = None  # of rows that come sorted by length, in place of reads by the host
 
     def joint_mask(self, steps: int, *, xp: Namespace) -> Array | None:
         """Combine ``mask`` and ``lengths`` to one mask (N, T)."""

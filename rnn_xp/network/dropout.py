@@ -18,7 +18,7 @@ from rnn_xp.backend.arrays import is_traced
 from rnn_xp.network.configuration import Configuration
 from rnn_xp.network.layers import Noise
 
-__all__ = ["MasksOfPieces", "check_masks", "draw_masks", "noise"]
+__all__ = ["MasksOfPieces", "check_masks", "draw_masks", "mask_shapes", "noise"]
 
 
 def draw_masks(
@@ -38,12 +38,12 @@ def draw_masks(
         If ``rng`` is not a generator of NumPy, such as a key of JAX.
     """
     _require_generator(rng)
-    return _draw(net, _shapes(net, x, steps), rng, x, xp=xp)
+    return _draw(net, mask_shapes(net, x.shape[0], steps), rng, x, xp=xp)
 
 
 def check_masks(net: Configuration, x: Array, steps: int, masks: dict[str, Array]) -> None:
     """Check the names and shapes of masks that were given."""
-    shapes = _shapes(net, x, steps)
+    shapes = mask_shapes(net, x.shape[0], steps)
     if {name: tuple(mask.shape) for name, mask in masks.items()} != shapes:
         raise ValueError(
             f"Network: the masks in rng= must have the names and shapes {shapes}, got "
@@ -111,7 +111,7 @@ class MasksOfPieces:
         _require_arrays_with_values(net, params, x)
         _require_generator(rng)
         self._source = copy.deepcopy(rng)
-        for name, shape in _shapes(net, x, 1).items():
+        for name, shape in mask_shapes(net, x.shape[0], 1).items():
             if not name.endswith(".input"):
                 self._recurrent |= _draw(net, {name: shape}, rng, x, xp=xp)
                 continue
@@ -128,7 +128,7 @@ class MasksOfPieces:
                 for name, mask in self._given.items()
             }
         masks = dict(self._recurrent)
-        for name, shape in _shapes(self._net, self._x, len(piece)).items():
+        for name, shape in mask_shapes(self._net, self._x.shape[0], len(piece)).items():
             if (name, number) in self._starts:
                 self._source.bit_generator.state = self._starts[name, number]
                 masks |= _draw(self._net, {name: shape}, self._source, self._x, xp=self._xp)
@@ -164,7 +164,7 @@ def _require_generator(rng: Any) -> None:
 
 
 def _require_arrays_with_values(net: Configuration, params: Params, x: Array) -> None:
-    if _shapes(net, x, 1) and is_traced(x, *params.values()):
+    if mask_shapes(net, x.shape[0], 1) and is_traced(x, *params.values()):
         raise TypeError(
             "Network: rng is a generator, and the function is being compiled or mapped, so all "
             "its calls would have one dropout mask. Draw the masks outside, masks = "
@@ -181,13 +181,13 @@ def _prefixes(net: Configuration) -> list[str]:
     ]
 
 
-def _shapes(net: Configuration, x: Array, steps: int) -> dict[str, tuple[int, ...]]:
+def mask_shapes(net: Configuration, rows: int, steps: int) -> dict[str, tuple[int, ...]]:
     """Return the names and shapes of the masks of a network; none without dropout."""
     shapes: dict[str, tuple[int, ...]] = {}
     if net.dropout:
-        by_step = (steps, x.shape[0], net.directions * net.hidden_size)
+        by_step = (steps, rows, net.directions * net.hidden_size)
         shapes |= {f"layer{layer}.input": by_step for layer in range(1, net.num_layers)}
     if net.recurrent_dropout:
-        by_row = (x.shape[0], net.hidden_size)
+        by_row = (rows, net.hidden_size)
         shapes |= {f"{prefix}recurrent": by_row for prefix in _prefixes(net)}
     return shapes

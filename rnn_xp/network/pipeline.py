@@ -45,7 +45,7 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
     steps = options.steps if one_to_many and options.steps is not None else x.shape[1]
     noise = dropout.noise(net, params, x, steps, options.rng, xp=xp)
     workspace, order, given = turns.lent(net, options, noise), None, x
-    if workspace is not None and options.lengths is not None:
+    if workspace is not None and options.lengths is not None and options.ends is None:
         order = turns.by_length(options.lengths, xp=xp)
         x, options, noise = turns.ranked(x, options, noise, order, xp=xp)
     schedule = Schedule(

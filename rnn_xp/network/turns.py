@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rnn_xp._typing import Array, Namespace, State, Workspace
 from rnn_xp.backend import to_numpy
-from rnn_xp.kernels.course import Course
+from rnn_xp.kernels.course import Course, Ends
 from rnn_xp.network.call import Options
 from rnn_xp.network.configuration import Configuration
 from rnn_xp.network.layers import Noise
@@ -40,8 +40,9 @@ def lent(net: Configuration, options: Options, noise: Noise) -> Workspace | None
 
 def course(net: Configuration, options: Options, steps: int, *, xp: Namespace) -> Course:
     """Return the course of sorted rows; layers add their directions, states and noise."""
-    counts, idle, reset = None, options.mask, options.reset
-    if options.lengths is not None:
+    counts: tuple[int, ...] | Ends | None = options.ends
+    idle, reset = options.mask, options.reset
+    if options.lengths is not None and counts is None:
         inside = options._replace(mask=None).joint_mask(steps, xp=xp)
         by_step = xp.sum(xp.astype(inside, xp.int64), axis=0)
         counts = tuple(int(n) for n in to_numpy(by_step))  # one transfer

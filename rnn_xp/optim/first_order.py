@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -132,26 +132,45 @@ class FirstOrder(Optimizer):
                 f"remembers {sorted(self._slots())}. Take the state from its own init or update."
             )
         xp = array_namespace(*params.values())
-        rate, t = self.rate(state), state.step + 1
         grads = {name: grads[name] for name in params}
         if self.clip_value is not None:
             grads = clip_entries(grads, self.clip_value)
         if self.clip_norm is not None:
             grads = clip_to_norm(grads, self.clip_norm)
         updated: dict[str, Sequence[Array]] = {}
-        for decays in (False, True):
-            names = [name for name, p in params.items() if self._decays(p) is decays]
+        for names, entry in self.rules(state, params):
             memories = [[state.slots[slot][name] for slot in self._slots()] for name in names]
             operands = [(params[n], grads[n], *m) for n, m in zip(names, memories, strict=True)]
-            entry = functools.partial(self._entry, rate, t, decays)
             updated |= zip(names, pointwise(entry, operands, xp=xp), strict=True)
         new = {name: updated[name][0] for name in params}
         slots = {
             slot: {name: updated[name][at] for name in params}
             for at, slot in enumerate(self._slots(), start=1)
         }
+        return new, self.advanced(state, slots)
+
+    def rules(
+        self, state: FirstOrderState, params: Params
+    ) -> list[tuple[list[str], Callable[..., tuple[Array, ...]]]]:
+        """Return what the next update computes: names of arrays, and a function of their entries.
+
+        The function takes an array, its gradient and its slots, and returns the new array and the
+        new slots; `rnn_xp.kernels.pointwise` can run it.
+        """
+        rate, t = self.rate(state), state.step + 1
+        parts = []
+        for decays in (False, True):
+            names = [name for name, p in params.items() if self._decays(p) is decays]
+            if names:
+                parts.append((names, functools.partial(self._entry, rate, t, decays)))
+        return parts
+
+    def advanced(
+        self, state: FirstOrderState, slots: dict[str, Params], updates: int = 1
+    ) -> FirstOrderState:
+        """Return the state after so many updates, which ended with these slots."""
         plateau = state.plateau or Plateau()  # a state from before the schedule has none
-        return new, FirstOrderState(t, slots, plateau if self.watches_loss else None)
+        return FirstOrderState(state.step + updates, slots, plateau if self.watches_loss else None)
 
     def _decays(self, p: Array) -> bool:
         return bool(self.weight_decay) and (self.decay_biases or p.ndim >= 2)

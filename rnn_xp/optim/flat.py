@@ -7,6 +7,7 @@ import math
 
 from rnn_xp._typing import Array, Params
 from rnn_xp.backend import array_namespace
+from rnn_xp.kernels import joined
 
 __all__ = ["flatten", "unflatten"]
 
@@ -14,7 +15,7 @@ __all__ = ["flatten", "unflatten"]
 def flatten(params: Params) -> Array:
     """Return all parameters as one vector (P,), sorted by name."""
     xp = array_namespace(*params.values())
-    return xp.concat([xp.reshape(params[name], (-1,)) for name in sorted(params)])
+    return joined([params[name] for name in sorted(params)], xp=xp)
 
 
 def unflatten(flat: Array, like: Params) -> Params:

@@ -20,6 +20,7 @@ from rnn_xp._typing import Array, Params
 from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.cuda_fused import layout
 from rnn_xp.engines.cuda_fused.plan import Plan, has_kernel
+from rnn_xp.engines.cuda_stream import OwnStream
 from rnn_xp.engines.evaluations import Evaluations, FullBatch, ValueAndGrads
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.losses import cross_entropy
@@ -106,7 +107,7 @@ class FusedEngine:
             }
             self.partial = empty((plan.blocks, plan.partial))
             self._total = empty(plan.partial)
-            self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._stream = OwnStream()
 
     @property
     def evaluations(self) -> int:
@@ -148,7 +149,7 @@ class FusedEngine:
             self._take(params)
             for name, slot in self.slots.items():
                 slot[...] = xp.reshape(layout.pack(net, opt_state.slots[name], xp=xp), (-1,))
-            with self._on_stream():
+            with self._stream.working():
                 chunk.launch()
             slots = {name: self._unpack(slot) for name, slot in self.slots.items()}
             self._evaluated.count += epochs
@@ -176,7 +177,7 @@ class FusedEngine:
         xp = self.backend.xp
         with self.backend.device:
             self._take(params)
-            with self._on_stream():
+            with self._stream.working():
                 self._launch_place()
                 self._launch_train()
                 self._launch_update(self._total)
@@ -224,32 +225,12 @@ class FusedEngine:
 
     def _captured(self, rates: Array, losses: Array) -> Callable[[], None]:
         """Return a function that launches the epochs, as a graph or kernel by kernel."""
-        work, stream = functools.partial(self._launch_all, rates, losses), self._stream
-        with self._on_stream():
-            work()  # modules are loaded at the first launch, which a capture does not allow
-            try:
-                stream.begin_capture()
-                try:
-                    work()
-                finally:
-                    graph = stream.end_capture()
-                graph.upload(stream)
-            except RuntimeError as error:
-                self.reason = f"launched kernel by kernel, since there is no CUDA graph: {error}"
-                warnings.warn(f"the fused engine is {self.reason}", stacklevel=2)
-                return work
-        return functools.partial(graph.launch, stream)
-
-    @contextlib.contextmanager
-    def _on_stream(self) -> Iterator[None]:
-        """Work on the engine's own stream, ordered with the work on other streams."""
-        import cupy
-
-        current = cupy.cuda.get_current_stream()
-        self._stream.wait_event(current.record())
-        with self._stream:
-            yield
-        current.wait_event(self._stream.record())
+        with self._stream.working():
+            epochs = self._stream.repeatable(functools.partial(self._launch_all, rates, losses))
+        if epochs.reason:
+            self.reason = epochs.reason
+            warnings.warn(f"the fused engine is {self.reason}", stacklevel=2)
+        return epochs.launch
 
     def _launch_all(self, rates: Array, losses: Array) -> None:
         """Launch the epochs of a chunk on the current stream."""

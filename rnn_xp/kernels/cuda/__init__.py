@@ -4,7 +4,8 @@
 `stack` computes all layers and directions of a network by them. The CUDA source is one text in
 parts: ``block.cu`` and ``layer.cu`` (sizes and what the others share), ``cells.cu``, ``product.cu``
 (of a block's own rows with the input weights), ``norm.cu``, ``forward.cu``, ``backward.cu``, and
-``collect.cu`` (the gradients of the weights of all layers). ``two_loop.cu`` is for L-BFGS.
+``collect.cu`` (the gradients of the weights of all layers). ``two_loop.cu`` is for L-BFGS, and
+``update.cu`` for updates in a CUDA graph.
 """
 
 __all__: list[str] = []

@@ -10,6 +10,7 @@ template <typename T> constexpr char code = '?';       // a structure, by value
 template <> constexpr char code<const float*> = 'r';  // reads floats
 template <> constexpr char code<float*> = 'w';        // writes floats
 template <> constexpr char code<const int*> = 'c';    // reads ints
+template <> constexpr char code<int*> = 'n';          // writes ints
 template <> constexpr char code<const bool*> = 'b';   // reads truth values
 template <> constexpr char code<int> = 'i';
 template <> constexpr char code<long long> = 'l';
