@@ -1,7 +1,7 @@
 """The engine of CUDA graphs: a whole update of a network in kernels, captured once and replayed.
 
-Where the fused engine does not compute a training, the kernels of layers do, in a dozen launches and
-more for an update; CuPy's overhead for each is longer than most of them take. The update is
+Where the fused engine does not compute a training, the kernels of layers do, in a dozen launches
+and more for an update; CuPy's overhead for each is longer than most of them take. The update is
 therefore captured: gather of the minibatch, forward pass, loss, backward pass, clipping, the
 optimiser's rule. A graph reads and writes the same memory at every launch, so parameters and the
 optimiser's memory have fixed places, and what differs between updates is in tables on the device::
@@ -43,7 +43,9 @@ _NUMBERS = 64  # of an optimiser's rule
 
 def _kernels_know(engine: PortableEngine) -> bool:
     data, noisy = engine.data, bool(engine.net.recurrent_dropout) and engine.noise is not None
-    options = Options(None, data.lengths, data.mask, data.reset, workspace=make_workspace(engine.backend))
+    options = Options(
+        None, data.lengths, data.mask, data.reset, workspace=make_workspace(engine.backend)
+    )
     return turns.lent(engine.net, options, Noise([], [1.0 if noisy else None])) is not None
 
 
@@ -53,7 +55,10 @@ def _rows(engine: PortableEngine) -> int:
 
 
 def _has_rules(engine: PortableEngine) -> bool:
-    return isinstance(engine.optimizer, FirstOrder) and type(engine.optimizer).update is FirstOrder.update
+    return (
+        isinstance(engine.optimizer, FirstOrder)
+        and type(engine.optimizer).update is FirstOrder.update
+    )
 
 
 SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
@@ -64,11 +69,14 @@ SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
     ("no memory budget", lambda e: e.block_budget is None),
     ("a single rank", lambda e: e.ranks is None),
     ("at most block_rows rows in an update", lambda e: _rows(e) <= e.block_rows),
-    ("cells with kernels: rnn, gru with reset_after=True, lstm", lambda e: e.net.layers.has_kernels),
+    (
+        "cells with kernels: rnn, gru with reset_after=True, lstm",
+        lambda e: e.net.layers.has_kernels,
+    ),
     ("no feedback", lambda e: not e.net.feedback),
     (
-        "up to hidden_size = 128, with thread block clusters 256, if there are lengths, masks, resets, "
-        "recurrent dropout or layer normalisation",
+        "up to hidden_size = 128, with thread block clusters 256, if there are lengths, masks, "
+        "resets, recurrent dropout or layer normalisation",
         _kernels_know,
     ),
 )  # fmt: skip
@@ -85,7 +93,7 @@ class _Update(NamedTuple):
 
     Attributes
     ----------
-    index : Array (B,) of int32 or None
+    rows : Array (B,) of int32 or None
         Rows of the data; None for all.
     offsets : Array (T + 1,) of int32 or None
         Where the rows of each step begin, if there are lengths.
@@ -99,7 +107,7 @@ class _Update(NamedTuple):
         Of this graph alone: it may not grow any more.
     """
 
-    index: Array | None
+    rows: Array | None
     offsets: Array | None
     numbers: Array
     masks: dict[str, Array]
@@ -133,10 +141,16 @@ class GraphEngine:
         import cupy
 
         self.portable, self.reason, self.ranks = portable, reason, None
-        self.backend, self.block_rows, self.workers = portable.backend, portable.block_rows, portable.workers
+        self.backend, self.block_rows, self.workers = (
+            portable.backend,
+            portable.block_rows,
+            portable.workers,
+        )
         self.optimizer: Any = portable.optimizer
         self.evaluations = 0
         self._data, self._lengths = portable.data, None
+        one_to_many = portable.net.topology == "one_to_many"
+        self._steps = (self._data.y if one_to_many else self._data.x).shape[1]
         self._per_epoch = 1 if portable.batches is None else len(portable.batches(0))
         self._capacity = max(1, _UPDATES // self._per_epoch) * self._per_epoch
         self._launches: dict[tuple[int, str], tuple[_Update, Callable[[], None]]] = {}
@@ -148,8 +162,14 @@ class GraphEngine:
             self._stream, self._pool = OwnStream(), cupy.cuda.MemoryPool()
             if self._data.lengths is not None:
                 self._lengths = to_numpy(self._data.lengths)
-            ints, floats = (functools.partial(cupy.zeros, dtype=kind) for kind in ("int32", "float32"))
-            self._at, self._values, self._totals = ints(1), floats(self._capacity), floats(self._capacity)
+            ints, floats = (
+                functools.partial(cupy.zeros, dtype=kind) for kind in ("int32", "float32")
+            )
+            self._at, self._values, self._totals = (
+                ints(1),
+                floats(self._capacity),
+                floats(self._capacity),
+            )
             steps = 1 if self._lengths is None else self._data.x.shape[1] + 1
             wide = _rows(portable) if self._gathers else 0
             self._index, self._offsets = ints((self._capacity, wide)), ints((self._capacity, steps))
@@ -182,7 +202,9 @@ class GraphEngine:
             for first in range(first_epoch, first_epoch + epochs, at_once):
                 count = min(at_once, first_epoch + epochs - first)
                 losses.append(self._epochs(first, count, opt_state))
-                opt_state = self.optimizer.advanced(opt_state, opt_state.slots, count * self._per_epoch)
+                opt_state = self.optimizer.advanced(
+                    opt_state, opt_state.slots, count * self._per_epoch
+                )
             params, *slots = self._copies()
             opt_state = opt_state._replace(slots=dict(zip(opt_state.slots, slots, strict=True)))
             return params, opt_state, losses[0] if len(losses) == 1 else xp.concat(losses)
@@ -207,7 +229,9 @@ class GraphEngine:
                 {name: cupy.empty(p.shape, dtype="float32") for name, p in params.items()}
                 for _ in (params, *opt_state.slots)
             )
-            self._state = opt_state._replace(slots=dict(zip(opt_state.slots, memories, strict=True)))
+            self._state = opt_state._replace(
+                slots=dict(zip(opt_state.slots, memories, strict=True))
+            )
         given = [params, *opt_state.slots.values()]
         kept = [[contiguous(memory[name]) for name in params] for memory in given]
         update.copy([
@@ -230,7 +254,9 @@ class GraphEngine:
         xp, planned = self.backend.xp, []
         for epoch in range(first, first + count):
             batches = [None] if self.portable.batches is None else self.portable.batches(epoch)
-            planned += [self._planned(epoch * self._per_epoch + k, rows) for k, rows in enumerate(batches)]
+            planned += [
+                self._planned(epoch * self._per_epoch + k, rows) for k, rows in enumerate(batches)
+            ]
         rules = self._rules(opt_state, len(planned))
         self._fill(planned, [numbers for numbers, _ in rules])
         for plan, (_, text) in zip(planned, rules, strict=True):
@@ -265,7 +291,8 @@ class GraphEngine:
 
         rules = []
         for step in range(opt_state.step, opt_state.step + count):
-            numbers, text = [], ""
+            numbers: list[float] = []
+            text = ""
             for _, entry in self.optimizer.rules(opt_state._replace(step=step), self._params):
                 more, uses = fusion.numbers_of(entry, 2 + len(opt_state.slots))
                 numbers, text = numbers + more, text + uses
@@ -316,13 +343,11 @@ class GraphEngine:
         """Return the memory of an update with so many rows."""
         import cupy
 
-        data, net = self._data, self.portable.net
-        steps = data.y.shape[1] if net.topology == "one_to_many" else data.x.shape[1]
-        masks = {}
+        data, masks = self._data, {}
         if self.portable.noise is not None:
             masks = {
                 name: cupy.empty(shape, dtype="float32")
-                for name, shape in mask_shapes(net, rows, steps).items()
+                for name, shape in mask_shapes(self.portable.net, rows, self._steps).items()
             }
         workspace: Any = make_workspace(self.backend)
         workspace.own_products = True
@@ -338,10 +363,8 @@ class GraphEngine:
         if not update.masks or self.portable.noise is None:
             return
         xp, rng = self.backend.xp, self.portable.noise(plan.step, 0)
-        rows, steps = next(
-            (mask.shape[-2], mask.shape[0]) for mask in update.masks.values()
-        )
-        drawn = draw_masks(self.portable.net, self._data.x[:rows], steps, rng, xp=xp)
+        rows = next(iter(update.masks.values())).shape[-2]
+        drawn = draw_masks(self.portable.net, self._data.x[:rows], self._steps, rng, xp=xp)
         for name, mask in drawn.items():
             if plan.order is not None:
                 order = self.backend.xp.asarray(plan.order, device=self.backend.device)
@@ -356,13 +379,13 @@ class GraphEngine:
         net, data, xp, backend = self.portable.net, self._data, self.backend.xp, self.backend
         given = [(self._numbers, update.numbers)]
         ends = None
-        if update.index is not None:
-            given.append((self._index, update.index))
+        if update.rows is not None:
+            given.append((self._index, update.rows))
         if update.offsets is not None:
             given.append((self._offsets, update.offsets))
         tables.copy(given, self._at)
-        if update.index is not None:
-            data = data.take(update.index, xp=xp)
+        if update.rows is not None:
+            data = data.take(update.rows, xp=xp)
         if update.offsets is not None:
             ends = Ends(xp.astype(data.lengths, xp.int32), update.offsets)
         options = Options(
@@ -375,7 +398,9 @@ class GraphEngine:
             total=total,
         )  # fmt: skip
         with fusion.reading(update.numbers):
-            params, state = self.optimizer.update(back.grads, self._state, self._params, value=value)
+            params, state = self.optimizer.update(
+                back.grads, self._state, self._params, value=value
+            )
         made = [params, *state.slots.values()]
         tables.copy([
             (memory[name], place) for memory, places in zip(made, self._memories, strict=True)

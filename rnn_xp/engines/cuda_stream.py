@@ -59,5 +59,7 @@ class OwnStream:
             graph.upload(self._stream)
         except RuntimeError as error:  # CuPy's own errors, and NotImplementedError
             lines = str(error).splitlines() or [type(error).__name__]
-            return Repeatable(work, f"launched kernel by kernel, as there is no CUDA graph: {lines[0]}")
+            return Repeatable(
+                work, f"launched kernel by kernel, as there is no CUDA graph: {lines[0]}"
+            )
         return Repeatable(functools.partial(graph.launch, self._stream), "")

@@ -162,9 +162,7 @@ def numbers_of(function: Callable[..., Sequence[Any]], count: int) -> tuple[list
     return program.numbers, "".join((*program.statements, *results))
 
 
-def _traced(
-    function: Callable[..., Sequence[Any]], count: int
-) -> tuple[_Program, tuple[str, ...]]:
+def _traced(function: Callable[..., Sequence[Any]], count: int) -> tuple[_Program, tuple[str, ...]]:
     """Run a function on names; return its statements, and the names of its results."""
     program = _Program()
     results = function(*(_Value(program, f"x{k}") for k in range(count)), xp=program)

@@ -151,7 +151,7 @@ class FirstOrder(Optimizer):
 
     def rules(
         self, state: FirstOrderState, params: Params
-    ) -> list[tuple[list[str], Callable[..., tuple[Array, ...]]]]:
+    ) -> Sequence[tuple[list[str], Callable[..., tuple[Array, ...]]]]:
         """Return what the next update computes: names of arrays, and a function of their entries.
 
         The function takes an array, its gradient and its slots, and returns the new array and the

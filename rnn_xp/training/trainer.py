@@ -12,7 +12,7 @@ from rnn_xp._typing import Array, Loss, Params
 from rnn_xp.backend import Backend
 from rnn_xp.distributed import Comm, agree
 from rnn_xp.engines.blocks import Batch
-from rnn_xp.engines.cuda_fused import fastest
+from rnn_xp.engines.choice import fastest
 from rnn_xp.engines.threads import one_blas_thread
 from rnn_xp.network import Network
 from rnn_xp.optim import Optimizer

@@ -21,14 +21,23 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
+import capturing
 import numpy as np
 import raw_kernels
 
 import rnn_xp
 
-_FREE = {"reshape", "transpose", "swapaxes", "matrix_transpose", "real", "broadcast_to", "shape"}
+_FREE = {
+    "reshape",
+    "transpose",
+    "swapaxes",
+    "matrix_transpose",
+    "real",
+    "broadcast_to",
+    "shape",
+    "may_share_memory",
+}
 _noted: list[str] = []
-_paused = False
 
 
 @contextlib.contextmanager
@@ -38,20 +47,8 @@ def launches() -> Iterator[list[str]]:
     yield _noted
 
 
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Inside a function of NumPy nothing is counted: CuPy has one kernel for it."""
-    global _paused
-    before, _paused = _paused, True
-    try:
-        yield
-    finally:
-        _paused = before
-
-
 def _note(what: str, times: int = 1) -> None:
-    if not _paused:
-        _noted.extend([what] * times)
+    _noted.extend([what] * times)
 
 
 class Counted(np.ndarray):
@@ -62,35 +59,91 @@ class Counted(np.ndarray):
         plain = [np.asarray(a) if isinstance(a, Counted) else a for a in inputs]
         if out:
             options["out"] = tuple(np.asarray(a) for a in out)
-        return counted(getattr(ufunc, method)(*plain, **options))
+            capturing.do(lambda: getattr(ufunc, method)(*plain, **options))
+            return out[0]
+        return counted(capturing.make(lambda: getattr(ufunc, method)(*plain, **options)))
 
     def __array_function__(self, function, types, args, options):
         name = function.__name__
         if name in ("concatenate", "concat", "stack"):
-            # CuPy has one kernel for more than eight arrays; of fewer it copies each.
+            # CuPy has one kernel for more than eight arrays, and of fewer it copies each.
             _note(name, len(args[0]) if len(args[0]) <= 8 else 1)
+            if len(args[0]) > 8:
+                capturing.refuse("a table of addresses from the host")
         elif name not in _FREE:
             _note(name)
-        with _quietly():
-            result = super().__array_function__(function, types, args, options)
-            copied = name == "reshape" and not np.shares_memory(result, args[0])
-        if copied:
+        plain, options = _plain(args), _plain(options)
+        result = function(*plain, **options)
+        if not isinstance(result, np.ndarray | np.generic):
+            return result
+        first = next((a for a in plain if isinstance(a, np.ndarray)), None)
+        if first is not None and np.may_share_memory(result, first):
+            return counted(result)  # a view
+        if name == "reshape":
             _note("copy")
-        return result
+        return counted(capturing.make(lambda: function(*plain, **options)))
 
     @property
     def data(self) -> SimpleNamespace:
         """The address, as CuPy's arrays have it."""
         return SimpleNamespace(ptr=np.asarray(self).ctypes.data)
 
+    def __getitem__(self, index):
+        places = index if isinstance(index, tuple) else (index,)
+        if all(isinstance(k, int | np.integer) for k in places):
+            index = (*places, ...)  # an array () and no number
+        found = np.asarray(self)[index]
+        if np.may_share_memory(found, np.asarray(self)):
+            return counted(found)
+        _note("take")
+        return counted(capturing.make(lambda: np.asarray(self)[index]))
+
     def __setitem__(self, index, value):
         _note("set")
-        with _quietly():
-            super().__setitem__(index, value)
+        if not isinstance(value, np.ndarray | float | int):
+            capturing.refuse("a transfer")
+        capturing.do(lambda: np.asarray(self).__setitem__(index, np.asarray(value)))
 
     def copy(self, *args):
         _note("copy")
-        return super().copy(*args)
+        return counted(capturing.make(lambda: np.asarray(self).copy(*args)))
+
+    def astype(self, dtype, **options):
+        _note("astype")
+        return counted(capturing.make(lambda: np.asarray(self).astype(dtype)))
+
+    def reshape(self, *shape, **options):
+        return np.reshape(self, shape[0] if isinstance(shape[0], tuple) else shape)
+
+    def _read(self, how):
+        capturing.refuse("a read by the host")
+        return how(np.asarray(self))
+
+    def __float__(self):
+        return self._read(float)
+
+    def __int__(self):
+        return self._read(int)
+
+    def __bool__(self):
+        return self._read(bool)
+
+    def item(self):
+        return self._read(np.ndarray.item)
+
+    def tolist(self):
+        return self._read(np.ndarray.tolist)
+
+
+def _plain(value: Any) -> Any:
+    """The arguments of a function, with NumPy's own arrays."""
+    if isinstance(value, Counted):
+        return np.asarray(value)
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(map(_plain, value))
+    if isinstance(value, dict):
+        return {name: _plain(a) for name, a in value.items()}
+    return value
 
 
 def counted(array: Any) -> Counted:
@@ -102,43 +155,54 @@ def empty(shape: Any, dtype: Any) -> np.ndarray:
     return counted(np.full(shape, np.nan, dtype))
 
 
+def full(shape: Any, value: Any, dtype: Any) -> np.ndarray:
+    _note("full")
+    return counted(capturing.make(lambda: np.full(shape, value, dtype)))
+
+
 def ones(shape: Any, dtype: Any) -> np.ndarray:
     _note("ones")
-    return counted(np.ones(shape, dtype))
+    return counted(capturing.make(lambda: np.ones(shape, dtype)))
 
 
 def zeros(shape: Any, dtype: Any) -> np.ndarray:
     _note("zeros")
-    return counted(np.zeros(shape, dtype))
+    return counted(capturing.make(lambda: np.zeros(shape, dtype)))
 
 
 def asarray(host: Any, dtype: Any) -> np.ndarray:
     _note("transfer")
+    capturing.refuse("a transfer")
     return counted(np.asarray(host, dtype))
 
 
 def ascontiguousarray(a: np.ndarray) -> np.ndarray:
     _note("copy")
-    return counted(np.ascontiguousarray(np.asarray(a)))
+    return counted(capturing.make(lambda: np.array(np.asarray(a), order="C")))
 
 
 def stack(arrays: list[np.ndarray]) -> np.ndarray:
     _note("stack", len(arrays) if len(arrays) <= 8 else 1)
-    return counted(np.stack([np.asarray(a) for a in arrays]))
+    if len(arrays) > 8:
+        capturing.refuse("a table of addresses from the host")
+    plain = [np.asarray(a) for a in arrays]
+    return counted(capturing.make(lambda: np.stack(plain)))
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     _note("matmul")
-    with _quietly():
-        for operand in (a, b):
-            assert operand.ndim == 2, "CuPy makes a batched product of it"
-            flags = operand.flags
-            assert flags.c_contiguous or flags.f_contiguous, "CuPy copies it on every call"
-            if out is not None:
-                assert out.dtype == operand.dtype
-                assert not np.may_share_memory(out, operand), "CuPy makes a temporary"
-        assert out is None or out.flags.c_contiguous, "CuPy makes a temporary"
-        return counted(np.matmul(np.asarray(a), np.asarray(b), out=out))
+    capturing.refuse("a call of cuBLAS")
+    for operand in (a, b):
+        assert operand.ndim == 2, "CuPy makes a batched product of it"
+        flags = operand.flags
+        assert flags.c_contiguous or flags.f_contiguous, "CuPy copies it on every call"
+        if out is not None:
+            assert out.dtype == operand.dtype
+            assert not np.may_share_memory(out, operand), "CuPy makes a temporary"
+    assert out is None or out.flags.c_contiguous, "CuPy makes a temporary"
+    return counted(
+        np.matmul(np.asarray(a), np.asarray(b), out=None if out is None else np.asarray(out))
+    )
 
 
 class ElementwiseKernel:
@@ -189,8 +253,13 @@ class ElementwiseKernel:
                 values.append((ctypes.c_int if type == "int32" else number)(value))
         is_array = tuple(isinstance(given[n], np.ndarray) for _, _, n in self.reads + self.writes)
         _note(self.name)
-        if _compile(self.text(dtype, is_array))(ctypes.c_ssize_t(size), *values):
-            raise IndexError(f"{self.name} reads or writes beyond an array")
+        run = _compile(self.text(dtype, is_array))
+
+        def launch() -> None:
+            if run(ctypes.c_ssize_t(size), *values):
+                raise IndexError(f"{self.name} reads or writes beyond an array")
+
+        capturing.do(launch)
         results = tuple(given[name] for _, _, name in self.writes)
         return results if self.return_tuple or len(results) > 1 else results[0]
 
@@ -244,13 +313,36 @@ def _compile(text: str) -> Any:
         return ctypes.CDLL(str(library)).run
 
 
+class _RawKernel:
+    """A kernel of `raw_kernels`, whose arrays live as long as a graph that launches it."""
+
+    def __init__(self, kernel: Any) -> None:
+        vars(self).update(kernel=kernel)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.kernel, name, value)
+
+    def __call__(self, *args: Any, **options: Any) -> None:
+        capturing.do(lambda: self.kernel(*args, **options))
+
+
+def _raw_module(**options: Any) -> SimpleNamespace:
+    module = raw_kernels.module(_note, **options)
+    return SimpleNamespace(get_function=lambda name: _RawKernel(module.get_function(name)))
+
+
 def _stand_in() -> SimpleNamespace:
     return SimpleNamespace(
-        ElementwiseKernel=ElementwiseKernel, RawModule=functools.partial(raw_kernels.module, _note),
+        ElementwiseKernel=ElementwiseKernel, RawModule=_raw_module,
         empty=empty, ones=ones, zeros=zeros, asarray=asarray, ascontiguousarray=ascontiguousarray,
-        stack=stack, matmul=matmul, dtype=np.dtype, float32=np.float32, float64=np.float64,
+        stack=stack, matmul=matmul, full=full,
+        dtype=np.dtype, float32=np.float32, float64=np.float64,
         int32=np.int32, int64=np.int64, uintp=np.uintp,
-        cuda=SimpleNamespace(Device=raw_kernels.device, runtime=SimpleNamespace()),
+        cuda=SimpleNamespace(
+            Device=raw_kernels.device, runtime=SimpleNamespace(), Stream=capturing.Stream,
+            get_current_stream=capturing.current, MemoryPool=capturing.Pool,
+            using_allocator=capturing.using, is_available=lambda: True,
+        ),
     )  # fmt: skip
 
 
@@ -279,3 +371,13 @@ def load(name: str) -> ModuleType:
         elif hasattr(rnn_xp.kernels, "cuda"):
             del rnn_xp.kernels.cuda
     return module
+
+
+def install(monkeypatch: Any) -> None:
+    """Let the library compute on the stand-in, where it takes arrays for CuPy's."""
+    monkeypatch.setitem(sys.modules, "cupy", _stand_in())
+    monkeypatch.setattr("rnn_xp.kernels.library_name", lambda xp: "cupy")
+    for name in ("cupy", "fusion", "cuda/update", "cuda/arguments"):
+        module, dotted = load(name), f"rnn_xp.kernels.{name.replace('/', '.')}"
+        monkeypatch.setitem(sys.modules, dotted, module)
+        monkeypatch.setattr(dotted, module, raising=False)

@@ -22,7 +22,8 @@ ENTRIES = ",".join(
     f"{'CLUSTERED' if name in ('forward', 'backward') else 'ENTRY'}({name})" for name in NAMES
 )
 DTYPES = {
-    "r": np.float32, "w": np.float32, "R": np.float64, "W": np.float64, "c": np.int32, "n": np.int32, "b": np.bool_
+    "r": np.float32, "w": np.float32, "R": np.float64, "W": np.float64,
+    "c": np.int32, "n": np.int32, "b": np.bool_,
 }  # fmt: skip
 NUMBERS = {
     "i": (np.int32, ctypes.c_int), "l": (np.int64, ctypes.c_longlong),

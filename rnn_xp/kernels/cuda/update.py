@@ -45,7 +45,10 @@ def copy(pairs: Sequence[tuple[Array, Array]], at: Array | None = None) -> None:
     for first in range(0, len(pairs), _LINES):
         some, table, blocks = pairs[first : first + _LINES], [], 0
         for from_, to in some:
-            words, pitch = to.nbytes // 4, from_.nbytes // 4 // from_.shape[0] if at is not None else 0
+            words, pitch = (
+                to.nbytes // 4,
+                from_.nbytes // 4 // from_.shape[0] if at is not None else 0,
+            )
             table.append(_LINE.pack(address(from_), address(to), words, pitch, blocks))
             blocks += -(-words // _SPAN)
         given = by_value(b"".join(table).ljust(_LINES * _LINE.size, b"\0"))
