@@ -13,10 +13,21 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CaptureError", "Graph", "Pool", "Stream", "current", "do", "make", "refuse", "using"]
+__all__ = [
+    "CaptureError",
+    "Graph",
+    "Pool",
+    "Stream",
+    "current",
+    "do",
+    "make",
+    "own",
+    "refuse",
+    "using",
+]
 
 _noted: list[Callable[[], Any]] | None = None
-_pools: list[Any] = []
+_pools: list[Pool] = []
 
 
 class CaptureError(RuntimeError):
@@ -37,12 +48,19 @@ def do(work: Callable[[], Any]) -> None:
         _noted.append(work)
 
 
+def own(array: np.ndarray) -> np.ndarray:
+    """Return an array whose memory stays that of the pool in use, if there is one."""
+    if _pools:
+        _pools[-1].arrays.append(array)
+    elif _noted is not None:
+        raise CaptureError("memory of which others may become owners")
+    return array
+
+
 def make(work: Callable[[], Any]) -> np.ndarray:
     """Make a new array, which a graph makes anew in the same memory."""
-    made = np.asarray(work())
+    made = own(np.asarray(work()))
     if _noted is not None:
-        if not _pools:
-            raise CaptureError("memory of which others may become owners")
 
         def again() -> None:
             made[...] = work()
@@ -115,7 +133,10 @@ def current() -> Stream:
 
 
 class Pool:
-    """Memory of one owner."""
+    """Memory of one owner, which keeps all of it."""
+
+    def __init__(self) -> None:
+        self.arrays: list[np.ndarray] = []
 
     def malloc(self, size: int) -> None:
         raise AssertionError("nobody asks for bytes here")
@@ -124,7 +145,7 @@ class Pool:
 @contextlib.contextmanager
 def using(malloc: Any) -> Iterator[None]:
     """Take memory of a pool."""
-    _pools.append(malloc)
+    _pools.append(malloc.__self__)
     try:
         yield
     finally:

@@ -152,7 +152,7 @@ def counted(array: Any) -> Counted:
 
 def empty(shape: Any, dtype: Any) -> np.ndarray:
     """Not zeros, so that what is read before it is written shows."""
-    return counted(np.full(shape, np.nan, dtype))
+    return counted(capturing.own(np.full(shape, np.nan, dtype)))
 
 
 def full(shape: Any, value: Any, dtype: Any) -> np.ndarray:
@@ -376,8 +376,22 @@ def load(name: str) -> ModuleType:
 def install(monkeypatch: Any) -> None:
     """Let the library compute on the stand-in, where it takes arrays for CuPy's."""
     monkeypatch.setitem(sys.modules, "cupy", _stand_in())
-    monkeypatch.setattr("rnn_xp.kernels.library_name", lambda xp: "cupy")
+    monkeypatch.setattr("rnn_xp.kernels.library_name", lambda xp: "cupy" if _taken else "numpy")
     for name in ("cupy", "fusion", "cuda/update", "cuda/arguments"):
         module, dotted = load(name), f"rnn_xp.kernels.{name.replace('/', '.')}"
         monkeypatch.setitem(sys.modules, dotted, module)
         monkeypatch.setattr(dotted, module, raising=False)
+
+
+_taken = True
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Let the library take arrays for NumPy's for a while."""
+    global _taken
+    _taken = False
+    try:
+        yield
+    finally:
+        _taken = True

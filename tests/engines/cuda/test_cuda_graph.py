@@ -84,9 +84,10 @@ def assert_equal_training(net, data, epochs=3, **options):
     engine, right = engines(net, data, **options)
     params, right_params = start(net), start(net, "f8")
     params, state, losses = engine.run(params, engine.optimizer.init(params), epochs)
-    expected, right_state, right_losses = right.run(
-        right_params, right.optimizer.init(right_params), epochs
-    )
+    with cupy_stand_in.apart():
+        expected, right_state, right_losses = right.run(
+            right_params, right.optimizer.init(right_params), epochs
+        )
     assert engine.reason == ""
     assert all(graph.launches for graph in capturing.Stream.graphs)
     assert len({*map(float, right_losses)}) == epochs
@@ -136,3 +137,148 @@ def made_of(setting, cell="rnn-tanh"):
 def test_equals_the_portable_engine(setting, minibatches):
     net, data, options = made_of(setting)
     assert_equal_training(net, data, minibatches=minibatches, **options)
+
+
+@pytest.mark.cover("values")
+@pytest.mark.parametrize("setting", ["all", "mean", "linear lags"])
+@pytest.mark.parametrize("cell", ["rnn-relu", "gru", "lstm"])
+def test_every_cell(cell, setting):
+    net, data, options = made_of(setting, cell)
+    assert_equal_training(net, data, **options)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        rx.optim.adamw(0.01, weight_decay=0.1),
+        rx.optim.adam(0.01, clip_norm=0.1),
+        rx.optim.adam(0.01, clip_value=0.01),
+        rx.optim.sgd(rx.optim.Step(0.01, 2), momentum=0.9, nesterov=True),
+        rx.optim.adam(rx.optim.Cosine(0.02, 9)),
+        rx.optim.rmsprop(0.01),
+        rx.optim.adagrad(0.01, weight_decay=0.1, decay_biases=True),
+    ],
+    ids=repr,
+)
+def test_every_optimiser_of_first_order(optimizer):
+    """Its rates and corrections differ from update to update."""
+    net, data, _ = made_of("many to many")
+    assert_equal_training(net, data, optimizer=optimizer, epochs=4)
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs"),
+    [("mae", 1), ("huber", 1), ("cross_entropy", 3), ("binary_cross_entropy", 1),
+     (rx.losses.Pinball((0.1, 0.9)), 2)],
+    ids=repr,
+)  # fmt: skip
+def test_every_loss(loss, outputs):
+    net = rx.Network(input_size=I, hidden_size=5, output_size=outputs)
+    data = problem(net)
+    rng = np.random.default_rng(1)
+    if loss == "cross_entropy":
+        y = rng.integers(0, outputs, N)
+    else:
+        y = np.repeat(data.y > 0.0 if loss == "binary_cross_entropy" else data.y, outputs, axis=1)
+    function = rx.losses.resolve_loss(loss, "identity")
+    y = y if loss == "cross_entropy" else y.astype("f4")
+    assert_equal_training(net, data._replace(y=y), loss=function)
+
+
+class TestGraphs:
+    def test_one_for_each_number_of_rows_launched_once_for_each_update(self):
+        net, data, _ = made_of("plain")
+        engine, _ = engines(net, data)
+        params = start(net)
+        params, state, _ = engine.run(params, engine.optimizer.init(params), 2)
+        graphs = capturing.Stream.graphs
+        assert [graph.launches for graph in graphs] == [4, 2]  # of 4 rows, and of 3
+        with cupy_stand_in.launches() as noted:
+            engine.run(params, state, 1)
+        assert [graph.launches for graph in graphs] == [6, 3]
+        of_the_run = len(noted) - 2 * len(graphs[0].work) - len(graphs[1].work)
+        assert of_the_run < 40  # what is not in a graph does not grow with the updates
+
+    def test_the_same_bits_kernel_by_kernel_which_is_said(self, monkeypatch):
+        net, data, options = made_of("all")
+        engine, _ = engines(net, data, **options)
+        params = start(net)
+        right, *_ = engine.run(params, engine.optimizer.init(params), 2)
+        assert engine.reason == ""
+        monkeypatch.setattr(capturing.Stream, "refuses", True)
+        engine, _ = engines(net, data, **options)
+        with pytest.warns(UserWarning, match="there is no CUDA graph: the stream cannot be captu"):
+            found, *_ = engine.run(params, engine.optimizer.init(params), 2)
+        assert "no CUDA graph" in engine.reason
+        assert np.array_equal(flat(found), flat(right))
+
+    @pytest.mark.parametrize("minibatches", [True, False])
+    def test_training_may_be_cut_anywhere(self, minibatches):
+        net, data, options = made_of("all", "lstm")
+        engine, _ = engines(net, data, minibatches=minibatches, **options)
+        params = start(net)
+        whole, whole_state, losses = engine.run(params, engine.optimizer.init(params), 7)
+        before = flat(whole).copy()
+        state, parts, first = engine.optimizer.init(params), [], 0
+        for epochs in (3, 1, 3):
+            params, state, part = engine.run(params, state, epochs, first)
+            parts.append(part)
+            first += epochs
+        assert np.array_equal(np.concatenate(parts), losses)
+        assert np.array_equal(flat(params), before)
+        assert np.array_equal(flat(whole), before)  # not what is overwritten
+        assert state.step == whole_state.step
+        assert np.array_equal(flat(*state.slots.values()), flat(*whole_state.slots.values()))
+
+    def test_more_epochs_than_the_tables_have_room_for(self):
+        net, data, _ = made_of("plain")
+        assert_equal_training(net, data, epochs=70, minibatches=False)
+
+    def test_a_rule_that_changes_its_operations_has_a_graph_for_each(self):
+        net, data, _ = made_of("plain")
+        engine = assert_equal_training(net, data, optimizer=Warming(0.01), minibatches=False)
+        assert len(engine._launches) == 2
+
+
+class Warming(type(rx.optim.sgd())):
+    """Gradient descent whose first step has another formula."""
+
+    def _rule(self, g, slots, rate, t, *, xp):
+        return (rate * g if t > 1 else (0.5 * rate) * g / (1.0 + g * g)), {}
+
+
+class TestChoice:
+    @pytest.mark.parametrize(
+        ("net", "options", "needed"),
+        [
+            ({}, {"backend": FLOAT64}, "the backend cupy"),
+            ({}, {"optimizer": rx.optim.lbfgs()}, "one gradient per update"),
+            ({}, {"truncate": (2, 2)}, "no truncation"),
+            ({}, {"block_budget": 10**6}, "no memory budget"),
+            ({}, {"ranks": object()}, "a single rank"),
+            ({}, {"block_rows": N - 1}, "at most block_rows rows"),
+            ({"cell": "gru", "reset_after": False}, {}, "cells with kernels"),
+            ({"topology": "one_to_many", "feed": "feedback", "input_size": 1}, {}, "no feedback"),
+            ({"hidden_size": 300, "layer_norm": True}, {}, "up to hidden_size = 128"),
+        ],
+    )
+    def test_what_is_needed(self, net, options, needed):
+        net = rx.Network(**{"input_size": I, "hidden_size": 5, **net})
+        data = problem(net)
+        engine = PortableEngine(**{
+            "net": net, "loss": rx.losses.mse, "optimizer": rx.optim.adam(), "block_rows": N,
+            "backend": backend(), "data": data, **options,
+        })  # fmt: skip
+        assert needed in unsupported(engine)
+        assert unsupported(engine) in dict(SUPPORTED)
+        if engine.backend.name == "cupy":
+            chosen = fastest(engine)
+            assert chosen.name == "portable"
+            assert chosen.reason.endswith(f"CUDA graphs need {unsupported(engine)}")
+
+    def test_the_fused_engine_then_graphs(self):
+        net, data, options = made_of("lengths", "gru")
+        engine, _ = engines(net, data, **options)
+        chosen = fastest(engine.portable)
+        assert (chosen.name, chosen.portable) == ("cuda_graph", engine.portable)
+        assert chosen.reason.startswith("the fused kernels need ")

@@ -1,0 +1,59 @@
+"""The trainings whose updates can be captured in a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rnn_xp.engines.portable import PortableEngine
+from rnn_xp.kernels import make_workspace
+from rnn_xp.network import turns
+from rnn_xp.network.call import Options
+from rnn_xp.network.layers import Noise
+from rnn_xp.optim.first_order import FirstOrder
+
+__all__ = ["SUPPORTED", "rows_of", "unsupported"]
+
+
+def rows_of(engine: PortableEngine) -> int:
+    """Return the number of rows of an update; of the last one in an epoch it may be smaller."""
+    rows: int = engine.data.x.shape[0]
+    return rows if engine.batches is None else len(engine.batches(0)[0])
+
+
+def _kernels_know(engine: PortableEngine) -> bool:
+    noisy, data = bool(engine.net.recurrent_dropout) and engine.noise is not None, engine.data
+    workspace = make_workspace(engine.backend)
+    options = Options(None, data.lengths, data.mask, data.reset, workspace=workspace)
+    return turns.lent(engine.net, options, Noise([], [1.0 if noisy else None])) is not None
+
+
+def _has_rules(engine: PortableEngine) -> bool:
+    optimizer = engine.optimizer
+    return isinstance(optimizer, FirstOrder) and type(optimizer).update is FirstOrder.update
+
+
+SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
+    ("the backend cupy", lambda e: e.backend.name == "cupy"),
+    ("the dtype float32", lambda e: e.backend.dtype_name == "float32"),
+    ("an optimiser that uses one gradient per update", _has_rules),
+    ("no truncation", lambda e: e.truncate is None),
+    ("no memory budget", lambda e: e.block_budget is None),
+    ("a single rank", lambda e: e.ranks is None),
+    ("at most block_rows rows in an update", lambda e: rows_of(e) <= e.block_rows),
+    (
+        "cells with kernels: rnn, gru with reset_after=True, lstm",
+        lambda e: e.net.layers.has_kernels,
+    ),
+    ("no feedback", lambda e: not e.net.feedback),
+    (
+        "up to hidden_size = 128, with thread block clusters 256, if there are lengths, masks, "
+        "resets, recurrent dropout or layer normalisation",
+        _kernels_know,
+    ),
+)
+"""Requirements of the engine: each as a sentence and as a test of the portable engine."""
+
+
+def unsupported(engine: PortableEngine) -> str:
+    """Return the first requirement that a training does not meet; empty if it meets all."""
+    return next((needed for needed, holds in SUPPORTED if not holds(engine)), "")
