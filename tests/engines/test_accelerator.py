@@ -191,10 +191,10 @@ class TestLaunches:
     @pytest.mark.parametrize(
         ("cell", "portable", "kernels"),
         [
-            ("rnn-tanh", 151, 59),
-            ("rnn-relu", 158, 59),
-            ("gru", 521, 60),
-            ("lstm", 551, 60),
+            ("rnn-tanh", 151, 58),
+            ("rnn-relu", 158, 58),
+            ("gru", 521, 59),
+            ("lstm", 551, 59),
         ],
     )
     def test_number(self, monkeypatch, cell, portable, kernels):
