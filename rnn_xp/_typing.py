@@ -200,6 +200,9 @@ class Workspace(Protocol):
     def matmul(self, name: str, a: Array, b: Array) -> Array:
         """Multiply two matrices into the named memory."""
 
+    def weight_grads(self, left: Array, rights: Sequence[Array]) -> tuple[list[Array], Array]:
+        """Return left.T @ right for each, and the sum of the rows of ``left``; all are new."""
+
     def rows(self, name: str, hs: Array) -> Array:
         """Copy (T, N, H) to T*N rows in the named memory."""
 

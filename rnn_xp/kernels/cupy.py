@@ -33,21 +33,47 @@ from rnn_xp._typing import Array, Kernel, Params, Stack
 from rnn_xp.kernels.buffers import Buffers
 from rnn_xp.kernels.course import Course
 from rnn_xp.kernels.cuda import layer, stack
+from rnn_xp.kernels.cuda.matmul import CUBLAS, OWN, Products, supports
 
 __all__ = ["GRU", "KERNELS", "LSTM", "RNN", "Workspace"]
 
 
 class Workspace(Buffers):
-    """Buffers of one worker, and the kernels that compute in them."""
+    """Buffers of one worker, and the kernels that compute in them.
+
+    Attributes
+    ----------
+    own_products : bool
+        If True, a layer that is computed step by step in float32 takes its products from
+        `rnn_xp.kernels.cuda.matmul`, so that a CUDA graph can record it; otherwise from cuBLAS,
+        which is faster. Other products in float32 are never those of cuBLAS.
+    """
 
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
         super().__init__(lambda size: cupy.empty(size, dtype=dtype))
         self._ones = cupy.ones(1, dtype=dtype)
+        self.own_products = False
+        self._products = OWN if supports(dtype) else CUBLAS
 
     def matmul(self, name: str, a: Array, b: Array) -> Array:
-        """Multiply two matrices into the named buffer."""
-        return cupy.matmul(a, b, out=self.take(name, a.shape[0], b.shape[1]))
+        """Multiply two matrices into the named buffer; those of float32 without cuBLAS."""
+        return self._products.multiply(a, b, self.take(name, a.shape[0], b.shape[1]))
+
+    def weight_grads(self, left: Array, rights: Sequence[Array]) -> tuple[list[Array], Array]:
+        """Return left.T @ right for each, and the sum of the rows of ``left``; as `matmul` does."""
+        return self._products.weight_grads(left, rights, self)
+
+    @property
+    def products(self) -> Products:
+        """The products of a layer that is computed step by step."""
+        return self._products if self.own_products else CUBLAS
+
+    def ones(self, count: int) -> Array:
+        """Return a row of ones, (1, count)."""
+        if self._ones.size < count:
+            self._ones = cupy.ones(count, dtype=self.dtype)
+        return self._ones[:count].reshape(1, count)
 
     def rows(self, name: str, hs: Array) -> Array:
         """Return (T, N, H) as T*N rows, copied into the named buffer only if necessary."""
@@ -57,13 +83,6 @@ class Workspace(Buffers):
             copied[...] = hs
             hs = copied
         return hs.reshape(steps * rows, size)
-
-    def sum_rows(self, a: Array) -> Array:
-        """Sum (M, K) over rows, as a product: a reduction would use two multiprocessors only."""
-        rows = a.shape[0]
-        if self._ones.size < rows:
-            self._ones = cupy.ones(rows, dtype=self.dtype)
-        return cupy.matmul(self._ones[:rows].reshape(1, rows), a).reshape(-1)
 
     def kernel(self, name: str | None) -> Kernel | None:
         """Return the kernel with the name ``cell.kernel``; None if there is none."""
@@ -184,7 +203,9 @@ class _Cell(abc.ABC):
         width, size = params["w_hh"].shape
         take = workspace.take
         x = workspace.rows(f"{name}x", xs[::-1] if reverse else xs)
-        z = workspace.matmul(f"{name}z", x, params["w_xh"].T).reshape(steps, rows, width)
+        multiply = workspace.products.multiply
+        z = multiply(x, params["w_xh"].T, take(f"{name}z", steps * rows, width))
+        z = z.reshape(steps, rows, width)
         h = take(f"{name}h", steps + 1, rows, size)
         h[0, ...] = 0.0
         c = take(f"{name}c", steps + 1, rows, size) if self.has_c else None
@@ -195,7 +216,7 @@ class _Cell(abc.ABC):
         tape = _Tape(x, h, z, a, c, reverse, workspace, name)
         w_hh = params["w_hh"].T
         for s in range(steps):
-            cupy.matmul(h[s], w_hh, out=a[s % count])
+            multiply(h[s], w_hh, a[s % count])
             self.step(s, tape, params)
         hs = h[:0:-1] if reverse else h[1:]
         return hs, (h[-1],) if c is None else (h[-1], c[-1]), tape
@@ -212,7 +233,7 @@ class _Cell(abc.ABC):
         """Return the weight gradients and dL/dxs (T, N, I), see `rnn_xp._typing.Kernel`."""
         x, h, z, _, _, reverse, workspace, name = tape
         steps, rows, width = z.shape
-        size, last = h.shape[2], steps - 1
+        size, last, multiply = h.shape[2], steps - 1, workspace.products.multiply
         dh, beside = (workspace.take(what, rows, size) for what in ("dh", "beside"))
         for s in range(last, -1, -1):
             loss_dh = dhs[last - s if reverse else s]
@@ -220,21 +241,19 @@ class _Cell(abc.ABC):
             shares = _Shares(loss_dh if read else dh, int(read), dh, beside, int(s < last))
             da = self.step_back(s, tape, shares)
             if s:
-                cupy.matmul(da, params["w_hh"], out=dh)
+                multiply(da, params["w_hh"], dh)
         dz = z.reshape(steps * rows, width)
         grads = self.collect(tape, dz, h[:-1].reshape(steps * rows, size))
         if not wrt_input:
             return grads, None, None
-        dx = workspace.matmul(f"{name}dx", dz, params["w_xh"]).reshape(steps, rows, x.shape[1])
+        dx = multiply(dz, params["w_xh"], workspace.take(f"{name}dx", *x.shape))
+        dx = dx.reshape(steps, rows, x.shape[1])
         return grads, dx[::-1] if reverse else dx, None
 
     def collect(self, tape: _Tape, dz: Array, h: Array) -> Params:
         """Return the weight gradients, each computed as one product over T*N rows."""
-        return {
-            "w_xh": cupy.matmul(dz.T, tape.x),
-            "w_hh": cupy.matmul(dz.T, h),
-            "b_h": tape.workspace.sum_rows(dz),
-        }
+        (dw_xh, dw_hh), db = tape.workspace.products.weight_grads(dz, [tape.x, h], tape.workspace)
+        return {"w_xh": dw_xh, "w_hh": dw_hh, "b_h": db}
 
 
 class RNN(_Cell):
@@ -311,13 +330,10 @@ class GRU(_Cell):
 
     def collect(self, tape: _Tape, dz: Array, h: Array) -> Params:
         """Return the weight gradients; da gives the recurrent ones, its last third also db_hn."""
-        da = tape.a.reshape(dz.shape)
-        return {
-            "w_xh": cupy.matmul(dz.T, tape.x),
-            "w_hh": cupy.matmul(da.T, h),
-            "b_h": tape.workspace.sum_rows(dz),
-            "b_hn": tape.workspace.sum_rows(da)[2 * h.shape[1] :],
-        }
+        workspace, da = tape.workspace, tape.a.reshape(dz.shape)
+        (dw_xh,), db = workspace.products.weight_grads(dz, [tape.x], workspace)
+        (dw_hh,), db_n = workspace.products.weight_grads(da, [h], workspace)
+        return {"w_xh": dw_xh, "w_hh": dw_hh, "b_h": db, "b_hn": db_n[2 * h.shape[1] :]}
 
 
 class LSTM(_Cell):

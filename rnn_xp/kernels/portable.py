@@ -6,7 +6,7 @@ at ``params + 1e-30j * direction``. Hence the code never compares ``z`` itself, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rnn_xp._typing import Array, Namespace
@@ -23,6 +23,7 @@ __all__ = [
     "sigmoid",
     "sign",
     "sum_rows",
+    "weight_grads",
 ]
 
 
@@ -221,3 +222,25 @@ def sum_rows(a: Array, *, xp: Namespace) -> Array:
         rest = sum_rows(a[..., blocks * _SUMMED_ROWS :, :], xp=xp)
         sums = xp.concat([sums, xp.reshape(rest, (*lead, 1, columns))], axis=-2)
     return sum_rows(sums, xp=xp)
+
+
+def weight_grads(
+    left: Array, rights: Sequence[Array], *, xp: Namespace
+) -> tuple[list[Array], Array]:
+    """Return the gradients of weights, and that of a bias, as sums over rows.
+
+    Parameters
+    ----------
+    left : Array (..., M, K)
+    rights : sequence of Array (..., M, *)
+    xp : Namespace
+
+    Returns
+    -------
+    products : list of Array (..., K, *)
+        left.T @ right for each.
+    sums : Array (..., K)
+        The sum of the rows of ``left``.
+    """
+    transposed = xp.matrix_transpose(left)
+    return [xp.matmul(transposed, right) for right in rights], sum_rows(left, xp=xp)

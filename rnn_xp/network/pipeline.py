@@ -18,7 +18,7 @@ from typing import Any
 from rnn_xp._typing import Array, Namespace, Params, State, Workspace
 from rnn_xp.backend import array_namespace, device_of
 from rnn_xp.kernels.course import Course
-from rnn_xp.kernels.portable import sum_rows
+from rnn_xp.kernels.portable import weight_grads
 from rnn_xp.network import dropout, sequence, turns
 from rnn_xp.network.call import Options
 from rnn_xp.network.configuration import Configuration
@@ -82,11 +82,13 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
         ]
         caches = []
     h = parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
-    y = _product("y", h, params["readout.w_hy"], workspace, xp=xp) + params["readout.b_y"]
+    w_hy = xp.matrix_transpose(params["readout.w_hy"])
+    y = _product("y", h, w_hy, workspace, xp=xp) + params["readout.b_y"]
     window = None
     if net.linear_lags:
         window = last_steps(xs, net.linear_lags, xp=xp)
-        y = y + _product("window", window, params["readout.w_xy"], workspace, xp=xp)
+        w_xy = xp.matrix_transpose(params["readout.w_xy"])
+        y = y + _product("window", window, w_xy, workspace, xp=xp)
     out = net.output_function.forward(y, xp=xp)
     return LayersPass(
         xp, given, steps, schedule, noise, stack, h, caches, out, workspace, window, order
@@ -132,8 +134,8 @@ def run_back(
     if isinstance(forward, FeedbackPass):
         return _feedback_back(net, params, forward, dout, dfinals, terms=terms, flow=flow)
     dy = net.output_function.backward(dout, forward.out, xp=xp)
-    w_hy, workspace = params["readout.w_hy"], forward.workspace
-    dh = xp.matmul(dy, w_hy) if workspace is None else workspace.matmul("readout", dy, w_hy)
+    workspace = forward.workspace
+    dh = _product("readout", dy, params["readout.w_hy"], workspace, xp=xp)
     douts: list[list[Array | None]] = []
     for direction in range(net.directions):
         part = dh[:, direction * net.hidden_size : (direction + 1) * net.hidden_size]
@@ -160,7 +162,7 @@ def run_back(
         one_to_many = net.topology == "one_to_many"
         dxs = net.feed_function.backward(back.dxs, xp=xp) if one_to_many else back.dxs
         if forward.window is not None:
-            dwindow = xp.matmul(dy, params["readout.w_xy"])
+            dwindow = _product("dwindow", dy, params["readout.w_xy"], workspace, xp=xp)
             dxs = dxs + last_steps_back(
                 dwindow, steps, net.input_size, forward.schedule.mask, xp=xp
             )
@@ -313,32 +315,29 @@ def _readout_grads(net: Configuration, forward: LayersPass, dy: Array, terms: Te
         by_read = xp.reshape(rows, (reads, -1, rows.shape[1]))
         return sequence.arrange(by_read, terms, xp=xp)
 
-    dys = arrange(dy, terms)
-    grads = {
-        "readout.w_hy": xp.matmul(xp.matrix_transpose(dys), arrange(forward.h, terms)),
-        "readout.b_y": sum_rows(dys, xp=xp),
-    }
+    rights = [forward.h] if forward.window is None else [forward.h, forward.window]
+    if forward.workspace is not None and terms is None:
+        (dw_hy, *others), db = forward.workspace.weight_grads(dy, rights)
+    else:
+        arranged = [arrange(a, terms) for a in rights]
+        (dw_hy, *others), db = weight_grads(arrange(dy, terms), arranged, xp=xp)
+    grads = {"readout.w_hy": dw_hy, "readout.b_y": db}
     if terms == "step" and reads < steps:
         grads = {
             name: xp.concat([xp.zeros_like(grad)] * (steps - 1) + [grad])
             for name, grad in grads.items()
         }
-    if forward.window is not None:
-        if terms == "step":
-            dw_xy = xp.matmul(xp.matrix_transpose(dy), forward.window)
-            dw_xy = last_steps_terms(dw_xy, steps, net.input_size, xp=xp)
-        else:
-            dw_xy = xp.matmul(xp.matrix_transpose(dys), arrange(forward.window, terms))
-        grads["readout.w_xy"] = dw_xy
+    for dw_xy in others:
+        of_steps = terms == "step"
+        grads["readout.w_xy"] = (
+            last_steps_terms(dw_xy[0, ...], steps, net.input_size, xp=xp) if of_steps else dw_xy
+        )
     return grads
 
 
-def _product(
-    name: str, rows: Array, w: Array, workspace: Workspace | None, *, xp: Namespace
-) -> Array:
-    """Multiply rows by w.T; what a workspace gives is overwritten by the next call."""
-    w = xp.matrix_transpose(w)
-    return xp.matmul(rows, w) if workspace is None else workspace.matmul(name, rows, w)
+def _product(name: str, a: Array, b: Array, workspace: Workspace | None, *, xp: Namespace) -> Array:
+    """Multiply two matrices; what a workspace gives is overwritten by the next call."""
+    return xp.matmul(a, b) if workspace is None else workspace.matmul(name, a, b)
 
 
 def _rows(a: Array, *, xp: Namespace) -> Array:

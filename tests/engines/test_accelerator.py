@@ -191,10 +191,10 @@ class TestLaunches:
     @pytest.mark.parametrize(
         ("cell", "portable", "kernels"),
         [
-            ("rnn-tanh", 160, 59),
-            ("rnn-relu", 180, 59),
-            ("gru", 537, 60),
-            ("lstm", 561, 60),
+            ("rnn-tanh", 160, 58),
+            ("rnn-relu", 180, 58),
+            ("gru", 537, 59),
+            ("lstm", 561, 59),
         ],
     )
     def test_number(self, monkeypatch, cell, portable, kernels):

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from shim_build import build
 
-NAMES = ("forward", "backward", "centre", "collect", "add_up")
-ENTRIES = ",".join(
-    f"{'CLUSTERED' if name in ('forward', 'backward') else 'ENTRY'}({name})" for name in NAMES
-)
+NAMES = ("forward", "backward", "centre")
+ENTRIES = dict.fromkeys(NAMES, "CLUSTERED(forward),CLUSTERED(backward),ENTRY(centre)")
+ENTRIES |= dict.fromkeys(("collect", "add_up"), "ENTRY(collect),ENTRY(add_up)")
 DTYPES = {
     "r": np.float32, "w": np.float32, "R": np.float64, "W": np.float64,
     "c": np.int32, "n": np.int32, "b": np.bool_,
@@ -72,7 +71,7 @@ class Kernel:
         self.max_dynamic_shared_size_bytes = 48 * 1024
 
     def __call__(self, grid: tuple, block: tuple, args: tuple, *, shared_mem: int = 0) -> None:
-        entries = ENTRIES if self.name in NAMES else f"ENTRY({self.name})"
+        entries = ENTRIES.get(self.name, f"ENTRY({self.name})")
         options = ("-O1", f"-DENTRIES={entries}", *self.options, *Device.options)
         library = build(Device.edit(self.code), options)
         codes = library.parameters(self.name.encode()).decode()

@@ -225,10 +225,10 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
             ("topology", "return xp.concat([before] * (steps - lags) + [last])",
              "return xp.concat([last] + [before] * (steps - lags))"),
             ("pipeline", "dxs = dxs + last_steps_back(", "dxs = last_steps_back("),
-            ("pipeline", 'dwindow = xp.matmul(dy, params["readout.w_xy"])',
-             'dwindow = 2.0 * xp.matmul(dy, params["readout.w_xy"])'),
-            ("pipeline", "xp.matrix_transpose(dys), arrange(forward.window, terms)",
-             "xp.matrix_transpose(dys), arrange(forward.window[::-1, ...], terms)"),
+            ("pipeline", 'dwindow = _product("dwindow", dy, params["readout.w_xy"]',
+             'dwindow = _product("dwindow", dy, 2.0 * params["readout.w_xy"]'),
+            ("pipeline", "else [forward.h, forward.window]",
+             "else [forward.h, forward.window[::-1, ...]]"),
         )
     ),
     # Feedback.
@@ -253,8 +253,7 @@ ELSEWHERE = [  # where, what, by what, in which network, with which options of t
     # The readout.
     ("pipeline", "net.output_function.backward(dout, forward.out, xp=xp)", "dout",
      {"output_activation": "softmax"}, ()),
-    ("pipeline", '"readout.b_y": sum_rows(dys, xp=xp)',
-     '"readout.b_y": sum_rows(dys, xp=xp) / dy.shape[0]', {}, ()),
+    ("pipeline", '"readout.b_y": db', '"readout.b_y": db / dy.shape[0]', {}, ()),
     ("pipeline", "xp.permute_dims(dpred, (1, 0, 2)), xp=xp", "dpred, xp=xp", MANY, ()),
 ]  # fmt: skip
 
@@ -263,10 +262,10 @@ LINEAR = {"linear_lags": 2}
 PRODUCTS = [  # the same, for what keeps samples apart and for products with second derivatives
     ("sequence", "lambda a: xp.permute_dims(a, (1, 0, 2)), stacked",
      "lambda a: xp.reshape(a, (a.shape[1], a.shape[0], a.shape[2])), stacked", MANY, ()),
-    ("pipeline", "arrange(forward.window, terms)", "arrange(forward.window[::-1, ...], terms)",
-     LINEAR, ()),
-    ("pipeline", "xp.matrix_transpose(dys), arrange(forward.h, terms)",
-     "xp.matrix_transpose(dys), arrange(forward.h, terms)[::-1, ...]", {}, ()),
+    ("pipeline", "else [forward.h, forward.window]",
+     "else [forward.h, forward.window[::-1, ...]]", LINEAR, ()),
+    ("pipeline", "arrange(a, terms) for a in rights",
+     "arrange(a, terms)[::-1, ...] for a in rights", {}, ()),
     ("per_sample.PerSample", "units[k, ...] +", "units[0, ...] +", MANY, ()),
     ("per_sample.PerSample", "units[k, ...] +", "units[count - 1 - k, ...] +", {}, ()),
     ("per_sample.PerSample", "total=total, terms", "total=None, terms", {}, ()),

@@ -1,4 +1,4 @@
-// The gradients of all weights of a stack: products over the rows of all steps, in two launches.
+// The gradients of weights, such as all of a stack: products over the rows of all steps, in two launches.
 //
 //     left.T @ [right0 | right1 | 1]      such as dZ.T @ [entered | X | 1] = [dw_hh | dw_xh | db]
 //

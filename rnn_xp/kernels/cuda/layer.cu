@@ -51,9 +51,6 @@ __device__ __forceinline__ float* cluster_map(float* own, int rank)
 
 enum Cell { RNN_TANH, RNN_RELU, GRU, LSTM };
 
-__host__ __device__ constexpr int up(int n, int to) { return (n + to - 1) / to * to; }
-__host__ __device__ constexpr int most(int a, int b) { return a > b ? a : b; }
-
 constexpr int H = HIDDEN, R = ROWS, C = CLUSTER;
 constexpr int U = up(H, C) / C, BUFFERS = C > 1 ? 2 : 1;
 constexpr int G = CELL == LSTM ? 4 : CELL == GRU ? 3 : 1;
@@ -79,12 +76,6 @@ static_assert(THREADS == PLAN_THREADS && 4 * FORWARD == PLAN_FORWARD_BYTES
               && 4 * BACKWARD == PLAN_BACKWARD_BYTES, "plan.py counts other sizes");
 
 typedef float Pair[2];  // of a thread's two columns, of which it owns 2, 1 or in a cluster none
-
-__device__ __forceinline__ void load4(float (&to)[4], const float* from)
-{
-  const float4 q = *reinterpret_cast<const float4*>(from);
-  to[0] = q.x; to[1] = q.y; to[2] = q.z; to[3] = q.w;
-}
 
 __device__ __forceinline__ void load2(Pair& to, const float* from)
 {

@@ -13,6 +13,7 @@ from typing import NamedTuple
 __all__ = [
     "CENTRE",
     "COLLECT_BYTES",
+    "COLLECT_OPTIONS",
     "JOB",
     "JOBS",
     "OPTIONS",
@@ -23,8 +24,10 @@ __all__ = [
     "WEIGHTS",
     "Plan",
     "Size",
+    "Tile",
     "make_plan",
     "parts_of",
+    "tile_of",
     "unsupported",
 ]
 
@@ -45,6 +48,22 @@ TILE, SPAN, COLLECT_BYTES, CENTRE = 64, 256, 4 * 2 * 16 * 64, (32, 8)
 """Sizes of ``collect.cu``, and the columns and slices of a block of ``centre``."""
 
 _MAX_HIDDEN, _MAX_OF_BLOCK = 256, 128
+
+
+def _options(macros: dict[str, str | int]) -> tuple[str, ...]:
+    return ("-std=c++17", *(f"-D{name}={value}" for name, value in macros.items()))
+
+
+COLLECT_OPTIONS = _options(
+    {
+        "PLAN_COLLECT_BYTES": COLLECT_BYTES,
+        "PLAN_TILE": TILE,
+        "PLAN_SPAN": SPAN,
+        "JOBS": JOBS,
+        "PLAN_JOB_TABLE": JOBS * JOB.size,
+    }
+)
+"""Options for the compiler of ``collect.cu``."""
 
 
 class _Cell(NamedTuple):
@@ -133,7 +152,7 @@ class Plan(NamedTuple):
     @property
     def options(self) -> tuple[str, ...]:
         """Command-line options for the compiler."""
-        return ("-std=c++17", *(f"-D{name}={value}" for name, value in self.macros))
+        return _options(dict(self.macros))
 
     def blocks(self, rows: int) -> int:
         """Return the number of blocks for N rows."""
@@ -238,11 +257,6 @@ def _sizes(size: Size, rows: int) -> Plan | None:
         "PLAN_THREADS": threads,
         "PLAN_FORWARD_BYTES": forward,
         "PLAN_BACKWARD_BYTES": backward,
-        "PLAN_COLLECT_BYTES": COLLECT_BYTES,
-        "PLAN_TILE": TILE,
-        "PLAN_SPAN": SPAN,
-        "JOBS": JOBS,
-        "PLAN_JOB_TABLE": JOBS * JOB.size,
         "WEIGHTS": WEIGHTS,
         "PLAN_WEIGHT_TABLE": WEIGHTS * WEIGHT.size,
     }
@@ -264,3 +278,43 @@ def parts_of(tiles: int, rows: int) -> int:
     (264, 11, 1)
     """
     return max(1, min(-(-rows // SPAN), -(-2 * _BLOCKS // tiles)))
+
+
+class Tile(NamedTuple):
+    """Compilation and launch of ``matmul.cu``: rows and columns of the result that a block has."""
+
+    tall: int
+    wide: int
+
+    @property
+    def bytes(self) -> int:
+        """Dynamic shared memory of a block."""
+        depth = 1024 // max(self)
+        return 4 * sum(self) * (depth + 4)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Command-line options for the compiler."""
+        return _options(
+            {"TALL": self.tall, "WIDE": self.wide, "PLAN_THREADS": SPAN, "PLAN_BYTES": self.bytes}
+        )
+
+    def blocks(self, rows: int, columns: int) -> int:
+        """Return the number of blocks for a result."""
+        return -(-rows // self.tall) * -(-columns // self.wide)
+
+
+def tile_of(rows: int, columns: int) -> Tile:
+    """Choose the tile for a result: the largest of which there are enough for the multiprocessors.
+
+    The choice changes no bit of the result.
+
+    Examples
+    --------
+    >>> tile_of(100_000, 512), tile_of(100_000, 4), tile_of(64, 4)
+    (Tile(tall=64, wide=64), Tile(tall=64, wide=16), Tile(tall=16, wide=16))
+    """
+    tall, wide = (next((n for n in (16, 32) if n >= size), 64) for size in (rows, columns))
+    while max(tall, wide) > 16 and Tile(tall, wide).blocks(rows, columns) < _BLOCKS:
+        tall, wide = (tall // 2, wide) if tall >= wide else (tall, wide // 2)
+    return Tile(tall, wide)

@@ -24,7 +24,7 @@ import cupy
 
 from rnn_xp._typing import Array, Params
 from rnn_xp.kernels.course import Course, Ends
-from rnn_xp.kernels.cuda import layer
+from rnn_xp.kernels.cuda import layer, matmul
 from rnn_xp.kernels.cuda.arguments import address, contiguous
 from rnn_xp.kernels.cuda.plan import Plan
 
@@ -285,7 +285,7 @@ def _collect(tape: Tape, params: Sequence[Params], sums: Array | None) -> list[P
             _, clusters, width_of_sums = sums.shape
             fields = (address(sums[k]), to["g_hh"], *nothing, *nothing, width_of_sums, 0, clusters)
             jobs.append((fields, 1))
-    layer.collect(tape.plan, jobs, tape.told.offsets, (steps, rows), tape.workspace)
+    matmul.collect(jobs, tape.told.offsets, (steps, rows), tape.workspace)
     if sums is not None:
         layer.centre(tape.plan, [
             (address(grad[name]), address(grad[name]), *grad[name].shape)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 import cupy
 
 from rnn_xp._typing import Array
+from rnn_xp.kernels.cuda.arguments import text
 
 __all__ = ["MAX_SIZE", "source", "two_loop"]
 
@@ -21,9 +21,7 @@ _THREADS, _GROUPS = 512, 16  # of ``two_loop.cu``
 
 def source() -> str:
     """Return the CUDA source."""
-    package = resources.files("rnn_xp.kernels.cuda")
-    parts = (package.joinpath(name) for name in ("block.cu", "two_loop.cu"))
-    return "\n".join(part.read_text(encoding="utf-8") for part in parts)
+    return text("block.cu", "two_loop.cu")
 
 
 def two_loop(gradient: Array, steps: Sequence[Array], changes: Sequence[Array]) -> Array | None:

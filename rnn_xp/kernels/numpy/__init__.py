@@ -18,12 +18,14 @@ way back, which all cells share; `norm` normalises products; `rnn`, `gru` and `l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp._typing import Kernel
+from rnn_xp.kernels import portable
 from rnn_xp.kernels.buffers import Buffers
 from rnn_xp.kernels.numpy.gru import GRU
 from rnn_xp.kernels.numpy.lstm import LSTM
@@ -64,6 +66,12 @@ class Workspace(Buffers):
         """Multiply two matrices into the named buffer."""
         product: _Floats = np.matmul(a, b, out=self.take(name, a.shape[0], b.shape[1]))
         return product
+
+    def weight_grads(
+        self, left: _Floats, rights: Sequence[_Floats]
+    ) -> tuple[list[_Floats], _Floats]:
+        """Return left.T @ right for each, and the sum of the rows of ``left``."""
+        return portable.weight_grads(left, rights, xp=np)
 
     def rows(self, name: str, hs: _Floats) -> _Floats:
         """Copy (T, N, H) to T*N rows in the named buffer."""

@@ -55,10 +55,11 @@ def build(cell="lstm", option="all", **settings):
     return cast(Problem(with_=with_, **CELLS[cell], **network, **settings), "float32")
 
 
-def through_kernels(problem, with_final=True, workspace=None, launches=1):
+def through_kernels(problem, with_final=True, workspace=None, launches=2):
     """All that a pass returns, computed by one launch forward and one back of each layer.
 
-    The weight gradients of all layers have ``launches``, each with one that adds up.
+    The weight gradients of all layers and those of the readout have ``launches`` together, each
+    with one that adds up.
     """
     net, workspace = problem.net, workspace or KERNELS.Workspace("float32")
     problem.x, problem.dpred = map(cupy_stand_in.counted, (problem.x, problem.dpred))
@@ -69,6 +70,7 @@ def through_kernels(problem, with_final=True, workspace=None, launches=1):
         assert cupy_stand_in._noted.count(name) == net.num_layers * net.directions
     for name in ("collect", "add_up"):
         assert cupy_stand_in._noted.count(name) == launches
+    assert "matmul" not in cupy_stand_in._noted, "CuPy has it computed by cuBLAS"
     return {name: np.array(array) for name, array in made.items()}
 
 

@@ -10,7 +10,7 @@ from layer_cases import BOUND, KERNELS, assert_rounding, build, device, error, t
 
 from rnn_xp.kernels.cuda import plan
 
-SOURCE = KERNELS.layer.source()
+SOURCE = KERNELS.layer.source() + KERNELS.stack.matmul.collect_source()
 SIZE = {"rows": 9, "steps": 40, "hidden": 20, "inputs": 50, "scale": 0.2}  # more than a tile each
 DEEP = {"num_layers": 3, "bidirectional": True, "residual": True, "dropout": 0.3}
 
@@ -30,7 +30,7 @@ def noticed(right, wrong, option="all", **settings):
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(KERNELS.layer, "plan_of", two_rows)
-        patch.setattr(KERNELS.layer, "parts_of", lambda tiles, rows: 7)
+        patch.setattr(KERNELS.stack.matmul, "parts_of", lambda tiles, rows: 7)
         problem = build("lstm", option, **{**SIZE, **DEEP, **settings})
         try:
             return not error(problem) < 10 * BOUND
@@ -105,7 +105,7 @@ def test_without_a_change_nothing_is_noticed():
 @pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
 def test_rows_added_in_any_number_of_parts(monkeypatch, cell, stack, option, parts):
     """Of more parts than there are rows some have none; of one part the rows take several turns."""
-    monkeypatch.setattr(KERNELS.layer, "parts_of", lambda tiles, rows: parts)
+    monkeypatch.setattr(KERNELS.stack.matmul, "parts_of", lambda tiles, rows: parts)
     assert_rounding(build(cell, option, rows=90, inputs=70, **STACKS[stack]))
 
 
@@ -114,9 +114,9 @@ def test_more_products_than_a_launch_computes():
     problem = build("gru", "all, layer norm", num_layers=2, bidirectional=True)
     expected = through_kernels(problem)
     with pytest.MonkeyPatch.context() as patch:
-        cut = KERNELS.layer._cut
-        patch.setattr(KERNELS.layer, "_cut", lambda items, count: cut(items, 5))
-        found = through_kernels(problem, launches=3)
+        cut = KERNELS.stack.matmul.cut
+        patch.setattr(KERNELS.stack.matmul, "cut", lambda items, count: cut(items, min(count, 5)))
+        found = through_kernels(problem, launches=4)
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5, err_msg=name)
 
