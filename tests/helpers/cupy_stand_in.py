@@ -333,15 +333,16 @@ def _raw_module(**options: Any) -> SimpleNamespace:
 
 def _stand_in() -> SimpleNamespace:
     return SimpleNamespace(
-        ElementwiseKernel=ElementwiseKernel, RawModule=_raw_module,
+        __version__="0.0", ElementwiseKernel=ElementwiseKernel, RawModule=_raw_module,
         empty=empty, ones=ones, zeros=zeros, asarray=asarray, ascontiguousarray=ascontiguousarray,
         stack=stack, matmul=matmul, full=full,
         dtype=np.dtype, float32=np.float32, float64=np.float64,
         int32=np.int32, int64=np.int64, uintp=np.uintp,
         cuda=SimpleNamespace(
-            Device=raw_kernels.device, runtime=SimpleNamespace(), Stream=capturing.Stream,
+            Device=raw_kernels.device, Stream=capturing.Stream,
             get_current_stream=capturing.current, MemoryPool=capturing.Pool,
             using_allocator=capturing.using, is_available=lambda: True,
+            runtime=SimpleNamespace(getDeviceProperties=lambda number: {"name": b"none"}),
         ),
     )  # fmt: skip
 

@@ -49,13 +49,16 @@ class _Update(NamedTuple):
     total : Array ()
         The total weight, if it depends on the number of rows alone.
     workspace : Workspace
-        Of this graph alone: another may not let it grow.
+    pool : cupy.cuda.MemoryPool
+        All other memory. It is of this graph alone: a pool gives free memory, as that of temporary
+        arrays is after the capture, to others, or back to the device if there is none left.
     """
 
     row: Row
     masks: dict[str, Array]
     total: Array
     workspace: Workspace
+    pool: Any
 
 
 class GraphEngine:
@@ -72,8 +75,6 @@ class GraphEngine:
     name = "cuda_graph"
 
     def __init__(self, portable: PortableEngine, reason: str = "") -> None:
-        import cupy
-
         self.portable, self.reason, self.ranks = portable, reason, None
         self.backend, self.block_rows = portable.backend, portable.block_rows
         self.workers = portable.workers
@@ -86,7 +87,7 @@ class GraphEngine:
         one_to_many = portable.net.topology == "one_to_many"
         self._steps = (portable.data.y if one_to_many else portable.data.x).shape[1]
         with self.backend.device:
-            self._stream, self._pool = OwnStream(), cupy.cuda.MemoryPool()
+            self._stream = OwnStream()
             self._tables = Tables(portable, self._epochs_at_once * self._per_epoch)
 
     @contextlib.contextmanager
@@ -175,7 +176,7 @@ class GraphEngine:
             self._draw(plan, update)
             memories = [self._tables.at, *(a for memory in self._memories for a in memory.values())]
             kept = [array.copy() for array in memories]
-            with cupy.cuda.using_allocator(self._pool.malloc):  # nobody else may use its memory
+            with cupy.cuda.using_allocator(update.pool.malloc):
                 made = self._stream.repeatable(functools.partial(self._work, update, rule))
             for array, before in zip(memories, kept, strict=True):
                 array[...] = before
@@ -186,6 +187,7 @@ class GraphEngine:
         return self._launches[key]
 
     def _memory_of(self, rows: int) -> _Update:
+        """Return new memory for an update of so many rows."""
         import cupy
 
         masks, portable = {}, self.portable
@@ -195,7 +197,7 @@ class GraphEngine:
         workspace: Any = make_workspace(self.backend)
         workspace.own_products = True
         total = cupy.full((), total_weight(portable.data.y[:rows]), dtype="float32")
-        return _Update(self._tables.row(rows), masks, total, workspace)
+        return _Update(self._tables.row(rows), masks, total, workspace, cupy.cuda.MemoryPool())
 
     def _draw(self, plan: Planned, update: _Update) -> None:
         """Draw the masks of dropout as the portable engine does, and put them into their places."""

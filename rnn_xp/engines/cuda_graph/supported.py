@@ -15,9 +15,15 @@ __all__ = ["SUPPORTED", "rows_of", "unsupported"]
 
 
 def rows_of(engine: PortableEngine) -> int:
-    """Return the number of rows of an update; of the last one in an epoch it may be smaller."""
+    """Return the number of rows of an update, of the largest one in an epoch."""
     rows: int = engine.data.x.shape[0]
-    return rows if engine.batches is None else len(engine.batches(0)[0])
+    return rows if engine.batches is None else max(map(len, engine.batches(0)))
+
+
+def _has_cuda(engine: PortableEngine) -> bool:
+    import cupy
+
+    return cupy.cuda.is_available() and not getattr(cupy.cuda.runtime, "is_hip", False)
 
 
 def _kernels_know(engine: PortableEngine) -> bool:
@@ -34,6 +40,7 @@ def _has_rules(engine: PortableEngine) -> bool:
 
 SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
     ("the backend cupy", lambda e: e.backend.name == "cupy"),
+    ("a usable CUDA device, which is not ROCm's", _has_cuda),
     ("the dtype float32", lambda e: e.backend.dtype_name == "float32"),
     ("an optimiser that uses one gradient per update", _has_rules),
     ("no truncation", lambda e: e.truncate is None),

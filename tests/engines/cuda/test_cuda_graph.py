@@ -20,6 +20,7 @@ from rnn_xp.engines.blocks import Batch
 from rnn_xp.engines.choice import fastest
 from rnn_xp.engines.cuda_graph import SUPPORTED, GraphEngine, unsupported
 from rnn_xp.engines.portable import PortableEngine
+from rnn_xp.training.plan import Plan
 
 N, T, I = 11, 6, 2  # noqa: E741  the field's letters
 ROWS = 4  # of a minibatch; the last of three has 3
@@ -224,11 +225,16 @@ class TestGraphs:
             params, state, part = engine.run(params, state, epochs, first)
             parts.append(part)
             first += epochs
+            assert np.array_equal(flat(whole), before)  # not what is overwritten
         assert np.array_equal(np.concatenate(parts), losses)
         assert np.array_equal(flat(params), before)
-        assert np.array_equal(flat(whole), before)  # not what is overwritten
         assert state.step == whole_state.step
         assert np.array_equal(flat(*state.slots.values()), flat(*whole_state.slots.values()))
+
+    def test_a_short_minibatch_may_come_first(self, monkeypatch):
+        net, data, options = made_of("all")
+        monkeypatch.setitem(globals(), "batches", lambda epoch: [np.asarray([4, 0]), np.arange(9)])
+        assert_equal_training(net, data, **options)
 
     def test_more_epochs_than_the_tables_have_room_for(self):
         net, data, _ = made_of("plain")
@@ -282,3 +288,56 @@ class TestChoice:
         chosen = fastest(engine.portable)
         assert (chosen.name, chosen.portable) == ("cuda_graph", engine.portable)
         assert chosen.reason.startswith("the fused kernels need ")
+
+
+class TestFit:
+    @pytest.fixture(autouse=True)
+    def _on_device(self, monkeypatch):
+        """Data come to the stand-in's memory, where all that is done with them is noted."""
+        enter = Plan.enter
+
+        def entered(self, source):
+            data, held_out = enter(self, source)
+            return Batch(*(None if a is None else cupy_stand_in.counted(a) for a in data)), held_out
+
+        monkeypatch.setattr(Plan, "enter", entered)
+
+    @staticmethod
+    def fit(epochs=6, backend=None, **options):
+        net, data, _ = made_of("all", "gru")
+        options = {"batch_size": ROWS, "optimizer": rx.optim.adam(0.01), **options}
+        arrays = data._asdict()
+        x, y = arrays.pop("x"), arrays.pop("y")
+        where = backend or globals()["backend"]()
+        return rx.fit(net, x, y, epochs=epochs, backend=where, **arrays, **options)
+
+    def test_says_what_it_took_and_why(self):
+        result = self.fit()
+        assert result.engine == "cuda_graph"
+        assert result.engine_reason.startswith("the fused kernels need one layer in one direction")
+        with cupy_stand_in.apart():
+            right = self.fit(backend=FLOAT64)
+        np.testing.assert_allclose(result.history["loss"], right.history["loss"], rtol=TOLERANCE)
+        assert result.evaluations == right.evaluations
+
+    def test_goes_on_to_the_same_bits(self, tmp_path):
+        whole = self.fit(12)
+        self.fit(7, callbacks=[rx.callbacks.Checkpoint(tmp_path, every=1)])
+        result = self.fit(12, resume=tmp_path)
+        assert result.history == whole.history
+        assert np.array_equal(flat(result.params), flat(whole.params))
+
+    def test_validation_and_a_rate_that_watches_it(self):
+        rate = rx.optim.ReduceOnPlateau(0.05, patience=1)
+        options = {"optimizer": rx.optim.adam(rate), "validation": 0.2, "gap": 0, "epochs": 9}
+        result = self.fit(**options)
+        with cupy_stand_in.apart():
+            right = self.fit(backend=FLOAT64, **options)
+        for name in ("loss", "validation_loss"):
+            np.testing.assert_allclose(result.history[name], right.history[name], rtol=1e-3)
+
+    @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid")
+    def test_finds_the_epoch_that_diverged(self):
+        with pytest.raises(rx.DivergenceError, match="not finite") as caught:
+            self.fit(30, optimizer=rx.optim.sgd(1e30))
+        assert caught.value.epoch == 1
