@@ -140,6 +140,31 @@ def test_equals_the_portable_engine(setting, minibatches):
     assert_equal_training(net, data, minibatches=minibatches, **options)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"read": "mean"},
+        {"read": "max"},
+        {"linear_lags": 10},
+        {"topology": "one_to_many", "feed": "repeat"},
+        {"topology": "one_to_many", "feed": "zeros"},
+        {"topology": "many_to_many", "bidirectional": True},
+    ],
+    ids=repr,
+)
+def test_many_steps(monkeypatch, setting):
+    """More than eight arrays are joined by a table that comes from the host."""
+    monkeypatch.setitem(globals(), "T", 12)
+    net = rx.Network(input_size=I, hidden_size=5, **setting)
+    assert_equal_training(net, problem(net))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_wide_layers_step_by_step(cell):
+    net = rx.Network(input_size=I, hidden_size=260, **CELLS[cell])
+    assert_equal_training(net, problem(net), epochs=2)
+
+
 @pytest.mark.cover("values")
 @pytest.mark.parametrize("setting", ["all", "mean", "linear lags"])
 @pytest.mark.parametrize("cell", ["rnn-relu", "gru", "lstm"])
