@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import cupy
 
@@ -55,6 +55,12 @@ class Workspace(Buffers):
         self._ones = cupy.ones(1, dtype=dtype)
         self.own_products = False
         self._products = OWN if supports(dtype) else CUBLAS
+
+    def apart(self, number: int) -> Self:
+        """Return a workspace with the same products and other buffers."""
+        other = super().apart(number)
+        other.own_products = self.own_products
+        return other
 
     def matmul(self, name: str, a: Array, b: Array) -> Array:
         """Multiply two matrices into the named buffer; those of float32 without cuBLAS."""
@@ -235,10 +241,13 @@ class _Cell(abc.ABC):
         steps, rows, width = z.shape
         size, last, multiply = h.shape[2], steps - 1, workspace.products.multiply
         dh, beside = (workspace.take(what, rows, size) for what in ("dh", "beside"))
+        if dfinal is not None:  # as if it had come back through one step more
+            dh[...], beside[...] = (*dfinal, 0.0)[:2]
         for s in range(last, -1, -1):
             loss_dh = dhs[last - s if reverse else s]
             read = loss_dh is not None
-            shares = _Shares(loss_dh if read else dh, int(read), dh, beside, int(s < last))
+            through = int(s < last or dfinal is not None)
+            shares = _Shares(loss_dh if read else dh, int(read), dh, beside, through)
             da = self.step_back(s, tape, shares)
             if s:
                 multiply(da, params["w_hh"], dh)

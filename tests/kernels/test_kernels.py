@@ -87,6 +87,14 @@ def test_masks_resets_and_states_are_left_to_the_portable_code_where_unknown(tie
         assert bool(workspace._buffers) == (tier.name == "numpy")
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_sequence_of_several_pieces(tier, cell):
+    """What comes back from a later piece reaches the first one, whose state nobody gave."""
+    problem = Problem(tier, steps=103, topology="many_to_many", **CELLS[cell])
+    problem.params = {name: 0.4 * param for name, param in problem.params.items()}
+    assert_equal(problem.value_and_grad(tier.workspace()), problem.value_and_grad(), rtol=1e-12)
+
+
 @pytest.mark.cover("pairs")
 @pytest.mark.parametrize("use", [use for use in USES if use not in LEFT])
 @pytest.mark.parametrize("cell", CELLS)

@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _ITEM = 4  # bytes of a number
+_NOTHING = (0, 0, 0, 0, 0, 0)  # a right side that is not there
 
 
 def supports(dtype: str) -> bool:
@@ -112,8 +113,8 @@ def weight_grads(left: Array, rights: Sequence[Array], workspace: Any) -> tuple[
         for a, product in zip(rights, products, strict=True)
     ]
     jobs: list[tuple[tuple[int, ...], int]] = []
-    for some in cut(sides, 2):
-        first, second = (*some, (0, 0, 0, 0, 0, 0))[:2]
+    for some in cut(sides, 2) or [[]]:
+        first, second = (*some, _NOTHING, _NOTHING)[:2]
         to = 0 if jobs else address(sums)
         fields = (address(left), to, *first, *second, lefts, 0, 0)
         jobs.append((fields, first[-1] + second[-1] + bool(to)))

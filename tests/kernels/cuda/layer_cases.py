@@ -18,6 +18,7 @@ __all__ = [
     "assert_rounding",
     "build",
     "device",
+    "distance",
     "error",
     "through_kernels",
 ]
@@ -79,7 +80,7 @@ def error(problem, with_final=True):
     made = through_kernels(problem, with_final)
     problem.x, problem.dpred = map(np.asarray, (problem.x, problem.dpred))
     assert {array.dtype for array in made.values()} == {np.dtype("float32")}
-    return _distance(made, problem, with_final)
+    return distance(made, problem, with_final)
 
 
 def assert_rounding(problem, with_final=True):
@@ -101,7 +102,7 @@ def _sensitivity(problem, with_final):
         other = cast(copy.copy(problem), "float64")
         other.params = {name: _rounded(param, rng) for name, param in other.params.items()}
         other.x, other.dpred = _rounded(other.x, rng), _rounded(other.dpred, rng)
-        moved.append(_distance(adjoint(other, with_final=with_final)[0], problem, with_final))
+        moved.append(distance(adjoint(other, with_final=with_final)[0], problem, with_final))
     return max(moved)
 
 
@@ -109,7 +110,7 @@ def _rounded(array, rng):
     return array * (1.0 + 2.0**-24 * rng.uniform(-1.0, 1.0, array.shape))
 
 
-def _distance(made, problem, with_final):
+def distance(made, problem, with_final):
     exact, _ = adjoint(cast(copy.copy(problem), "float64"), with_final=with_final)
     assert made.keys() <= exact.keys()
     errors = []
