@@ -2,7 +2,8 @@
 
 A step is forward, the mean squared error of one prediction per row, backward and Adam, on the full
 batch. PyTorch takes ragged rows as packed sequences, which a CUDA graph cannot capture. What
-rnn_xp computes is compared with NumPy in float64 before it is timed.
+rnn_xp computes is compared with NumPy in float64 before it is timed: the gradient of its kernels,
+and the losses of some updates in its graph.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ from benchmarks.gpu.tiers import UNIT, Tier
 from benchmarks.gpu.timing import measure
 from benchmarks.gpu.torch_peers import Torch, prepare
 from rnn_xp.engines.blocks import Batch, default_block_rows
+from rnn_xp.engines.cuda_graph import GraphEngine, unsupported
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.kernels import make_workspace
 from rnn_xp.losses import mse
 
 SECONDS, DRY_SECONDS = 0.3, 0.01
-KERNELS, EAGER, GRAPH = "rnn_xp, kernels", "torch, eager", "torch, CUDA graph"
+OURS, KERNELS, EAGER, GRAPH = (
+    "rnn_xp, CUDA graph", "rnn_xp, kernels", "torch, eager", "torch, CUDA graph"
+)  # fmt: skip
+UPDATES, LOSS_TOLERANCE = 5, 1e-4  # of a training that is compared with NumPy's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +74,14 @@ class Case:
 
 def cases(dry):
     """All cases, the most telling ones first; in a dry run those of one cell, and tiny."""
-    sizes = [(256, 100, 8, 128), (64, 200, 32, 256), (64, 100, 32, 128)]
-    usual, wide, stacked = [(9, 5, 2, 6)] * 3 if dry else sizes
+    sizes = [(256, 100, 8, 128), (64, 200, 32, 256), (64, 100, 32, 128), (128, 50, 64, 512)]
+    usual, wide, stacked, wider = [(9, 5, 2, 6)] * 4 if dry else sizes
     for cell in ("lstm",) if dry else ("lstm", "gru", "rnn"):
         yield Case(cell, usual, ragged=True, limits=((EAGER, 0.5),))
         yield Case(cell, usual, limits=((GRAPH, 0.8),))
         yield Case(cell, wide, limits=((GRAPH, 1.0 if cell == "rnn" else 0.5),))
         yield Case(cell, stacked, layers=2, directions=2, limits=((GRAPH, 0.8),))
+        yield Case(cell, wider)  # step by step, in a graph
 
 
 class Kernels(Tier):
@@ -83,18 +89,34 @@ class Kernels(Tier):
 
     def __init__(self, place, case):
         self.place, self.unit, self.name = place, UNIT, KERNELS
-        backend, (x, y, lengths) = place.backend(), case.data
-        rows = max(len(x), default_block_rows(backend, len(x), case.net.hidden_size))
-        self.engine = PortableEngine(
-            net=case.net, loss=mse, optimizer=ADAM, backend=backend, block_rows=rows,
-            data=Batch(
-                backend.asarray(x), backend.asarray(y),
-                lengths=None if lengths is None else backend.xp.asarray(lengths),
-            ),
-        )  # fmt: skip
+        self.engine, backend = portable(case, place.backend()), place.backend()
         self.params = {name: backend.asarray(weight) for name, weight in case.weights.items()}
         self.state = ADAM.init(self.params)
         self.losses = None
+
+
+class Graph(Kernels):
+    """The same kernels with all else of an update in a CUDA graph, as `fit` would have it."""
+
+    def __init__(self, place, case):
+        super().__init__(place, case)
+        self.name = OURS
+        if needed := unsupported(self.engine):
+            raise LeftOutError(f"CUDA graphs need {needed}")
+        self.engine = GraphEngine(self.engine)
+
+
+def portable(case, backend):
+    """The portable engine for a case, with all rows in one block."""
+    x, y, lengths = case.data
+    rows = max(len(x), default_block_rows(backend, len(x), case.net.hidden_size))
+    return PortableEngine(
+        net=case.net, loss=mse, optimizer=ADAM, backend=backend, block_rows=rows,
+        data=Batch(
+            backend.asarray(x), backend.asarray(y),
+            lengths=None if lengths is None else backend.xp.asarray(lengths),
+        ),
+    )  # fmt: skip
 
 
 class Eager(Torch):
@@ -182,6 +204,18 @@ def agrees(place, case):
     return {"error_of_gradient": error, "holds": error <= GRADIENT_TOLERANCE}
 
 
+def trains(place, case):
+    """Losses of some updates in a graph, against the portable engine in float64."""
+    graph, host = Graph(place, case), rx.get_backend("numpy", dtype="float64")
+    graph.run(UPDATES)
+    made = graph.engine.backend.to_numpy(graph.losses)
+    params = {name: host.asarray(weight) for name, weight in case.weights.items()}
+    *_, exact = portable(case, host).run(params, ADAM.init(params), UPDATES)
+    error = float(np.abs(made / exact - 1.0).max())
+    holds = error <= LOSS_TOLERANCE and not graph.engine.reason
+    return {"error_of_losses": error, "holds": holds, "detail": graph.engine.reason}
+
+
 def timed(make, place, case):
     return measure(make(place, case), DRY_SECONDS if place.dry else SECONDS)
 
@@ -190,17 +224,18 @@ def layers(place):
     """Times of a step, and whether they are as short as they should be."""
     for case in cases(place.dry):
         yield attempt(f"{case}: agreement", agrees, place, case)
+        yield attempt(f"{case}: agreement of a graph", trains, place, case)
         walls = {}
-        for name, make in ((KERNELS, Kernels), (EAGER, Eager), (GRAPH, InGraph)):
-            if name != KERNELS and missing("torch"):
+        for name, make in ((OURS, Graph), (KERNELS, Kernels), (EAGER, Eager), (GRAPH, InGraph)):
+            if name in (EAGER, GRAPH) and missing("torch"):
                 yield {"what": f"{case}: {name}", "note": "torch is not installed"}
                 continue
             record = attempt(f"{case}: {name}", timed, make, place, case)
             walls[name] = record.get("wall")
             yield record
         for peer, limit in case.limits:
-            if walls.get(KERNELS) and walls.get(peer):
-                ratio = walls[KERNELS] / walls[peer]
+            if walls.get(OURS) and walls.get(peer):
+                ratio = walls[OURS] / walls[peer]
                 judged = {} if place.dry else {"holds": ratio <= limit}
                 detail = f"{ratio:.2f}, at most {limit}"
-                yield {"what": f"{case}: {KERNELS} ÷ {peer}", "detail": detail, **judged}
+                yield {"what": f"{case}: {OURS} ÷ {peer}", "detail": detail, **judged}

@@ -35,10 +35,10 @@ class FitResult:
     backend : Backend
         The library and device of the training.
     engine : str
-        The engine that computed the epochs: "portable" or "cuda_fused", see
-        `rnn_xp.engines.cuda_fused`.
+        The engine that computed the epochs: "portable", "cuda_graph" or "cuda_fused", see
+        `rnn_xp.engines.choice`.
     engine_reason : str
-        On CuPy, the reason why the fused engine or its CUDA graph was not used; otherwise empty.
+        On CuPy, the reason why a faster engine or a CUDA graph was not used; otherwise empty.
     block_rows : int
         Number of rows of a block.
     workers : int

@@ -6,6 +6,8 @@ computed, so a number that the host had looked at, or kept, would be wrong here.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import array_api_compat.numpy
 import capturing
 import cupy_stand_in
@@ -313,6 +315,13 @@ class TestChoice:
         chosen = fastest(engine.portable)
         assert (chosen.name, chosen.portable) == ("cuda_graph", engine.portable)
         assert chosen.reason.startswith("the fused kernels need ")
+
+
+def test_the_documentation_has_the_same_table():
+    page = (Path(__file__).parents[3] / "docs" / "guide" / "gpu.md").read_text(encoding="utf-8")
+    listed = page.partition("becomes a CUDA graph if it has all of this:\n\n- ")[2]
+    sentences = listed.partition("\n\n")[0].split("\n- ")
+    assert sentences == [sentence for sentence, _ in SUPPORTED]
 
 
 class TestFit:
