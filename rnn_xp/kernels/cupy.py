@@ -10,11 +10,11 @@ requirements of `rnn_xp.kernels.cuda.plan.SUPPORTED`. For other layers the equat
     step back         dz_t, of dh_t and what is kept  then dh_{t-1} = dz_t @ w_hh
     after the loop    dw_hh = dZ.T @ H   dw_xh = dZ.T @ X   db_h = 1 @ dZ   dX = dZ @ w_xh
 
-Matrices are two-dimensional and contiguous, since CuPy copies others on every call. Samples are in
-rows, and arrays of all steps, (T, N, .), are in the order in which the steps are done. They are
-kept in a `Workspace`, so that no array of their size is allocated again, and are used twice: the
-forward pass overwrites Z with the gates, and the backward pass overwrites the gates with their
-gradients.
+Matrices are two-dimensional and contiguous, since CuPy copies others on every call. Products are
+those of cuBLAS, or of `rnn_xp.kernels.cuda.matmul`, see `Workspace`. Samples are in rows, and
+arrays of all steps, (T, N, .), are in the order in which the steps are done. They are kept in a
+`Workspace`, so that no array of their size is allocated again, and are used twice: the forward pass
+overwrites Z with the gates, and the backward pass overwrites the gates with their gradients.
 
 Results agree with the portable code to rounding. The kernels of single steps know plain full
 sequences alone; the portable code then computes lengths, masks, resets, given states, recurrent

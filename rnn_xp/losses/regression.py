@@ -186,6 +186,10 @@ class Pinball:
             )
         error = pred - target
         real = xp.real(error)
-        q = xp.asarray(self.quantiles, dtype=real.dtype, device=device_of(pred))
+        place = device_of(pred)
+        columns = xp.arange(pred.shape[-1], dtype=xp.int32, device=place)
+        q = xp.zeros(columns.shape, dtype=real.dtype, device=place)
+        for k, quantile in enumerate(self.quantiles):  # numbers are arguments of calls: no transfer
+            q = xp.where(columns == k, quantile, q)
         dpred = mean(sign(real, xp=xp) * xp.where(real > 0, 1.0 - q, q))
         return xp.sum(dpred * error), dpred

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 from rnn_xp._typing import Array, Namespace
 from rnn_xp.backend import device_of
+from rnn_xp.backend.adapters import adapter_of
+from rnn_xp.network.layers import as_one
 
 __all__ = [
     "READ_LAST",
@@ -65,22 +67,24 @@ def _last_back(dh: Array, steps: int, end: int, *, xp: Namespace) -> list[Array 
     return [dh if t == end else None for t in range(steps)]
 
 
-def _mean(
-    hs: Sequence[Array], mask: Array | None, reverse: bool, *, xp: Namespace
-) -> tuple[Array, list[Any]]:
+def _mean(hs: Any, mask: Array | None, reverse: bool, *, xp: Namespace) -> tuple[Array, Any]:
     # Weights 1 / count of the row's unmasked steps, 0 at masked ones; an empty row gives 0.
     if mask is None:
-        weights: list[Any] = [1.0 / len(hs)] * len(hs)
-    else:
-        counted = xp.astype(mask, hs[0].dtype)
-        count = xp.sum(counted, axis=0)
-        share = counted / xp.where(xp.real(count) > 0, count, xp.ones_like(count))
-        weights = [share[t, ...] for t in range(len(hs))]
-    return _sum([h * w for h, w in zip(hs, weights, strict=True)]), weights
+        share: Any = 1.0 / len(hs)
+        if _each_call_counts(hs, xp):
+            return xp.sum(hs, axis=0) * share, share
+        return _sum([h * share for h in hs]), share
+    counted = xp.astype(mask, hs[0].dtype)
+    count = xp.sum(counted, axis=0)
+    share = counted / xp.where(xp.real(count) > 0, count, xp.ones_like(count))
+    if _each_call_counts(hs, xp):
+        return xp.sum(hs * share, axis=0), share
+    return _sum([h * share[t, ...] for t, h in enumerate(hs)]), share
 
 
-def _mean_back(dh: Array, steps: int, weights: list[Any], *, xp: Namespace) -> list[Array | None]:
-    return [dh * weight for weight in weights]
+def _mean_back(dh: Array, steps: int, share: Any, *, xp: Namespace) -> list[Array | None]:
+    dhs = dh * share
+    return [dhs] * steps if len(dhs.shape) == 2 else [dhs[t, ...] for t in range(steps)]
 
 
 def _max(
@@ -88,7 +92,8 @@ def _max(
 ) -> tuple[Array, Array]:
     # For each unit the first step at which it is largest; an empty row gives 0, from step -1. A NaN
     # is larger than any number, and once chosen it stays: the first one in an unmasked step wins.
-    if len(hs) * hs[0].shape[0] * hs[0].shape[1] <= _CACHED:
+    few = len(hs) * hs[0].shape[0] * hs[0].shape[1] <= _CACHED
+    if few or _each_call_counts(hs, xp):
         return _max_at_once(hs, mask, xp)
     best = xp.zeros_like(hs[0])
     chosen = xp.full(best.shape, -1, dtype=xp.int32, device=device_of(best))
@@ -107,7 +112,7 @@ def _max_at_once(
 ) -> tuple[Array, Array]:  # fmt: skip
     # The same in a number of calls that does not grow with the steps, which cost more than the
     # arithmetic if the rows are few.
-    states, number = xp.stack(hs), _numbers(len(hs), hs[0], xp)
+    states, number = as_one(hs, xp=xp), _numbers(len(hs), hs[0], xp)
     size, beyond = xp.real(states), xp.full_like(number, len(hs))
     if mask is not None:
         least = xp.full((1, 1, 1), -math.inf, dtype=size.dtype, device=device_of(size))
@@ -128,6 +133,11 @@ def _numbers(steps: int, like: Array, xp: Namespace) -> Array:
     """Return the numbers of the steps, (T, 1, 1)."""
     numbers = xp.arange(steps, dtype=xp.int32, device=device_of(like))
     return xp.reshape(numbers, (steps, 1, 1))
+
+
+def _each_call_counts(hs: Any, xp: Namespace) -> bool:
+    """Return True if the states are one array and calls are what costs, not passes over memory."""
+    return not isinstance(hs, list) and adapter_of(xp).is_accelerator(device_of(hs))
 
 
 READ_LAST = Read(_last, _last_back)
@@ -151,7 +161,7 @@ class Feed(NamedTuple):
 
 
 def _zeros(x: Array, steps: int, *, xp: Namespace) -> Array:
-    return xp.concat([x] + [xp.zeros_like(x)] * (steps - 1))
+    return xp.where(_numbers(steps, x, xp) == 0, x, xp.zeros_like(x))
 
 
 def _zeros_back(dxs: Array, *, xp: Namespace) -> Array:
@@ -159,7 +169,7 @@ def _zeros_back(dxs: Array, *, xp: Namespace) -> Array:
 
 
 def _repeat(x: Array, steps: int, *, xp: Namespace) -> Array:
-    return xp.concat([x] * steps)
+    return xp.broadcast_to(x, (steps, *x.shape[1:]))
 
 
 def _repeat_back(dxs: Array, *, xp: Namespace) -> Array:
@@ -179,8 +189,9 @@ def _sum(arrays: Sequence[Array]) -> Array:
 
 def last_steps(xs: Array, lags: int, *, xp: Namespace) -> Array:
     """Concatenate the last steps of xs (T, N, I), the oldest first: (N, L*I)."""
-    steps = xs.shape[0]
-    return xp.concat([xs[t, ...] for t in range(steps - lags, steps)], axis=1)
+    steps, rows, size = xs.shape
+    last = xp.permute_dims(xs[steps - lags :, ...], (1, 0, 2))
+    return xp.reshape(last, (rows, lags * size))
 
 
 def last_steps_back(
@@ -191,8 +202,8 @@ def last_steps_back(
     last = xp.permute_dims(xp.reshape(dwindow, (rows, lags, size)), (1, 0, 2))
     if mask is not None:
         last = xp.where(mask[steps - lags :, ...], last, xp.zeros_like(last))
-    before = xp.zeros_like(last[:1, ...])
-    return xp.concat([before] * (steps - lags) + [last])
+    before = xp.zeros((steps - lags, rows, size), dtype=last.dtype, device=device_of(last))
+    return xp.concat([before, last])
 
 
 def last_steps_terms(dw: Array, steps: int, size: int, *, xp: Namespace) -> Array:

@@ -378,6 +378,10 @@ def install(monkeypatch: Any) -> None:
     """Let the library compute on the stand-in, where it takes arrays for CuPy's."""
     monkeypatch.setitem(sys.modules, "cupy", _stand_in())
     monkeypatch.setattr("rnn_xp.kernels.library_name", lambda xp: "cupy" if _taken else "numpy")
+    monkeypatch.setattr(
+        "rnn_xp.network.topology._each_call_counts",
+        lambda hs, xp: _taken and not isinstance(hs, list),
+    )
     for name in ("cupy", "fusion", "cuda/update", "cuda/arguments"):
         module, dotted = load(name), f"rnn_xp.kernels.{name.replace('/', '.')}"
         monkeypatch.setitem(sys.modules, dotted, module)

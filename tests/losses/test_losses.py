@@ -174,6 +174,22 @@ class TestEvery:
         with pytest.raises(TypeError, match="target must be an array, got list"):
             contract.loss(pred, target.tolist())
 
+    @every_layout
+    def test_nothing_comes_from_the_host(self, name, layout, monkeypatch):
+        """A transfer on every call could not be part of a CUDA graph."""
+        pred, target, weight = draw(name, layout)
+
+        def transfer(*args, **kwargs):
+            raise AssertionError("an array is made of numbers of the host")
+
+        with monkeypatch.context() as patch:
+            for maker in ("asarray", "array"):
+                patch.setattr(f"array_api_compat.numpy.{maker}", transfer)
+            value, dpred = LOSSES[name].loss(pred, target, weight)
+        again, expected = LOSSES[name].loss(pred, target, weight)
+        assert value == again
+        assert np.array_equal(dpred, expected)
+
     def test_survives_pickling(self, name):
         """Worker processes and saved configurations need it."""
         loss = LOSSES[name].loss

@@ -1,14 +1,18 @@
-"""Reads of a sequence: what is not a number is not lost."""
+"""Reads of a sequence: what is not a number is not lost, and calls do not grow with the steps."""
 
 from __future__ import annotations
 
+import types
+
+import array_api_compat.numpy as xp
+import cupy_stand_in
 import numpy as np
 import pytest
 from problems import H, Problem
 
 import rnn_xp as rx
 from rnn_xp.network import topology
-from rnn_xp.network.topology import READ_MAX
+from rnn_xp.network.topology import READ_MAX, READ_MEAN
 
 STEPS = np.asarray([[1.0, 5.0], [np.nan, -2.0], [0.25, 7.0], [np.nan, 6.0]])  # (T, H)
 
@@ -78,6 +82,52 @@ def test_gradients_through_the_maximum_are_the_same_in_both_ways(masked, monkeyp
     assert loss == wanted[0]
     for name, grad in grads.items():
         assert np.array_equal(grad, wanted[1][name]), name
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("read", [READ_MEAN, READ_MAX], ids=["mean", "max"])
+def test_reads_in_as_many_calls_for_any_number_of_steps(read, masked, monkeypatch):
+    """Where calls are what costs: the same numbers, and gradients that are parts of one array."""
+    rng = np.random.default_rng(0)
+    hs, dh = rng.standard_normal((7, 3, H)), rng.standard_normal((3, H))
+    mask = rng.random((7, 3, 1)) < 0.5 if masked else None
+    monkeypatch.setattr(topology, "_CACHED", 0)
+    found = []
+    for at_once in (False, True):
+        monkeypatch.setattr(topology, "_each_call_counts", lambda hs, xp, yes=at_once: yes)
+        h, cache = read.forward(hs, mask, False, xp=xp)
+        found.append((h, read.backward(dh, 7, cache, xp=xp)))
+    (h, dhs), (again, others) = found
+    np.testing.assert_allclose(again, h, rtol=0, atol=1e-15)
+    assert all(map(np.array_equal, dhs, others))
+    apart = np.diff([dh.ctypes.data for dh in others])
+    assert len(set(apart.tolist())) == 1
+
+
+def test_calls_are_what_costs_with_one_array_on_a_gpu():
+    """Not with a list of arrays, which would have to be put together first."""
+    cupy = types.SimpleNamespace(__name__="array_api_compat.cupy")
+    states = np.zeros((4, 3, H))
+    assert topology._each_call_counts(states, cupy)
+    assert not topology._each_call_counts(list(states), cupy)
+    assert not topology._each_call_counts(states, xp)
+
+
+@pytest.mark.parametrize("feed", [topology.ZEROS, topology.REPEAT], ids=["zeros", "repeat"])
+def test_a_feed_has_a_call_for_any_number_of_steps(feed):
+    """CuPy puts more than eight arrays together by a table of addresses from the host."""
+    x = cupy_stand_in.counted(np.asarray([[[1.0, np.nan], [-0.0, 4.0]]]))
+    counts = []
+    for steps in (1, 3, 12):
+        with cupy_stand_in.launches() as noted:
+            made = feed.forward(x, steps, xp=xp)
+        counts.append(len(noted))
+        first, *others = np.asarray(made)
+        assert np.array_equal(first, x[0], equal_nan=True)
+        assert np.array_equal(np.signbit(first), np.signbit(x[0]))
+        after = first if feed is topology.REPEAT else np.zeros((2, 2))
+        assert all(np.array_equal(other, after, equal_nan=True) for other in others)
+    assert len(set(counts)) == 1
 
 
 def test_mean_of_a_nan_is_a_nan_as_well():

@@ -33,6 +33,11 @@ SETTINGS: dict[str, dict[str, Any]] = {  # of the network and the update, and ar
     "minibatches": {"minibatches": True},
     "many to many": {"topology": "many_to_many"},
     "lags": {"linear_lags": 3},
+    "mean": {"read": "mean"},
+    "mean, masked": {"read": "mean", "arrays": ("lengths", "mask")},
+    "max": {"read": "max"},
+    "zeros": {"topology": "one_to_many"},
+    "repeat": {"topology": "one_to_many", "feed": "repeat"},
     "all": {
         "arrays": ("lengths", "mask", "reset", "sample_weight"), "layer_norm": True,
         "dropout": 0.3, "recurrent_dropout": 0.3, "residual": True, "num_layers": 2,
@@ -46,8 +51,8 @@ SETTINGS: dict[str, dict[str, Any]] = {  # of the network and the update, and ar
 PLAIN = 17
 CONSTANTS = {
     "lengths": 21, "mask": 20, "reset": 18, "sample_weight": 26, "layer norm": 19, "clip_norm": 34,
-    "clip_value": 23, "weight decay": 18, "minibatches": 22, "many to many": 20, "lags": 22,
-    "all": 64,
+    "clip_value": 22, "weight decay": 18, "minibatches": 22, "many to many": 20, "lags": 19,
+    "mean": 23, "mean, masked": 30, "max": 51, "zeros": 22, "repeat": 20, "all": 68,
 }  # fmt: skip
 
 
@@ -64,8 +69,9 @@ def launches(
         "reset": rng.random((N, steps)) < 0.2,
         "sample_weight": counted(rng.random(N).astype("f4")),
     }
-    y = (N, steps, 1) if net.topology == "many_to_many" else (N, 1)
-    x, y = (counted(rng.standard_normal(shape).astype("f4")) for shape in ((N, steps, 2), y))
+    y = (N, 1) if net.topology == "many_to_one" else (N, steps, 1)
+    entering = 1 if net.topology == "one_to_many" else steps
+    x, y = (counted(rng.standard_normal(shape).astype("f4")) for shape in ((N, entering, 2), y))
     noisy = "dropout" in options or "recurrent_dropout" in options
     engine = PortableEngine(
         net=net, loss=rx.losses.mse, optimizer=optimizer,
@@ -91,6 +97,7 @@ def test_two_launches_for_a_layer_and_direction_and_a_constant(monkeypatch, cell
         layers = settings.get("num_layers", 1) * (2 if "bidirectional" in stack else 1)
         assert noted.count("forward") == noted.count("backward") == layers
         assert "matmul" not in noted, "cuBLAS, which a CUDA graph cannot record"
+        assert noted.count("transfer") == ("lengths" in settings.get("arrays", ()))
         assert len(noted) <= 2 * layers + CONSTANTS.get(setting, PLAIN)
         assert len(noted) == len(launches(monkeypatch, cell, steps=3 * T, **settings))
 
