@@ -191,7 +191,8 @@ def last_steps(xs: Array, lags: int, *, xp: Namespace) -> Array:
     """Concatenate the last steps of xs (T, N, I), the oldest first: (N, L*I)."""
     steps, rows, size = xs.shape
     last = xp.permute_dims(xs[steps - lags :, ...], (1, 0, 2))
-    return xp.reshape(last, (rows, lags * size))
+    # A copy, since it enters two products; some libraries would copy it for each of them.
+    return xp.asarray(xp.reshape(last, (rows, lags * size)), copy=True)
 
 
 def last_steps_back(
