@@ -23,10 +23,13 @@ from rnn_xp.backend.arrays import (
 )
 from rnn_xp.backend.libraries import Library, UnusableError, first_line, load
 
-__all__ = ["DTYPES", "Backend", "BackendError", "Setting", "backend_of", "open_backend"]
+__all__ = ["DTYPES", "PRODUCTS", "Backend", "BackendError", "Setting", "backend_of", "open_backend"]
 
 DTYPES = ("float32", "float64")
 """The precisions in which a backend computes."""
+
+PRODUCTS = ("fp32", "tf32")
+"""The precisions to which the factors of matrix products in float32 may be rounded."""
 
 
 class BackendError(RuntimeError):
@@ -242,8 +245,10 @@ class Setting(NamedTuple):
     origin: str
 
 
-def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
-    """Open the backend that three settings describe; an error says how to repair them.
+def open_backend(
+    name: Setting, device: Setting, dtype: Setting, products: Setting | None = None
+) -> Backend:
+    """Open the backend that settings describe; an error says how to repair them.
 
     Parameters
     ----------
@@ -253,6 +258,8 @@ def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
         Name of a device, or None for the library's own default.
     dtype : Setting
         One of `DTYPES`.
+    products : Setting, optional
+        One of `PRODUCTS`; by default "fp32".
 
     Returns
     -------
@@ -261,7 +268,7 @@ def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
     Raises
     ------
     BackendError
-        If the library is missing or not usable, or has no such device or dtype.
+        If the library is missing or not usable, or has no such device, dtype or products.
 
     Examples
     --------
@@ -280,6 +287,13 @@ def open_backend(name: Setting, device: Setting, dtype: Setting) -> Backend:
     native = library.devices[place]
     adapter, xp = adapter_named(name.value), library.namespace
     adapter.use(native)
+    tf32 = products is not None and products.value == "tf32"
+    if not adapter.round_products(native, tf32):
+        raise BackendError(
+            f"{'' if products is None else products.origin} needs a GPU of cupy (CUDA), torch "
+            f"(CUDA), jax or mlx; backend {name.value} ({name.origin}) is on {place}. Choose such "
+            "a GPU, or leave the variable out."
+        )
     if dtype.value not in adapter.dtypes(xp, native):
         raise _no_such_dtype(name.value, library, place, dtype)
     # As arrays report it: jax.numpy.float32, for one, is not itself a dtype.

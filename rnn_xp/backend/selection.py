@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from rnn_xp.backend.adapters import ADAPTERS, Adapter
-from rnn_xp.backend.handle import DTYPES, Backend, BackendError, Setting, open_backend
+from rnn_xp.backend.handle import DTYPES, PRODUCTS, Backend, BackendError, Setting, open_backend
 from rnn_xp.backend.libraries import probe
 
 __all__ = ["get_backend"]
@@ -50,9 +50,11 @@ def get_backend(
     Notes
     -----
     The environment variables are ``RNN_XP_BACKEND``, ``RNN_XP_DEVICE`` and ``RNN_XP_DTYPE``; an
-    empty one counts as not set. ``RNN_XP_DEVICE`` belongs to the backend in ``RNN_XP_BACKEND`` and
-    is ignored if `name` is another one. JAX has float64 only if ``JAX_ENABLE_X64=1`` was set
-    before the program started, and ``CUDA_VISIBLE_DEVICES`` hides GPUs from every library.
+    empty one counts as not set. ``RNN_XP_MATMUL=tf32`` lets a GPU round the factors of matrix
+    products in float32 to 10 bits, wherever its library multiplies; by default, "fp32", it may not.
+    ``RNN_XP_DEVICE`` belongs to the backend in ``RNN_XP_BACKEND`` and is ignored if `name` is
+    another one. JAX has float64 only if ``JAX_ENABLE_X64=1`` was set before the program started,
+    and ``CUDA_VISIBLE_DEVICES`` hides GPUs from every library.
 
     Examples
     --------
@@ -66,9 +68,11 @@ def get_backend(
     where = _read_setting("device", device, variable, default=None)
     precision = _read_setting("dtype", dtype, "RNN_XP_DTYPE", default="float32")
     _require_one_of(DTYPES, precision)
+    products = _read_setting("matmul", None, "RNN_XP_MATMUL", default="fp32")
+    _require_one_of(PRODUCTS, products)
     if chosen.value == "auto":
-        return _open_auto(where, precision)
-    return open_backend(chosen, where, precision)
+        return _open_auto(where, precision, products)
+    return open_backend(chosen, where, precision, products)
 
 
 def _read_setting(label: str, given: Any, variable: str | None, *, default: Any) -> Setting:
@@ -92,7 +96,7 @@ def _is_another_backend(name: str | None) -> bool:
     return name is not None and named not in ("", "auto", name)
 
 
-def _open_auto(where: Setting, precision: Setting) -> Backend:
+def _open_auto(where: Setting, precision: Setting, products: Setting) -> Backend:
     """Open the first library that has one of its ``auto_devices``, else NumPy, and report it."""
     name = "numpy"
     reasons = ""
@@ -108,7 +112,7 @@ def _open_auto(where: Setting, precision: Setting) -> Backend:
         reasons += f"; {adapter.name}: {status.reason or lacks}"
     import logging
 
-    backend = open_backend(Setting(name, "chosen by auto"), where, precision)
+    backend = open_backend(Setting(name, "chosen by auto"), where, precision, products)
     logging.getLogger("rnn_xp").info("auto chose %s%s", backend, reasons)
     sys.stderr.write(f"rnn_xp: auto chose {backend}{reasons}\n")
     return backend

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -39,6 +40,8 @@ def whereabouts(backend: Backend) -> dict[str, Any]:
         "kernels": str(kernels_of(backend)),
         "rnn_xp": _own_version(),
     }
+    if backend.is_accelerator and (products := os.environ.get("RNN_XP_MATMUL", "").strip()):
+        where["products"] = products
     return {**where, "blas": list(_blas())} if backend.name == "numpy" else where
 
 

@@ -284,19 +284,19 @@ def test_auto_prefers_cupy_then_torch_then_dpnp_then_mlx(opened, monkeypatch):
         MlxAdapter, "devices", lambda self: (["Device(cpu, 0)", "Device(gpu, 0)"], "Device(gpu, 0)")
     )
     get_backend("auto")
-    assert [setting.value for setting in opened[-1]] == ["mlx", "gpu", "float32"]
+    assert [setting.value for setting in opened[-1]] == ["mlx", "gpu", "float32", "fp32"]
     monkeypatch.setitem(sys.modules, "dpnp", dpnp_with("level_zero:gpu:0", "opencl:cpu:0"))
     get_backend("auto")
-    assert [setting.value for setting in opened[-1]] == ["dpnp", "gpu", "float32"]
+    assert [setting.value for setting in opened[-1]] == ["dpnp", "gpu", "float32", "fp32"]
     for present, chosen in (
         ({"mps": 1}, "mps"), ({"xpu": 1, "mps": 1}, "xpu"), ({"count": 2, "xpu": 1}, "cuda"),
     ):  # fmt: skip
         torch = torch_with_gpus(**{"count": 0, **present})
         monkeypatch.setitem(sys.modules, "torch", torch)
         get_backend("auto")
-        assert [setting.value for setting in opened[-1]] == ["torch", chosen, "float32"]
+        assert [setting.value for setting in opened[-1]] == ["torch", chosen, "float32", "fp32"]
     get_backend("auto", device="cuda:1")
-    assert [setting.value for setting in opened[-1]] == ["torch", "cuda:1", "float32"]
+    assert [setting.value for setting in opened[-1]] == ["torch", "cuda:1", "float32", "fp32"]
     get_backend("auto", device="cpu")
     assert opened[-1][0].value == "numpy"
 

@@ -115,6 +115,13 @@ class Adapter:
         """Return advice on what to check if the library is installed but not usable."""
         return "Check nvidia-smi, CUDA_VISIBLE_DEVICES and that the package fits the driver"
 
+    def round_products(self, device: Any, tf32: bool) -> bool:
+        """Set whether products of float32 matrices may be rounded to TF32 on a device.
+
+        Return False if it cannot be set to this.
+        """
+        return not tf32
+
     def use(self, device: Any) -> None:
         """Make a device the current one, if the library requires it."""
 

@@ -6,6 +6,7 @@ On ROCm an AMD GPU has CUDA's names here, such as ``"cuda:0"``, as it has in CuP
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,14 @@ class CupyAdapter(Adapter):
     def use(self, device: Any) -> None:
         """Make the GPU current in the calling thread; new arrays are created on the current GPU."""
         device.use()
+
+    def round_products(self, device: Any, tf32: bool) -> bool:
+        """Let cuBLAS compute in TF32, before the first product, when CuPy 14 reads the variable."""
+        import cupy
+
+        if tf32:
+            os.environ["CUPY_TF32"] = "1"
+        return not (tf32 and cupy.cuda.runtime.is_hip)
 
     def to_numpy(self, array: Array) -> np.ndarray:
         """Copy to the host, which CuPy does only on explicit request."""

@@ -75,6 +75,16 @@ class JaxAdapter(Adapter):
         """Return True for every device but a CPU."""
         return bool(_devices(device)[0].platform != "cpu")
 
+    def round_products(self, device: Any, tf32: bool) -> bool:
+        """Set the precision of products, unless the user has; on an accelerator JAX 0.10 rounds."""
+        import jax
+
+        platform = _devices(device)[0].platform
+        if platform != "cpu" and (tf32 or jax.config.jax_default_matmul_precision is None):
+            precision = "tensorfloat32" if tf32 else "highest"
+            jax.config.update("jax_default_matmul_precision", precision)
+        return not tf32 or bool(platform == "gpu")
+
     def is_traced(self, arrays: Sequence[Array]) -> bool:
         """Return True under every transformation of JAX, such as ``jit``, ``vmap`` and ``grad``."""
         import jax

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
@@ -52,6 +53,11 @@ class MlxAdapter(Adapter):
         import mlx.core
 
         return mlx.core.default_device()
+
+    def round_products(self, device: Any, tf32: bool) -> bool:
+        """Set, before the first product, the variable without which MLX 0.32 rounds on a GPU."""
+        os.environ.setdefault("MLX_ENABLE_TF32", "1" if tf32 else "0")
+        return not tf32 or self.device_name(device) != "cpu"
 
     def dtypes(self, xp: Namespace, device: Any) -> Collection[str]:
         """Return the names of the dtypes but float64."""

@@ -65,6 +65,14 @@ class TorchAdapter(Adapter):
         """Return True for everything but the CPU."""
         return self.device_name(device).partition(":")[0] != "cpu"
 
+    def round_products(self, device: Any, tf32: bool) -> bool:
+        """Let cuBLAS compute in TF32, which torch 2 leaves off unless it is asked."""
+        import torch
+
+        if tf32 and device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        return not tf32 or bool(device.type == "cuda")
+
     def to_numpy(self, array: Array) -> np.ndarray:
         """Copy to the host if needed, detached from the graph, with conjugates resolved."""
         return np.asarray(readable("to_numpy", array).numpy(force=True))
