@@ -105,6 +105,13 @@ def as_one(hs: Any, *, xp: Namespace) -> Array:
     return xp.stack(hs) if isinstance(hs, list) else hs
 
 
+def _plus(hs: Any, below: Any) -> Any:
+    """Add two sequences, which are lists of T arrays (N, H) or arrays (T, N, H)."""
+    if isinstance(hs, list) or isinstance(below, list):
+        return [h + x for h, x in zip(hs, below, strict=True)]
+    return hs + below
+
+
 @dataclass(frozen=True)
 class Layers:
     """A stack of recurrent layers.
@@ -210,7 +217,7 @@ class Layers:
                     finals.append(passed.states[turned.order(len(passed.states))[-1]])
                     hs = [state.h for state in passed.states]
                 if self.residual and layer:
-                    hs = [h + x for h, x in zip(hs, below[direction], strict=True)]
+                    hs = _plus(hs, below[direction])
                 outs.append(hs)
                 tapes.append(passed)
                 schedules.append(turned)

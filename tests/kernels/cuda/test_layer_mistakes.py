@@ -67,7 +67,8 @@ def test_the_kernels_have_no_other_barrier():
     assert SOURCE.count("CLUSTER_SYNC()") == 2
     assert SOURCE.count("barrier.cluster") == 2
     assert SOURCE.count("__syncthreads") == 1
-    every = SOURCE + KERNELS.stack.matmul.collect_source() + KERNELS.matmul.multiply_source()
+    matmul = KERNELS.stack.matmul
+    every = SOURCE + matmul.collect_source() + matmul.multiply_source()
     assert sorted(map(int, re.findall(r"BARRIER\((\d+)\)", every))) == list(range(1, 21))
 
 

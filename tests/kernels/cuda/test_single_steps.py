@@ -38,6 +38,22 @@ def test_agrees_with_the_portable_code_in_float64(cell, own, stack, topology):
     assert {array.dtype for array in made.values()} == {np.dtype("float32")}
 
 
+@pytest.mark.parametrize("topology", ["many-to-one", "many-to-one-mean", "many-to-many"])
+@pytest.mark.parametrize("stack", STACKS)
+def test_at_most_eight_arrays_are_put_together(monkeypatch, stack, topology):
+    """For more CuPy brings a table of their addresses from the host."""
+    counts, original = [0], cupy_stand_in.Counted.__array_function__
+
+    def spy(self, function, types, args, options):
+        if function.__name__ in ("concatenate", "concat", "stack"):
+            counts.append(len(args[0]))
+        return original(self, function, types, args, options)
+
+    monkeypatch.setattr(cupy_stand_in.Counted, "__array_function__", spy)
+    by_steps(build("gru", "plain", steps=12, **STACKS[stack], **TOPOLOGIES[topology]), own=True)
+    assert max(counts) <= 8
+
+
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
 def test_of_layers_that_are_too_wide_for_a_launch(cell, own):
