@@ -169,7 +169,7 @@ def _zeros_back(dxs: Array, *, xp: Namespace) -> Array:
 
 
 def _repeat(x: Array, steps: int, *, xp: Namespace) -> Array:
-    return xp.broadcast_to(x, (steps, *x.shape[1:]))
+    return xp.where(_numbers(steps, x, xp) >= 0, x, x)
 
 
 def _repeat_back(dxs: Array, *, xp: Namespace) -> Array:
