@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
+import array_api_compat.numpy
 import capturing
 import numpy as np
 import raw_kernels
@@ -374,9 +375,20 @@ def load(name: str) -> ModuleType:
     return module
 
 
+_asarray_of_numpy = array_api_compat.numpy.asarray
+
+
+def _asarray(a: Any, *args: Any, **options: Any) -> Any:
+    """Of what is on the device already, which NumPy does not ask, it is a copy there."""
+    if not isinstance(a, Counted):
+        return _asarray_of_numpy(a, *args, **options)
+    return a.copy() if options.get("copy") else a
+
+
 def install(monkeypatch: Any) -> None:
     """Let the library compute on the stand-in, where it takes arrays for CuPy's."""
     monkeypatch.setitem(sys.modules, "cupy", _stand_in())
+    monkeypatch.setattr(array_api_compat.numpy, "asarray", _asarray)
     monkeypatch.setattr("rnn_xp.kernels.library_name", lambda xp: "cupy" if _taken else "numpy")
     monkeypatch.setattr(
         "rnn_xp.network.topology._each_call_counts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 
@@ -129,6 +130,36 @@ def test_operators():
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_numbers_that_are_on_the_device(dtype):
+    """Those of one function follow those of the one before, whatever the functions contain."""
+    a, b = (np.linspace(1.0, 2.0, 1500).astype(dtype) * k for k in (1.0, -3.0))
+
+    def first(p, *, xp):
+        return (2.0 * p + 7.0,)
+
+    def second(p, q, *, xp):
+        return (p / 5.0, q - 0.5)
+
+    numbers = cupy_stand_in.counted(np.asarray([0.25, 11.0, 4.0, 3.0, 99.0], dtype))
+    with fusion.reading(numbers):
+        ((one,),) = fusion.run(first, [(a,)])
+        made = fusion.run(second, [(a, b), (b, a)])
+    np.testing.assert_array_equal(one, np.asarray(0.25 * a + 11.0, dtype))
+    for (p, q), (x, y) in zip(made, ((a, b), (b, a)), strict=True):
+        np.testing.assert_array_equal(p, x / np.asarray(4.0, dtype))
+        np.testing.assert_array_equal(q, y - np.asarray(3.0, dtype))
+    ((after,),) = fusion.run(first, [(a,)])
+    np.testing.assert_array_equal(after, np.asarray(2.0 * a + 7.0, dtype))
+
+
+def test_the_numbers_of_a_function_and_what_it_computes_with_them():
+    numbers, text = fusion.numbers_of(lambda p, xp: (2.0 * p + 7.0,), 1)
+    assert numbers == [2.0, 7.0]
+    assert fusion.numbers_of(lambda p, xp: (3.0 * p + 8.0,), 1) == ([3.0, 8.0], text)
+    assert fusion.numbers_of(lambda p, xp: (3.0 * p - 8.0,), 1)[1] != text
+
+
 def test_nothing_to_compute():
     assert fusion.run(lambda a, xp: (a,), []) == []
     assert pointwise(lambda a, xp: (a,), [], xp=np) == []
@@ -154,11 +185,15 @@ def test_cupy_is_chosen_by_the_namespace(monkeypatch):
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_compiles_for_a_gpu(fused, dtype, architecture, tmp_path):
+@pytest.mark.parametrize("reads", [False, True], ids=["arguments", "numbers on the device"])
+def test_compiles_for_a_gpu(fused, reads, dtype, architecture, tmp_path):
     """Without spilled registers, and of float32 nothing is computed in double precision."""
     fusion._kernel.cache_clear()
     raw_kernels.made.clear()
-    updates(rx.optim.adam(0.01), dtype, count=1)
+    with contextlib.ExitStack() as stack:
+        if reads:
+            stack.enter_context(fusion.reading(cupy_stand_in.counted(np.ones(64, dtype))))
+        updates(rx.optim.adam(0.01), dtype, count=1)
     ((source, options),) = raw_kernels.made
     (tmp_path / "adam.cu").write_text(source)
     command = ["nvcc", *options, f"-arch={architecture}", "-Xptxas", "-v", "--keep", "-cubin"]
