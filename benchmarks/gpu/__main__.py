@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu                        all; writes benchmarks/results/gpu/
     python -m benchmarks.gpu --sections environment,agreement
+    python -m benchmarks.gpu --sections products    own products beside cuBLAS
     python -m benchmarks.gpu --sections layers      ragged rows, stacks and wide layers
     python -m benchmarks.gpu --sections steps       options, minibatches, L-BFGS and LM
     python -m benchmarks.gpu --sections benchmark --seconds 1500
@@ -42,6 +43,7 @@ LIMITS = {  # seconds of each section; the benchmark has what is left
     "sanitizer": 120.0,
     "tests": 120.0,
     "training": 70.0,
+    "products": 40.0,
     "layers": 110.0,
     "steps": 70.0,
     "benchmark": 0.0,
@@ -94,7 +96,15 @@ def command_of(section, dry, **options):
 
 def do_one(section, options, dry):
     """Do a section here; its records go to a file, or to nowhere."""
-    from benchmarks.gpu import Place, benchmark, correctness, environment, layers, steps
+    from benchmarks.gpu import (
+        Place,
+        benchmark,
+        correctness,
+        environment,
+        layers,
+        products,
+        steps,
+    )
 
     place, out = Place(dry), options.pop("out", None)
     records = {
@@ -105,6 +115,7 @@ def do_one(section, options, dry):
         "sanitizer": correctness.sanitizer,
         "tests": correctness.tests,
         "training": correctness.training,
+        "products": products.products,
         "layers": layers.layers,
         "steps": steps.steps,
         "references": benchmark.references,

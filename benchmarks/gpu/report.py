@@ -19,6 +19,7 @@ TITLES = {
     "sanitizer": "Sanitizer",
     "tests": "Tests on the device",
     "training": "The reference training",
+    "products": "Products that a CUDA graph can record: µs",
     "layers": "Layers: µs of a step",
     "steps": "Steps: options, minibatches and second-order optimisers",
 }

@@ -68,7 +68,7 @@ def test_a_dry_run_does_every_section(tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("section", ["layers", "steps"])
+@pytest.mark.parametrize("section", ["products", "layers", "steps"])
 def test_a_section_alone(section, tmp_path):
     process = run("--cpu-dry-run", "--sections", section, "--out", str(tmp_path))
     assert process.returncode == 0, process.stdout + process.stderr

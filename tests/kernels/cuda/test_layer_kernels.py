@@ -265,6 +265,10 @@ class TestChoice:
         monkeypatch.setattr(KERNELS.layer, "_limits", KERNELS.layer._limits.__wrapped__)
         assert KERNELS.layer.known("gru", "float32", 50) == frozenset()
         assert KERNELS.layer.plan_of("gru", "float32", 50, 9, norm=False) is None
+        a, b = (cupy_stand_in.counted(np.ones((2, 2), "f4")) for _ in range(2))
+        with cupy_stand_in.launches() as noted:
+            KERNELS.Workspace("float32").matmul("product", a, b)
+        assert "matmul" in noted
 
     def test_a_device_with_room_for_the_plain_layer_alone(self, monkeypatch):
         monkeypatch.setattr(KERNELS.layer, "_limits", lambda number: {"shared_limit": 151000})
