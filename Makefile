@@ -110,8 +110,9 @@ crash-test: $(VENV)/installed-test ## kill a training 50 times, mutate its files
 		--kills 50 --mutations 100000
 
 bench: $(VENV)/installed-plot ## time training and inference beside other libraries (ten minutes)
-	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'jax>=0.5' 'numba>=0.61'
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0' 'jax>=0.5' 'numba>=0.61' 'onnx>=1.17' 'onnxruntime>=1.20'
 	$(BIN)/python -m benchmarks.cpu --out benchmarks/results/cpu $(ARGS)
+	$(BIN)/python -m benchmarks.cpu.streaming --out benchmarks/results/streaming.md
 
 gpu-check: ## check and time everything on a CUDA GPU, with the packages of PYTHON (nine minutes)
 	$(PYTHON) -m benchmarks.gpu $(ARGS)

@@ -137,7 +137,7 @@ def main(argv=None):
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="also write a page")
     args = parser.parse_args(argv)
-    lines, slowest = [], 0.0
+    lines, slowest, ratios = [], 0.0, []
     for cell in args.cells:
         for steps in (1, *STEPS):
             found = measure(cell, steps)
@@ -146,7 +146,11 @@ def main(argv=None):
                 lines = [f"| {' | '.join(names)} |", "|---|---" + "|---:" * (len(names) - 2) + "|"]
             lines.append(row(cell, steps, found))
             slowest = max(slowest, found["rx.Stream"] if steps == 1 else 0.0)
+            if steps > 1 and "onnxruntime" in found:
+                ratios.append(found["rx.Stream"] / found["onnxruntime"])
     verdict = f"A step takes at most {slowest:.1f} microseconds; limit {MOST_MICROSECONDS:.0f}."
+    if ratios:
+        verdict += f" A prediction takes at most {max(ratios):.2f} x onnxruntime; limit 1.00."
     print(*lines, "", verdict, machine(), sep="\n")
     if args.out:
         given = "" if args.cells == list(CELLS) else f" --cells {' '.join(args.cells)}"
