@@ -21,6 +21,7 @@ import itertools
 import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import cupy
@@ -115,12 +116,12 @@ def run(
     count, dtype = len(sets[0]), sets[0][0].dtype
     program, results = _traced(function, count)
     numbers: Sequence[Any]
-    if _read:
-        numbers = [_read[-1].next(len(program.numbers))]
+    if (read := _read.get()) is not None:
+        numbers = [read.next(len(program.numbers))]
     else:
         numbers = [*map(cupy.float32 if dtype == "float32" else cupy.float64, program.numbers)]
     kind = "float" if dtype == "float32" else "double"
-    text = _text(kind, program, count, results, bool(_read))
+    text = _text(kind, program, count, results, read is not None)
     at_once = _at_once(count)
     return [
         made
@@ -140,7 +141,7 @@ class _Numbers:
         return self.numbers[self.taken - count : self.taken]
 
 
-_read: list[_Numbers] = []
+_read: ContextVar[_Numbers | None] = ContextVar("_read", default=None)  # of each thread
 
 
 @contextlib.contextmanager
@@ -149,11 +150,11 @@ def reading(numbers: Array) -> Iterator[None]:
 
     Those that the functions contain are not used. They only have to be as many.
     """
-    _read.append(_Numbers(numbers))
+    token = _read.set(_Numbers(numbers))
     try:
         yield
     finally:
-        _read.pop()
+        _read.reset(token)
 
 
 def numbers_of(function: Callable[..., Sequence[Any]], count: int) -> tuple[list[float], str]:
