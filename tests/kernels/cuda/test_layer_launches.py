@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cupy_stand_in
@@ -126,3 +127,9 @@ def test_the_tables_have_room_for_many_layers(monkeypatch, cell, norm, at_once):
     for layers, count in ((at_once, 2), (at_once + 1, 3)):  # one is the readout's
         noted = launches(monkeypatch, cell, num_layers=layers, layer_norm=norm)
         assert noted.count("collect") == noted.count("add_up") == count
+
+
+def test_the_guide_has_the_same_numbers():
+    page = (Path(__file__).parents[3] / "docs" / "guide" / "gpu.md").read_text(encoding="utf-8")
+    listed = ", ".join(f"{name} {count}" for name, count in {"plain": PLAIN, **CONSTANTS}.items())
+    assert listed in " ".join(page.split())
