@@ -52,8 +52,8 @@ SETTINGS: dict[str, dict[str, Any]] = {  # of the network and the update, and ar
 PLAIN = 17
 CONSTANTS = {
     "lengths": 21, "mask": 20, "reset": 18, "sample_weight": 26, "layer norm": 19, "clip_norm": 34,
-    "clip_value": 22, "weight decay": 18, "minibatches": 22, "many to many": 20, "lags": 19,
-    "mean": 23, "mean, masked": 30, "max": 51, "zeros": 22, "repeat": 20, "all": 68,
+    "clip_value": 22, "weight decay": 18, "minibatches": 22, "many to many": 20, "lags": 20,
+    "mean": 23, "mean, masked": 30, "max": 51, "zeros": 22, "repeat": 21, "all": 68,
 }  # fmt: skip
 
 
