@@ -57,8 +57,7 @@ class Course(NamedTuple):
     initial : tuple of Array (N, H), or None
         Fields of the state before the first step; zeros by default.
     brief : bool
-        If True, nobody reads the states of rows that do not compute a step, except for the final
-        ones. The others may then hold anything.
+        If True, nobody reads any states but the final ones. The others may then hold anything.
     keeps : bool
         If False, nothing goes back: what only a way back would read may be overwritten by the next
         step.

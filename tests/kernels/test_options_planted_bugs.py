@@ -17,56 +17,76 @@ from planting import plant
 from problems import TOPOLOGIES, Problem
 
 LAYER = [  # old line, new line, option, and where needed cell, stack, topology
-    ("self.before[s][...] = state[:, :n]", "self.before[s][...] = 0.0", "lengths"),
-    ("self.tape.keep_bits(state[:, :n], reset[:n], self.before[s])",
-     "self.before[s][...] = state[:, :n]", "reset"),
-    ("change &= idle[:n]", "change &= ~idle[:n]", "mask"),
-    ("change &= idle[:n]", "change &= idle[:n]; self.before[s][...] = after", "mask", "gru"),
-    ("bool(course.needs - {\"initial\", \"idle\"})", "False", "reset"),
-    ("if self.idle[s] is None:\n", "if True:\n", "mask"),
-    ("following[:, n:] = state[:, n:]", "following[:, n:] = 0.0", "lengths"),
-    ("tape.keep_bits(state[:, n:], reset[n:], following[:, n:])", "following[:, n:] = state[:, n:]",
-     "lengths, reset and state"),
-    ("np.multiply(h, self.keep[:, :n], out=entered)",
+    ("state[:, stay:n] = self.held[:, stay:n]", "pass", "lengths and state"),
+    ("state[:, :stay] = self.after[s - 1][:, :stay]", "state[:, :stay] = 0.0", "lengths"),
+    ("stay = min(stay, n)", "stay = 0", "lengths"),
+    ("self.held[:, stay:n] = after[:, stay:n]", "pass", "lengths"),
+    ("tape.keep_bits(state, lasting, self.before[s])", "self.before[s][...] = state", "reset"),
+    ("self.scaled or (self.reset is not None and not course.brief)", "self.scaled", "reset"),
+    ("tape.take(\"before\", size) if tape.scaled else", "tape.take(\"before\", size) if False else",
+     "all", "gru"),
+    ("self.reset, complement=True", "self.reset", "reset"),
+    ("(change, skipping, out=change)", "(change, ~skipping, out=change)", "mask"),
+    ("np.bitwise_xor(after, change, out=after)", "np.bitwise_xor(before, change, out=before)",
+     "mask", "gru"),
+    ("tape.take(\"change\", size, shared=True)", "self.after", "mask"),
+    ("if moved[s]:", "if False:", "mask"),
+    ("self.hs[s][:, n:] = self.held[:, n:]", "self.hs[s][:, n:] = 0.0", "lengths"),
+    ("self.hs[s][:, :n] = after[:, :n]", "self.hs[s][:, :n] = 0.0", "lengths"),
+    ("tape.keep_bits(self.held, ~tape.reset[s])", "pass", "lengths, reset and state"),
+    ("np.multiply(h, self.keep[:, : h.shape[1]], out=entered)",
      "entered[...] = h", "recurrent dropout"),
     ("0.0 if course.initial is None else course.initial[place].T", "0.0", "state"),
     ("course.initial[place].T", "course.initial[0].T", "state", "lstm"),
     ("int(n) for n in course.in_order(course.counts)", "int(n) for n in course.counts", "lengths",
      "gru", "two directions"),
-    ("ordered = self.course.in_order(by_time)", "ordered = by_time", "mask", "gru",
-     "two directions"),
+    ("-self.course.in_order(by_time)", "-by_time", "mask", "gru", "two directions"),
 ]  # fmt: skip
 BACK = [
-    ("tape.keep_bits(field[:, :n], tape.busy[s][:n], now)", "now[...] = field[:, :n]", "mask"),
-    ("tape.keep_bits(field[:, :n], idle[:n])", "field[:, :n] = 0.0", "mask"),
-    ("field[:, :n] += now", "field[:, :n] = now", "mask", "lstm"),
-    ("now[...] = field[:, :n]", "now[...] = field[:, -n:]", "lengths"),
-    ("field[:, :n] = now", "field[...] = 0.0; field[:, :n] = now", "lengths"),
-    ("tape.keep_bits(field, reset)", "pass", "reset", "lstm"),
-    ("tape.keep_bits(field, reset)", "tape.keep_bits(field[:, :n], reset[:n])",
-     "lengths, reset and state"),
-    ("np.multiply(through, self.tape.keep[:, : self.n], out=out)",
-     "np.multiply(through, 1.0, out=out)", "recurrent dropout"),
-    ("if not (beside or kept or", "if not (beside or", "recurrent dropout"),
-    ("self.dx[s][:, n:] = 0.0", "self.dx[s][:, n:] = 1.0", "lengths"),
+    ("self.tape.keep_bits(zero, self.busy[steps, :, :columns])", "pass", "mask"),
+    ("self.tape.keep_bits(one, self.busy[steps, :, :columns])", "pass", "mask", "lstm"),
+    ("one += self.tape.idle[steps, :, :columns] != 0", "pass", "mask", "gru"),
+    ("np.bitwise_and(bits, skipping, out=bits)", "pass", "mask"),
+    ("np.bitwise_and(bits, skipping, out=bits)", "bits[...] = 0", "mask"),
+    ("bits, beside = self.now_bits[0], True", "bits = self.now_bits[0]", "mask"),
+    ("new[:, : self.n] = old[:, : self.n]", "new[:, : self.n] = 0.0", "lengths"),
+    ("new[:, self.n :] = 0.0", "new[:, self.n :] = 1.0", "lengths"),
+    ("now[:, start:stop] = held[:, start:stop]", "now[:, start:stop] = 0.0", "lengths"),
+    ("held[:, start:stop] = now[:, start:stop]", "pass", "lengths and state"),
+    ("now[:, start:stop] = 0.0", "pass", "lengths", "gru", "two directions"),
+    ("held[:, n:] += dh[:, n:]", "pass", "lengths"),
+    ("now[:, :n] += dh[:, :n]", "now[:, :n] = dh[:, :n]", "lengths"),
+    ("np.bitwise_and(bits, lasting, out=bits)", "pass", "reset", "lstm"),
+    ("tape.keep_bits(field, ~tape.reset[s])", "pass", "lengths, reset and state"),
+    ("out *= self.keep", "pass", "recurrent dropout"),
+    ("self.dx[steps][..., n:] = 0.0", "self.dx[steps][..., n:] = 1.0", "lengths"),
     ("0.0 if dfinal is None else dfinal[k].T", "0.0", "state"),
-    ("if s == last and not self.given:", "if s == last:", "lengths"),
+    ("self.tape.steps - 1 and not self.given:", "self.tape.steps - 1:", "lengths"),
     ("tuple(field.T.copy()", "tuple(-field.T.copy()", "state"),
-    ("s == 0 and not self.tape.begun", "s == 0", "state"),
+    ("s == 0 and not tape.begun", "s == 0", "state"),
     ("not (steps.start or tape.begun)", "not steps.start", "state"),
     ("yield slice(0, first)", "pass", "lengths", "rnn-tanh", "one layer"),
     ("dw += np.matmul(d[0],", "dw[...] = np.matmul(d[0],", "lengths"),
 ]  # fmt: skip
-NORM = [
+NORM = [  # and where needed cell
+    ("self.sum[0, -1] = _EPS", "self.sum[0, -1] = 2.0 * _EPS"),
+    ("self.sum[0, -1] = _EPS", "self.sum[0, -1] = 2.0 * _EPS", "gru"),
     ("inv += _EPS", "inv += 2.0 * _EPS"),
-    ("(mean + _EPS)", "(mean + 2.0 * _EPS)"),
-    ("np.multiply(h, inv, out=out)", "out[...] = h"),
-    ("self.xs = xs * self.inv_x", "self.xs = xs"),
+    ("np.multiply(h, inv, out=out)", "out[...] = h", "gru"),
+    ("x *= inv", "pass"),
     ("/ np.sqrt(gates), c.dtype)", ", c.dtype)"),
-    ("dk -= np.matmul(self.gram_h", "dk += np.matmul(self.gram_h"),
-    ("dk *= norm.inv_h[s, :, : k.shape[1]]", "pass"),
-    ('self.sums["w_hh"] += np.matmul(a, k.T)', 'self.sums["w_hh"] = np.matmul(a, k.T)'),
-    ("(dks - np.matmul(a, self.gram_x)) * self.norm.inv_x", "dks * self.norm.inv_x"),
+    ("np.multiply(y, gain, out=term)", "term[...] = y"),
+    ("squares[:, rows] = 1.0", "squares[:, rows] = 2.0"),
+    ("np.multiply(self.gram_k[at], e, out=a)", "np.multiply(self.k[at], e, out=a)", "gru"),
+    ("dk *= self.norm.inv_h[s]", "pass", "lstm"),
+    ("np.multiply(self.k, self.e, out=self.gram_k), self.k", "self.k, self.k", "gru"),
+    ("dq -= a", "pass"),
+    ("dq *= norm.inv_h[s]", "pass"),
+    ('norm.gains["w_hh"].T / norm.gates', 'norm.gains["w_hh"].T'),
+    ("self.dgain += np.matmul", "self.dgain = np.matmul"),
+    ("centred(grads[w]), self.dgain", "grads[w], self.dgain"),
+    ("dk -= np.matmul(self.gram_x", "dk += np.matmul(self.gram_x"),
+    ("dk *= self.norm.inv_x.pieces[number]", "pass"),
     ('self.sums["w_xh"] += np', 'self.sums["w_xh"] -= np'),
     ("centred(gain * dw) - through", "gain * dw - through"),
     ("centred(gain * dw) - through", "centred(gain * dw)"),
@@ -112,6 +132,11 @@ COMPILED_NORM = [
     ("columns(c_h, both) + weights", "columns(c_h, 0) + weights", "layer norm", "gru"),
 ]  # fmt: skip
 CELL = [
+    ("numpy.rnn", "back.skip(part, dz)", "pass", "mask"),
+    ("numpy.rnn", "double * norm.gains", "norm.gains", "layer norm"),
+    ("numpy.gru", "back.skip(part, d[:, 2 * size :], one=z)", "pass", "mask", "gru"),
+    ("numpy.lstm", "back.skip(part, a)", "pass", "mask", "lstm"),
+    ("numpy.lstm", "back.skip(part, d, one=f)", "pass", "mask", "lstm"),
     ("numpy.gru", "back.results({**grads", "back.results({**back.grads()", "layer norm", "gru"),
     ("numba.gru", "beside = columns(past, 0) if scaled else columns(dh, 0)",
      "beside = columns(dh, 0)", "recurrent dropout", "gru"),
@@ -144,7 +169,7 @@ ELSEWHERE = [  # of the package `network`
 HERE = bool(importlib.util.find_spec("numba"))
 IN_NUMPY = [("numpy.layer", *row) for row in LAYER]
 IN_NUMPY += [("numpy.back", *row) for row in BACK]
-IN_NUMPY += [("numpy.norm", *row, "layer norm") for row in NORM]
+IN_NUMPY += [("numpy.norm", *row[:2], "layer norm", *row[2:]) for row in NORM]
 IN_NUMPY += [row for row in CELL if row[0].startswith("numpy")]
 IN_NUMBA = [("numba.turns", *row) for row in TURNS] + [
     ("numba.norm", *row) for row in COMPILED_NORM
@@ -152,12 +177,15 @@ IN_NUMBA = [("numba.turns", *row) for row in TURNS] + [
 IN_NUMBA += [row for row in CELL if row[0].startswith("numba")]
 
 
+ROWS = {"numpy": 40, "numba": 9}  # in NumPy's kernels for several pieces of columns
+
+
 def check(kind, option, cell="rnn-tanh", stack="one layer", topology="many-to-many"):
     options, with_ = OPTIONS[option]
     if "dropout" in STACKS[stack]:
         with_ = (*with_, "rng")
     settings = {**CELLS[cell], **TOPOLOGIES[topology], **options, **STACKS[stack]}
-    compare(kind, lambda: Problem(with_=with_, rows=9, steps=6, scale=0.5, **settings))
+    compare(kind, lambda: Problem(with_=with_, rows=ROWS[kind], steps=6, scale=0.5, **settings))
 
 
 def named(rows):

@@ -46,9 +46,9 @@ def test_any_length(cell, rows, steps, monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "old", "new"),
     [
-        (FEW, "dw += np.matmul(left, right.T)", "dw[...] = np.matmul(left, right.T)"),
-        (FEW, "slice(max(first, stop - length), stop)", "slice(first, stop)"),
-        (FEW, "a.transpose(1, 0, 2).reshape", "a.reshape"),
+        (FEW, "dw += np.matmul(left, right.T,", "dw[...] = np.matmul(left, right.T,"),
+        (FEW, "slice(max(start, stop - length), stop)", "slice(start, stop)"),
+        (FEW, "joined[...] = a.transpose(1, 0, 2)", "joined[...] = a.reshape(joined.shape)"),
         (MANY, "terms[0] = dw", "terms[0] = 0.0"),
         (MANY, "np.matmul(d[::-1],", "np.matmul(d,"),
         (MANY, "range(part.stop - 1,", "range(part.stop - 2,"),

@@ -44,6 +44,9 @@ KERNELS: dict[str, Kernel] = {
 """Kernels by the names that cells give (``cell.kernel``)."""
 
 
+_LINE = 64  # bytes of a cache line, and of the longest vectors
+
+
 class Workspace(Buffers):
     """Buffers of one worker, and the kernels that compute in them.
 
@@ -60,7 +63,13 @@ class Workspace(Buffers):
 
     def __init__(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
-        super().__init__(lambda size: np.empty(size, self.dtype))
+        super().__init__(self._aligned)
+
+    def _aligned(self, size: int) -> _Floats:
+        """Return a new vector that begins at a cache line, where those of the system do not."""
+        memory = np.empty(size * self.dtype.itemsize + _LINE, np.uint8)
+        start = -memory.ctypes.data % _LINE
+        return memory[start : start + size * self.dtype.itemsize].view(self.dtype)
 
     def matmul(self, name: str, a: _Floats, b: _Floats) -> _Floats:
         """Multiply two matrices into the named buffer."""

@@ -22,15 +22,15 @@ _CACHED = 2**18  # numbers in the arrays of a stretch
 class Back:
     """The backward pass over the steps of a layer, which all kernels share.
 
-    While step t is computed, ``fields`` hold the gradients of the state after it, (H, N) each; the
-    first is dL/dh_t, summed over both of its sources: the loss at step t and the later steps.
-
     Attributes
     ----------
-    n : int
-        Number of leading rows that compute the step at hand.
     now : list of ndarray (H, n)
-        The gradients of their states.
+        The gradients of the fields of the state after the step at hand, in the columns that compute
+        it; the first is dL/dh_t, the sum of those of the loss at step t and of the later steps.
+    held : list of ndarray (H, N)
+        The gradients that pass by, of rows that do not compute the step.
+    n : int
+        The number of those that do, or until they are moved, of the step before it.
     """
 
     def __init__(
@@ -44,17 +44,21 @@ class Back:
         self.tape, self.dhs, self.given = tape, tape.course.in_order(dhs), dfinal is not None
         gates, self.size = tape.params["w_hh"].shape
         take = self.take = tape.workspace.take
-        self.fields = [take(f"dstate{k}", self.size, tape.rows) for k in range(fields)]
-        for k, field in enumerate(self.fields):
+        self.held = [take(f"dstate{k}", self.size, tape.rows) for k in range(fields)]
+        for k, field in enumerate(self.held):
             field[...] = 0.0 if dfinal is None else dfinal[k].T
+        # Unless rows have lengths, none is ever held aside.
+        self.now, self.n = self.held, 0 if tape.ragged else tape.rows
         self.w_hh, self.w_xh = tape.params["w_hh"].T, tape.params["w_xh"].T
         self.dw = take("dw", gates, tape.width)
         self.dw[...] = 0.0
         self.dx: Floats | None = None
-        self.norm = None if tape.norm is None else NormBack(tape.norm)
+        self.norm = None if tape.norm is None else NormBack(tape.norm, tape)
         self.wrt_input = wrt_input
         if wrt_input or self.norm is not None:
             self.dx = take(f"{tape.name}dx", tape.steps, self.w_xh.shape[0], tape.rows)
+        self.busy = None if tape.idle is None else ~tape.idle
+        self._lay_out(tape.rows)
 
     def parts(self, numbers: int) -> Iterator[slice]:
         """Yield stretches of steps, the last first, whose arrays are computed at once.
@@ -63,58 +67,92 @@ class Back:
         each stretch call `steps`, and then `collect`.
         """
         tape, first = self.tape, 0 if self.tape.begun else 1
-        length = 1 if tape.apart else max(1, _CACHED // (numbers * tape.rows))
-        for stop in range(tape.steps, first, -length):
-            yield slice(max(first, stop - length), stop)
-        if first:
-            yield slice(0, first)
+        for number, piece in reversed([*enumerate(tape.pieces)]):
+            start, end = max(first, piece.steps.start), piece.steps.stop
+            if tape.ragged:
+                self._turn(number, piece.columns)
+            length = max(1, _CACHED // max(1, numbers * piece.columns))
+            for stop in range(end, start, -length):
+                yield slice(max(start, stop - length), stop)
+            if piece.steps.start < first:
+                yield slice(0, first)
+
+    def _turn(self, number: int, columns: int) -> None:
+        """Go on to the columns of another piece."""
+        past = self.now
+        self.now = [self.take(f"now{k}{number % 2}", self.size, columns) for k in range(len(past))]
+        for old, new in zip(past, self.now, strict=True):
+            new[:, : self.n] = old[:, : self.n]
+            new[:, self.n :] = 0.0
+        self._lay_out(columns)
+
+    def _lay_out(self, columns: int) -> None:
+        """Make views of the arrays of every step."""
+        tape, self.beside = self.tape, self.take("through", self.size, columns)
+        self.now_bits = [field.view(tape.bits) for field in self.now]
+        if tape.course.keep is not None:
+            self.keep = tape.keep[:, :columns]
+
+    def skip(self, steps: slice, zero: Floats, one: Floats | None = None) -> None:
+        """Set factors of some steps, (k, ., n), to zero, or to one, where rows skip a step."""
+        if self.busy is not None:
+            columns = zero.shape[2]
+            self.tape.keep_bits(zero, self.busy[steps, :, :columns])
+            if one is not None:
+                self.tape.keep_bits(one, self.busy[steps, :, :columns])
+                one += self.tape.idle[steps, :, :columns] != 0
 
     def steps(self, part: slice) -> Iterator[int]:
         """Yield the steps in reverse order; before each, the loss's gradient is added to dh."""
-        tape, last = self.tape, self.tape.steps - 1
+        tape = self.tape
+        aside = tape.ragged or tape.reset is not None
+        if self.norm is not None:
+            self.norm.begin(part)
         for s in range(part.stop - 1, part.start - 1, -1):
-            n = self.n = tape.counts[s]
             if self.dhs[s] is not None:
-                if s == last and not self.given:
-                    self.fields[0][...] = self.dhs[s].T
-                else:
-                    self.fields[0] += self.dhs[s].T
-            if not tape.apart and tape.idle[s] is None:
-                self.now = self.fields
-                yield s
-                continue
-            self._arrive(s, n)
+                self._add_loss(s, self.dhs[s].T)
+            n = tape.counts[s]
+            if self.n < n:
+                self._move(self.n, n)
+                self.n = n
             if n:
                 yield s
-            self._leave(s, n)
+            if aside:
+                self._leave(s)
 
-    def _arrive(self, s: int, n: int) -> None:
-        """Take the gradients of the rows that compute a step, side by side and contiguous."""
-        tape, idle = self.tape, self.tape.idle[s]
-        self.now = self.fields
-        if n < tape.rows or idle is not None:
-            self.now = [self.take(f"now{k}", self.size, n) for k in range(len(self.fields))]
-            for field, now in zip(self.fields, self.now, strict=True):
-                if idle is None:
-                    now[...] = field[:, :n]
-                else:
-                    tape.keep_bits(field[:, :n], tape.busy[s][:n], now)
-                    tape.keep_bits(field[:, :n], idle[:n])
+    def _add_loss(self, s: int, dh: Floats) -> None:
+        """Add the loss's gradient of the states after a step, of rows that compute it or not."""
+        (held, *_), (now, *_), n = self.held, self.now, self.n
+        if s == self.tape.steps - 1 and not self.given:
+            held[...] = dh
+        elif now is held:
+            held += dh
+        else:
+            now[:, :n] += dh[:, :n]
+            held[:, n:] += dh[:, n:]
 
-    def _leave(self, s: int, n: int) -> None:
-        """Put the gradients before the step into place, beside those that passed by it."""
-        tape, idle, reset = self.tape, self.tape.idle[s], self.tape.reset[s]
-        if self.now is not self.fields:
-            for field, now in zip(self.fields, self.now, strict=True):
-                if idle is None:
-                    field[:, :n] = now
-                else:
-                    field[:, :n] += now
-        if self.dx is not None and n < tape.rows:
-            self.dx[s][:, n:] = 0.0
-        if reset is not None:
-            for field in self.fields:
-                tape.keep_bits(field, reset)
+    def _move(self, start: int, stop: int, aside: bool = False) -> None:
+        """Take the gradients of rows that compute from where they are held, or put them there."""
+        for held, now in zip(self.held, self.now, strict=True):
+            if aside:
+                held[:, start:stop] = now[:, start:stop]
+                now[:, start:stop] = 0.0  # of columns that no row computes, until others come
+            else:
+                now[:, start:stop] = held[:, start:stop]
+
+    def _leave(self, s: int) -> None:
+        """Let no gradient pass a reset, and hold those of rows that began with the step."""
+        tape, lasting = self.tape, self.tape.lasting[s]
+        if lasting is not None:
+            for bits in self.now_bits:
+                np.bitwise_and(bits, lasting, out=bits)
+            if tape.ragged:
+                for field in self.held:
+                    tape.keep_bits(field, ~tape.reset[s])
+        n = tape.counts[s - 1] if s else 0
+        if n < self.n and tape.ragged:
+            self._move(n, self.n, aside=True)
+            self.n = n
 
     def collect(self, steps: slice, d: Floats, d_x: Floats | None = None) -> None:
         """Add the weight gradients of some steps, and compute their dx.
@@ -123,10 +161,14 @@ class Back:
         products, if they differ.
         """
         tape, size, n = self.tape, self.size, d.shape[2]
+        if self.dx is not None:
+            self.dx[steps][..., n:] = 0.0
         if not n:
             return
+        if self.norm is not None and not self.norm.direct:
+            self._add_products(*self.norm.sum_of(), self.norm.sums["w_hh"])
         entered, first = tape.part(tape.entering, steps), not (steps.start or tape.begun)
-        if d_x is None:
+        if d_x is None or d_x is d:
             d_x, skip = d, size if first else 0  # h_0 is zero
             self._add_products(d, entered[:, skip:], self.dw[:, skip:])
         else:
@@ -142,35 +184,43 @@ class Back:
         if steps == 1:
             dw += np.matmul(d[0], entered[0].T, out=self.take("terms", *dw.shape))
         elif n < width:  # one product over all steps costs less than its terms
-            left, right = (a.transpose(1, 0, 2).reshape(-1, steps * n) for a in (d, entered))
-            dw += np.matmul(left, right.T)
+            left = self._side_by_side("left", d)
+            right = self._side_by_side("right", entered)
+            dw += np.matmul(left, right.T, out=self.take("terms", *dw.shape))
         else:
             terms = self.take("terms", steps + 1, *dw.shape)
             terms[0] = dw
             np.matmul(d[::-1], entered[::-1].transpose(0, 2, 1), out=terms[1:])
             np.add.reduce(terms, axis=0, out=dw)
 
+    def _side_by_side(self, name: str, a: Floats) -> Floats:
+        """Return (k, W, n) as (W, k * n)."""
+        steps, width, n = a.shape
+        if n == 1:
+            return a[..., 0].T
+        joined: Floats = self.take(name, width, steps, n)
+        joined[...] = a.transpose(1, 0, 2)
+        return joined.reshape(width, steps * n)
+
     def through(self, s: int, d: Floats, beside: bool = False) -> None:
         """Make dh that of the state before a step, by w_hh.T d, the adjoint of its product.
 
         With ``beside``, that is added to dh.
         """
-        if s == 0 and not self.tape.begun:
+        tape, skipping, dh = self.tape, self.tape.skipping[s], self.now[0]
+        if s == 0 and not tape.begun:
             return
-        dh, kept = self.now[0], self.tape.course.keep is not None
-        if not (beside or kept or self.norm is not None):
-            np.matmul(self.w_hh, d, out=dh)
-            return
-        through = np.matmul(self.w_hh, d, out=self.take("through", *dh.shape))
-        if self.norm is not None:
-            self.norm.through(s, through, self.tape.entering[s][: self.size])
-        if kept:
-            out = through if beside else dh
-            through = np.multiply(through, self.tape.keep[:, : self.n], out=out)
+        if skipping is not None and not beside:
+            bits, beside = self.now_bits[0], True
+            np.bitwise_and(bits, skipping, out=bits)
+        out = self.beside if beside else dh
+        np.matmul(self.w_hh, d, out=out)
+        if self.norm is not None and not self.norm.direct:
+            self.norm.through(s, out)
+        if tape.course.keep is not None:
+            out *= self.keep
         if beside:
-            dh += through
-        elif not kept:
-            dh[...] = through
+            dh += out
 
     def grads(self) -> Params:
         """Return the weight gradients, summed over all steps."""
@@ -182,12 +232,13 @@ class Back:
 
         The last two are None if they are not needed, or if no state was given.
         """
-        dxs = None if self.dx is None else self.dx.transpose(0, 2, 1)
-        if self.norm is not None and dxs is not None:
-            dxs = self.norm.inputs(dxs)
+        if self.norm is not None and self.dx is not None:
+            self.norm.inputs(self.dx)
             grads = self.norm.grads(grads)
-        dxs = self.tape.course.in_order(dxs) if self.wrt_input else None
+        dxs = None
+        if self.wrt_input and self.dx is not None:
+            dxs = self.tape.course.in_order(self.dx.transpose(0, 2, 1))
         dinitial: tuple[Floats, ...] | None = None
         if self.tape.begun:
-            dinitial = tuple(field.T.copy() for field in self.fields)
+            dinitial = tuple(field.T.copy() for field in self.held)
         return grads, dxs, dinitial

@@ -88,6 +88,7 @@ class GRU:
             dp_z *= z  # (h_{t-1} - n) z (1 - z)
             np.subtract(1.0, r, out=dp_r)
             dp_r *= q  # q (1 - r), of dq = dp_n r
+            back.skip(part, d[:, 2 * size :], one=z)
             for s in back.steps(part):
                 (dh,), k = back.now, s - part.start
                 dz = d[k].reshape(4, size, rows)

@@ -1,15 +1,21 @@
 """Parts of NumPy's layers: the arrays of a pass and of each of its steps.
 
-Samples are in columns. In a plain pass the state after a step is written where the next step reads
-it. Where a `rnn_xp.kernels.course.Course` comes between, the states have an array of their own, and
-[h; 1; x] of a step has as many columns as rows compute it, side by side.
+Samples are in columns. A pass is cut into pieces of steps that are computed with equally many
+columns: a single piece unless rows have lengths. In a piece, what a step keeps is an array (H, n),
+and all steps have theirs in one array (steps, H, n), so that the way back computes many at once.
+The state after a step is written where the next step reads it; only where something comes between
+the two, such as a factor of recurrent dropout, do the states have an array of their own.
+
+Rows that do not compute a step of a course with lengths are held aside. A piece may have a few more
+columns than rows that compute a step; nobody reads what they hold.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +25,7 @@ from rnn_xp.kernels.numpy.norm import Floats, Norm, Params
 __all__ = [
     "ByStep",
     "Field",
+    "Piece",
     "Tape",
     "join",
     "product",
@@ -27,9 +34,34 @@ __all__ = [
     "tanh_of_sigmoid",
 ]
 
+_COLUMNS = 16  # of which a piece has a multiple, so that its arrays begin where cache lines do
+_MOVE = 16  # going on to another piece costs as much as 1/16 of a step
 
-ByStep = Floats | list[Floats]
-"""An array (T, ...), or a list of T arrays if they differ in size or share memory."""
+
+class Piece(NamedTuple):
+    """Some steps in a row, which have equally many columns."""
+
+    steps: slice
+    columns: int
+
+
+class ByStep(list[Floats]):
+    """An array (*shape, n) for each step; those of each piece are one array (steps, *shape, n).
+
+    With ``lengths``, the numbers of steps, all steps of a piece have its first array.
+    """
+
+    def __init__(self, pieces: list[Floats], lengths: list[int] | None = None) -> None:
+        self.pieces, self.lengths = pieces, lengths
+        if lengths is None:
+            super().__init__(itertools.chain.from_iterable(pieces))
+        else:
+            for array, length in zip(pieces, lengths, strict=True):
+                self += [array[0]] * length
+
+    def view(self, dtype: Any) -> ByStep:
+        """Return the same memory as numbers of another kind."""
+        return ByStep([array.view(dtype) for array in self.pieces], self.lengths)
 
 
 class Tape:
@@ -47,9 +79,14 @@ class Tape:
     Attributes
     ----------
     counts : list of T int
-        Number of leading rows that compute each step, n.
-    entering : T ndarray (H + 1 + I, n)
-        [h; 1; x] of each step.
+        Number of leading rows that compute each step.
+    pieces : list of Piece
+    entering, entering_h : T ndarray each
+        [h; 1; x] of each step, (H + 1 + I, n), and its h.
+    bounded : bool
+        If True, h cannot become infinite, whatever it was in the columns that no row computes.
+    idle, reset : ndarray (T, 1, N) of int, or None
+        All bits where a row skips a step, and where its state becomes zero.
     fields : list of Field
         The fields of the state; the first is h.
     kept : tuple of T arrays each
@@ -68,112 +105,169 @@ class Tape:
         self.width, self.course, self.params = size + 1 + inputs, course, params
         self.workspace, self.name = workspace, name
         self.kept: tuple[ByStep, ...] = ()
+        self.bounded = True
         self.bits = np.dtype(f"i{workspace.dtype.itemsize}")
-        self.begun, self.apart = (
-            course.initial is not None,
-            bool(course.needs - {"initial", "idle"}),
-        )
-        ordered, self.norm = course.in_order(xs), None
+        self.begun, self.ragged = course.initial is not None, course.counts is not None
         self.counts = [self.rows] * self.steps
         if course.counts is not None:
             self.counts = [int(n) for n in course.in_order(course.counts)]
+        self.pieces = self._cut()
+        ordered, self.norm = course.in_order(xs), None
         if "g_hh" in params:
-            ordered = np.array(ordered)
-            for x, n in zip(ordered, self.counts, strict=True):
-                x[n:] = 0.0  # even a NaN, which would reach the gradients
-            self.norm, self.apart = Norm(params, ordered, workspace, name), True
-            self.params, ordered = self.norm.params, self.norm.xs
-        (self.idle, self.busy), (_, self.reset) = map(self._flags, (course.idle, course.reset))
+            self.norm = Norm(params, workspace.dtype)
+            self.params = self.norm.params
+        self.idle, self.reset = (self._bits(flags) for flags in (course.idle, course.reset))
+        self.skipping = self._by_step(self.idle)
+        self.lasting = self._by_step(self.reset, complement=True)
         if course.keep is not None:
             self.keep = workspace.take(f"{name}keep", size, self.rows)
             self.keep[...] = course.keep.T
-        buffer = workspace.take(f"{name}entering", self.steps + 1, self.width, self.rows)
-        self.entering = self.blocks(buffer, self.width)
-        if self.apart:
-            for entered, x, n in zip(self.entering, ordered, self.counts, strict=True):
-                entered[size + 1 :] = x[:n].T
-                entered[size] = 1.0
+        norm = self.norm is not None and not self.norm.direct
+        self.scaled = norm or course.keep is not None
+        blocks = self.take("entering", self.width, more=1).pieces
+        self.entering = ByStep([block[:-1] for block in blocks])
+        self.entering_h = ByStep([block[:-1, :size] for block in blocks])
+        for piece, entered in zip(self.pieces, self.entering.pieces, strict=True):
+            entered[:, size] = 1.0
+            entered[:, size + 1 :] = ordered[piece.steps, : piece.columns].transpose(0, 2, 1)
+            self._clear_unused(entered[:, size + 1 :], piece.steps)  # even of a NaN
+        if self.norm is not None:
+            self.norm.lay_out(self)
+        self.fields: list[Field] = []
+        if self.scaled or (self.reset is not None and not course.brief):
+            self.add_field()
         else:
-            buffer[: self.steps, size] = 1.0
-            buffer[: self.steps, size + 1 :] = ordered.transpose(0, 2, 1)
-        self.fields = [Field(self, 0, buffer[:, :size])]
+            self.fields.append(Field(self, 0, [block[:, :size] for block in blocks]))
 
-    def _flags(self, by_time: Any) -> list[list[Any]]:
-        """Return all bits of a number for True, and for False; None for steps without any True."""
+    def _cut(self) -> list[Piece]:
+        """Cut the steps where idle columns would cost more than going on to fewer."""
+        if not self.ragged:
+            return [Piece(slice(0, self.steps), self.rows)]
+        rising = self.counts[0] < self.counts[-1]
+        columns: list[int] = []
+        idle = 0
+        for n in reversed(self.counts) if rising else self.counts:
+            fewest = min(self.rows, -(-n // _COLUMNS) * _COLUMNS)
+            idle += columns[-1] - fewest if columns else 0
+            if not columns or not n or _MOVE * idle > columns[-1]:
+                idle = 0
+                columns.append(fewest)
+            else:
+                columns.append(columns[-1])
+        pieces, start = [], 0
+        for width, run in itertools.groupby(reversed(columns) if rising else columns):
+            stop = start + len(list(run))
+            pieces.append(Piece(slice(start, stop), width))
+            start = stop
+        return pieces
+
+    def _bits(self, by_time: Any) -> Any:
+        """Return all bits of a number for True, and none for False; a step's are contiguous."""
         if by_time is None:
-            return [[None] * self.steps] * 2
-        ordered = self.course.in_order(by_time)
-        some, bits = ordered.any(axis=1), -ordered.astype(self.bits)
-        both = [zip(rows, some, strict=True) for rows in (bits, ~bits)]
-        return [[row if any_ else None for row, any_ in pairs] for pairs in both]
+            return None
+        return -self.course.in_order(by_time)[:, None].astype(self.bits, order="C")
 
-    def blocks(self, buffer: Floats, *shape: int) -> ByStep:
-        """Return the beginning of each step's part of a buffer as an array (*shape, n)."""
-        if self.course.counts is None and len(buffer) >= self.steps:
-            return buffer[: self.steps].reshape(-1, *shape, self.rows)
-        size, flat = math.prod(shape), buffer.reshape(buffer.shape[0], -1)
-        last = len(flat) - 1
+    def _by_step(self, bits: Any, complement: bool = False) -> list[Any]:
+        """Return the bits, or those that remain, of each step's columns; None if it has none."""
+        if bits is None:
+            return [None] * self.steps
+        some, rows = bits.any(axis=(1, 2)), ~bits[:, 0] if complement else bits[:, 0]
         return [
-            flat[min(s, last), : size * n].reshape(*shape, n) for s, n in enumerate(self.counts)
+            rows[s, : piece.columns] if some[s] else None
+            for piece in self.pieces
+            for s in range(self.steps)[piece.steps]
         ]
 
-    def part(self, arrays: ByStep, steps: slice) -> Floats:
-        """Return the arrays of a stretch of steps as one; if they differ in size, of one step."""
-        return arrays[steps] if isinstance(arrays, np.ndarray) else arrays[steps.start][None]
+    def _clear_unused(self, array: Floats, steps: slice) -> None:
+        """Set columns of the steps of a piece to zero where no row computes the step."""
+        counts, columns = self.counts[steps], array.shape[2]
+        least = min(counts)
+        if least < columns:
+            used = np.arange(least, columns) < np.asarray(counts)[:, None]
+            self.keep_bits(array[..., least:], -used.astype(self.bits)[:, None])
 
-    def take(self, what: str, *shape: int) -> ByStep:
+    def part(self, arrays: ByStep, steps: slice) -> Floats:
+        """Return the arrays of some steps of a piece as one."""
+        for piece, array in zip(self.pieces, arrays.pieces, strict=True):
+            start, stop, _ = piece.steps.indices(self.steps)
+            if start <= steps.start < stop:
+                return array[steps.start - start : steps.stop - start]
+        raise IndexError(steps)
+
+    def take(self, what: str, *shape: int, more: int = 0, shared: bool | None = None) -> ByStep:
         """Return an array (*shape, n) for each step, in the named buffer of the layer.
 
-        It is the same memory for all steps if nothing goes back.
+        Each piece has so many ``more`` at its end. If ``shared``, it is the same memory for all
+        steps, as by default where nothing goes back and there are no more.
         """
-        steps = self.steps if self.course.keeps else 1
-        buffer = self.workspace.take(f"{self.name}{what}", steps, *shape, self.rows)
-        return self.blocks(buffer, *shape)
+        size = math.prod(shape)
+        if shared is None:
+            shared = not (more or self.course.keeps)
+        lengths = [len(range(self.steps)[piece.steps]) for piece in self.pieces]
+        blocks = [1 if shared else length + more for length in lengths]
+        sizes = [size * piece.columns for piece in self.pieces]
+        ends = [0, *itertools.accumulate(k * n for k, n in zip(blocks, sizes, strict=True))]
+        buffer = self.workspace.take(f"{self.name}{what}", ends[-1])
+        pieces = [
+            buffer[start : start + block * n].reshape(block, *shape, piece.columns)
+            for start, block, n, piece in zip(ends, blocks, sizes, self.pieces, strict=False)
+        ]
+        return ByStep(pieces, lengths if shared else None)
 
-    def add_field(self, what: str) -> Field:
-        """Add a field to the state, beside h."""
-        shape = (self.steps + 1, self.size, self.rows)
-        field = Field(self, len(self.fields), self.workspace.take(f"{self.name}{what}", *shape))
-        self.fields.append(field)
-        return field
+    def add_field(self) -> Field:
+        """Add a field to the state."""
+        place = len(self.fields)
+        blocks = self.take(f"states{place}", self.size, more=1).pieces
+        self.fields.append(Field(self, place, blocks))
+        return self.fields[-1]
 
     def computed(self) -> Iterator[int]:
         """Yield the steps; what comes before and after each is done here."""
+        moving, moved = self._moves()
         for s, n in enumerate(self.counts):
-            if not self.apart:
-                yield s
-                if self.idle[s] is None:
-                    continue
-            else:
+            if moving[s]:
                 for field in self.fields:
-                    field.arrive(s, n)
-                if n:
-                    self._enter(s, n)
-                    yield s
-            for field in self.fields:
-                field.leave(s, n)
+                    field.arrive(self, s, n)
+            if n:
+                if self.scaled:
+                    self._enter(s)
+                yield s
+            if moved[s]:
+                for field in self.fields:
+                    field.leave(self, s, n)
 
-    def _enter(self, s: int, n: int) -> None:
+    def _moves(self) -> tuple[list[bool], list[bool]]:
+        """Tell before and after which steps a state is moved or changed."""
+        always, skipping = self.fields[0].apart, [bits is not None for bits in self.skipping]
+        if not self.ragged:
+            return [always or bits is not None for bits in self.lasting], skipping
+        counts, starts = [0, *self.counts, 0], {piece.steps.start for piece in self.pieces}
+        changes = [before != after for before, after in itertools.pairwise(counts)]
+        before = [
+            always or change or s in starts or self.lasting[s] is not None
+            for s, change in enumerate(changes[:-1])
+        ]
+        every = self.fields[0].every or not self.bounded
+        after = [every or any(pair) for pair in zip(changes[1:], skipping, strict=True)]
+        return before, after
+
+    def _enter(self, s: int) -> None:
         """Apply the factors of the state that enters the product."""
-        h, entered = self.fields[0].before[s], self.entering[s][: self.size]
+        h, entered = self.fields[0].before[s], self.entering_h[s]
         if self.course.keep is not None:
-            np.multiply(h, self.keep[:, :n], out=entered)
+            np.multiply(h, self.keep[:, : h.shape[1]], out=entered)
             h = entered
-        if self.norm is not None:
+        if self.norm is not None and not self.norm.direct:
             self.norm.scale(s, h, entered)
 
     def keep_bits(self, a: Floats, bits: Any, out: Floats | None = None) -> None:
         """Set columns of an array to zero, whatever they hold, where no bits are to be kept."""
-        out = a if out is None else out
-        np.bitwise_and(a.view(self.bits), bits, out=out.view(self.bits))
+        a = a.view(self.bits)
+        np.bitwise_and(a, bits, out=a if out is None else out.view(self.bits))
 
     def forwarded(self) -> tuple[Floats, tuple[Floats, ...], Tape]:
         """Return the results of a forward pass by rows and time, from columns in step order."""
-        states = [field.states for field in self.fields]
-        hs = states[0][1:] if len(states[0]) > 1 else np.broadcast_to(
-            states[0], (self.steps, self.size, self.rows)
-        )  # fmt: skip
-        final = tuple(field[-1].T for field in states)
+        hs, final = self.fields[0].hs, tuple(field.held.T for field in self.fields)
         return self.course.in_order(hs).transpose(0, 2, 1), final, self
 
 
@@ -183,63 +277,81 @@ class Field:
     Attributes
     ----------
     before, after : T ndarray (H, n)
-        The field in the rows that compute each step; in a plain pass, parts of ``states``.
-    states : ndarray (T + 1, H, N)
-        The field in all rows, before the first step and after each; (1, H, N), the last so far, if
-        no others are read.
+        The field in the columns of each step.
+    hs : ndarray (T, H, N)
+        The field in all rows after each step; where nobody reads it, the final one instead.
+    held : ndarray (H, N)
+        The field in the rows that do not compute the step at hand, and in the end in all of them.
     """
 
-    def __init__(self, tape: Tape, place: int, buffer: Floats) -> None:
-        self.tape, self.states = tape, buffer
-        course, size, whole = tape.course, tape.size, tape.course.counts is None
-        if tape.apart:
-            length = tape.steps + 1 if whole or not (place or course.brief) else 1
-            self.states = tape.workspace.take(
-                f"{tape.name}states{place}", length, size, tape.rows
-            )  # fmt: skip
-        # Where all rows compute every step, it can write right into the states.
-        self.after = self.states[1:] if whole else tape.take(f"after{place}", size)
-        self.written = whole and course.idle is None
-        # What nothing comes between is read from them, too.
-        self.before: ByStep = self.states[:-1]
-        self.read = True
-        if tape.apart and place == 0 and course.keep is None and tape.norm is None:
-            self.before, self.read = [entered[:size] for entered in tape.entering], False
-        elif not whole or course.reset is not None:
-            self.before, self.read = tape.take(f"before{place}", size), False
-        self.states[0] = 0.0 if course.initial is None else course.initial[place].T
+    def __init__(self, tape: Tape, place: int, blocks: list[Floats]) -> None:
+        course, size = tape.course, tape.size
+        self.states = ByStep([block[:-1] for block in blocks])
+        self.after = ByStep([block[1:] for block in blocks])
+        # Resets change the states themselves, unless somebody reads what they were.
+        self.apart = tape.reset is not None and not (place or course.brief)
+        self.before = self.states
+        if self.apart:
+            self.before = tape.take("before", size) if tape.scaled else tape.entering_h
+        self.every = not (place or course.brief)
+        if tape.idle is not None:
+            self.changing = tuple(
+                arrays.view(tape.bits)
+                for arrays in (self.before, self.after, tape.take("change", size, shared=True))
+            )
+        if tape.ragged:
+            self.held = tape.workspace.take(f"{tape.name}held{place}", size, tape.rows)
+            shape = (tape.steps, size, tape.rows)
+            self.hs = (
+                tape.workspace.take(f"{tape.name}hs", *shape)
+                if self.every
+                else np.broadcast_to(self.held, shape)
+            )
+        else:
+            self.hs, self.held = self.after.pieces[0], self.after[-1]
+        begun = self.held if tape.ragged else self.states[0]
+        begun[...] = 0.0 if course.initial is None else course.initial[place].T
 
-    def arrive(self, s: int, n: int) -> None:
+    def arrive(self, tape: Tape, s: int, n: int) -> None:
         """Make the state before a step what the course says."""
-        if self.read:
-            return
-        state, reset = self.states[min(s, len(self.states) - 1)], self.tape.reset[s]
-        if reset is None:
-            self.before[s][...] = state[:, :n]
-        else:
-            self.tape.keep_bits(state[:, :n], reset[:n], self.before[s])
+        state, lasting = self.states[s], tape.lasting[s]
+        if tape.ragged:
+            self._move(tape, s, n)
+        if lasting is not None:
+            tape.keep_bits(state, lasting, self.before[s])
+        elif self.apart:
+            self.before[s][...] = state
 
-    def leave(self, s: int, n: int) -> None:
-        """Put the state after a step into place, or the one before where a row did not compute."""
-        if self.written:
-            return
-        tape, last = self.tape, len(self.states) - 1
-        state, following = self.states[min(s, last)], self.states[min(s + 1, last)]
-        after, idle, reset = self.after[s], tape.idle[s], tape.reset[s]
-        if idle is None:
-            if tape.course.counts is not None:
-                following[:, :n] = after
-        else:
-            bits = after.view(tape.bits)
-            change = tape.workspace.take("change", *after.shape).view(tape.bits)
-            np.bitwise_xor(self.before[s].view(tape.bits), bits, out=change)
-            change &= idle[:n]
-            np.bitwise_xor(change, bits, out=following[:, :n].view(tape.bits))
-        if n < tape.rows:
-            if reset is not None:
-                tape.keep_bits(state[:, n:], reset[n:], following[:, n:])
-            elif last:
-                following[:, n:] = state[:, n:]
+    def _move(self, tape: Tape, s: int, n: int) -> None:
+        """Take the rows that compute a step from where they are."""
+        state, stay = self.states[s], tape.counts[s - 1] if s else 0
+        if tape.lasting[s] is not None:
+            tape.keep_bits(self.held, ~tape.reset[s])
+        if not s or state.shape != self.after[s - 1].shape:  # another piece
+            stay = min(stay, n)
+            state[:, :stay] = self.after[s - 1][:, :stay]
+            state[:, stay:] = 0.0
+        if stay < n:
+            state[:, stay:n] = self.held[:, stay:n]
+
+    def leave(self, tape: Tape, s: int, n: int) -> None:
+        """Put the state before a step into place where a row skipped it, and hold rows that end."""
+        skipping = tape.skipping[s]
+        if skipping is not None:
+            before, after, change = (arrays[s] for arrays in self.changing)
+            np.bitwise_xor(before, after, out=change)
+            np.bitwise_and(change, skipping, out=change)
+            np.bitwise_xor(after, change, out=after)
+        if tape.ragged:
+            after = self.after[s]
+            if not tape.bounded:
+                after[:, n:] = 0.0  # it would grow, and gradients of zero are multiplied by it
+            stay = tape.counts[s + 1] if s + 1 < tape.steps else 0
+            if stay < n:
+                self.held[:, stay:n] = after[:, stay:n]
+            if self.every:
+                self.hs[s][:, :n] = after[:, :n]
+                self.hs[s][:, n:] = self.held[:, n:]
 
 
 def join(params: Params) -> Floats:

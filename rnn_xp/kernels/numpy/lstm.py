@@ -36,7 +36,7 @@ class LSTM:
         w = -join(tape.params)
         w[2 * size : 3 * size] *= -2.0
         gates, tanh_cells = tape.take("gates", 4 * size), tape.take("tanh_cells", size)
-        hs, cells = tape.fields[0], tape.add_field("cells")
+        hs, cells = tape.fields[0], tape.add_field()
         tape.kept = (gates, tanh_cells)
         for s in tape.computed():
             z, c, tanh_c = gates[s], cells.after[s], tanh_cells[s]
@@ -83,6 +83,8 @@ class LSTM:
             np.subtract(1.0, d_g, out=d_g)
             d_g *= i
             d_o *= tanh_c
+            back.skip(part, d, one=f)
+            back.skip(part, a)
             for s in back.steps(part):
                 (dh, dc), k = back.now, s - part.start
                 dc += np.multiply(a[k], dh, out=b)

@@ -13,6 +13,11 @@ K = c.T c / (G*H), the adjoint is::
 
     dk = W.T d         e = sum(dk * k)                    dh = inv * (dk - K (e k))
     dgain = sum(dW c)  S = sum over columns of e k k.T    dw = gain dW - mean(gain dW) - c S / (G*H)
+
+A simple cell has one gate, and R h as many rows as its product. There the product q = c h itself is
+normalised, to y = q inv, and multiplied by its gain, which saves three of six products::
+
+    dq = inv * (gain d - y mean(gain d y))    dh = c.T dq    dgain = sum(d y)    dw = dq h.T - mean
 """
 
 from __future__ import annotations
@@ -37,11 +42,7 @@ class Norm:
     ----------
     params : Params
         With the gains g_xh and g_hh.
-    xs : ndarray (T, N, I)
-        In the order of the steps.
-    workspace : Workspace
-    name : str
-        Prefix of the layer's buffers.
+    dtype : dtype
 
     Attributes
     ----------
@@ -49,80 +50,158 @@ class Norm:
         The weights without their means.
     params : Params
         The same with the gains in the weights, for plain products.
-    inv_x : ndarray (T, N, 1)
-    xs : ndarray (T, N, I)
-        The inputs, times these.
-    inv_h : ndarray (T, 1, N)
-        Of the rows that compute each step.
+    inv_x, inv_h : T ndarray (1, n)
+        The factors of the columns of each step.
+    direct : bool
+        If True, products of states are normalised themselves.
+    normal : T ndarray (H, n)
+        These, without their gains.
     """
 
-    def __init__(self, params: Params, xs: Floats, workspace: Any, name: str) -> None:
-        xs = np.asarray(xs)
-        steps, rows, _ = xs.shape
+    def __init__(self, params: Params, dtype: Any) -> None:
         given = {key: np.asarray(param) for key, param in params.items()}
         self.centred = {w: centred(given[w]) for w in ("w_xh", "w_hh")}
         self.gains = {"w_xh": given["g_xh"][:, None], "w_hh": given["g_hh"][:, None]}
+        self.gates, size = given["w_hh"].shape
+        self.direct = self.gates == size
         scaled = {w: self.gains[w] * c for w, c in self.centred.items()}
         self.params = {**given, **scaled}
-        self.workspace, self.gates = workspace, len(params["b_h"])
-        r_x, self.r_h = (triangle(self.centred[w], self.gates) for w in ("w_xh", "w_hh"))
-        products = np.matmul(xs, r_x.T)
-        mean = np.sum(products * products, axis=2, keepdims=True)
-        self.inv_x = 1.0 / np.sqrt(mean + _EPS)
-        self.xs = xs * self.inv_x
-        self.inv_h: Floats = workspace.take(f"{name}inverses", steps, 1, rows)
-        self.ones = np.ones((1, len(self.r_h)), self.r_h.dtype)
+        self.r_h, terms = self.centred["w_hh"], 1.0 / self.gates
+        if self.direct:
+            self.params["w_hh"] = self.r_h
+        else:
+            self.r_h, terms = triangle(self.r_h, self.gates), 1.0
+        self.sum = np.full((1, len(self.r_h) + 1), terms, dtype)
+        self.sum[0, -1] = _EPS
+
+    def lay_out(self, tape: Any) -> None:
+        """Take the arrays of all steps, and multiply all inputs by their factors."""
+        self.inv_x = tape.take("inverses of inputs", 1, shared=False)
+        r_x = triangle(self.centred["w_xh"], self.gates)
+        ones = np.ones((1, len(r_x)), r_x.dtype)
+        for entered, inv in zip(tape.entering.pieces, self.inv_x.pieces, strict=True):
+            x = entered[:, tape.size + 1 :]
+            q = np.matmul(r_x, x, out=tape.workspace.take("q_x", len(x), len(r_x), x.shape[2]))
+            np.multiply(q, q, out=q)
+            np.matmul(ones, q, out=inv)
+            inv += _EPS
+            _invert(inv)
+            x *= inv
+        rows = len(self.r_h)
+        self.inv_h, self.squares = tape.take("inverses", 1), tape.take("q", rows + 1, shared=True)
+        for squares in self.squares.pieces:
+            squares[:, rows] = 1.0  # times eps
+        self.normal = tape.take("normal", rows) if self.direct else self.squares
+        self.entering_h = tape.entering_h
 
     def scale(self, s: int, h: Floats, out: Floats) -> None:
         """Multiply the state that enters a step, (H, n), by its factors."""
-        inv, q = self.inv_h[s, :, : h.shape[1]], self.workspace.take("q", *h.shape)
+        inv, squares = self.inv_h[s], self.squares[s]
+        q = squares[:-1]
         np.matmul(self.r_h, h, out=q)
-        q *= q
-        np.matmul(self.ones, q, out=inv)
-        inv += _EPS
-        np.sqrt(inv, out=inv)
-        np.reciprocal(inv, out=inv)
+        np.multiply(q, q, out=q)
+        _invert(np.matmul(self.sum, squares, out=inv))
         np.multiply(h, inv, out=out)
+
+    def add(self, s: int, gain: Floats, z: Floats) -> None:
+        """Add the normalised product of the state that enters a step, times a gain."""
+        inv, squares, y = self.inv_h[s], self.squares[s], self.normal[s]
+        term = squares[:-1]
+        np.matmul(self.r_h, self.entering_h[s], out=y)
+        np.multiply(y, y, out=term)
+        _invert(np.matmul(self.sum, squares, out=inv))
+        np.multiply(y, inv, out=y)
+        np.multiply(y, gain, out=term)
+        z += term
 
 
 class NormBack:
-    """The adjoint of `Norm`, step by step for the states and at the end for the inputs."""
+    """The adjoint of `Norm`: of stretches of steps, of each step, and in the end of all inputs."""
 
-    def __init__(self, norm: Norm) -> None:
-        self.norm = norm
+    def __init__(self, norm: Norm, tape: Any) -> None:
+        self.norm, self.tape, self.take = norm, tape, tape.workspace.take
+        self.direct = norm.direct
         self.gram_h, self.gram_x = (
             np.matmul(c.T, c) / np.asarray(norm.gates, c.dtype)
             for c in (norm.centred["w_hh"], norm.centred["w_xh"])
         )
         self.sums = {"w_hh": np.zeros_like(self.gram_h), "w_xh": np.zeros_like(self.gram_x)}
+        self.dgain = np.zeros_like(norm.gains["w_hh"])
+        self.ones = np.ones((1, tape.size), norm.r_h.dtype)
+        self.mean = np.asarray(norm.gains["w_hh"].T / norm.gates, norm.r_h.dtype)
 
-    def through(self, s: int, dk: Floats, k: Floats) -> None:
+    def begin(self, steps: slice) -> None:
+        """Compute what the steps of a stretch need."""
+        self.start, tape = steps.start, self.tape
+        k = self.k = tape.part(tape.entering_h, steps)
+        length, size, columns = k.shape
+        self.a = self.take("e k", size, columns)
+        if self.direct:
+            self.e = self.take("e", 1, columns)
+            self.terms = self.take("terms of gains", *k.shape)
+        else:
+            self.e = self.take("e", length, 1, columns)
+            self.gram_k = np.matmul(self.gram_h, k, out=self.take("gram k", *k.shape))
+
+    def through(self, s: int, dk: Floats) -> None:
         """Turn the gradient of a scaled state into that of the state, in place."""
-        norm, take = self.norm, self.norm.workspace.take
-        a, e = take("a", *k.shape), take("e", 1, k.shape[1])
-        np.multiply(dk, k, out=a)
-        np.matmul(norm.ones, a, out=e)
-        np.multiply(k, e, out=a)
-        self.sums["w_hh"] += np.matmul(a, k.T)
-        dk -= np.matmul(self.gram_h, a, out=take("q", *k.shape))
-        dk *= norm.inv_h[s, :, : k.shape[1]]
+        at, a = s - self.start, self.a
+        np.multiply(dk, self.k[at], out=a)
+        e = np.matmul(self.ones, a, out=self.e[at])
+        np.multiply(self.gram_k[at], e, out=a)
+        dk -= a
+        dk *= self.norm.inv_h[s]
 
-    def inputs(self, dks: Floats) -> Floats:
-        """Turn the gradients of all scaled inputs, (T, N, I), into those of the inputs."""
-        ks = self.norm.xs
-        a = ks * np.sum(dks * ks, axis=2, keepdims=True)
-        inputs = ks.shape[2]
-        self.sums["w_xh"] += np.matmul(a.reshape(-1, inputs).T, ks.reshape(-1, inputs))
-        dxs: Floats = (dks - np.matmul(a, self.gram_x)) * self.norm.inv_x
-        return dxs
+    def sum_of(self) -> tuple[Floats, Floats]:
+        """Return the two factors, e k and k, of the sum S of a stretch."""
+        return np.multiply(self.k, self.e, out=self.gram_k), self.k
+
+    def straighten(self, s: int, d: Floats, dq: Floats) -> None:
+        """Turn d, the gradient of a step's gain * y, into that of the product, dq."""
+        norm, terms, e, a = self.norm, self.terms[s - self.start], self.e, self.a
+        y = norm.normal[s]
+        np.multiply(d, y, out=terms)
+        np.matmul(self.mean, terms, out=e)
+        np.multiply(y, e, out=a)
+        np.multiply(d, norm.gains["w_hh"], out=dq)
+        dq -= a
+        dq *= norm.inv_h[s]
+
+    def add_gain(self) -> None:
+        """Add the gradient of the gain of a stretch."""
+        ones = np.ones((self.terms.shape[2], 1), self.terms.dtype)
+        self.dgain += np.matmul(self.terms, ones).sum(axis=0)
+
+    def inputs(self, dks: Floats) -> None:
+        """Turn the gradients of scaled inputs, (T, I, N), into those of the inputs, in place."""
+        tape, inputs = self.tape, dks.shape[1]
+        ones = np.ones((1, inputs), dks.dtype)
+        for number, piece in enumerate(tape.pieces):
+            k, dk = tape.entering.pieces[number][:, tape.size + 1 :], dks[piece.steps]
+            dk = dk[..., : piece.columns]
+            a = np.multiply(dk, k, out=self.take("e k_x", *k.shape))
+            e = np.matmul(ones, a, out=self.take("e_x", len(k), 1, piece.columns))
+            np.multiply(k, e, out=a)
+            self.sums["w_xh"] += np.matmul(a, k.transpose(0, 2, 1)).sum(axis=0)
+            dk -= np.matmul(self.gram_x, a, out=self.take("gram k_x", *k.shape))
+            dk *= self.norm.inv_x.pieces[number]
 
     def grads(self, grads: Params) -> Params:
         """Return the gradients of the weights and gains, given those of the plain products."""
         norm, made = self.norm, dict(grads)
         for w, gain in (("w_xh", "g_xh"), ("w_hh", "g_hh")):
             c, gains = norm.centred[w], norm.gains[w]
-            made[w], made[gain] = unscaled(grads[w], c, gains, self.sums[w])
+            if norm.direct and w == "w_hh":
+                made[w], made[gain] = centred(grads[w]), self.dgain[:, 0]
+            else:
+                made[w], made[gain] = unscaled(grads[w], c, gains, self.sums[w])
         return made
+
+
+def _invert(mean: Floats) -> None:
+    """Replace a mean of squares by one divided by its root."""
+    np.sqrt(mean, out=mean)
+    np.reciprocal(mean, out=mean)
 
 
 def centred(w: Floats) -> Floats:

@@ -33,11 +33,20 @@ class RNN:
     ) -> tuple[Floats, tuple[Floats, ...], Tape]:
         """Compute h_t = f(w_hh h_{t-1} + b_h + w_xh x_t)."""
         tape = Tape(params, xs, course, workspace, name)
-        w, single = join(tape.params), workspace.dtype == np.float32
-        if self.tanh and not single:
-            w *= 2.0
+        tape.bounded = self.tanh
+        single, hs, norm = workspace.dtype == np.float32, tape.fields[0].after, tape.norm
+        double = 2.0 if self.tanh and not single else 1.0
+        w = join(tape.params)
+        w *= double
+        if norm is not None:
+            gain, w_x = double * norm.gains["w_hh"], w[:, tape.size :].copy()
         for s in tape.computed():
-            h = product(w, tape, s, out=tape.fields[0].after[s])
+            h = hs[s]
+            if norm is None:
+                product(w, tape, s, out=h)
+            else:
+                np.matmul(w_x, tape.entering[s][tape.size :], out=h)
+                norm.add(s, gain, h)
             if self.tanh and single:
                 np.tanh(h, out=h)  # in vectors for float32 alone
             elif self.tanh:
@@ -58,7 +67,8 @@ class RNN:
     ) -> tuple[Params, Floats | None, tuple[Floats, ...] | None]:
         """Compute dz = dh * f'(z); dh_{t-1} = w_hh.T dz."""
         back, hs = Back(tape, dhs, dfinal, wrt_input), tape.fields[0].after
-        for part in back.parts(2 * back.size):
+        norm = back.norm
+        for part in back.parts((2 if norm is None else 6) * back.size):
             h = tape.part(hs, part)
             dz = tape.workspace.take("dz", *h.shape)
             if self.tanh:
@@ -67,9 +77,15 @@ class RNN:
                 # 1 where h > 0, and where it is NaN, which must not look like an idle unit.
                 np.less_equal(h, 0.0, out=dz, casting="unsafe")
             np.subtract(1.0, dz, out=dz)
+            back.skip(part, dz)
+            dq = dz if norm is None else tape.workspace.take("dq", *h.shape)
             for s in back.steps(part):
-                dz_s = dz[s - part.start]
+                dz_s, dq_s = dz[s - part.start], dq[s - part.start]
                 dz_s *= back.now[0]
-                back.through(s, dz_s)
-            back.collect(part, dz)
+                if norm is not None:
+                    norm.straighten(s, dz_s, dq_s)
+                back.through(s, dq_s)
+            if norm is not None:
+                norm.add_gain()
+            back.collect(part, dq, dz)
         return back.results(back.grads())
