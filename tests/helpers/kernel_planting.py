@@ -10,7 +10,7 @@ from pathlib import Path
 import rnn_xp
 
 ORDER = {  # as they import each other
-    "numpy": ("norm", "layer", "back", "rnn", "gru", "lstm", ""),
+    "numpy": ("norm", "pieces", "layer", "back", "rnn", "gru", "lstm", ""),
     "numba": ("product", "lanes", "turns", "layer", "norm", "rnn", "gru", "lstm", ""),
 }
 UNCHANGED = {"numba": ("product", "lanes")}  # machine code that need not be compiled again

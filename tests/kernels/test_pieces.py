@@ -42,9 +42,9 @@ def tape_of(course, inputs=3, size=4):
 @pytest.mark.parametrize("option", RAGGED)
 @pytest.mark.parametrize("cell", CELLS)
 def test_pieces_of_any_width(cell, option, columns, move, topology, monkeypatch):
-    layer = importlib.import_module("rnn_xp.kernels.numpy.layer")
-    monkeypatch.setattr(layer, "_COLUMNS", columns)
-    monkeypatch.setattr(layer, "_MOVE", move)
+    pieces = importlib.import_module("rnn_xp.kernels.numpy.pieces")
+    monkeypatch.setattr(pieces, "_COLUMNS", columns)
+    monkeypatch.setattr(pieces, "_MOVE", move)
     assert compare("numpy", lambda: problem(cell, option, topology=topology))
 
 

@@ -12,8 +12,9 @@ allocation of memory, page by page, costs more than the arithmetic. Here the equ
   NumPy's tanh, which costs less than the passes over memory of the quotient.
 - A sequence starts from zeros: the first step multiplies no h, and the last one back makes no dh.
 
-Results agree with the portable code to rounding. `layer` has the buffers of a pass and `back` the
-way back, which all cells share; `norm` normalises products; `rnn`, `gru` and `lstm` have the steps.
+Results agree with the portable code to rounding. `layer` has the arrays of a pass, in `pieces` of
+steps, and `back` the way back, which all cells share; `norm` normalises products; `rnn`, `gru` and
+`lstm` have the steps.
 """
 
 from __future__ import annotations

@@ -55,6 +55,8 @@ class Back:
         self.dx: Floats | None = None
         self.norm = None if tape.norm is None else NormBack(tape.norm, tape)
         self.wrt_input = wrt_input
+        if self.norm is not None:
+            self.w_xh = self.w_xh.copy()
         if wrt_input or self.norm is not None:
             self.dx = take(f"{tape.name}dx", tape.steps, self.w_xh.shape[0], tape.rows)
         self.busy = None if tape.idle is None else ~tape.idle
@@ -89,7 +91,8 @@ class Back:
     def _lay_out(self, columns: int) -> None:
         """Make views of the arrays of every step."""
         tape, self.beside = self.tape, self.take("through", self.size, columns)
-        self.now_bits = [field.view(tape.bits) for field in self.now]
+        if self.busy is not None or tape.reset is not None:
+            self.now_bits = [field.view(tape.bits) for field in self.now]
         if tape.course.keep is not None:
             self.keep = tape.keep[:, :columns]
 
@@ -105,20 +108,24 @@ class Back:
     def steps(self, part: slice) -> Iterator[int]:
         """Yield the steps in reverse order; before each, the loss's gradient is added to dh."""
         tape = self.tape
-        aside = tape.ragged or tape.reset is not None
+        plain = not tape.ragged and tape.reset is None
+        past = tape.counts if plain else [0 if tape.ragged else tape.rows, *tape.counts]
         if self.norm is not None:
             self.norm.begin(part)
         for s in range(part.stop - 1, part.start - 1, -1):
             if self.dhs[s] is not None:
                 self._add_loss(s, self.dhs[s].T)
+            if plain:
+                yield s
+                continue
             n = tape.counts[s]
             if self.n < n:
                 self._move(self.n, n)
                 self.n = n
             if n:
                 yield s
-            if aside:
-                self._leave(s)
+            if past[s] < n or tape.lasting[s] is not None:
+                self._leave(s, past[s])
 
     def _add_loss(self, s: int, dh: Floats) -> None:
         """Add the loss's gradient of the states after a step, of rows that compute it or not."""
@@ -140,7 +147,7 @@ class Back:
             else:
                 now[:, start:stop] = held[:, start:stop]
 
-    def _leave(self, s: int) -> None:
+    def _leave(self, s: int, past: int) -> None:
         """Let no gradient pass a reset, and hold those of rows that began with the step."""
         tape, lasting = self.tape, self.tape.lasting[s]
         if lasting is not None:
@@ -149,10 +156,9 @@ class Back:
             if tape.ragged:
                 for field in self.held:
                     tape.keep_bits(field, ~tape.reset[s])
-        n = tape.counts[s - 1] if s else 0
-        if n < self.n and tape.ragged:
-            self._move(n, self.n, aside=True)
-            self.n = n
+        if past < self.n:
+            self._move(past, self.n, aside=True)
+            self.n = past
 
     def collect(self, steps: slice, d: Floats, d_x: Floats | None = None) -> None:
         """Add the weight gradients of some steps, and compute their dx.

@@ -41,9 +41,11 @@ class GRU:
         w_q = np.concatenate([w[2 * size :, :size], params["b_hn"][:, None]], axis=1)
         gates = tape.take("gates", 4 * size)
         tape.kept, (field,) = (gates,), tape.fields
+        used = (tape.entering, gates, field.before, field.after)
+        each = [*zip(*(arrays.each for arrays in used), strict=True)]
         for s in tape.computed():
-            entered, rzqn = tape.entering[s], gates[s]
-            rz, h = rzqn[: 2 * size], field.after[s]
+            entered, rzqn, before, h = each[s]
+            rz = rzqn[: 2 * size]
             r, z, q, n = rzqn.reshape(4, *h.shape)
             product(w_rz, tape, s, out=rz)
             sigmoid_of_negative(rz)
@@ -52,7 +54,7 @@ class GRU:
             n += np.matmul(w_pn, entered[size:], out=workspace.take("p_n", *h.shape))
             n *= 2.0
             tanh_of_half(n)
-            np.subtract(field.before[s], n, out=h)
+            np.subtract(before, n, out=h)
             h *= z
             h += n
         return tape.forwarded()
@@ -97,7 +99,7 @@ class GRU:
                 dz[1] *= dz[0]
                 dh *= z[k]
                 back.through(s, d[k, : 3 * size], beside=True)
-            for share in np.matmul(dq, tape.entering[part.start][size])[::-1]:
+            for share in np.matmul(dq, tape.entering.each[part.start][size])[::-1]:
                 db_hn += share
             back.collect(part, d[:, : 3 * size], d[:, size:])
         grads = back.grads()

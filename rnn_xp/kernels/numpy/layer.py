@@ -15,17 +15,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rnn_xp.kernels.course import Course
 from rnn_xp.kernels.numpy.norm import Floats, Norm, Params
+from rnn_xp.kernels.numpy.pieces import ByStep, Piece, cut
 
 __all__ = [
-    "ByStep",
     "Field",
-    "Piece",
     "Tape",
     "join",
     "product",
@@ -33,35 +32,6 @@ __all__ = [
     "tanh_of_half",
     "tanh_of_sigmoid",
 ]
-
-_COLUMNS = 16  # of which a piece has a multiple, so that its arrays begin where cache lines do
-_MOVE = 16  # going on to another piece costs as much as 1/16 of a step
-
-
-class Piece(NamedTuple):
-    """Some steps in a row, which have equally many columns."""
-
-    steps: slice
-    columns: int
-
-
-class ByStep(list[Floats]):
-    """An array (*shape, n) for each step; those of each piece are one array (steps, *shape, n).
-
-    With ``lengths``, the numbers of steps, all steps of a piece have its first array.
-    """
-
-    def __init__(self, pieces: list[Floats], lengths: list[int] | None = None) -> None:
-        self.pieces, self.lengths = pieces, lengths
-        if lengths is None:
-            super().__init__(itertools.chain.from_iterable(pieces))
-        else:
-            for array, length in zip(pieces, lengths, strict=True):
-                self += [array[0]] * length
-
-    def view(self, dtype: Any) -> ByStep:
-        """Return the same memory as numbers of another kind."""
-        return ByStep([array.view(dtype) for array in self.pieces], self.lengths)
 
 
 class Tape:
@@ -109,9 +79,10 @@ class Tape:
         self.bits = np.dtype(f"i{workspace.dtype.itemsize}")
         self.begun, self.ragged = course.initial is not None, course.counts is not None
         self.counts = [self.rows] * self.steps
+        self.pieces = [Piece(slice(0, self.steps), self.rows)]
         if course.counts is not None:
             self.counts = [int(n) for n in course.in_order(course.counts)]
-        self.pieces = self._cut()
+            self.pieces = cut(self.counts, self.rows)
         ordered, self.norm = course.in_order(xs), None
         if "g_hh" in params:
             self.norm = Norm(params, workspace.dtype)
@@ -130,7 +101,8 @@ class Tape:
         for piece, entered in zip(self.pieces, self.entering.pieces, strict=True):
             entered[:, size] = 1.0
             entered[:, size + 1 :] = ordered[piece.steps, : piece.columns].transpose(0, 2, 1)
-            self._clear_unused(entered[:, size + 1 :], piece.steps)  # even of a NaN
+            if self.ragged:
+                self._clear_unused(entered[:, size + 1 :], piece.steps)  # even of a NaN
         if self.norm is not None:
             self.norm.lay_out(self)
         self.fields: list[Field] = []
@@ -138,28 +110,6 @@ class Tape:
             self.add_field()
         else:
             self.fields.append(Field(self, 0, [block[:, :size] for block in blocks]))
-
-    def _cut(self) -> list[Piece]:
-        """Cut the steps where idle columns would cost more than going on to fewer."""
-        if not self.ragged:
-            return [Piece(slice(0, self.steps), self.rows)]
-        rising = self.counts[0] < self.counts[-1]
-        columns: list[int] = []
-        idle = 0
-        for n in reversed(self.counts) if rising else self.counts:
-            fewest = min(self.rows, -(-n // _COLUMNS) * _COLUMNS)
-            idle += columns[-1] - fewest if columns else 0
-            if not columns or not n or _MOVE * idle > columns[-1]:
-                idle = 0
-                columns.append(fewest)
-            else:
-                columns.append(columns[-1])
-        pieces, start = [], 0
-        for width, run in itertools.groupby(reversed(columns) if rising else columns):
-            stop = start + len(list(run))
-            pieces.append(Piece(slice(start, stop), width))
-            start = stop
-        return pieces
 
     def _bits(self, by_time: Any) -> Any:
         """Return all bits of a number for True, and none for False; a step's are contiguous."""
@@ -188,11 +138,11 @@ class Tape:
 
     def part(self, arrays: ByStep, steps: slice) -> Floats:
         """Return the arrays of some steps of a piece as one."""
-        for piece, array in zip(self.pieces, arrays.pieces, strict=True):
-            start, stop, _ = piece.steps.indices(self.steps)
-            if start <= steps.start < stop:
-                return array[steps.start - start : steps.stop - start]
-        raise IndexError(steps)
+        number, start = 0, 0
+        while steps.start >= self.pieces[number].steps.stop:
+            start = self.pieces[number].steps.stop
+            number += 1
+        return arrays.pieces[number][steps.start - start : steps.stop - start]
 
     def take(self, what: str, *shape: int, more: int = 0, shared: bool | None = None) -> ByStep:
         """Return an array (*shape, n) for each step, in the named buffer of the layer.
@@ -203,6 +153,10 @@ class Tape:
         size = math.prod(shape)
         if shared is None:
             shared = not (more or self.course.keeps)
+        if not self.ragged:
+            length = 1 if shared else self.steps + more
+            buffer = self.workspace.take(f"{self.name}{what}", length, *shape, self.rows)
+            return ByStep([buffer], [self.steps] if shared else None)
         lengths = [len(range(self.steps)[piece.steps]) for piece in self.pieces]
         blocks = [1 if shared else length + more for length in lengths]
         sizes = [size * piece.columns for piece in self.pieces]
@@ -223,6 +177,10 @@ class Tape:
 
     def computed(self) -> Iterator[int]:
         """Yield the steps; what comes before and after each is done here."""
+        plain = self.idle is None and self.reset is None
+        if plain and not (self.ragged or self.scaled):
+            yield from range(self.steps)
+            return
         moving, moved = self._moves()
         for s, n in enumerate(self.counts):
             if moving[s]:
@@ -242,18 +200,17 @@ class Tape:
         if not self.ragged:
             return [always or bits is not None for bits in self.lasting], skipping
         counts, starts = [0, *self.counts, 0], {piece.steps.start for piece in self.pieces}
-        changes = [before != after for before, after in itertools.pairwise(counts)]
         before = [
-            always or change or s in starts or self.lasting[s] is not None
-            for s, change in enumerate(changes[:-1])
+            always or after > past or s in starts or self.lasting[s] is not None
+            for s, (past, after) in enumerate(itertools.pairwise(counts[:-1]))
         ]
         every = self.fields[0].every or not self.bounded
-        after = [every or any(pair) for pair in zip(changes[1:], skipping, strict=True)]
-        return before, after
+        falls = [following < n for n, following in itertools.pairwise(counts[1:])]
+        return before, [every or any(pair) for pair in zip(falls, skipping, strict=True)]
 
     def _enter(self, s: int) -> None:
         """Apply the factors of the state that enters the product."""
-        h, entered = self.fields[0].before[s], self.entering_h[s]
+        h, entered = self.fields[0].before.each[s], self.entering_h.each[s]
         if self.course.keep is not None:
             np.multiply(h, self.keep[:, : h.shape[1]], out=entered)
             h = entered
@@ -295,10 +252,9 @@ class Field:
             self.before = tape.take("before", size) if tape.scaled else tape.entering_h
         self.every = not (place or course.brief)
         if tape.idle is not None:
-            self.changing = tuple(
-                arrays.view(tape.bits)
-                for arrays in (self.before, self.after, tape.take("change", size, shared=True))
-            )
+            change = tape.take("change", size, shared=True)
+            views = (a.view(tape.bits).each for a in (self.before, self.after, change))
+            self.changing = [*zip(*views, strict=True)]
         if tape.ragged:
             self.held = tape.workspace.take(f"{tape.name}held{place}", size, tape.rows)
             shape = (tape.steps, size, tape.rows)
@@ -308,28 +264,28 @@ class Field:
                 else np.broadcast_to(self.held, shape)
             )
         else:
-            self.hs, self.held = self.after.pieces[0], self.after[-1]
-        begun = self.held if tape.ragged else self.states[0]
+            self.hs, self.held = self.after.pieces[0], self.after.pieces[0][-1]
+        begun = self.held if tape.ragged else self.states.pieces[0][0]
         begun[...] = 0.0 if course.initial is None else course.initial[place].T
 
     def arrive(self, tape: Tape, s: int, n: int) -> None:
         """Make the state before a step what the course says."""
-        state, lasting = self.states[s], tape.lasting[s]
+        state, lasting = self.states.each[s], tape.lasting[s]
         if tape.ragged:
             self._move(tape, s, n)
         if lasting is not None:
-            tape.keep_bits(state, lasting, self.before[s])
+            tape.keep_bits(state, lasting, self.before.each[s])
         elif self.apart:
-            self.before[s][...] = state
+            self.before.each[s][...] = state
 
     def _move(self, tape: Tape, s: int, n: int) -> None:
         """Take the rows that compute a step from where they are."""
-        state, stay = self.states[s], tape.counts[s - 1] if s else 0
+        state, stay = self.states.each[s], tape.counts[s - 1] if s else 0
         if tape.lasting[s] is not None:
             tape.keep_bits(self.held, ~tape.reset[s])
-        if not s or state.shape != self.after[s - 1].shape:  # another piece
+        if not s or state.shape != self.after.each[s - 1].shape:  # another piece
             stay = min(stay, n)
-            state[:, :stay] = self.after[s - 1][:, :stay]
+            state[:, :stay] = self.after.each[s - 1][:, :stay]
             state[:, stay:] = 0.0
         if stay < n:
             state[:, stay:n] = self.held[:, stay:n]
@@ -338,12 +294,12 @@ class Field:
         """Put the state before a step into place where a row skipped it, and hold rows that end."""
         skipping = tape.skipping[s]
         if skipping is not None:
-            before, after, change = (arrays[s] for arrays in self.changing)
+            before, after, change = self.changing[s]
             np.bitwise_xor(before, after, out=change)
             np.bitwise_and(change, skipping, out=change)
             np.bitwise_xor(after, change, out=after)
         if tape.ragged:
-            after = self.after[s]
+            after = self.after.each[s]
             if not tape.bounded:
                 after[:, n:] = 0.0  # it would grow, and gradients of zero are multiplied by it
             stay = tape.counts[s + 1] if s + 1 < tape.steps else 0
@@ -363,7 +319,7 @@ def join(params: Params) -> Floats:
 def product(w: Floats, tape: Tape, s: int, out: Floats, stop: int | None = None) -> Floats:
     """Multiply the joined weights by the input of a step; h may be zero before the first."""
     skip = 0 if s or tape.begun else tape.size
-    product: Floats = np.matmul(w[:, skip:], tape.entering[s][skip:stop], out=out)
+    product: Floats = np.matmul(w[:, skip:], tape.entering.each[s][skip:stop], out=out)
     return product
 
 

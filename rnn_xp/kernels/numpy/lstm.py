@@ -38,17 +38,19 @@ class LSTM:
         gates, tanh_cells = tape.take("gates", 4 * size), tape.take("tanh_cells", size)
         hs, cells = tape.fields[0], tape.add_field()
         tape.kept = (gates, tanh_cells)
+        used = (gates, tanh_cells, cells.before, cells.after, hs.after)
+        each = [*zip(*(arrays.each for arrays in used), strict=True)]
         for s in tape.computed():
-            z, c, tanh_c = gates[s], cells.after[s], tanh_cells[s]
+            z, tanh_c, before, c, h = each[s]
             product(w, tape, s, out=z)
             sigmoid_of_negative(z)
             i, f, g, o = z.reshape(4, *c.shape)
             tanh_of_sigmoid(g)
-            np.multiply(f, cells.before[s], out=c)
+            np.multiply(f, before, out=c)
             c += np.multiply(i, g, out=tanh_c)
             np.multiply(c, 2.0, out=tanh_c)
             tanh_of_half(tanh_c)
-            np.multiply(o, tanh_c, out=hs.after[s])
+            np.multiply(o, tanh_c, out=h)
         return tape.forwarded()
 
     @without_subnormals

@@ -96,7 +96,7 @@ class Norm:
 
     def scale(self, s: int, h: Floats, out: Floats) -> None:
         """Multiply the state that enters a step, (H, n), by its factors."""
-        inv, squares = self.inv_h[s], self.squares[s]
+        inv, squares = self.inv_h.each[s], self.squares.each[s]
         q = squares[:-1]
         np.matmul(self.r_h, h, out=q)
         np.multiply(q, q, out=q)
@@ -105,9 +105,9 @@ class Norm:
 
     def add(self, s: int, gain: Floats, z: Floats) -> None:
         """Add the normalised product of the state that enters a step, times a gain."""
-        inv, squares, y = self.inv_h[s], self.squares[s], self.normal[s]
+        inv, squares, y = self.inv_h.each[s], self.squares.each[s], self.normal.each[s]
         term = squares[:-1]
-        np.matmul(self.r_h, self.entering_h[s], out=y)
+        np.matmul(self.r_h, self.entering_h.each[s], out=y)
         np.multiply(y, y, out=term)
         _invert(np.matmul(self.sum, squares, out=inv))
         np.multiply(y, inv, out=y)
@@ -150,7 +150,7 @@ class NormBack:
         e = np.matmul(self.ones, a, out=self.e[at])
         np.multiply(self.gram_k[at], e, out=a)
         dk -= a
-        dk *= self.norm.inv_h[s]
+        dk *= self.norm.inv_h.each[s]
 
     def sum_of(self) -> tuple[Floats, Floats]:
         """Return the two factors, e k and k, of the sum S of a stretch."""
@@ -159,13 +159,13 @@ class NormBack:
     def straighten(self, s: int, d: Floats, dq: Floats) -> None:
         """Turn d, the gradient of a step's gain * y, into that of the product, dq."""
         norm, terms, e, a = self.norm, self.terms[s - self.start], self.e, self.a
-        y = norm.normal[s]
+        y = norm.normal.each[s]
         np.multiply(d, y, out=terms)
         np.matmul(self.mean, terms, out=e)
         np.multiply(y, e, out=a)
         np.multiply(d, norm.gains["w_hh"], out=dq)
         dq -= a
-        dq *= norm.inv_h[s]
+        dq *= norm.inv_h.each[s]
 
     def add_gain(self) -> None:
         """Add the gradient of the gain of a stretch."""

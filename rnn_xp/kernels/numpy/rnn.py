@@ -34,7 +34,7 @@ class RNN:
         """Compute h_t = f(w_hh h_{t-1} + b_h + w_xh x_t)."""
         tape = Tape(params, xs, course, workspace, name)
         tape.bounded = self.tanh
-        single, hs, norm = workspace.dtype == np.float32, tape.fields[0].after, tape.norm
+        single, hs, norm = workspace.dtype == np.float32, tape.fields[0].after.each, tape.norm
         double = 2.0 if self.tanh and not single else 1.0
         w = join(tape.params)
         w *= double
@@ -45,7 +45,7 @@ class RNN:
             if norm is None:
                 product(w, tape, s, out=h)
             else:
-                np.matmul(w_x, tape.entering[s][tape.size :], out=h)
+                np.matmul(w_x, tape.entering.each[s][tape.size :], out=h)
                 norm.add(s, gain, h)
             if self.tanh and single:
                 np.tanh(h, out=h)  # in vectors for float32 alone
