@@ -72,12 +72,12 @@ class TestLayers:
     @settings(max_examples=60, deadline=None, derandomize=True)
     @given(
         st.sampled_from(sorted(CELLS)),
-        st.tuples(st.integers(1, 80), st.integers(1, 5), st.integers(1, 20), st.integers(1, 40)),
+        st.tuples(st.integers(1, 160), st.integers(1, 7), st.integers(1, 20), st.integers(1, 40)),
         st.integers(1, 2),
         st.booleans(),
     )
     def test_of_any_size(self, cell, sizes, layers, both):
-        """Rows over and under a tile of 36, widths over and under vectors of 8 and panels of 16."""
+        """Rows over and under a tile of 72, widths over and under vectors of 8 and panels of 16."""
         rows, steps, inputs, hidden = sizes
         single, double = pair(
             rows=rows, steps=steps, inputs=inputs, hidden=hidden, num_layers=layers,
@@ -224,6 +224,30 @@ class TestProduct:
         np.testing.assert_allclose(c[:, :columns], exact, rtol=0, atol=1e-6 * (steps + 1))
         assert np.array_equal(c[:, columns:width], add * before[:, columns:width])
         assert np.array_equal(c[:, width:], before[:, width:]), "nothing is written beside it"
+
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(
+        st.lists(st.integers(0, 9), min_size=1, max_size=5), st.integers(1, 40),
+        st.integers(1, 13), st.booleans(),
+    )  # fmt: skip
+    def test_a_sum_of_products(self, counts, rows, eighths, add):
+        """Of one after the other, and each of its own number of steps: the bits of one by one."""
+        rng, columns, parts = np.random.default_rng(rows), 8 * eighths, len(counts)
+        a = rng.standard_normal((parts, 9, rows)).astype("f4")
+        b = rng.standard_normal((parts, 9, columns)).astype("f4")
+        c, numbers = rng.standard_normal((rows, columns)).astype("f4"), np.asarray(counts)
+        one_by_one = add * c
+        for a_p, b_p, count in zip(a[::-1], b, counts, strict=True):
+            product.multiply(
+                a_p.ctypes.data, 1, rows, b_p.ctypes.data, columns, 16, one_by_one.ctypes.data,
+                columns, rows, columns, count, True,
+            )  # fmt: skip
+        product.multiply_parts(
+            a[-1:].ctypes.data, b.ctypes.data, c.ctypes.data, rows, columns,
+            (1, rows, -9 * rows, columns, 16, 9 * columns, columns, parts, numbers.ctypes.data,
+             int(add)),
+        )  # fmt: skip
+        assert np.array_equal(c, one_by_one)
 
     @pytest.mark.parametrize("columns", range(8, 273, 8))
     def test_a_single_row_of_any_width(self, columns):
@@ -383,3 +407,20 @@ def test_functions_that_one_function_makes_have_names_of_their_own():
     """Machine code from the caches of two processes is linked by them."""
     made = (product._broad, product._panel, product._slim)
     assert len({strip.__qualname__ for strip in made}) == len(made)
+
+
+@pytest.mark.parametrize("size", [1, 5, 8, 13, 16, 37, 64])
+def test_sums_over_the_columns_of_rows(size):
+    """Each column is counted once, also where the last vector overlaps the one before."""
+    over_rows = lanes.lanewise(lambda a: (a + 1.0, a * a), summed=True)
+
+    @product.compiled
+    def compute(a, out, sums):
+        places = lanes.columns(a, 0) + lanes.columns(out, 0) + lanes.singles(sums)
+        over_rows(a.shape[0], a.shape[1], places)
+
+    a = np.random.default_rng(size).standard_normal((3, size)).astype(np.float32)
+    out, sums = np.zeros_like(a), np.zeros(3, np.float32)
+    compute(a, out, sums)
+    assert np.array_equal(out, a + np.float32(1.0))
+    np.testing.assert_allclose(sums, np.sum(a.astype(np.float64) ** 2, axis=1), rtol=1e-6)

@@ -58,11 +58,11 @@ class TestContract:
 
         assert compare(kind, build)
 
-    @pytest.mark.parametrize("rows", [1, 35, 36, 37, 80])
+    @pytest.mark.parametrize("rows", [1, 35, 71, 72, 73, 150])
     @pytest.mark.parametrize("hidden", [1, 7, 8, 17])
     @pytest.mark.parametrize("cell", CELLS)
     def test_of_any_size(self, kind, cell, rows, hidden):
-        """Rows over and under a tile of 36, widths over and under vectors of 8 and 16."""
+        """Rows over and under a tile of 72, widths over and under vectors of 8 and 16."""
         options, with_ = OPTIONS["all"]
 
         def build():

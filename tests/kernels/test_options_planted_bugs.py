@@ -98,7 +98,7 @@ TURNS = [
     ("clear(before, turns.reset, s, start)", "pass", "reset"),
     ("active = max(min(stop, turns.counts[s]) - start, 0)", "active = stop - start", "lengths",
      "gru", "two directions"),
-    ("hs[s + 1, row] = states[s, row]", "hs[s + 1, row] = 0.0", "mask"),
+    ("_copy_rows(states, s, hs, s + 1, row, row + 1)", "hs[s + 1, row] = 0.0", "mask"),
     ("_copy_rows(states, s, hs, s + 1, end, stop)", "_copy_rows(states, 0, hs, s + 1, end, stop)",
      "lengths"),
     ("_copy_rows(hs, s + 1, hs, last, following, end)", "pass", "lengths", "rnn-tanh", "one layer",
@@ -106,7 +106,7 @@ TURNS = [
     ("_copy_rows(hs, 0, hs, s + 1, end, following)", "pass", "lengths and state", "lstm",
      "two directions", "many-to-one"),
     ("dh[row, :size] = 0.0", "pass", "mask"),
-    ("dh[row, :size] = aside[row]", "pass", "mask"),
+    ("copy_lanes(1, size, _row(aside, row) + _row(dh, row))", "pass", "mask"),
     ("if turns.keep.shape[0]:\n        tile, size", "if False:\n        tile, size",
      "recurrent dropout"),
     ("rows[row] = 0.0", "rows[row] = rows[row]", "reset"),
@@ -117,20 +117,57 @@ TURNS = [
 ]  # fmt: skip
 COMPILED_NORM = [
     ("+ _EPS)", "+ 2.0 * _EPS)", "layer norm"),
-    ("_inverses(q_x, min(inputs, gates), 1, inv_x)", "_inverses(q_x, 1, 1, inv_x)", "layer norm"),
-    ("_scale(tile, inputs, x + per_row + x)", "pass", "layer norm"),
-    ("return z + gain * (c_h * inv)", "return z + gain * c_h", "layer norm"),
-    ("- mean * c) * inv", ") * inv", "layer norm"),
-    ("dgain[j] += term", "dgain[j] = term", "layer norm"),
-    ("means[i] = total * factor", "means[i] = total", "layer norm"),
-    ('"w_hh": centred(grads["w_hh"])', '"w_hh": grads["w_hh"]', "layer norm"),
-    ("unscaled(grads[\"w_xh\"], c_x, gain, sums)", "unscaled(grads[\"w_xh\"], c_x, gain, 0 * sums)",
+    ("_inverses(min(inputs, norm.r_x.shape[0] * PANEL), q_x", "_inverses(1, q_x", "layer norm"),
+    ("_scale(tile, inputs, x + singles(inv_x) + x)", "pass", "layer norm"),
+    ("_scale(tile, size, h + singles(inv_h) + entered)",
+     "_scale(tile, size, h + singles(inv_x) + entered)", "layer norm", "gru"),
+    ("h = entered if turns.keep.shape[0] else columns(states[s, start:stop], 0)",
+     "h = columns(states[s, start:stop], 0)", "all", "lstm"),
+    ("norm.r_h.shape[0] and (s or turns.begun)", "norm.r_h.shape[0] and s", "all", "gru"),
+    ("address + 4 * first, h_row, 1, block", "address, h_row, 1, block", "layer norm", "wide gru"),
+    ("+ 4 * PANEL * (first // PANEL * size + first)", "+ 4 * PANEL * (first // PANEL * size)",
+     "layer norm", "wide gru"),
+    ("_inverses(size, c_h, size, inv_h)", "_inverses(size, c_h, 1, inv_h)", "layer norm"),
+    ("return dgain + term, gain * term", "return term, gain * term", "layer norm"),
+    ("return dgain + term, gain * term", "return dgain + term, term", "layer norm"),
+    ("sums[i] = sums[i] * inv_h[i] / np.float32(size)", "sums[i] = sums[i] / np.float32(size)",
      "layer norm"),
+    ("- mean * c) * inv", ") * inv", "layer norm"),
+    ('"w_hh": centred(grads["w_hh"])', '"w_hh": grads["w_hh"]', "layer norm"),
+    ("dw, dgain = unscaled(grads[f\"w_{which}\"], c, gain, sums)",
+     "dw, dgain = unscaled(grads[f\"w_{which}\"], c, gain, 0 * sums)", "layer norm"),
+    ("lower + np.tril(lower, -1).T", "lower", "layer norm", "gru"),
     ("return (a - b) * factor", "return a * factor", "layer norm"),
-    ("0, 1 + inputs, d_x, gates, dw)", "0, 1 + inputs, d_h, gates, dw)", "layer norm", "gru"),
-    ("pull_back(d_x, gates, back.w_x", "pull_back(d_h, gates, back.w_x", "layer norm", "gru"),
-    ("(gain + 4 * both, 0,", "(gain, 0,", "layer norm", "gru"),
-    ("columns(c_h, both) + weights", "columns(c_h, 0) + weights", "layer norm", "gru"),
+    ("pack(-gram_h / gates)", "pack(gram_h / gates)", "layer norm", "lstm"),
+    ("_scale(tile, size, dk + singles(inv_h) + dk)", "pass", "layer norm", "lstm"),
+    ("collect_columns(entering, active, s, start, rows, back.along_h, left, right, back.sum_h)",
+     "pass", "layer norm", "lstm"),
+    ("1 + inputs + left, min(left + _BLOCK, size)", "1 + inputs + left + 1, min(left + 32, size)",
+     "layer norm", "wide gru"),
+    ("(0, skip, skip), ds, size, dw)", "(0, 1, 1), ds, size, dw)", "layer norm"),
+    ("(skip, width, used), back.d_h, size, dw)", "(skip, width, used), ds, size, dw)",
+     "layer norm"),
+]  # fmt: skip
+COLLECT = [
+    ("parts = place % d.shape[0] + 1", "parts = max(place % d.shape[0], 1)", "lengths"),
+    ("if parts < d.shape[0] and s > 0:", "if parts < d.shape[0]:", "lengths", "tall gru"),
+    ("return active[place], place % d.shape[0]", "return active[place], 0", "lengths"),
+    ("turns.counts[steps - 1 - place]", "turns.counts[place]", "lengths", "tall gru"),
+    ("turns.counts[steps - 1 - place]", "turns.counts[0]", "lengths", "tall lstm"),
+    ("s += parts - 1 ", "s += 0 ", "state"),
+    ("active.ctypes.data + 8 * (len(active) - 1 - s)", "active.ctypes.data", "lengths",
+     "tall lstm"),
+    ("-samples * width, d_row", "-width, d_row", "state"),
+    ("d.shape[1] * d_row, dw_row", "d_row, dw_row", "state"),
+    ("(until, end), d, sides, dw, parts - 1)", "(until, end), d, sides, dw, parts)", "lengths"),
+    ("if until < end:", "if until > end:", "lengths"),
+    ("d.ctypes.data + 4 * left", "d.ctypes.data", "layer norm", "wide gru"),
+    ("4 * (first * dw_row + left)", "4 * first * dw_row", "layer norm", "wide gru"),
+]  # fmt: skip
+LANES = [
+    ("builder.sub(_INDEX(0), first)", "builder.sub(_INDEX(1), first)", "layer norm", "wide gru"),
+    ("total.add(store(starts, last, kind, final), last)",
+     "total.add(store(starts, last, kind, final))", "layer norm", "wide gru"),
 ]  # fmt: skip
 CELL = [
     ("numpy.rnn", "back.skip(part, dz)", "pass", "mask"),
@@ -141,8 +178,11 @@ CELL = [
     ("numpy.gru", "back.results({**grads", "back.results({**back.grads()", "layer norm", "gru"),
     ("numba.gru", "beside = columns(past, 0) if scaled else columns(dh, 0)",
      "beside = columns(dh, 0)", "recurrent dropout", "gru"),
-    ("numba.gru", "copy_lanes(tile, size, columns(dp_n, 0) + columns(d_x, 2 * size))", "pass",
+    ("numba.gru", "pull_back(dp_n, size, back_n, dx, True)", "pass", "layer norm", "gru"),
+    ("numba.gru", "copy_lanes(tile, width - 1 - size, columns(dh, size) + columns(dx, 0))", "pass",
      "layer norm", "gru"),
+    ("numba.gru", "scale_beside(dh, past[:tile], turns, start)", "pass", "layer norm", "gru"),
+    ("numba.turns", "return a * factor + b", "return a + b", "recurrent dropout", "gru"),
     ("numba.lstm", "keep_state(cells, cells, turns, s, start, stop, tile, True)", "pass", "mask",
      "lstm"),
     ("numba.lstm", "stand_aside(dc, aside[1], turns, s, start)", "pass", "mask", "lstm"),
@@ -175,6 +215,8 @@ IN_NUMPY += [row for row in CELL if row[0].startswith("numpy")]
 IN_NUMBA = [("numba.turns", *row) for row in TURNS] + [
     ("numba.norm", *row) for row in COMPILED_NORM
 ]
+IN_NUMBA += [("numba.layer", *row) for row in COLLECT]
+IN_NUMBA += [("numba.lanes", *row) for row in LANES]
 IN_NUMBA += [row for row in CELL if row[0].startswith("numba")]
 
 
@@ -185,8 +227,15 @@ def check(kind, option, cell="rnn-tanh", stack="one layer", topology="many-to-ma
     options, with_ = OPTIONS[option]
     if "dropout" in STACKS[stack]:
         with_ = (*with_, "rng")
+    # More columns than a block of a triangle, and rows for more than a chunk of steps.
+    *form, cell = cell.split()
+    sizes = {"wide": {"hidden": 37, "scale": 0.2}, "tall": {"rows": 30}}.get("".join(form), {})
     settings = {**CELLS[cell], **TOPOLOGIES[topology], **options, **STACKS[stack]}
-    compare(kind, lambda: Problem(with_=with_, rows=ROWS[kind], steps=6, scale=0.5, **settings))
+    small = {"rows": ROWS[kind], "steps": 6, "scale": 0.5}
+    compare(
+        kind,
+        lambda: Problem(with_=with_, **{**small, **sizes}, **settings),
+    )
 
 
 def named(rows):

@@ -20,7 +20,9 @@ from rnn_xp.kernels.numba.layer import (
     Layout,
     Tape,
     add_own_share,
+    chunk,
     collect,
+    count_rows,
     enter,
     forwarded,
     give_dx,
@@ -28,18 +30,18 @@ from rnn_xp.kernels.numba.layer import (
     project,
     pull_back,
     split,
+    turn_of,
 )
 from rnn_xp.kernels.numba.norm import (
     Norm,
     NormBack,
     norm_grads,
-    normalised,
-    normalised_back,
-    through_norm,
+    normalise,
+    normalise_back,
+    plain,
 )
 from rnn_xp.kernels.numba.product import compiled, pack, spaced
 from rnn_xp.kernels.numba.turns import (
-    add_lanes,
     arrive,
     begin_back,
     clear,
@@ -47,7 +49,7 @@ from rnn_xp.kernels.numba.turns import (
     end_back,
     keep_state,
     rejoin,
-    scale,
+    scale_beside,
     stand_aside,
 )
 from rnn_xp.kernels.subnormal import without_subnormals
@@ -67,8 +69,9 @@ class GRU:
     def lay_out(self, params: Any, xs: Any, course: Course, workspace: Any, name: str) -> Layout:
         """Prepare a forward pass."""
         (gates, size), (steps, rows, inputs) = params["w_hh"].shape, xs.shape
-        tape = enter(xs, size, course, workspace, name)
-        w = join(params)
+        tape = enter(xs, size, course, workspace, name, scaled="g_hh" in params)
+        weights = plain(params)
+        w = join(weights)
         w_n = w[: 1 + inputs, 2 * size :].copy()
         factors = np.ones(gates, np.float32)
         factors[: 2 * size] = 0.5
@@ -77,7 +80,8 @@ class GRU:
         kept = steps if course.keeps else 1
         rzq = workspace.take(f"{name}gates", kept, rows, spaced(gates))
         n = workspace.take(f"{name}candidates", kept, rows, spaced(size))
-        tape = tape._replace(kept=(rzq, n), norm=Norm.of(params, factors, tape, kept))
+        norm = Norm.of(weights, tape, kept)
+        tape = tape._replace(kept=(rzq, n), weights=weights, norm=norm)
         arguments = (
             tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), pack(w_n),
             *tape.kept,
@@ -89,27 +93,25 @@ class GRU:
         """Compute the adjoint; the gradient of p_n and [1, x] give separate weight gradients."""
         (gates, size), inputs = params["w_hh"].shape, params["w_xh"].shape[1]
         back = Back(params, tape, dhs, dfinal, wrt_input)
-        w_back, w_n = params["w_hh"], np.zeros_like(params["w_hh"][:size])
-        if wrt_input:
-            w_x = params["w_xh"].copy()
+        w_back, w_x = tape.weights["w_hh"], tape.weights["w_xh"].copy()
+        w_n = w_x[2 * size :].copy()
+        if wrt_input or tape.norm.inv.size:
             w_x[2 * size :] = 0.0
             w_back = np.concatenate([w_back, w_x], axis=1)
-            w_n = np.concatenate([w_n, params["w_xh"][2 * size :]], axis=1)
         take = tape.workspace.take
-        dp_n, dw_n = take("dp_n", TILE, spaced(size)), take("dw_n", 1 + inputs, spaced(size))
-        dp_n[...] = dw_n[...] = 0.0
-        norm = NormBack.of(params, tape.workspace)
+        dp_n, dw_n = chunk(tape, "dp_n", size), take("dw_n", 1 + inputs, spaced(size))
+        dx = take("dx", TILE, spaced(inputs))
+        dw_n[...] = dx[...] = 0.0
+        norm = NormBack.of(tape)
         _backward(
             tape.entering, tape.states, *tape.kept, tape.turns, tape.norm, norm, pack(w_back),
             pack(w_n), back.own, back.which, back.dfinal, back.dinitial, back.through,
-            take("past", TILE, size), back.aside, back.d, dp_n, back.dw, dw_n, back.dxs,
+            take("past", TILE, size), back.aside, back.active, back.d, dp_n, back.dw, dw_n, dx,
+            back.dxs,
         )  # fmt: skip
-        if norm.gain_h.size:
-            db_hn = norm.db[0, 2 * size : gates].copy()
-        else:
-            db_hn = back.dw[0, 2 * size : gates].copy()
-            back.dw[: 1 + inputs, 2 * size : gates] = dw_n[:, :size]
-        grads = norm_grads(params, split(back.dw, gates, inputs), norm)
+        db_hn = back.dw[0, 2 * size : gates].copy()
+        back.dw[: 1 + inputs, 2 * size : gates] = dw_n[:, :size]
+        grads = norm_grads(tape.weights, split(back.dw, gates, inputs), norm)
         return {**grads, "b_hn": db_hn}, back.by_time(), back.at_start()
 
 
@@ -124,12 +126,10 @@ def _forward(entering, states, hs, turns, norm, w, w_n, gates, candidates):
             if tile:
                 kept, end = min(s, last), start + tile
                 rzq, n = gates[kept, start:end], candidates[kept, start:end]
-                if norm.w_h.shape[0]:
-                    normalised(entering, s, start, norm, rzq, n, size)
-                else:
-                    used = width if s or turns.begun else skip  # h_0 is zero
-                    project(entering, s, start, 0, used, w, rzq)
-                    project(entering, s, start, 0, skip, w_n, n)
+                normalise(entering, states, turns, s, start, tile, norm)
+                used = width if s or turns.begun else skip  # h_0 is zero
+                project(entering, s, start, 0, used, w, rzq)
+                project(entering, s, start, 0, skip, w_n, n)
                 h_prev = columns(states[s, start:stop], 0)
                 h = columns(hs[s + 1, start:stop], 0)
                 taken = _by_gate(rzq, size) + columns(n, 0) + h_prev
@@ -153,18 +153,20 @@ def _step(z_r, z_z, q, p_n, h_prev):
 @compiled
 def _backward(
     entering, states, gates, candidates, turns, norm, norm_back, back, back_n, own, which, dfinal,
-    dinitial, through, past, aside, d, d_n, dw, dw_n, dxs,
+    dinitial, through, past, aside, active, d, d_n, dw, dw_n, dx_n, dxs,
 ):  # fmt: skip
     (steps, rows, size), width = states[1:].shape, entering.shape[2]
-    skip, wanted, scaled = width - size, dxs.shape[2] > 0, turns.keep.shape[0] > 0
+    skip, wanted, normed = width - size, dxs.shape[2] > 0, norm.inv.shape[0] > 0
+    scaled, to_inputs = normed or turns.keep.shape[0] > 0, wanted or normed
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
         all_dh = through[: stop - start]
+        count_rows(active, turns, start, stop)
         given = begin_back(all_dh, dfinal, 0, start)
         for s in range(steps - 1, -1, -1):
             add_own_share(all_dh, own, which[s], start, size, s == steps - 1 and not given)
-            tile = max(min(stop, turns.counts[s]) - start, 0)
-            dh, d_rzq, dp_n = through[:tile], d[:tile], d_n[:tile]
+            tile, place = turn_of(active, d, s)
+            dh, d_rzq, dp_n = through[:tile], d[place, :tile], d_n[place, :tile]
             stand_aside(dh, aside[0], turns, s, start)
             n = columns(candidates[s, start:stop], 0)
             h_prev = columns(states[s, start:stop], 0)
@@ -172,29 +174,23 @@ def _backward(
             # What goes past the product has no factors of the state that entered it.
             beside = columns(past, 0) if scaled else columns(dh, 0)
             _step_back(tile, size, taken + _by_gate(d_rzq, size) + columns(dp_n, 0) + beside)
+            used = width if turns.begun else skip  # h_0 may be zero
+            collect(entering, active, s, start, (0, width, used), d, 3 * size, dw)
+            collect(entering, active, s, start, (0, skip, skip), d_n, size, dw_n)
+            if wanted and not scaled:
+                dh[:, size:] = 0.0
+            if s or to_inputs or turns.begun:
+                pull_back(d_rzq, 3 * size, back, dh, not scaled)
+            if to_inputs:
+                dx = dx_n[:tile]
+                copy_lanes(tile, width - 1 - size, columns(dh, size) + columns(dx, 0))
+                pull_back(dp_n, size, back_n, dx, True)
+                normalise_back(
+                    entering, active, turns, s, start, norm, norm_back, dh, dx, 0, wanted
+                )  # fmt: skip
+                give_dx(dx, 0, dxs, s, start, stop)
             if scaled:
-                dh[:, :size] = 0.0
-            if norm.w_h.shape[0]:
-                d_x = norm_back.d_x[:tile]
-                copy_lanes(tile, 2 * size, columns(d_rzq, 0) + columns(d_x, 0))
-                copy_lanes(tile, size, columns(dp_n, 0) + columns(d_x, 2 * size))
-                collect(entering, s, start, 0, 1, d_rzq, 3 * size, norm_back.db)
-                normalised_back(entering, s, start, norm, norm_back, d_x, d_rzq, dw, wanted)
-                through_norm(d_rzq, norm_back, 3 * size, dh, dxs, s, start, stop, True)
-            else:
-                used = width if s or turns.begun else skip
-                collect(entering, s, start, 0, used, d_rzq, 3 * size, dw)
-                collect(entering, s, start, 0, skip, dp_n, size, dw_n)
-                if wanted:
-                    dh[:, size:] = 0.0
-                if s or wanted or turns.begun:
-                    pull_back(d_rzq, 3 * size, back, dh, True)
-                if wanted:
-                    pull_back(dp_n, size, back_n, dh, True)
-                    give_dx(dh, size, dxs, s, start, stop)
-            if scaled:
-                scale(dh, turns, start)
-                add_lanes(tile, size, columns(past, 0) + columns(dh, 0) + columns(dh, 0))
+                scale_beside(dh, past[:tile], turns, start)
             rejoin(dh, aside[0], turns, s, start)
             clear(all_dh, turns.reset, s, start)
         end_back(all_dh, dinitial, 0, start)

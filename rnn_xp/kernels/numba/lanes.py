@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 
 from rnn_xp.kernels.numba.product import VECTORS, compiled
 
-__all__ = ["Lanes", "columns", "lanewise", "sigmoid", "tanh", "where"]
+__all__ = ["Lanes", "columns", "lanewise", "shared", "sigmoid", "singles", "tanh", "where"]
 
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
 
@@ -101,7 +101,7 @@ def sigmoid(s: Lanes) -> Lanes:
     return 0.5 + 0.5 * s
 
 
-def lanewise(function: Callable[..., Any], of_rows: int = 0) -> Any:
+def lanewise(function: Callable[..., Any], of_rows: int = 0, summed: bool = False) -> Any:
     """Turn a function of Lanes into a function of rows that compiled code can call.
 
     Parameters
@@ -110,16 +110,19 @@ def lanewise(function: Callable[..., Any], of_rows: int = 0) -> Any:
         A function of Lanes that returns Lanes or a tuple of Lanes.
     of_rows : int
         Number of its last arguments of which each row has a single number, for all its columns.
+    summed : bool
+        If True, the function's last result is summed over the columns of each row.
 
     Returns
     -------
     callable
         ``f(rows, size, places)`` computes ``size`` columns of ``rows`` rows. ``places`` joins
-        results of `columns` by ``+``: one for each argument of the function, then one for each of
-        its results. A result may be written over an argument. With a length of 0 all rows have the
-        same columns.
+        results of `columns`, `singles` and `shared` by ``+``: one for each argument of the
+        function, then one for each of its results. A result may be written over an argument.
     """
     count = len(inspect.signature(function).parameters)
+    # Vectors of one length everywhere, so that the terms of a sum have one order.
+    widths = (16, 8) if summed else VECTORS
 
     @intrinsic
     def over_rows(typing, rows, size, places):
@@ -132,21 +135,16 @@ def lanewise(function: Callable[..., Any], of_rows: int = 0) -> Any:
                 places = [at(start, j, kind) for start in starts[: count - of_rows]]
                 taken = [Lanes(builder, builder.load(place, align=4)) for place in places]
                 singles = [builder.load(start) for start in starts[count - of_rows : count]]
-                return taken + [Lanes(builder, in_every_lane(one, kind)) for one in singles]
+                return taken + [Lanes(builder, _in_every(builder, one, kind)) for one in singles]
 
-            def in_every_lane(one: Any, kind: Any) -> Any:
-                if kind == _FLOAT:
-                    return one
-                first = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None)
-                none = ir.Constant(kind, None)
-                alone = builder.insert_element(none, one, ir.IntType(32)(0))
-                return builder.shuffle_vector(alone, none, first)
-
-            def store(starts: list[Any], j: Any, kind: Any, taken: list[Lanes]) -> None:
+            def store(starts: list[Any], j: Any, kind: Any, taken: list[Lanes]) -> Any:
+                """Put the results into place; return what is to be summed."""
                 made = function(*taken)
-                made = made if isinstance(made, tuple) else (made,)
-                for start, lanes in zip(starts[count:], made, strict=True):
+                made = list(made) if isinstance(made, tuple) else [made]
+                term = made.pop().value if summed else None
+                for start, lanes in zip(starts[count : count + len(made)], made, strict=True):
                     builder.store(lanes.value, at(start, j, kind), align=4)
+                return term
 
             def at(start: Any, j: Any, kind: Any) -> Any:
                 return builder.bitcast(builder.gep(start, [j]), kind.as_pointer())
@@ -154,19 +152,23 @@ def lanewise(function: Callable[..., Any], of_rows: int = 0) -> Any:
             def go_over(starts: list[Any], vectors: Sequence[int]) -> None:
                 """Compute the columns of a row in the widest vectors that fit, or one by one."""
                 if not vectors:
+                    total = _Sum(builder, _FLOAT)
                     with cgutils.for_range(builder, size) as column:
-                        store(starts, column.index, _FLOAT, load(starts, column.index, _FLOAT))
+                        taken = load(starts, column.index, _FLOAT)
+                        total.add(store(starts, column.index, _FLOAT, taken))
+                    total.put(starts[-1])
                     return
                 kind, lanes = ir.VectorType(_FLOAT, vectors[0]), _INDEX(vectors[0])
                 last = builder.sub(size, lanes)
                 enough = builder.icmp_signed(">=", last, _INDEX(0))
                 with builder.if_else(enough) as (fits, not_enough):
                     with fits:
-                        final = load(starts, last, kind)
+                        total, final = _Sum(builder, kind), load(starts, last, kind)
                         begun = cgutils.for_range_slice(builder, _INDEX(0), last, lanes)
                         with begun as (j, _):
-                            store(starts, j, kind, load(starts, j, kind))
-                        store(starts, last, kind, final)
+                            total.add(store(starts, j, kind, load(starts, j, kind)))
+                        total.add(store(starts, last, kind, final), last)
+                        total.put(starts[-1])
                     with not_enough:
                         go_over(starts, vectors[1:])
 
@@ -175,7 +177,7 @@ def lanewise(function: Callable[..., Any], of_rows: int = 0) -> Any:
                     builder.gep(base, [builder.mul(stride, row.index)])
                     for base, stride in zip(bases, numbers[1::2], strict=True)
                 ]
-                go_over(starts, VECTORS)
+                go_over(starts, widths)
             return context.get_dummy_value()
 
         return types.void(types.intp, types.intp, places), generate
@@ -183,8 +185,73 @@ def lanewise(function: Callable[..., Any], of_rows: int = 0) -> Any:
     return over_rows
 
 
+def _in_every(builder: Any, one: Any, kind: Any) -> Any:
+    """Return a vector of one number, or the number itself if the kind is that of numbers."""
+    if kind == one.type:
+        return one
+    first = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None)
+    none = ir.Constant(kind, None)
+    return builder.shuffle_vector(
+        builder.insert_element(none, one, ir.IntType(32)(0)), none, first
+    )  # fmt: skip
+
+
+class _Sum:
+    """A sum over the columns of a row, lane by lane; terms that are None make it do nothing."""
+
+    def __init__(self, builder: Any, kind: Any) -> None:
+        self.builder, self.kind = builder, kind
+        self.total = cgutils.alloca_once_value(builder, ir.Constant(kind, None))
+        self.begun = False
+
+    def add(self, term: Any, first: Any = None) -> None:
+        """Add a vector of terms; one that begins at ``first`` leaves out what was added before."""
+        if term is None:
+            return
+        builder, self.begun = self.builder, True
+        if first is not None:
+            count, index = self.kind.count, ir.VectorType(ir.IntType(32), self.kind.count)
+            # As many columns as the vectors before are too few for a multiple of their length.
+            twice = builder.and_(builder.sub(_INDEX(0), first), _INDEX(count - 1))
+            zeros = ir.Constant(self.kind, None)
+            every = _in_every(builder, builder.trunc(twice, ir.IntType(32)), index)
+            new = builder.icmp_signed(">=", ir.Constant(index, list(range(count))), every)
+            term = builder.select(new, term, zeros)
+        builder.store(builder.fadd(builder.load(self.total), term), self.total)
+
+    def put(self, place: Any) -> None:
+        """Store the sum of all lanes, added by halves."""
+        if not self.begun:
+            return
+        builder, total = self.builder, self.builder.load(self.total)
+        count = getattr(self.kind, "count", 1)
+        while count > 1:
+            count //= 2
+            parts = (
+                ir.Constant(ir.VectorType(ir.IntType(32), count), [*range(at, at + count)])
+                for at in (0, count)
+            )
+            low, high = (builder.shuffle_vector(total, total, part) for part in parts)
+            total = builder.fadd(low, high)
+        if self.kind != _FLOAT:
+            total = builder.extract_element(total, ir.IntType(32)(0))
+        builder.store(total, place)
+
+
 @compiled
 def columns(rows, first):
     """Return the address of a matrix from column `first` on, and the length of its rows."""
     length = rows.strides[0] // 4
     return rows.ctypes.data + 4 * first, length
+
+
+@compiled
+def singles(numbers):
+    """Return the place of a vector that has one number for each row."""
+    return numbers.ctypes.data, 1
+
+
+@compiled
+def shared(numbers):
+    """Return the place of a vector that has the columns of all rows."""
+    return numbers.ctypes.data, 0

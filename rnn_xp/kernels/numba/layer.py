@@ -5,12 +5,12 @@ the cache. W is 1 + I + H, and ``~`` marks a number of columns padded to a multi
 
     entering  (T + 1, N, W)     [1, x, h] of each step, in the order in which the steps are done
     hs        (T + 1, N, H)     state before the first step and after each; it is h of `entering`
-                                unless reset or keep comes between
+                                unless reset, keep or normalisation comes between
     w         (W, G*H) packed   [b_h; w_xh.T; w_hh.T], so that one product gives z
     dw        (W, ~G*H)         its gradient
     back      (G*H, H) packed   w_hh, and beside it w_xh where dx is wanted
     through   (TILE, ~(H + I))  [dh, dx] of the step at hand
-    d         (TILE, ~G*H)      dz of the step at hand
+    d         (S, TILE, ~G*H)   dz of the steps of a chunk
 
 The sigmoid is computed as (1 + s) / 2 with s = tanh(z / 2): the weights of sigmoids are halved
 beforehand, and s is kept.
@@ -28,7 +28,14 @@ from numpy.typing import NDArray
 
 from rnn_xp.kernels.course import Course
 from rnn_xp.kernels.numba.lanes import columns
-from rnn_xp.kernels.numba.product import PANEL, compiled, multiply, spaced
+from rnn_xp.kernels.numba.product import (
+    PANEL,
+    compiled,
+    multiply,
+    multiply_parts,
+    padded,
+    spaced,
+)
 from rnn_xp.kernels.numba.turns import Turns, add_lanes, copy_lanes, make_turns
 
 __all__ = [
@@ -37,7 +44,10 @@ __all__ = [
     "Layout",
     "Tape",
     "add_own_share",
+    "chunk",
     "collect",
+    "collect_columns",
+    "count_rows",
     "enter",
     "forwarded",
     "give_dx",
@@ -45,9 +55,11 @@ __all__ = [
     "project",
     "pull_back",
     "split",
+    "turn_of",
 ]
 
-TILE = 36  # rows; a multiple of the 6 and 12 rows of the product's tiles
+TILE = 72  # rows; a multiple of the 12 rows of the product's tiles
+_TERMS = 144  # of a sum over the rows and steps of a chunk, for which its strips stay in the cache
 
 _Floats = NDArray[np.floating[Any]]
 
@@ -60,7 +72,7 @@ class Tape(NamedTuple):
     entering : ndarray (T + 1, N, W)
         [1, x, h] of each step, with h as it enters the product.
     states : ndarray (T + 1, N, H)
-        h before each step; it differs from h of ``entering`` if ``keep`` comes between.
+        h before each step; it differs from h of ``entering`` if factors come between.
     hs : ndarray (T + 1, N, H)
         h after each step, behind the one before the first; it differs from ``states`` if ``reset``
         comes between.
@@ -74,6 +86,7 @@ class Tape(NamedTuple):
     turns: Turns
     workspace: Any
     name: str
+    weights: Any = None  # of plain products, see `rnn_xp.kernels.numba.norm.plain`
     norm: Any = None  # a `rnn_xp.kernels.numba.norm.Norm`
 
 
@@ -92,8 +105,13 @@ class Layout(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-def enter(xs: _Floats, size: int, course: Course, workspace: Any, name: str) -> Tape:
-    """Lay out [1, x, h] for all steps in the order of computation; h is filled in later."""
+def enter(
+    xs: _Floats, size: int, course: Course, workspace: Any, name: str, scaled: bool = False
+) -> Tape:
+    """Lay out [1, x, h] for all steps in the order of computation; h is filled in later.
+
+    It has an array apart if it has factors, those of ``keep`` or others.
+    """
     steps, rows, inputs = xs.shape
     entering = workspace.take(f"{name}entering", steps + 1, rows, 1 + inputs + size)
     entering[:steps, :, 0] = 1.0
@@ -105,10 +123,11 @@ def enter(xs: _Floats, size: int, course: Course, workspace: Any, name: str) -> 
         return buffer[:, :, :size]
 
     inside = entering[:, :, 1 + inputs :]
-    states = inside if course.keep is None else apart("states")
+    scaled = scaled or course.keep is not None
+    states = apart("states") if scaled else inside
     hs = states if course.reset is None else apart("hs")
     hs[0] = 0.0 if course.initial is None else course.initial[0]
-    if course.keep is None:
+    if not scaled:
         inside[0] = hs[0]
     return Tape(entering, states, hs, (), course, make_turns(course, steps, rows), workspace, name)
 
@@ -147,6 +166,8 @@ class Back:
         if there is none.
     aside : ndarray (F, TILE, H)
         Gradients that pass by the step at hand.
+    active : ndarray (T,) of int
+        Room for `count_rows`.
     """
 
     def __init__(
@@ -162,6 +183,7 @@ class Back:
         steps, (_, rows, width) = len(dhs), tape.entering.shape
         self.inputs = params["w_xh"].shape[1]
         inputs = self.inputs if wanted else 0
+        beside = self.inputs if wanted or "g_xh" in params else 0
         take = tape.workspace.take
         distinct = {id(dh): dh for dh in dhs if dh is not None}
         places = {key: place for place, key in enumerate(distinct)}
@@ -170,8 +192,9 @@ class Back:
             self.own[place] = dh
         ordered = tape.course.in_order(dhs)
         self.which = np.asarray([-1 if dh is None else places[id(dh)] for dh in ordered])
-        self.through = _zeros(take("through", TILE, spaced(size + inputs)))
-        self.d = _zeros(take("d", TILE, spaced(gates)))
+        self.through = _zeros(take("through", TILE, spaced(size + beside)))
+        self.active = np.zeros(steps, np.int64)
+        self.d = chunk(tape, "d", gates)
         self.dw = _zeros(take("dw", width, spaced(gates)))
         self.dxs = take(f"{tape.name}dx", steps, rows, inputs)
         self.aside = take("aside", fields, TILE, size)
@@ -193,6 +216,13 @@ class Back:
         return tuple(self.dinitial) or None
 
 
+def chunk(tape: Tape, name: str, gates: int) -> _Floats:
+    """Return room for the gradients of a chunk of steps, (S, TILE, ~gates)."""
+    steps, rows = len(tape.hs) - 1, max(1, min(tape.hs.shape[1], TILE))
+    count = max(1, min(steps, _TERMS // rows))
+    return _zeros(tape.workspace.take(name, count, rows, spaced(gates)))
+
+
 def _zeros(buffer: _Floats) -> _Floats:
     buffer[...] = 0.0
     return buffer
@@ -212,14 +242,64 @@ def project(entering, s, start, first, used, w, z):
 
 
 @compiled
-def collect(entering, s, start, first, used, d, gates, dw):
-    """Sum over the samples of a tile: dw += [1, x, h].T d, for ``used`` rows of dw."""
-    _, rows, width = entering.shape
-    entered = entering.ctypes.data + 4 * ((s * rows + start) * width + first)
-    tile, d_row = d.shape
-    multiply(
-        entered, 1, width, d.ctypes.data, d_row, PANEL, dw[first:].ctypes.data, dw.shape[1], used,
-        (gates + 7) // 8 * 8, tile, True,
+def count_rows(active, turns, start, stop):
+    """Note how many rows of a tile compute each step, the last step first."""
+    steps = len(active)
+    for place in range(steps):
+        active[place] = max(min(stop, turns.counts[steps - 1 - place]) - start, 0)
+
+
+@compiled
+def turn_of(active, d, s):
+    """Return how many rows of a tile compute a step, and the place of the step in its chunk."""
+    place = len(active) - 1 - s
+    return active[place], place % d.shape[0]
+
+
+@compiled
+def collect(entering, active, s, start, rows, d, gates, dw):
+    """Compute all columns of `collect_columns`."""
+    collect_columns(entering, active, s, start, rows, d, 0, gates, dw)
+
+
+@compiled
+def collect_columns(entering, active, s, start, rows, d, left, right, dw):
+    """Sum over the rows of a tile and the steps of a chunk: dw += [1, x, h].T d.
+
+    Nothing is done before the last step of a chunk, so that dw is read and written once for it.
+    Terms are in the order of the way back through the steps, and for each in that of the rows.
+
+    Parameters
+    ----------
+    rows : (int, int, int)
+        The first row of dw, the one behind the last, and the one behind those that the first step
+        of all adds to, in which h may be zero.
+    d : ndarray (S, TILE, ~G*H)
+        Gradients of the steps of a chunk, see `turn_of`.
+    left, right : int
+        The first column and the one behind the last; ``left`` is a multiple of 8.
+    """
+    (first, end, used), place = rows, len(active) - 1 - s
+    parts = place % d.shape[0] + 1
+    if parts < d.shape[0] and s > 0:
+        return
+    sides, until = (left, right), used if s == 0 else end
+    _add_products(entering, active, s, start, (first, until), d, sides, dw, parts)
+    if until < end:
+        _add_products(entering, active, 1, start, (until, end), d, sides, dw, parts - 1)
+
+
+@compiled
+def _add_products(entering, active, s, start, rows, d, sides, dw, parts):
+    (_, samples, width), (first, end), (left, right) = entering.shape, rows, sides
+    d_row, dw_row = d.shape[2], dw.shape[1]
+    s += parts - 1  # back to the first step of the chunk
+    entered = entering.ctypes.data + 4 * ((s * samples + start) * width + first)
+    counts = active.ctypes.data + 8 * (len(active) - 1 - s)
+    multiply_parts(
+        entered, d.ctypes.data + 4 * left, dw.ctypes.data + 4 * (first * dw_row + left),
+        end - first, padded(right - left),
+        (1, width, -samples * width, d_row, PANEL, d.shape[1] * d_row, dw_row, parts, counts, 1),
     )  # fmt: skip
 
 

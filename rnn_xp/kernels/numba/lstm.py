@@ -17,6 +17,7 @@ from rnn_xp.kernels.numba.layer import (
     Tape,
     add_own_share,
     collect,
+    count_rows,
     enter,
     forwarded,
     give_dx,
@@ -24,14 +25,15 @@ from rnn_xp.kernels.numba.layer import (
     project,
     pull_back,
     split,
+    turn_of,
 )
 from rnn_xp.kernels.numba.norm import (
     Norm,
     NormBack,
     norm_grads,
-    normalised,
-    normalised_back,
-    through_norm,
+    normalise,
+    normalise_back,
+    plain,
 )
 from rnn_xp.kernels.numba.product import compiled, pack, spaced
 from rnn_xp.kernels.numba.turns import (
@@ -61,16 +63,19 @@ class LSTM:
     def lay_out(self, params: Any, xs: Any, course: Course, workspace: Any, name: str) -> Layout:
         """Prepare a forward pass."""
         (gates, size), (steps, rows, _) = params["w_hh"].shape, xs.shape
-        tape = enter(xs, size, course, workspace, name)
+        tape = enter(xs, size, course, workspace, name, scaled="g_hh" in params)
         factors = np.full(gates, 0.5, np.float32)
         factors[2 * size : 3 * size] = 1.0
-        w = join(params) * factors
+        weights = plain(params)
+        w = join(weights) * factors
         kept = steps if course.keeps else 1
         z = workspace.take(f"{name}gates", kept, rows, spaced(gates))
         cells = workspace.take(f"{name}cells", steps + 1, rows, size)
         tanh_cells = workspace.take(f"{name}tanh_cells", kept, rows, size)
         cells[0] = 0.0 if course.initial is None else course.initial[1]
-        tape = tape._replace(kept=(z, cells, tanh_cells), norm=Norm.of(params, factors, tape, kept))
+        tape = tape._replace(
+            kept=(z, cells, tanh_cells), weights=weights, norm=Norm.of(weights, tape, kept)
+        )
         arguments = (
             tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), *tape.kept,
         )  # fmt: skip
@@ -81,16 +86,17 @@ class LSTM:
         """Compute the adjoint, in which dc goes back alongside dh."""
         gates, size = params["w_hh"].shape
         back = Back(params, tape, dhs, dfinal, wrt_input, fields=2)
-        w = [params["w_hh"], params["w_xh"]] if wrt_input else [params["w_hh"]]
+        w = [tape.weights[name] for name in ("w_hh", "w_xh")]
+        w = w if wrt_input or tape.norm.inv.size else w[:1]
         dc = tape.workspace.take("dc", TILE, size)
-        norm = NormBack.of(params, tape.workspace)
+        norm = NormBack.of(tape)
         _backward(
             tape.entering, *tape.kept, tape.turns, tape.norm, norm,
             pack(np.concatenate(w, axis=1)), back.own, back.which, back.dfinal, back.dinitial,
-            back.through, dc, back.aside, back.d, back.dw, back.dxs,
+            back.through, dc, back.aside, back.active, back.d, back.dw, back.dxs,
         )  # fmt: skip
         return (
-            norm_grads(params, split(back.dw, gates, back.inputs), norm),
+            norm_grads(tape.weights, split(back.dw, gates, back.inputs), norm),
             back.by_time(),
             back.at_start(),
         )
@@ -108,11 +114,9 @@ def _forward(entering, states, hs, turns, norm, w, gates, cells, tanh_cells):
             if tile:
                 kept = min(s, last)
                 z = gates[kept, start : start + tile]
-                if norm.w_h.shape[0]:
-                    normalised(entering, s, start, norm, z, z, 0)
-                else:
-                    used = width if s or turns.begun else skip  # h_0 is zero
-                    project(entering, s, start, 0, used, w, z)
+                normalise(entering, states, turns, s, start, tile, norm)
+                used = width if s or turns.begun else skip  # h_0 is zero
+                project(entering, s, start, 0, used, w, z)
                 at, c_prev = _by_gate(z, size), columns(cells[s, start:stop], 0)
                 c = columns(cells[s + 1, start:stop], 0) + columns(tanh_cells[kept, start:stop], 0)
                 h = columns(hs[s + 1, start:stop], 0)
@@ -137,35 +141,35 @@ def _step(z_i, z_f, z_g, z_o, c_prev):
 @compiled
 def _backward(
     entering, gates, cells, tanh_cells, turns, norm, norm_back, back, own, which, dfinal,
-    dinitial, through, dcs, aside, d, dw, dxs,
+    dinitial, through, dcs, aside, active, d, dw, dxs,
 ):  # fmt: skip
     (steps, rows, size), width = tanh_cells.shape, entering.shape[2]
-    skip, wanted = width - size, dxs.shape[2] > 0
+    used, wanted = width if turns.begun else width - size, dxs.shape[2] > 0  # h_0 may be zero
+    all_steps = wanted or turns.begun or norm.inv.shape[0] > 0
     for start in range(0, rows, TILE):
         stop = min(start + TILE, rows)
         all_dh, all_dc = through[: stop - start], dcs[: stop - start]
         all_dc[...] = 0.0
+        count_rows(active, turns, start, stop)
         given = begin_back(all_dh, dfinal, 0, start)
         begin_back(all_dc, dfinal, 1, start)
         for s in range(steps - 1, -1, -1):
             add_own_share(all_dh, own, which[s], start, size, s == steps - 1 and not given)
-            tile = max(min(stop, turns.counts[s]) - start, 0)
-            dh, dz, dc = through[:tile], d[:tile], dcs[:tile]
+            tile, place = turn_of(active, d, s)
+            dh, dz, dc = through[:tile], d[place, :tile], dcs[:tile]
             stand_aside(dh, aside[0], turns, s, start)
             stand_aside(dc, aside[1], turns, s, start)
             state = columns(cells[s, start:stop], 0) + columns(tanh_cells[s, start:stop], 0)
             dstate = columns(dh, 0) + columns(dc, 0)
             taken = _by_gate(gates[s, start:stop], size) + state + dstate
             _step_back(tile, size, taken + _by_gate(dz, size) + columns(dc, 0))
-            if norm.w_h.shape[0]:
-                normalised_back(entering, s, start, norm, norm_back, dz, dz, dw, wanted)
-                through_norm(dz, norm_back, 4 * size, dh, dxs, s, start, stop, False)
-            else:
-                used = width if s or turns.begun else skip
-                collect(entering, s, start, 0, used, dz, 4 * size, dw)
-                if s or wanted or turns.begun:
-                    pull_back(dz, 4 * size, back, dh, False)
-                    give_dx(dh, size, dxs, s, start, stop)
+            collect(entering, active, s, start, (0, width, used), d, 4 * size, dw)
+            if s or all_steps:
+                pull_back(dz, 4 * size, back, dh, False)
+                normalise_back(
+                    entering, active, turns, s, start, norm, norm_back, dh, dh, size, wanted
+                )  # fmt: skip
+                give_dx(dh, size, dxs, s, start, stop)
             scale(dh, turns, start)
             rejoin(dh, aside[0], turns, s, start)
             rejoin(dc, aside[1], turns, s, start)

@@ -36,9 +36,9 @@ __all__ = [
     "VECTORS",
     "compiled",
     "multiply",
+    "multiply_parts",
     "pack",
     "padded",
-    "reordered",
     "spaced",
 ]
 
@@ -77,23 +77,21 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         self._cache_file._data_name_pattern = f"{unique}.{{number:d}}.nbc"
 
 
-def compiled(function: Any, *more: str) -> Any:
+def compiled(function: Any) -> Any:
     """Compile without the interpreter's lock, and keep the result for the next process.
 
     ``contract`` lets a product and a sum become one instruction; no other operation is reordered.
+    Nothing is allocated, so without numba's runtime nobody counts the references to arrays, which
+    takes as long as a step of few rows.
     """
-    fastmath = {"contract", *more}
-    dispatcher = njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
+    settings = {"fastmath": {"contract"}, "error_model": "numpy", "_nrt": False}
+    dispatcher = njit(nogil=True, **settings)(function)
     with contextlib.suppress(RuntimeError):  # there is no folder that can be written to
         dispatcher._cache = _Cache(function)
     return dispatcher
 
 
-def reordered(function: Any) -> Any:
-    """Compile, and let the terms of a sum be added in any order, so that a loop has vectors."""
-    return compiled(function, "reassoc", "nsz")
-
-
+@register_jitable  # type: ignore[untyped-decorator]
 def padded(columns: int) -> int:
     """Return the number of columns that a product writes: the next multiple of 8."""
     return -(-columns // _LANES) * _LANES
@@ -104,7 +102,7 @@ def spaced(columns: int) -> int:
 
     They do so if their distance is a multiple of 1 KiB, as it is for many common hidden sizes.
     """
-    length = padded(columns)
+    length: int = padded(columns)
     return length + PANEL if length % 256 == 0 else length
 
 
@@ -118,10 +116,11 @@ def pack(b: Any) -> Any:
     return panels
 
 
-def _tile_of(builder: Any, addresses: tuple[Any, ...], rows: int, columns: int) -> None:
-    """Write the product of one tile; addresses are in bytes, strides in floats."""
-    a, a_row, a_k, b, b_k, b_panel, c, c_row, steps, add = addresses
-    a, b, c = (builder.inttoptr(p, _FLOAT.as_pointer()) for p in (a, b, c))
+def _tile_of(builder: Any, places: Any, shared: Any, rows: int, columns: int) -> None:
+    """Write the product of one tile; addresses are in bytes, distances in floats."""
+    a, b, c = (builder.inttoptr(place, _FLOAT.as_pointer()) for place in places)
+    a_row, a_k, a_part, b_k, b_panel, b_part, c_row, parts, counts, add = shared
+    counts, add = builder.inttoptr(counts, _INDEX.as_pointer()), builder.trunc(add, ir.IntType(1))
     starts = [*range(0, columns - _MOST + 1, _MOST)]
     starts += [columns - _LANES] if columns % _MOST else []  # one vector of half the lanes
 
@@ -145,77 +144,71 @@ def _tile_of(builder: Any, addresses: tuple[Any, ...], rows: int, columns: int) 
     c_rows = [builder.mul(c_row, _INDEX(i)) for i in range(rows)]
     places = [[at(c, builder.add(row, _INDEX(start)), start) for start in starts] for row in c_rows]
 
-    def begin(place: Any) -> Any:
-        zeros = ir.Constant(place.type.pointee, None)
-        before = builder.select(add, builder.load(place, align=4), zeros)
-        return cgutils.alloca_once_value(builder, before)
-
-    sums = [[begin(place) for place in row] for row in places]
-    with cgutils.for_range(builder, steps) as loop:
-        b_row, a_column = builder.mul(loop.index, b_k), builder.mul(loop.index, a_k)
-        bs = [builder.load(in_panel(b_row, start), align=4) for start in starts]
-        for a_i, row in zip(a_rows, sums, strict=True):
-            value = builder.load(builder.gep(a_i, [a_column]))
-            for b_j, total in zip(bs, row, strict=True):
-                term = builder.fmul(in_every_lane(value, b_j.type), b_j, flags=("contract",))
-                builder.store(builder.fadd(builder.load(total), term, flags=("contract",)), total)
+    sums = [[cgutils.alloca_once(builder, place.type.pointee) for place in row] for row in places]
+    for row, row_places in zip(sums, places, strict=True):
+        for total, place in zip(row, row_places, strict=True):
+            builder.store(ir.Constant(place.type.pointee, None), total)
+    with builder.if_then(add):
+        for row, row_places in zip(sums, places, strict=True):
+            for total, place in zip(row, row_places, strict=True):
+                builder.store(builder.load(place, align=4), total)
+    with cgutils.for_range(builder, parts) as part:
+        b_first, a_first = (builder.mul(part.index, distance) for distance in (b_part, a_part))
+        with cgutils.for_range(builder, builder.load(builder.gep(counts, [part.index]))) as loop:
+            b_row = builder.add(b_first, builder.mul(loop.index, b_k))
+            a_column = builder.add(a_first, builder.mul(loop.index, a_k))
+            bs = [builder.load(in_panel(b_row, start), align=4) for start in starts]
+            for a_i, row in zip(a_rows, sums, strict=True):
+                value = builder.load(builder.gep(a_i, [a_column]))
+                for b_j, total in zip(bs, row, strict=True):
+                    term = builder.fmul(in_every_lane(value, b_j.type), b_j, flags=("contract",))
+                    more = builder.fadd(builder.load(total), term, flags=("contract",))
+                    builder.store(more, total)
     for row, row_places in zip(sums, places, strict=True):
         for total, place in zip(row, row_places, strict=True):
             builder.store(builder.load(total), place, align=4)
 
 
-def _tile(rows: int, columns: int) -> Any:
-    """Compile the product of one tile; more than 16 columns are those of several panels."""
+_SHARED = types.UniTuple(types.intp, 10)  # what all tiles of a product have in common
+
+
+def _one_of(tiles: Any) -> Any:
+    """Compile the products of tiles, {number: (rows, columns)}; a number says which is meant.
+
+    More than 16 columns are those of several panels.
+    """
 
     @intrinsic
-    def tile(typing, a, a_row, a_k, b, b_k, b_panel, c, c_row, steps, add):
+    def one(typing, number, a, b, c, shared):
         def generate(context, builder, signature, arguments):
-            _tile_of(builder, arguments, rows, columns)
+            number, *places, shared = arguments
+            shared = cgutils.unpack_tuple(builder, shared)
+            after = builder.append_basic_block("after")
+            switch = builder.switch(number, after)
+            for case, (rows, columns) in tiles.items():
+                block = builder.append_basic_block(f"tile{case}")
+                switch.add_case(_INDEX(case), block)
+                with builder.goto_block(block):
+                    _tile_of(builder, places, shared, rows, columns)
+                    builder.branch(after)
+            builder.position_at_end(after)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 9, types.boolean), generate
+        return types.void(*[types.intp] * 4, _SHARED), generate
 
-    return tile
-
-
-@intrinsic
-def _row(typing, a, a_k, b, b_k, b_panel, c, count, steps, add):
-    """Compute ``count`` times 8 columns of one row, 1 to _ROW, each count by code of its own."""
-
-    def generate(context, builder, signature, arguments):
-        a, a_k, b, b_k, b_panel, c, count, steps, add = arguments
-        none, after = _INDEX(0), builder.append_basic_block("after")
-        switch = builder.switch(count, after)
-        for number in range(1, _ROW + 1):
-            block = builder.append_basic_block(f"row{number}")
-            switch.add_case(_INDEX(number), block)
-            with builder.goto_block(block):
-                tile = (a, none, a_k, b, b_k, b_panel, c, none, steps, add)
-                _tile_of(builder, tile, 1, number * _LANES)
-                builder.branch(after)
-        builder.position_at_end(after)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 8, types.boolean), generate
+    return one
 
 
 def _strip(rows: int, columns: int) -> Any:
-    """Compile the product of a strip of columns, by tiles of so many rows, and of two at its end.
+    """Compile the product of a strip of columns, by tiles of so many rows and one of the rest."""
+    tile = _one_of({rest: (rest, columns) for rest in range(1, rows + 1)})
 
-    An odd last row is left out.
-    """
-    tall, low = _tile(rows, columns), _tile(2, columns)
-
-    def strip(a, a_row, a_k, b, b_k, b_panel, c, c_row, count, steps, add):
+    def strip(a, b, c, count, shared):
         i = 0
-        while i + rows <= count:
-            a_i, c_i = a + 4 * i * a_row, c + 4 * i * c_row
-            tall(a_i, a_row, a_k, b, b_k, b_panel, c_i, c_row, steps, add)
-            i += rows
-        while i + 2 <= count:
-            a_i, c_i = a + 4 * i * a_row, c + 4 * i * c_row
-            low(a_i, a_row, a_k, b, b_k, b_panel, c_i, c_row, steps, add)
-            i += 2
+        while i < count:
+            number = min(rows, count - i)
+            tile(number, a + 4 * i * shared[0], b, c + 4 * i * shared[6], shared)
+            i += number
 
     # Linkers tell functions apart by this name, the types of arguments, and a number that another
     # process may have given to another strip (numba 0.68.1).
@@ -229,21 +222,17 @@ _panel = _strip(12 if _WIDE else 6, PANEL)
 _slim = _strip(12, _LANES)
 # A single row goes over many columns at once, since each sum waits for its previous term.
 _ROW = 8 * _MOST // _LANES
+_row = _one_of({count: (1, count * _LANES) for count in range(1, _ROW + 1)})
 
 
-@compiled
-def _multiply_row(a, a_k, b, b_k, b_panel, c, columns, steps, add):
-    """Compute one row of C, up to eight vectors of it at once, and all equally many."""
-    left = columns // _LANES
-    parts = (left + _ROW - 1) // _ROW
-    column = 0
-    while left:
-        count = (left + parts - 1) // parts
-        if parts > 1:  # whole panels
-            count += count % 2
-        b_j, c_j = b + 4 * (column // PANEL * b_panel), c + 4 * column
-        _row(a, a_k, b_j, b_k, b_panel, c_j, count, steps, add)
-        column, left, parts = column + count * _LANES, left - count, parts - 1
+@intrinsic
+def _place_of(typing, number):
+    """Return the address of a number on the stack of the calling function."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ptrtoint(cgutils.alloca_once_value(builder, arguments[0]), _INDEX)
+
+    return types.intp(types.intp), generate
 
 
 @compiled
@@ -263,18 +252,42 @@ def multiply(a, a_row, a_k, b, b_k, b_panel, c, c_row, rows, columns, steps, add
     add : bool
         If True, the product is added to C.
     """
-    if rows % 2:
-        a_i, c_i = a + 4 * (rows - 1) * a_row, c + 4 * (rows - 1) * c_row
-        _multiply_row(a_i, a_k, b, b_k, b_panel, c_i, columns, steps, add)
+    multiply_parts(
+        a, b, c, rows, columns,
+        (a_row, a_k, 0, b_k, b_panel, 0, c_row, 1, _place_of(steps), 1 if add else 0),
+    )  # fmt: skip
+
+
+@compiled
+def multiply_parts(a, b, c, rows, columns, shared):
+    """Compute a sum of products, C = sum of A_p B_p or C += the same, in one pass over C.
+
+    Parameters
+    ----------
+    a, b, c, rows, columns : int
+        As `multiply` has them, A and B of the first product.
+    shared : tuple of int
+        (a_row, a_k, a_part, b_k, b_panel, b_part, c_row, parts, counts, add): distances as there,
+        and between the matrices of one product and the next; the number of products; the address
+        of their numbers of steps; 1 if they are added to C, otherwise 0.
+    """
     j = 0
-    while j < columns and rows > 1:
-        b_j, c_j, left = b + 4 * (j // PANEL * b_panel), c + 4 * j, columns - j
-        if _WIDE and left >= 2 * PANEL:
-            _broad(a, a_row, a_k, b_j, b_k, b_panel, c_j, c_row, rows, steps, add)
+    while j < columns:
+        left, b_j, c_j = columns - j, b + 4 * (j // PANEL * shared[4]), c + 4 * j
+        if rows == 1:
+            # Strips of equally many vectors, and whole panels.
+            strips = (left + _ROW * _LANES - 1) // (_ROW * _LANES)
+            count = (left // _LANES + strips - 1) // strips
+            if strips > 1:
+                count += count % 2
+            _row(count, a, b_j, c_j, shared)
+            j += count * _LANES
+        elif _WIDE and left >= 2 * PANEL:
+            _broad(a, b_j, c_j, rows, shared)
             j += 2 * PANEL
         elif left >= PANEL:
-            _panel(a, a_row, a_k, b_j, b_k, b_panel, c_j, c_row, rows, steps, add)
+            _panel(a, b_j, c_j, rows, shared)
             j += PANEL
         else:
-            _slim(a, a_row, a_k, b_j, b_k, b_panel, c_j, c_row, rows, steps, add)
+            _slim(a, b_j, c_j, rows, shared)
             j += _LANES

@@ -28,6 +28,7 @@ __all__ = [
     "make_turns",
     "rejoin",
     "scale",
+    "scale_beside",
     "stand_aside",
 ]
 
@@ -108,7 +109,7 @@ def keep_state(states, hs, turns, s, start, stop, active, brief):
     if turns.idle.shape[0]:
         for row in range(start, end):
             if turns.idle[s, row]:
-                hs[s + 1, row] = states[s, row]
+                _copy_rows(states, s, hs, s + 1, row, row + 1)
     if not brief or turns.reset.shape[0]:
         _copy_rows(states, s, hs, s + 1, end, stop)
         return
@@ -126,6 +127,11 @@ def _copy_rows(a, at, b, to, first, stop):
     if first < stop:
         places = columns(a[at, first:stop], 0) + columns(b[to, first:stop], 0)
         copy_lanes(stop - first, b.shape[2], places)
+
+
+@compiled
+def _row(rows, row):
+    return columns(rows[row : row + 1], 0)
 
 
 @compiled
@@ -155,7 +161,7 @@ def stand_aside(dh, aside, turns, s, start):
         size = aside.shape[1]
         for row in range(dh.shape[0]):
             if turns.idle[s, start + row]:
-                aside[row] = dh[row, :size]
+                copy_lanes(1, size, _row(dh, row) + _row(aside, row))
                 dh[row, :size] = 0.0
 
 
@@ -166,7 +172,7 @@ def rejoin(dh, aside, turns, s, start):
         size = aside.shape[1]
         for row in range(dh.shape[0]):
             if turns.idle[s, start + row]:
-                dh[row, :size] = aside[row]
+                copy_lanes(1, size, _row(aside, row) + _row(dh, row))
 
 
 @compiled
@@ -176,6 +182,18 @@ def scale(dh, turns, start):
         tile, size = dh.shape[0], turns.keep.shape[1]
         factors = columns(turns.keep[start : start + tile], 0)
         _multiply(tile, size, columns(dh, 0) + factors + columns(dh, 0))
+
+
+@compiled
+def scale_beside(dh, beside, turns, start):
+    """The same, and add what went past the product."""
+    tile, size = beside.shape
+    places = columns(dh, 0) + columns(beside, 0)
+    if turns.keep.shape[0]:
+        factors = columns(turns.keep[start : start + tile], 0)
+        _multiply_add(tile, size, places + factors + columns(dh, 0))
+    else:
+        add_lanes(tile, size, places + columns(dh, 0))
 
 
 @lanewise
@@ -193,3 +211,8 @@ def add_lanes(a, b):
 @lanewise
 def _multiply(a, b):
     return a * b
+
+
+@lanewise
+def _multiply_add(a, b, factor):
+    return a * factor + b
