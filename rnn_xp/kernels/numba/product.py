@@ -169,6 +169,7 @@ def _tile_of(builder: Any, places: Any, shared: Any, rows: int, columns: int) ->
             builder.store(builder.load(total), place, align=4)
 
 
+_FEWER = (8, 4, 2, 1)  # rows of smaller tiles; more kinds of them take long to compile
 _SHARED = types.UniTuple(types.intp, 10)  # what all tiles of a product have in common
 
 
@@ -200,13 +201,14 @@ def _one_of(tiles: Any) -> Any:
 
 
 def _strip(rows: int, columns: int) -> Any:
-    """Compile the product of a strip of columns, by tiles of so many rows and one of the rest."""
-    tile = _one_of({rest: (rest, columns) for rest in range(1, rows + 1)})
+    """Compile the product of a strip of columns, by tiles of so many rows and some of the rest."""
+    tile = _one_of({number: (number, columns) for number in (rows, *_FEWER)})
 
     def strip(a, b, c, count, shared):
-        i = 0
+        i, number = 0, rows
         while i < count:
-            number = min(rows, count - i)
+            while number > count - i:
+                number = 8 if number > 8 else 4 if number > 4 else number // 2
             tile(number, a + 4 * i * shared[0], b, c + 4 * i * shared[6], shared)
             i += number
 
