@@ -45,7 +45,7 @@ def course(net: Configuration, options: Options, steps: int, *, xp: Namespace) -
     if options.lengths is not None and counts is None:
         inside = options._replace(mask=None).joint_mask(steps, xp=xp)
         by_step = xp.sum(xp.astype(inside, xp.int64), axis=0)
-        counts = tuple(int(n) for n in to_numpy(by_step))  # one transfer
+        counts = tuple(to_numpy(by_step).tolist())  # one transfer
     return Course(
         counts=counts,
         idle=None if idle is None else xp.matrix_transpose(~idle),

@@ -114,8 +114,11 @@ def enter(
     """
     steps, rows, inputs = xs.shape
     entering = workspace.take(f"{name}entering", steps + 1, rows, 1 + inputs + size)
-    entering[:steps, :, 0] = 1.0
-    entering[:steps, :, 1 : 1 + inputs] = course.in_order(xs)
+    xs = np.asarray(course.in_order(xs), np.float32)
+    if xs.strides[2] != xs.itemsize:
+        xs = np.ascontiguousarray(xs)
+    # By address and strides, since code is compiled for every layout of an array.
+    _fill(entering, xs.ctypes.data, xs.strides[0] // 4, xs.strides[1] // 4, inputs)
 
     def apart(what: str) -> _Floats:
         # Rows of one more column, so that the layout is that of a part of `entering`.
@@ -226,6 +229,16 @@ def chunk(tape: Tape, name: str, gates: int) -> _Floats:
 def _zeros(buffer: _Floats) -> _Floats:
     buffer[...] = 0.0
     return buffer
+
+
+@compiled
+def _fill(entering, xs, by_step, by_row, inputs):
+    """Put [1, x] of all steps into place; strides are in floats."""
+    steps, rows = entering.shape[0] - 1, entering.shape[1]
+    for s in range(steps):
+        entering[s, :, 0] = 1.0
+        x = (xs + 4 * s * by_step, by_row)
+        copy_lanes(rows, inputs, x + columns(entering[s], 1))
 
 
 @compiled
