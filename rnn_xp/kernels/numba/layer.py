@@ -220,7 +220,10 @@ class Back:
 
 
 def chunk(tape: Tape, name: str, gates: int) -> _Floats:
-    """Return room for the gradients of a chunk of steps, (S, TILE, ~gates)."""
+    """Return room for the gradients of a chunk of steps, (S, TILE, ~gates).
+
+    If there are fewer rows than in a tile, it has so many, so that there is nothing between them.
+    """
     steps, rows = len(tape.hs) - 1, max(1, min(tape.hs.shape[1], TILE))
     count = max(1, min(steps, _TERMS // rows))
     return _zeros(tape.workspace.take(name, count, rows, spaced(gates)))
