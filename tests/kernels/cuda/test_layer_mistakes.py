@@ -138,7 +138,6 @@ def test_a_mistake(cell, right, wrong):
                 "dgains[g * HP] = d[g] * n[g][k];"),
         ("gru", "d[g] *= gains[g * HP];\n    along", "along"),
         ("gru", "i < R * (BUFFERS * G * KP + C * PARTS)", "i < R * BUFFERS * G * KP"),
-        ("gru", "i < R * C * PARTS; i += THREADS", "i < 0; i += THREADS"),
         ("gru", "write(a + row + g * H, d, own);", "if (active) write(a + row + g * H, d, own);"),
     ],
 )  # fmt: skip
@@ -166,7 +165,8 @@ def test_a_mistake_in_layer_normalisation(cell, right, wrong):
         ("gru", "add_parts(parts + slice * C * PARTS, C * PARTS) / ",
                 "add_parts(parts + slice * C * PARTS, PARTS) / "),
         ("gru", "send(dn, d, own);", "write(dn, d, own);"),
-        ("gru", "if (j0 == 0) inverses", "if (j0 == 0 && t > 0) inverses"),
+        ("gru", "i < R * C * PARTS; i += THREADS", "i < 0; i += THREADS"),
+        ("gru", "if (j0 == 0) inverses[row]", "if (j0 == 0 && t > 0) inverses[row]"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_clusters(cell, right, wrong):
