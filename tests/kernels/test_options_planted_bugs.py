@@ -109,7 +109,7 @@ TURNS = [
     ("copy_lanes(1, size, _row(aside, row) + _row(dh, row))", "pass", "mask"),
     ("if turns.keep.shape[0]:\n        tile, size", "if False:\n        tile, size",
      "recurrent dropout"),
-    ("rows[row] = 0.0", "rows[row] = rows[row]", "reset"),
+    ("rows[row] = 0.0", "rows[row] = 1.0", "reset"),
     ("given = len(dfinal) > 0", "given = False", "state"),
     ("if len(dinitial):", "if len(dinitial) > 9:", "state"),
     ("not brief or turns.reset.shape[0]", "not brief", "lengths, reset and state", "rnn-tanh",
