@@ -12,6 +12,7 @@ from typing import Any
 
 from rnn_xp import losses
 from rnn_xp._typing import Array, Loss, Namespace, Params, State, Workspace
+from rnn_xp.backend import array_namespace
 from rnn_xp.backend.arrays import dtype_name, require_arrays
 from rnn_xp.losses import resolve_loss
 from rnn_xp.network import pieces, pipeline
@@ -357,9 +358,22 @@ def _scorer(
     def score(pred: Array) -> tuple[Array, Array]:
         weight = pipeline.loss_weight(net, x, y, sample_weight, options)
         whole = losses.total_weight(y, weight) if total is None else total
-        return function(pred, y, weight, whole)
+        value, dpred = function(pred, y, weight, whole)
+        return _as_precise_as(pred, value), _as_precise_as(pred, dpred)
 
     return score
+
+
+def _as_precise_as(pred: Array, made: Array) -> Array:
+    """Return what a loss made, in the precision of the predictions.
+
+    A loss of the user's own may give float64 for float32, as NumPy 2 and CuPy 14 compute from a
+    number such as ``np.sqrt(2)``. Kernels would take its bits for those of float32.
+    """
+    dtypes = tuple(dtype_name(getattr(a, "dtype", "")) for a in (pred, made))
+    if dtypes != ("float32", "float64"):
+        return made
+    return array_namespace(made).astype(made, pred.dtype)
 
 
 def loss_options(net: Configuration, y: Array, options: Options) -> Options:

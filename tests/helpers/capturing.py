@@ -102,6 +102,9 @@ class Stream:
     def __exit__(self, *error: object) -> None:
         _streams.pop()
 
+    def is_capturing(self) -> bool:
+        return _noted is not None
+
     def record(self) -> Stream:
         return self
 
@@ -132,20 +135,65 @@ def current() -> Stream:
     return _streams[-1]
 
 
+class CudaError(RuntimeError):
+    """An error of the CUDA runtime, of which 2 says that there is no more memory."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"cudaError {status}")
+        self.status = status
+
+
+class OutOfMemoryError(MemoryError):
+    """What CuPy's pools raise at last."""
+
+    def __init__(self, size: int, total: int) -> None:
+        super().__init__(f"Out of memory allocating {size} bytes")
+
+
+class Memory:
+    """Memory of the device, of which there is as much as `left` says."""
+
+    left = 2**40
+
+    def __init__(self, size: int) -> None:
+        if size > Memory.left:
+            raise CudaError(2)
+        Memory.left -= size
+
+
 class Pool:
-    """Memory of one owner, which keeps all of it."""
+    """Memory of one owner, which keeps all of it, or gives its free blocks back if it runs out."""
 
-    def __init__(self) -> None:
+    def __init__(self, allocator: Callable[[int], Any] | None = None) -> None:
         self.arrays: list[np.ndarray] = []
+        self.allocator, self.limit, self.free = allocator or Memory, 2**30, 0
 
-    def malloc(self, size: int) -> None:
-        raise AssertionError("nobody asks for bytes here")
+    def set_limit(self, size: int) -> None:
+        self.limit = size
+
+    def free_all_blocks(self) -> None:
+        refuse("memory that a graph uses, given back")
+        Memory.left, self.free = Memory.left + self.free, 0
+
+    def malloc(self, size: int) -> Any:
+        for _ in range(2):
+            try:
+                return self.allocator(size)
+            except CudaError:
+                self.free_all_blocks()
+        raise OutOfMemoryError(size, 0)
+
+
+default_pool = Pool()
 
 
 @contextlib.contextmanager
 def using(malloc: Any) -> Iterator[None]:
     """Take memory of a pool."""
-    _pools.append(malloc.__self__)
+    pool = malloc.__self__
+    assert pool.limit == 0, "a pool with a limit gives blocks back that a graph uses"
+    assert pool.allocator is not Memory, "it gives blocks back when memory runs out"
+    _pools.append(pool)
     try:
         yield
     finally:

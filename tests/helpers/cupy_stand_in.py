@@ -38,6 +38,11 @@ _FREE = {
     "shape",
     "may_share_memory",
 }
+_BY_CUBLAS = {"matmul", "dot", "vdot", "inner", "outer", "tensordot", "einsum", "vecdot"}
+_WAITS = {  # for the device: the shape of a result, or a sort
+    "nonzero", "argwhere", "flatnonzero", "unique", "extract", "compress", "sort", "argsort",
+    "partition", "median", "percentile", "quantile",
+}  # fmt: skip
 _noted: list[str] = []
 
 
@@ -50,6 +55,10 @@ def launches() -> Iterator[list[str]]:
 
 def _note(what: str, times: int = 1) -> None:
     _noted.extend([what] * times)
+    if what in _BY_CUBLAS:
+        capturing.refuse("a call of cuBLAS")
+    if what in _WAITS:
+        capturing.refuse(f"{what}, which waits for the device,")
 
 
 class Counted(np.ndarray):
@@ -97,6 +106,10 @@ class Counted(np.ndarray):
         if np.may_share_memory(found, np.asarray(self)):
             return counted(found)
         _note("take")
+        if any(getattr(k, "dtype", None) == np.bool_ for k in places):
+            capturing.refuse("a masked read, which waits for the device,")
+        if any(isinstance(k, list) for k in places):
+            capturing.refuse("a transfer")
         return counted(capturing.make(lambda: np.asarray(self)[index]))
 
     def __setitem__(self, index, value):
@@ -172,6 +185,10 @@ def zeros(shape: Any, dtype: Any) -> np.ndarray:
 
 
 def asarray(host: Any, dtype: Any) -> np.ndarray:
+    if isinstance(host, Counted):
+        return host if host.dtype == dtype else host.astype(dtype)
+    if isinstance(host, float | int):
+        return full((), host, dtype)  # CuPy fills it, without a transfer
     _note("transfer")
     capturing.refuse("a transfer")
     return counted(np.asarray(host, dtype))
@@ -192,7 +209,6 @@ def stack(arrays: list[np.ndarray]) -> np.ndarray:
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     _note("matmul")
-    capturing.refuse("a call of cuBLAS")
     for operand in (a, b):
         assert operand.ndim == 2, "CuPy makes a batched product of it"
         flags = operand.flags
@@ -343,8 +359,14 @@ def _stand_in() -> SimpleNamespace:
             Device=raw_kernels.device, Stream=capturing.Stream,
             get_current_stream=capturing.current, MemoryPool=capturing.Pool,
             using_allocator=capturing.using, is_available=lambda: True,
-            runtime=SimpleNamespace(getDeviceProperties=lambda number: {"name": b"none"}),
+            Memory=capturing.Memory, MemoryPointer=lambda memory, offset: memory,
+            memory=SimpleNamespace(OutOfMemoryError=capturing.OutOfMemoryError),
+            runtime=SimpleNamespace(
+                getDeviceProperties=lambda number: {"name": b"none"},
+                CUDARuntimeError=capturing.CudaError, errorMemoryAllocation=2,
+            ),
         ),
+        get_default_memory_pool=lambda: capturing.default_pool,
     )  # fmt: skip
 
 

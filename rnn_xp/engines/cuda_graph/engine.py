@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from rnn_xp._typing import Array, Params, Workspace
 from rnn_xp.engines.blocks import Batch, weights_of
 from rnn_xp.engines.cuda_graph.tables import Planned, Row, Tables
-from rnn_xp.engines.cuda_stream import OwnStream
+from rnn_xp.engines.cuda_stream import OwnStream, lasting_pool
 from rnn_xp.engines.portable import PortableEngine
 from rnn_xp.kernels import make_workspace, pointwise
 from rnn_xp.kernels.course import Ends
@@ -120,7 +120,7 @@ class GraphEngine:
                 updates = count * self._per_epoch
                 opt_state = optimizer.advanced(opt_state, opt_state.slots, updates)
             params, *slots = self._copies()
-            opt_state = opt_state._replace(slots=dict(zip(opt_state.slots, slots, strict=True)))
+            opt_state = opt_state._replace(slots=dict(zip(self._state.slots, slots, strict=True)))
             return params, opt_state, losses[0] if len(losses) == 1 else xp.concat(losses)
 
     def loss_value(self, params: Params, batch: Batch) -> Array:
@@ -139,6 +139,8 @@ class GraphEngine:
             step = epoch * self._per_epoch
             planned += [tables.plan(step + k, rows) for k, rows in enumerate(batches)]
         rules = self._rules(opt_state, len(planned))
+        if tables.widen(max(len(rule.numbers) for rule in rules)):
+            self._launches.clear()  # they read the table from before
         tables.fill(planned, [rule.numbers for rule in rules])
         for plan, rule in zip(planned, rules, strict=True):
             update, launch = self._captured(plan, rule)
@@ -197,7 +199,7 @@ class GraphEngine:
         workspace: Any = make_workspace(self.backend)
         workspace.own_products = True
         total = cupy.full((), total_weight(portable.data.y[:rows]), dtype="float32")
-        return _Update(self._tables.row(rows), masks, total, workspace, cupy.cuda.MemoryPool())
+        return _Update(self._tables.row(rows), masks, total, workspace, lasting_pool())
 
     def _draw(self, plan: Planned, update: _Update) -> None:
         """Draw the masks of dropout as the portable engine does, and put them into their places."""
@@ -237,7 +239,7 @@ class GraphEngine:
         before = self._state._replace(step=rule.step)
         with fusion.reading(row.numbers):
             params, state = self.optimizer.update(back.grads, before, self._params, value=value)
-        made = [params, *state.slots.values()]
+        made = self._ordered(params, state)
         kernels.copy([
             (memory[name], place) for memory, places in zip(made, self._memories, strict=True)
             for name, place in places.items()
@@ -251,13 +253,13 @@ class GraphEngine:
         from rnn_xp.kernels.cuda import update
         from rnn_xp.kernels.cuda.arguments import contiguous
 
-        given = [params, *opt_state.slots.values()]
         if not self._params:
             self._params, *slots = (
                 {name: cupy.empty(p.shape, dtype="float32") for name, p in params.items()}
-                for _ in given
+                for _ in (params, *opt_state.slots)
             )
             self._state = opt_state._replace(slots=dict(zip(opt_state.slots, slots, strict=True)))
+        given = self._ordered(params, opt_state)
         pairs = [
             (contiguous(memory[name]), place)
             for memory, places in zip(given, self._memories, strict=True)
@@ -271,7 +273,11 @@ class GraphEngine:
         copied = iter(pointwise(lambda a, xp: (a,), arrays, xp=self.backend.xp))
         return [{name: next(copied)[0] for name in memory} for memory in self._memories]
 
+    def _ordered(self, params: Params, state: Any) -> list[Params]:
+        """Return parameters and slots in the order of their places, whatever that of the dict."""
+        return [params, *(state.slots[slot] for slot in self._state.slots)]
+
     @property
     def _memories(self) -> list[Params]:
         """The places of the parameters and of the optimiser's slots."""
-        return [self._params, *self._state.slots.values()]
+        return self._ordered(self._params, self._state)

@@ -26,6 +26,10 @@ def _has_cuda(engine: PortableEngine) -> bool:
     return cupy.cuda.is_available() and not getattr(cupy.cuda.runtime, "is_hip", False)
 
 
+def _has_kernels(engine: PortableEngine) -> bool:
+    return make_workspace(engine.backend) is not None
+
+
 def _kernels_know(engine: PortableEngine) -> bool:
     noisy, data = bool(engine.net.recurrent_dropout) and engine.noise is not None, engine.data
     workspace = make_workspace(engine.backend)
@@ -52,6 +56,7 @@ SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
         lambda e: e.net.layers.has_kernels,
     ),
     ("no feedback", lambda e: not e.net.feedback),
+    ("kernels at all: RNN_XP_KERNELS=portable is not set", _has_kernels),
     (
         "up to hidden_size = 128, with thread block clusters 256, if there are lengths, masks, "
         "resets, recurrent dropout or layer normalisation",

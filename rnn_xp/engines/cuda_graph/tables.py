@@ -19,7 +19,7 @@ from rnn_xp.engines.portable import PortableEngine
 
 __all__ = ["Planned", "Row", "Tables"]
 
-_NUMBERS = 64  # of an optimiser's rule
+_NUMBERS = 64  # of an optimiser's rule, at first
 
 
 class Planned(NamedTuple):
@@ -106,16 +106,26 @@ class Tables:
         return Row(
             None if self._rows is None else cupy.zeros(rows, dtype="int32"),
             None if self._offsets is None else cupy.zeros(self._steps + 1, dtype="int32"),
-            cupy.zeros(_NUMBERS, dtype="float32"),
+            cupy.zeros(self._numbers.shape[1], dtype="float32"),
         )
+
+    def widen(self, numbers: int) -> bool:
+        """Make room for so many numbers; return True if that took another table."""
+        import cupy
+
+        updates, width = self._numbers.shape
+        if numbers <= width:
+            return False
+        self._numbers = cupy.zeros((updates, numbers), dtype="float32")
+        return True
 
     def fill(self, planned: Sequence[Planned], numbers: Sequence[list[float]]) -> None:
         """Write the tables; the first of these updates is the next one."""
         import cupy
 
         self.at[...] = 0
-        count = len(planned)
-        wide = [[*of_update, *[0.0] * (_NUMBERS - len(of_update))] for of_update in numbers]
+        count, width = len(planned), self._numbers.shape[1]
+        wide = [[*of_update, *[0.0] * (width - len(of_update))] for of_update in numbers]
         self._numbers[:count] = cupy.asarray(wide, dtype=cupy.float32)
         if self._rows is not None:
             width = self._rows.shape[1]
@@ -140,6 +150,9 @@ class Tables:
 
     def record(self, value: Array, total: Array) -> None:
         """Write the loss of the update and its total weight, and go on to the next."""
+        import cupy
+
         from rnn_xp.kernels.cuda import update
 
+        value = cupy.asarray(value, dtype=cupy.float32)  # a loss of one's own may give a number
         update.record(value, total, self.values, self.totals, self.at)
