@@ -89,7 +89,8 @@ def fit(
         Number of passes over the data, >= 1. With the full batch each pass is one update.
     loss : str or callable
         The name of a loss of `rnn_xp.losses`, or a function as described in
-        `rnn_xp.Network.value_and_grad`.
+        `rnn_xp.Network.value_and_grad`. On a GPU its Python code may run once for many updates,
+        see docs/guide/gpu.md.
     batch_size : int, optional
         Number of rows in an update, from 1 to N; by default all N (the full batch). Smaller batches
         are shuffled anew in every epoch, in an order that depends on ``seed`` and the epoch only.

@@ -184,7 +184,11 @@ class GraphEngine:
                 array[...] = before
             if made.reason and made.reason != self.reason:
                 self.reason = made.reason
-                warnings.warn(f"the updates are {made.reason}", stacklevel=2)
+                warnings.warn(
+                    f"the updates are {made.reason}. They compute the same, but take longer. A loss "
+                    "of your own that reads the device, as float() and if do, is a common cause.",
+                    stacklevel=2,
+                )
             self._launches[key] = update, made.launch
         return self._launches[key]
 

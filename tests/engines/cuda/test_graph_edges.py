@@ -81,6 +81,11 @@ class TestData:
         assert_equal_training(net, data, **options)
 
 
+def scaled(scale, *args):
+    value, dpred = rx.losses.mse(*args)
+    return value * scale, dpred * scale
+
+
 class TestLosses:
     @staticmethod
     def in_float64(pred, target, weight=None, total=None):
@@ -119,13 +124,34 @@ class TestLosses:
         assert np.array_equal(found_losses, losses)
 
 
+    def test_a_number_of_its_own_on_the_device(self):
+        """A graph reads what is there at each launch."""
+        scale = cupy_stand_in.counted(np.ones((), dtype="f4"))
+        net, data, _ = made_of("plain")
+        engine, _ = engines(net, data, loss=lambda *args: scaled(scale, *args))
+        found = []
+        for factor in (1.0, 0.0):
+            scale[...] = factor
+            params = start(net)
+            found.append(engine.run(params, engine.optimizer.init(params), 1)[2])
+        assert found[0] > 0.0
+        assert found[1] == 0.0
+
+
 class Long(type(rx.optim.sgd())):
-    """Gradient descent with more numbers than the tables hold at first, from the third step on."""
+    """Gradient descent with more numbers than the tables hold at first, in a single step."""
 
     def _rule(self, g, slots, rate, t, *, xp):
-        for _ in range(70 if t > 2 else 1):
+        for _ in range(70 if t == 5 else 1):
             g = g * 1.0001
         return rate * g, {}
+
+
+class Turning(type(rx.optim.sgd())):
+    """Gradient descent with two formulas, whose texts have the same length."""
+
+    def _rule(self, g, slots, rate, t, *, xp):
+        return (rate * g if t % 2 else g / (90.0 + t)), {}
 
 
 class Own(FirstOrder):
@@ -144,12 +170,31 @@ class TestOptimisers:
     @BOTH
     @pytest.mark.parametrize(
         "optimizer",
-        [Long(0.01), Own(0.01, weight_decay=0.1, clip_norm=0.1, clip_value=0.2)],
-        ids=["long", "own"],
+        [Long(0.01), Turning(0.01), Own(0.01, weight_decay=0.1, clip_norm=0.1, clip_value=0.2)],
+        ids=["long", "turning", "own"],
     )
     def test_rules_of_the_user(self, optimizer, minibatches):
         net, data, _ = made_of("plain")
         assert_equal_training(net, data, optimizer=optimizer, minibatches=minibatches)
+
+    def test_numbers_come_from_tables_in_a_graph_alone(self):
+        net, data, _ = made_of("plain")
+        engine, _ = engines(net, data)
+        params = start(net)
+        state, update = engine.optimizer.init(params), engine.optimizer.update
+        right, _ = update(params, state, params)
+        engine.run(params, state, 1)
+        assert_equal(update(params, state, params)[0], right)
+
+    def test_wider_tables_between_two_runs(self):
+        """Graphs that were captured before would read those from before."""
+        net, data, _ = made_of("plain")
+        whole, parts = (engines(net, data, optimizer=Long(0.01))[0] for _ in range(2))
+        now = params, state = start(net), whole.optimizer.init(start(net))
+        right, *_ = whole.run(params, state, 4)
+        for epoch in range(4):
+            now = parts.run(*now, 1, epoch)[:2]
+        assert_equal(now[0], right)
 
     def test_a_state_in_another_order(self):
         """As tools give it back that sort the keys of dicts."""

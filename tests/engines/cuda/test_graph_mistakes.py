@@ -11,6 +11,7 @@ import cupy_stand_in
 import numpy as np
 import pytest
 import test_cuda_graph as right
+import test_graph_edges as edges
 
 from rnn_xp.engines.cuda_graph import engine
 
@@ -20,7 +21,9 @@ MISTAKES = {  # by module
         ("with fusion.reading(row.numbers):", "if True:"),
         ("before = self._state._replace(step=rule.step)", "before = self._state"),
         ("key = rows, rule.text", "key = rows, ''"),
+        ("key = rows, rule.text", "key = rows, len(rule.text)"),
         ("key = rows, rule.text", "key = 0, rule.text"),
+        ("self._launches.clear()", "pass"),
         # Memory that changes hands.
         ("with cupy.cuda.using_allocator(update.pool.malloc):", "if True:"),
         ("array[...] = before", "pass"),
@@ -43,6 +46,8 @@ MISTAKES = {  # by module
         # From one run to the next.
         ("made = [params, *state.slots.values()]", "made = [params]"),
         ("given = [params, *opt_state.slots.values()]", "given = [params, params, params]"),
+        ("(state.slots[slot] for slot in self._state.slots)", "state.slots.values()"),
+        ("zip(self._state.slots, slots, strict=True)", "zip(opt_state.slots, slots, strict=True)"),
         ("tables.plan(step + k, rows)", "tables.plan(k, rows)"),
         ("step = epoch * self._per_epoch", "step = epoch"),
         ("updates = count * self._per_epoch", "updates = count"),
@@ -61,6 +66,10 @@ MISTAKES = {  # by module
          "offsets = [*(len(rising) - ended).cumsum().tolist(), 0]"),
         ("self._sorted._replace(step=step)", "self._sorted"),
         ("mode=\"clip\"", "mode=\"wrap\""),
+        ("self._offsets[:count] = cupy.asarray(offsets",
+         "self._offsets[:1] = cupy.asarray(offsets[:1]"),
+        ("if numbers <= width:", "if numbers <= 2 * width:"),
+        ("value = cupy.asarray(value, dtype=cupy.float32)", "pass"),
         ("self._numbers[:count]", "self._numbers[1 : count + 1]"),
     ],
 }  # fmt: skip
@@ -80,12 +89,16 @@ def plant(monkeypatch, where, old, new):
 
 
 def trainings():
-    """Three that use everything between them, cut into runs, by the tests of the right engine."""
+    """Some that use everything between them, cut into runs, by the tests of the right engine."""
     net, data, options = right.made_of("all", "lstm")
     right.assert_equal_training(net, data, **options)
     right.assert_equal_training(net, data, minibatches=False, **options)
     net, data, options = right.made_of("lengths")
     right.assert_equal_training(net, data, minibatches=False, optimizer=right.Warming(0.1))
+    right.assert_equal_training(*right.made_of("plain")[:2], optimizer=edges.Turning(0.01))
+    edges.TestOptimisers().test_wider_tables_between_two_runs()
+    edges.TestOptimisers().test_a_state_in_another_order()
+    edges.TestLosses().test_one_that_the_host_reads("as_number")
     right.TestGraphs().test_training_may_be_cut_anywhere(False)
     right.TestGraphs().test_training_may_be_cut_anywhere(True)
     right.TestGraphs().test_more_epochs_than_the_tables_have_room_for()
