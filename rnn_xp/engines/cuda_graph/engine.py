@@ -185,8 +185,8 @@ class GraphEngine:
             if made.reason and made.reason != self.reason:
                 self.reason = made.reason
                 warnings.warn(
-                    f"the updates are {made.reason}. They compute the same, but take longer. A loss "
-                    "of your own that reads the device, as float() and if do, is a common cause.",
+                    f"the updates are {made.reason}. They compute the same, but take longer. A "
+                    "loss of your own that reads the device, as float() and if do, may be the cause.",
                     stacklevel=2,
                 )
             self._launches[key] = update, made.launch

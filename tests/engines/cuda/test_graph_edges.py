@@ -123,7 +123,6 @@ class TestLosses:
         assert_equal(found, right)
         assert np.array_equal(found_losses, losses)
 
-
     def test_a_number_of_its_own_on_the_device(self):
         """A graph reads what is there at each launch."""
         scale = cupy_stand_in.counted(np.ones((), dtype="f4"))
