@@ -186,7 +186,7 @@ class GraphEngine:
                 self.reason = made.reason
                 warnings.warn(
                     f"the updates are {made.reason}. They compute the same, but take longer. A "
-                    "loss of your own that reads the device, as float() and if do, may be the cause.",
+                    "loss of your own that reads the device, as float() and if do, may be why.",
                     stacklevel=2,
                 )
             self._launches[key] = update, made.launch
