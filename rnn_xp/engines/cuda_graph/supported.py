@@ -56,7 +56,7 @@ SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
         lambda e: e.net.layers.has_kernels,
     ),
     ("no feedback", lambda e: not e.net.feedback),
-    ("kernels at all: RNN_XP_KERNELS=portable is not set", _has_kernels),
+    ("kernels, which RNN_XP_KERNELS=portable leaves out", _has_kernels),
     (
         "up to hidden_size = 128, with thread block clusters 256, if there are lengths, masks, "
         "resets, recurrent dropout or layer normalisation",
