@@ -7,7 +7,8 @@ import functools
 import numpy as np
 
 from benchmarks.gpu import attempt
-from benchmarks.gpu.timing import Epochs, measure
+from benchmarks.gpu.tiers import ByCupy
+from benchmarks.gpu.timing import measure
 from rnn_xp.kernels import make_workspace
 from rnn_xp.kernels.portable import weight_grads
 
@@ -29,7 +30,7 @@ GRADIENTS = {  # rows, columns on the left, and on each right side
 }
 
 
-class Product(Epochs):
+class Product(ByCupy):
     """A product, computed again and again."""
 
     def __init__(self, place, compute):
@@ -38,19 +39,6 @@ class Product(Epochs):
     def run(self, epochs):
         for _ in range(epochs):
             self.result = self.compute()
-
-    def synchronize(self):
-        self.place.synchronize()
-
-    def event(self):
-        if self.place.dry:
-            return None
-        event = self.place.cupy.cuda.Event()
-        event.record()
-        return event
-
-    def elapsed(self, first, last):
-        return self.place.cupy.cuda.get_elapsed_time(first, last)
 
     def loss(self):
         return 0.0

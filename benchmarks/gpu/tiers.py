@@ -50,7 +50,24 @@ def make_engine(tier, net, backend, x, y, loss="mse", optimizer=ADAM):
     return fused
 
 
-class Tier(Epochs):
+class ByCupy(Epochs):
+    """Work that CuPy does on the device of ``place``."""
+
+    def synchronize(self):
+        self.place.synchronize()
+
+    def event(self):
+        if self.place.dry:
+            return None
+        event = self.place.cupy.cuda.Event()
+        event.record()
+        return event
+
+    def elapsed(self, first, last):
+        return self.place.cupy.cuda.get_elapsed_time(first, last)
+
+
+class Tier(ByCupy):
     """Epochs as `fit` has them done, ``unit`` of them before the losses are read."""
 
     def __init__(self, tier, place, case, unit=UNIT):
@@ -66,19 +83,6 @@ class Tier(Epochs):
             now = min(epochs, self.unit)
             self.params, self.state, self.losses = self.engine.run(self.params, self.state, now)
             epochs -= now
-
-    def synchronize(self):
-        self.place.synchronize()
-
-    def event(self):
-        if self.place.dry:
-            return None
-        event = self.place.cupy.cuda.Event()
-        event.record()
-        return event
-
-    def elapsed(self, first, last):
-        return self.place.cupy.cuda.get_elapsed_time(first, last)
 
     def loss(self):
         return float(self.losses[-1])

@@ -57,7 +57,7 @@ class OwnStream:
             finally:
                 graph = self._stream.end_capture()
             graph.upload(self._stream)
-        except (RuntimeError, MemoryError) as error:  # CuPy's own, and NotImplementedError
+        except (RuntimeError, MemoryError) as error:  # all by which CuPy refuses a capture
             lines = str(error).splitlines() or [type(error).__name__]
             return Repeatable(
                 work, f"launched kernel by kernel, as there is no CUDA graph: {lines[0]}"

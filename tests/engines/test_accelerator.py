@@ -7,6 +7,7 @@ products that CuPy passes on as they are, float32 throughout, and a known number
 from __future__ import annotations
 
 import array_api_compat.numpy as compat
+import as_cupy
 import cupy_stand_in
 import numpy as np
 import pytest
@@ -199,5 +200,5 @@ class TestLaunches:
     )
     def test_number(self, monkeypatch, cell, portable, kernels):
         assert len(self.of_an_epoch(cell, kernels=False)) == portable
-        cupy_stand_in.install(monkeypatch)
+        as_cupy.install(monkeypatch)
         assert len(self.of_an_epoch(cell, kernels=True)) == kernels

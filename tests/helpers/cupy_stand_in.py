@@ -21,7 +21,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
-import array_api_compat.numpy
 import capturing
 import numpy as np
 import raw_kernels
@@ -348,7 +347,7 @@ def _raw_module(**options: Any) -> SimpleNamespace:
     return SimpleNamespace(get_function=lambda name: _RawKernel(module.get_function(name)))
 
 
-def _stand_in() -> SimpleNamespace:
+def stand_in() -> SimpleNamespace:
     return SimpleNamespace(
         __version__="0.0", ElementwiseKernel=ElementwiseKernel, RawModule=_raw_module,
         empty=empty, ones=ones, zeros=zeros, asarray=asarray, ascontiguousarray=ascontiguousarray,
@@ -380,7 +379,7 @@ def load(name: str) -> ModuleType:
     before = {n: m for n, m in sys.modules.items() if n == "cupy" or n.startswith(package)}
     for known in before:
         del sys.modules[known]
-    sys.modules["cupy"] = _stand_in()
+    sys.modules["cupy"] = stand_in()
     try:
         # Some of NumPy's functions return plain arrays, without `data.ptr`.
         arguments = importlib.import_module(f"{package}.arguments")
@@ -395,42 +394,3 @@ def load(name: str) -> ModuleType:
         elif hasattr(rnn_xp.kernels, "cuda"):
             del rnn_xp.kernels.cuda
     return module
-
-
-_asarray_of_numpy = array_api_compat.numpy.asarray
-
-
-def _asarray(a: Any, *args: Any, **options: Any) -> Any:
-    """Of what is on the device already, which NumPy does not ask, it is a copy there."""
-    if not isinstance(a, Counted):
-        return _asarray_of_numpy(a, *args, **options)
-    return a.copy() if options.get("copy") else a
-
-
-def install(monkeypatch: Any) -> None:
-    """Let the library compute on the stand-in, where it takes arrays for CuPy's."""
-    monkeypatch.setitem(sys.modules, "cupy", _stand_in())
-    monkeypatch.setattr(array_api_compat.numpy, "asarray", _asarray)
-    monkeypatch.setattr("rnn_xp.kernels.library_name", lambda xp: "cupy" if _taken else "numpy")
-    monkeypatch.setattr(
-        "rnn_xp.network.topology._each_call_counts",
-        lambda hs, xp: _taken and not isinstance(hs, list),
-    )
-    for name in ("cupy", "fusion", "cuda/update", "cuda/arguments"):
-        module, dotted = load(name), f"rnn_xp.kernels.{name.replace('/', '.')}"
-        monkeypatch.setitem(sys.modules, dotted, module)
-        monkeypatch.setattr(dotted, module, raising=False)
-
-
-_taken = True
-
-
-@contextlib.contextmanager
-def apart() -> Iterator[None]:
-    """Let the library take arrays for NumPy's for a while."""
-    global _taken
-    _taken = False
-    try:
-        yield
-    finally:
-        _taken = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import array_api_compat.numpy
+import as_cupy
 import capturing
 import cupy_stand_in
 import numpy as np
@@ -33,7 +34,7 @@ TOLERANCE = 3e-5
 
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch):
-    cupy_stand_in.install(monkeypatch)
+    as_cupy.install(monkeypatch)
     monkeypatch.setattr(capturing.Stream, "graphs", [])
 
 
@@ -87,7 +88,7 @@ def assert_equal_training(net, data, epochs=3, **options):
     engine, right = engines(net, data, **options)
     params, right_params = start(net), start(net, "f8")
     params, state, losses = engine.run(params, engine.optimizer.init(params), epochs)
-    with cupy_stand_in.apart():
+    with as_cupy.apart():
         expected, right_state, right_losses = right.run(
             right_params, right.optimizer.init(right_params), epochs
         )
@@ -349,7 +350,7 @@ class TestFit:
         result = self.fit()
         assert result.engine == "cuda_graph"
         assert result.engine_reason.startswith("the fused kernels need one layer in one direction")
-        with cupy_stand_in.apart():
+        with as_cupy.apart():
             right = self.fit(backend=FLOAT64)
         np.testing.assert_allclose(result.history["loss"], right.history["loss"], rtol=TOLERANCE)
         assert result.evaluations == right.evaluations
@@ -365,7 +366,7 @@ class TestFit:
         rate = rx.optim.ReduceOnPlateau(0.05, patience=1)
         options = {"optimizer": rx.optim.adam(rate), "validation": 0.2, "gap": 0, "epochs": 9}
         result = self.fit(**options)
-        with cupy_stand_in.apart():
+        with as_cupy.apart():
             right = self.fit(backend=FLOAT64, **options)
         for name in ("loss", "validation_loss"):
             np.testing.assert_allclose(result.history[name], right.history[name], rtol=1e-3)

@@ -6,8 +6,8 @@ import importlib
 import inspect
 import types
 
+import as_cupy
 import capturing
-import cupy_stand_in
 import numpy as np
 import pytest
 import test_cuda_graph as right
@@ -111,7 +111,7 @@ def trainings():
     ids=lambda text: text if len(text) < 40 else text[:37] + "...",
 )
 def test_is_noticed(monkeypatch, where, old, new):
-    cupy_stand_in.install(monkeypatch)
+    as_cupy.install(monkeypatch)
     monkeypatch.setattr(capturing.Stream, "graphs", [])
     plant(monkeypatch, where, old, new)
     if old in HARMLESS:

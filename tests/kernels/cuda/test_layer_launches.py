@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import as_cupy
 import cupy_stand_in
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def launches(
     monkeypatch, cell, *, steps=T, arrays=(), minibatches=False, optimizer=ADAM, **options
 ):
     """The launches of one update by the engine, on the stand-in."""
-    cupy_stand_in.install(monkeypatch)
+    as_cupy.install(monkeypatch)
     net = rx.Network(input_size=2, hidden_size=5, **CELLS[cell], **options)
     rng, counted = np.random.default_rng(0), cupy_stand_in.counted
     made = {
