@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from rnn_xp._typing import Array
 
-__all__ = ["Course", "Ends"]
+__all__ = ["Course", "Ends", "Feedback"]
 
 
 class Ends(NamedTuple):
@@ -32,6 +32,27 @@ class Ends(NamedTuple):
 
     lengths: Array
     offsets: Array
+
+
+class Feedback(NamedTuple):
+    """Predictions that are the next input, x_{t+1} = pred_t = g(h_t @ w_hy.T + b_y).
+
+    A kernel that is given this reads the first step of its input, (T, N, O), and of no other. Its
+    tape has the predictions, ``tape.preds`` (T, N, O). Its way back is given the gradients of the
+    predictions in place of those of the states, and gives those of ``w_hy`` and ``b_y`` as well;
+    of the input's gradient it gives that of the first step, (1, N, O).
+
+    Attributes
+    ----------
+    w_hy : Array (O, H)
+    b_y : Array (O,)
+    output : {"identity", "tanh", "sigmoid", "softmax"}
+        The name of g.
+    """
+
+    w_hy: Array
+    b_y: Array
+    output: str
 
 
 class Course(NamedTuple):
@@ -58,6 +79,9 @@ class Course(NamedTuple):
         Fields of the state before the first step; zeros by default.
     brief : bool
         If True, nobody reads any states but the final ones. The others may then hold anything.
+    feedback : Feedback or None
+        The readout, if its prediction is the layer's next input. A row that does not compute a step
+        keeps its prediction, and where its state becomes zero, so does its next input.
     keeps : bool
         If False, nothing goes back: what only a way back would read may be overwritten by the next
         step.
@@ -77,13 +101,14 @@ class Course(NamedTuple):
     keep: Array | None = None
     factors: Array | None = None
     initial: tuple[Array, ...] | None = None
+    feedback: Feedback | None = None
     brief: bool = False
     keeps: bool = True
 
     @property
     def needs(self) -> frozenset[str]:
         """The names of the fields that differ from a plain full sequence."""
-        named = ("counts", "idle", "reset", "keep", "initial")
+        named = ("counts", "idle", "reset", "keep", "initial", "feedback")
         return frozenset(name for name in named if getattr(self, name) is not None)
 
     def in_order(self, by_time: Any) -> Any:
