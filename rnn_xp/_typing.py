@@ -108,7 +108,7 @@ class Kernel(Protocol):
         Returns
         -------
         hs : Array (T, N, H)
-            The hidden states, ordered by time.
+            The hidden states, ordered by time; with ``course.feedback`` the predictions (T, N, O).
         final : tuple of Array (N, H)
             Fields of the state after the last computed step.
         tape : object
@@ -127,6 +127,7 @@ class Kernel(Protocol):
         """Return weight gradients, dL/dxs (T, N, I) if wanted, and that of a given initial state.
 
         Given are dL/dh_t of all read steps and, if the loss depends on it, that of the final state.
+        With feedback, see `rnn_xp.kernels.course.Feedback`.
         """
 
 

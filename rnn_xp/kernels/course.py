@@ -37,10 +37,10 @@ class Ends(NamedTuple):
 class Feedback(NamedTuple):
     """Predictions that are the next input, x_{t+1} = pred_t = g(h_t @ w_hy.T + b_y).
 
-    A kernel that is given this reads the first step of its input, (T, N, O), and of no other. Its
-    tape has the predictions, ``tape.preds`` (T, N, O). Its way back is given the gradients of the
-    predictions in place of those of the states, and gives those of ``w_hy`` and ``b_y`` as well;
-    of the input's gradient it gives that of the first step, (1, N, O).
+    A kernel that is given this reads the first step of its input, (T, N, O), and no other. It
+    returns the predictions (T, N, O) in place of the states. Its way back is given their gradients
+    as one array, and gives those of ``w_hy`` and ``b_y`` as well; of the input's gradient it gives
+    that of the first step, (1, N, O).
 
     Attributes
     ----------
@@ -80,8 +80,10 @@ class Course(NamedTuple):
     brief : bool
         If True, nobody reads any states but the final ones. The others may then hold anything.
     feedback : Feedback or None
-        The readout, if its prediction is the layer's next input. A row that does not compute a step
-        keeps its prediction, and where its state becomes zero, so does its next input.
+        The readout, if its prediction is the layer's next input; then neither ``reverse`` nor
+        ``counts`` are given. The prediction, which is the first input before the first step, is a
+        part of the state: where that becomes zero before a step, so does the step's input, and a
+        row that skips the step keeps what would have entered it as its prediction.
     keeps : bool
         If False, nothing goes back: what only a way back would read may be overwritten by the next
         step.

@@ -20,7 +20,7 @@ __all__ = ["Configuration"]
 _ACTIVATIONS = {"tanh": TANH, "relu": RELU}
 _OUTPUT_ACTIVATIONS = {"identity": IDENTITY, "sigmoid": SIGMOID, "tanh": TANH, "softmax": SOFTMAX}
 _READS = {"last": READ_LAST, "mean": READ_MEAN, "max": READ_MAX}
-_FEEDS = {"zeros": ZEROS, "repeat": REPEAT, "feedback": None}
+_FEEDS = {"zeros": ZEROS, "repeat": REPEAT, "feedback": ZEROS}
 _TOPOLOGIES = ("many_to_one", "many_to_many", "one_to_many")
 
 
@@ -160,11 +160,8 @@ class Configuration:
 
     @property
     def feed_function(self) -> Feed:
-        """Function that expands one input to a sequence, without feedback."""
-        feed = _FEEDS[self.feed]
-        if feed is None:
-            raise ValueError("the prediction is fed back: there is no feed of inputs")
-        return feed
+        """Function that expands one input to a sequence; with feedback nobody reads the rest."""
+        return _FEEDS[self.feed]
 
     @property
     def parameters(self) -> dict[str, Parameter]:

@@ -42,7 +42,7 @@ class Order(NamedTuple):
 
 
 class LayersPass(NamedTuple):
-    """A forward pass without feedback, kept for its backward."""
+    """A forward pass, layer by layer, kept for its backward."""
 
     xp: Namespace
     x: Array  # as given
@@ -50,7 +50,7 @@ class LayersPass(NamedTuple):
     schedule: Schedule
     noise: Noise
     stack: StackPass
-    h: Array  # rows that enter the readout; the other factor of dw_hy
+    h: Array | None  # rows that enter the readout, the other factor of dw_hy; None with feedback
     read: list[Any]  # caches of the read, by direction
     out: Array  # (M, O)
     workspace: Workspace | None  # in which the layers were computed
@@ -59,7 +59,7 @@ class LayersPass(NamedTuple):
 
 
 class FeedbackPass(NamedTuple):
-    """A forward pass with feedback, kept for its backward."""
+    """A forward pass with feedback, step by step, kept for its backward."""
 
     xp: Namespace
     x: Array  # as given

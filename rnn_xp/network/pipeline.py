@@ -6,7 +6,7 @@
                      |--last linear_lags steps--> window (M, L*I) ------------->|
 
 M is N if a sequence is read once, and T*N if every step is read. With feedback, layers and readout
-are one cell, and the rows of ``out`` are its predictions.
+are one cell, or one layer's kernel that reads out, and the rows of ``out`` are its predictions.
 """
 
 from __future__ import annotations
@@ -52,21 +52,24 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
         _by_time(options.joint_mask(steps, xp=xp), xp=xp), _by_time(options.reset, xp=xp)
     )
     states = _initial_states(net, x, options.state, xp=xp)
-    if net.feedback:
+    if net.feedback and workspace is None:
         return _run_feedback(
             net, params, x, steps, states, schedule, noise, tape=options.tape, xp=xp
         )
-    course = Course() if workspace is None else turns.course(net, options, steps, xp=xp)
+    course = Course() if workspace is None else turns.course(net, params, options, steps, xp=xp)
     xs = xp.permute_dims(x, (1, 0, 2))
     if one_to_many:
         xs = net.feed_function.forward(xs, steps, xp=xp)
     # So that not even a NaN in the padding can be seen. Kernels do not read it behind the end.
     unread = workspace is not None and options.mask is None and net.layers.has_kernels
-    if schedule.mask is not None and not unread:
+    if schedule.mask is not None and not (unread or net.feedback):
         xs = xp.where(schedule.mask, xs, xp.zeros_like(xs))
     stack = net.layers.run(
         params, xs, states, schedule, noise, workspace, course, tape=options.tape, xp=xp
     )
+    if net.feedback:
+        out = _rows(xp.asarray(stack.outs[0], copy=True), xp=xp)
+        return LayersPass(xp, given, steps, schedule, noise, stack, None, [], out, workspace, None)
     if net.topology == "many_to_one":
         reads = [
             net.read_function.forward(hs, schedule.mask, bool(direction), xp=xp)
@@ -133,6 +136,8 @@ def run_back(
     dfinals = _split_state(net, forward, dstate)
     if isinstance(forward, FeedbackPass):
         return _feedback_back(net, params, forward, dout, dfinals, terms=terms, flow=flow)
+    if net.feedback:
+        return _read_out_back(net, params, forward, dout, dfinals)
     dy = net.output_function.backward(dout, forward.out, xp=xp)
     workspace = forward.workspace
     dh = _product("readout", dy, params["readout.w_hy"], workspace, xp=xp)
@@ -146,16 +151,9 @@ def run_back(
             douts.append([by_step[t, ...] for t in range(steps)])
 
     back = net.layers.backprop(
-        params,
-        forward.stack,
-        douts,
-        dfinals,
-        forward.noise,
-        terms=terms,
-        wrt_input=wrt_input,
-        flow=flow,
-        xp=xp,
-    )
+        params, forward.stack, douts, dfinals, forward.noise,
+        terms=terms, wrt_input=wrt_input, flow=flow, xp=xp,
+    )  # fmt: skip
     grads = back.grads | _readout_grads(net, forward, dy, terms)
     dx = None
     if back.dxs is not None:
@@ -275,7 +273,7 @@ def _feedback_back(
     flow: bool,
 ) -> PassGrads:
     xp, cell, steps = forward.xp, net.make_feedback(), forward.steps
-    by_step = forward.xp.reshape(dout, (steps, -1, net.output_size))
+    by_step = xp.reshape(dout, (steps, -1, net.output_size))
     dlayers = tuple(dfinals(i) for i in range(net.num_layers))
     dlast = FeedbackState(xp.zeros_like(by_step[0, ...]), dlayers)
     dpreds = [by_step[t, ...] for t in range(steps)]
@@ -288,6 +286,25 @@ def _feedback_back(
     return PassGrads(
         _in_order(net, forward, grads, terms), dx, list(back.dinitial.layers), [back.dhs]
     )
+
+
+def _read_out_back(
+    net: Configuration,
+    params: Params,
+    forward: LayersPass,
+    dout: Array,
+    dfinals: Callable[[int], State],
+) -> PassGrads:
+    """Adjoint of feedback through a layer whose kernel reads out."""
+    xp, own = forward.xp, net.layers.prefix(0, 0)
+    dpreds = xp.reshape(dout, (forward.steps, -1, net.output_size))
+    back = net.layers.backprop(
+        params, forward.stack, [dpreds], dfinals, forward.noise,
+        terms=None, wrt_input=True, flow=False, xp=xp,
+    )  # fmt: skip
+    grads = back.grads | {f"readout.{name}": back.grads[own + name] for name in ("w_hy", "b_y")}
+    dx = xp.permute_dims(back.dxs, (1, 0, 2))
+    return PassGrads(_in_order(net, forward, grads, None), dx, back.dinitials, back.flows)
 
 
 def _in_order(net: Configuration, forward: Pass, grads: Params, terms: Terms) -> Params:
@@ -369,7 +386,7 @@ def _initial_states(
 def _split_state(net: Configuration, forward: Pass, dstate: State | None) -> Callable[[int], State]:
     """Return a function from layer and direction to the gradient of the final state.
 
-    Without one it is None, or zeros with feedback.
+    Without one it is None, or zeros with feedback in portable code.
     """
     if dstate is not None:
         return lambda i: net.state_type(*(field[i, ...] for field in dstate))

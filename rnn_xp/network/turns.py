@@ -6,9 +6,9 @@ cost nothing. Their order is restored where results leave the pass, see `rnn_xp.
 
 from __future__ import annotations
 
-from rnn_xp._typing import Array, Namespace, State, Workspace
+from rnn_xp._typing import Array, Namespace, Params, State, Workspace
 from rnn_xp.backend import to_numpy
-from rnn_xp.kernels.course import Course, Ends
+from rnn_xp.kernels.course import Course, Ends, Feedback
 from rnn_xp.network.call import Options
 from rnn_xp.network.configuration import Configuration
 from rnn_xp.network.layers import Noise
@@ -29,17 +29,30 @@ def lent(net: Configuration, options: Options, noise: Noise) -> Workspace | None
         "initial": options.state is not None,
         "norm": net.layer_norm,
         "keep": any(keep is not None for keep in noise.recurrent),
+        "feedback": net.feedback,
     }
     needs = {name for name, is_asked in asked.items() if is_asked}
     workspace = options.workspace
-    if workspace is None or net.feedback:
+    if workspace is None or (net.feedback and not _reads_out(net, workspace)):
         return None
     known = (workspace.knows_for(cell.kernel, net.hidden_size) for cell in net.layers.cells)
     return workspace if all(needs <= knows for knows in known) else None
 
 
-def course(net: Configuration, options: Options, steps: int, *, xp: Namespace) -> Course:
+def _reads_out(net: Configuration, workspace: Workspace) -> bool:
+    """Return True if one kernel has all that is between an input and the prediction after it."""
+    cells = net.layers.cells
+    return len(cells) == 1 and workspace.kernel(cells[0].kernel) is not None
+
+
+def course(
+    net: Configuration, params: Params, options: Options, steps: int, *, xp: Namespace
+) -> Course:
     """Return the course of sorted rows; layers add their directions, states and noise."""
+    feedback = None
+    if net.feedback:
+        w_hy, b_y = params["readout.w_hy"], params["readout.b_y"]
+        feedback = Feedback(w_hy, b_y, net.output_activation)
     counts: tuple[int, ...] | Ends | None = options.ends
     idle, reset = options.mask, options.reset
     if options.lengths is not None and counts is None:
@@ -51,6 +64,7 @@ def course(net: Configuration, options: Options, steps: int, *, xp: Namespace) -
         idle=None if idle is None else xp.matrix_transpose(~idle),
         reset=None if reset is None else xp.matrix_transpose(reset),
         initial=None if options.state is None else (),
+        feedback=feedback,
         keeps=options.tape,
         brief=net.topology == "many_to_one" and net.read == "last" and not net.residual,
     )

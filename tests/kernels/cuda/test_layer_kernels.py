@@ -117,8 +117,8 @@ def test_where_rows_end_may_be_known_to_the_device_alone(monkeypatch, cell, opti
     assert "transfer" in cupy_stand_in._noted
     host = turns.course
 
-    def course(net, options, steps, *, xp):
-        known = host(net, options, steps, xp=xp)
+    def course(net, params, options, steps, *, xp):
+        known = host(net, params, options, steps, xp=xp)
         offsets = np.cumsum([0, *known.counts], dtype="i4")
         return known._replace(counts=Ends(options.lengths.astype("i4"), offsets))
 
