@@ -7,6 +7,7 @@ from the bottom up:
 - `product`: a matrix product made of register tiles;
 - `lanes`: pointwise equations, traced to vector instructions;
 - `turns`: which rows of a tile compute a step, and what becomes of the others;
+- `feedback`: predictions that are the next input;
 - `layer`: buffers and the pieces of a step, which all cells share;
 - `rnn`, `gru`, `lstm`: the loops over tiles of rows and over time;
 - `prepared`: layers for many calls on few rows.
@@ -17,7 +18,7 @@ product have to be equal.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from rnn_xp._typing import Kernel, Params
 from rnn_xp.kernels import numpy
@@ -46,6 +47,8 @@ class Workspace(numpy.Workspace):
     >>> Workspace("float32").kernel("gru") is KERNELS["gru"]
     True
     """
+
+    knows: ClassVar[frozenset[str]] = numpy.Workspace.knows | {"feedback"}
 
     def matmul(self, name: str, a: Any, b: Any) -> Any:
         """Multiply two matrices into the named buffer, each row alike however many there are."""

@@ -13,6 +13,12 @@ from typing import Any
 import numpy as np
 
 from rnn_xp.kernels.course import Course
+from rnn_xp.kernels.numba.feedback import (
+    enter_prediction,
+    enter_prediction_back,
+    read_out,
+    read_out_back,
+)
 from rnn_xp.kernels.numba.lanes import columns, lanewise, sigmoid, tanh
 from rnn_xp.kernels.numba.layer import (
     TILE,
@@ -83,8 +89,8 @@ class GRU:
         norm = Norm.of(weights, tape, kept)
         tape = tape._replace(kept=(rzq, n), weights=weights, norm=norm)
         arguments = (
-            tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), pack(w_n),
-            *tape.kept,
+            tape.entering, tape.states, tape.hs, tape.turns, tape.norm, tape.readout, pack(w),
+            pack(w_n), *tape.kept,
         )  # fmt: skip
         return Layout(tape, (tape.hs,), _forward, arguments)
 
@@ -104,19 +110,20 @@ class GRU:
         dw_n[...] = dx[...] = 0.0
         norm = NormBack.of(tape)
         _backward(
-            tape.entering, tape.states, *tape.kept, tape.turns, tape.norm, norm, pack(w_back),
-            pack(w_n), back.own, back.which, back.dfinal, back.dinitial, back.through,
+            tape.entering, tape.states, *tape.kept, tape.turns, tape.norm, norm, back.readout,
+            pack(w_back), pack(w_n), back.own, back.which, back.dfinal, back.dinitial, back.through,
             take("past", TILE, size), back.aside, back.active, back.d, dp_n, back.dw, dw_n, dx,
             back.dxs,
         )  # fmt: skip
         db_hn = back.dw[0, 2 * size : gates].copy()
         back.dw[: 1 + inputs, 2 * size : gates] = dw_n[:, :size]
         grads = norm_grads(tape.weights, split(back.dw, gates, inputs), norm)
-        return {**grads, "b_hn": db_hn}, back.by_time(), back.at_start()
+        grads |= {"b_hn": db_hn, **back.of_readout()}
+        return grads, back.by_time(), back.at_start()
 
 
 @compiled
-def _forward(entering, states, hs, turns, norm, w, w_n, gates, candidates):
+def _forward(entering, states, hs, turns, norm, readout, w, w_n, gates, candidates):
     (steps, rows, size), width = hs[1:].shape, entering.shape[2]
     skip, last = width - size, gates.shape[0] - 1
     for start in range(0, rows, TILE):
@@ -126,6 +133,7 @@ def _forward(entering, states, hs, turns, norm, w, w_n, gates, candidates):
             if tile:
                 kept, end = min(s, last), start + tile
                 rzq, n = gates[kept, start:end], candidates[kept, start:end]
+                enter_prediction(entering, turns, readout, s, start, stop)
                 normalise(entering, states, turns, s, start, tile, norm)
                 used = width if s or turns.begun else skip  # h_0 is zero
                 project(entering, s, start, 0, used, w, rzq)
@@ -136,6 +144,7 @@ def _forward(entering, states, hs, turns, norm, w, w_n, gates, candidates):
                 made = columns(rzq, 0) + columns(rzq, size) + columns(n, 0) + h
                 _step(tile, size, taken + made)
             keep_state(states, hs, turns, s, start, stop, tile, turns.brief)
+            read_out(hs, turns, readout, s, start, stop)
 
 
 @compiled
@@ -152,8 +161,8 @@ def _step(z_r, z_z, q, p_n, h_prev):
 
 @compiled
 def _backward(
-    entering, states, gates, candidates, turns, norm, norm_back, back, back_n, own, which, dfinal,
-    dinitial, through, past, aside, active, d, d_n, dw, dw_n, dx_n, dxs,
+    entering, states, gates, candidates, turns, norm, norm_back, readout, back, back_n, own, which,
+    dfinal, dinitial, through, past, aside, active, d, d_n, dw, dw_n, dx_n, dxs,
 ):  # fmt: skip
     (steps, rows, size), width = states[1:].shape, entering.shape[2]
     skip, wanted, normed = width - size, dxs.shape[2] > 0, norm.inv.shape[0] > 0
@@ -165,6 +174,7 @@ def _backward(
         given = begin_back(all_dh, dfinal, 0, start)
         for s in range(steps - 1, -1, -1):
             add_own_share(all_dh, own, which[s], start, size, s == steps - 1 and not given)
+            read_out_back(all_dh, turns, readout, dxs, s, start)
             tile, place = turn_of(active, d, s)
             dh, d_rzq, dp_n = through[:tile], d[place, :tile], d_n[place, :tile]
             stand_aside(dh, aside[0], turns, s, start)
@@ -193,6 +203,7 @@ def _backward(
                 scale_beside(dh, past[:tile], turns, start)
             rejoin(dh, aside[0], turns, s, start)
             clear(all_dh, turns.reset, s, start)
+            enter_prediction_back(dxs, turns, readout, s, start, stop)
         end_back(all_dh, dinitial, 0, start)
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_xp.kernels.course import Course
+from rnn_xp.kernels.numba.feedback import Readout, ReadoutBack, make_readout, readout_grads
 from rnn_xp.kernels.numba.lanes import columns
 from rnn_xp.kernels.numba.product import (
     PANEL,
@@ -86,6 +87,7 @@ class Tape(NamedTuple):
     turns: Turns
     workspace: Any
     name: str
+    readout: Readout | None  # with feedback
     weights: Any = None  # of plain products, see `rnn_xp.kernels.numba.norm.plain`
     norm: Any = None  # a `rnn_xp.kernels.numba.norm.Norm`
 
@@ -132,7 +134,8 @@ def enter(
     hs[0] = 0.0 if course.initial is None else course.initial[0]
     if not scaled:
         inside[0] = hs[0]
-    return Tape(entering, states, hs, (), course, make_turns(course, steps, rows), workspace, name)
+    turns, readout = make_turns(course, steps, rows), make_readout(xs, course, workspace, name)
+    return Tape(entering, states, hs, (), course, turns, workspace, name, readout)
 
 
 def join(params: dict[str, _Floats]) -> _Floats:
@@ -148,9 +151,11 @@ def split(dw: _Floats, gates: int, inputs: int) -> dict[str, _Floats]:
 
 
 def forwarded(tape: Tape, *more: _Floats) -> tuple[_Floats, tuple[_Floats, ...], Tape]:
-    """Return the states by time, the fields of the last state, and the tape."""
-    hs = tape.hs[1:]
-    return tape.course.in_order(hs), (hs[-1], *more), tape
+    """Return states or predictions by time, the fields of the last state, and the tape."""
+    outs = hs = tape.hs[1:]
+    if tape.readout is not None:
+        outs = tape.readout.preds[1:, :, : len(tape.readout.b)]
+    return tape.course.in_order(outs), (hs[-1], *more), tape
 
 
 class Back:
@@ -171,6 +176,8 @@ class Back:
         Gradients that pass by the step at hand.
     active : ndarray (T,) of int
         Room for `count_rows`.
+    readout : ReadoutBack or None
+        With feedback; what is given are then the gradients of the predictions.
     """
 
     def __init__(
@@ -187,7 +194,10 @@ class Back:
         self.inputs = params["w_xh"].shape[1]
         inputs = self.inputs if wanted else 0
         beside = self.inputs if wanted or "g_xh" in params else 0
-        take = tape.workspace.take
+        take, self.readout = tape.workspace.take, None
+        if tape.readout is not None:
+            self.readout = ReadoutBack.of(tape.course, tape.readout, dhs, tape.workspace)
+            dhs = [None] * steps
         distinct = {id(dh): dh for dh in dhs if dh is not None}
         places = {key: place for place, key in enumerate(distinct)}
         self.own = take("own", len(distinct), rows, size)
@@ -205,14 +215,20 @@ class Back:
         for place, field in enumerate(dfinal or ()):
             self.dfinal[place] = field
         self.dinitial = take(f"{tape.name}dinitial", fields * tape.turns.begun, rows, size)
-        self._course = tape.course
+        self._tape = tape
+
+    def of_readout(self) -> dict[str, _Floats]:
+        """Return the gradients of the readout; none without feedback."""
+        if self.readout is None:
+            return {}
+        return readout_grads(self.readout, self._tape.hs[1:], self._tape.workspace)
 
     def by_time(self) -> _Floats | None:
         """Return the gradient of the input (T, N, I), or None if it is not needed."""
         if not self.dxs.shape[2]:
             return None
-        dxs: _Floats = self._course.in_order(self.dxs)
-        return dxs
+        dxs: _Floats = self._tape.course.in_order(self.dxs)
+        return dxs if self.readout is None else dxs[:1]
 
     def at_start(self) -> tuple[_Floats, ...] | None:
         """Return the gradient of the initial state; None if it was not given."""

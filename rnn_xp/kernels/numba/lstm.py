@@ -9,6 +9,12 @@ from typing import Any
 import numpy as np
 
 from rnn_xp.kernels.course import Course
+from rnn_xp.kernels.numba.feedback import (
+    enter_prediction,
+    enter_prediction_back,
+    read_out,
+    read_out_back,
+)
 from rnn_xp.kernels.numba.lanes import columns, lanewise, sigmoid, tanh
 from rnn_xp.kernels.numba.layer import (
     TILE,
@@ -77,7 +83,8 @@ class LSTM:
             kept=(z, cells, tanh_cells), weights=weights, norm=Norm.of(weights, tape, kept)
         )
         arguments = (
-            tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), *tape.kept,
+            tape.entering, tape.states, tape.hs, tape.turns, tape.norm, tape.readout, pack(w),
+            *tape.kept,
         )  # fmt: skip
         return Layout(tape, (tape.hs, cells), _forward, arguments)
 
@@ -91,19 +98,16 @@ class LSTM:
         dc = tape.workspace.take("dc", TILE, size)
         norm = NormBack.of(tape)
         _backward(
-            tape.entering, *tape.kept, tape.turns, tape.norm, norm,
+            tape.entering, *tape.kept, tape.turns, tape.norm, norm, back.readout,
             pack(np.concatenate(w, axis=1)), back.own, back.which, back.dfinal, back.dinitial,
             back.through, dc, back.aside, back.active, back.d, back.dw, back.dxs,
         )  # fmt: skip
-        return (
-            norm_grads(tape.weights, split(back.dw, gates, back.inputs), norm),
-            back.by_time(),
-            back.at_start(),
-        )
+        grads = norm_grads(tape.weights, split(back.dw, gates, back.inputs), norm)
+        return {**grads, **back.of_readout()}, back.by_time(), back.at_start()
 
 
 @compiled
-def _forward(entering, states, hs, turns, norm, w, gates, cells, tanh_cells):
+def _forward(entering, states, hs, turns, norm, readout, w, gates, cells, tanh_cells):
     (steps, rows, size), width = hs[1:].shape, entering.shape[2]
     skip, last = width - size, gates.shape[0] - 1
     for start in range(0, rows, TILE):
@@ -114,6 +118,7 @@ def _forward(entering, states, hs, turns, norm, w, gates, cells, tanh_cells):
             if tile:
                 kept = min(s, last)
                 z = gates[kept, start : start + tile]
+                enter_prediction(entering, turns, readout, s, start, stop)
                 normalise(entering, states, turns, s, start, tile, norm)
                 used = width if s or turns.begun else skip  # h_0 is zero
                 project(entering, s, start, 0, used, w, z)
@@ -122,6 +127,7 @@ def _forward(entering, states, hs, turns, norm, w, gates, cells, tanh_cells):
                 h = columns(hs[s + 1, start:stop], 0)
                 _step(tile, size, at + c_prev + at + c + h)
             keep_state(states, hs, turns, s, start, stop, tile, turns.brief)
+            read_out(hs, turns, readout, s, start, stop)
             keep_state(cells, cells, turns, s, start, stop, tile, True)
 
 
@@ -140,8 +146,8 @@ def _step(z_i, z_f, z_g, z_o, c_prev):
 
 @compiled
 def _backward(
-    entering, gates, cells, tanh_cells, turns, norm, norm_back, back, own, which, dfinal,
-    dinitial, through, dcs, aside, active, d, dw, dxs,
+    entering, gates, cells, tanh_cells, turns, norm, norm_back, readout, back, own, which,
+    dfinal, dinitial, through, dcs, aside, active, d, dw, dxs,
 ):  # fmt: skip
     (steps, rows, size), width = tanh_cells.shape, entering.shape[2]
     used, wanted = width if turns.begun else width - size, dxs.shape[2] > 0  # h_0 may be zero
@@ -155,6 +161,7 @@ def _backward(
         begin_back(all_dc, dfinal, 1, start)
         for s in range(steps - 1, -1, -1):
             add_own_share(all_dh, own, which[s], start, size, s == steps - 1 and not given)
+            read_out_back(all_dh, turns, readout, dxs, s, start)
             tile, place = turn_of(active, d, s)
             dh, dz, dc = through[:tile], d[place, :tile], dcs[:tile]
             stand_aside(dh, aside[0], turns, s, start)
@@ -175,6 +182,7 @@ def _backward(
             rejoin(dc, aside[1], turns, s, start)
             clear(all_dh, turns.reset, s, start)
             clear(all_dc, turns.reset, s, start)
+            enter_prediction_back(dxs, turns, readout, s, start, stop)
         end_back(all_dh, dinitial, 0, start)
         end_back(all_dc, dinitial, 1, start)
 

@@ -10,6 +10,12 @@ from typing import Any
 import numpy as np
 
 from rnn_xp.kernels.course import Course
+from rnn_xp.kernels.numba.feedback import (
+    enter_prediction,
+    enter_prediction_back,
+    read_out,
+    read_out_back,
+)
 from rnn_xp.kernels.numba.lanes import columns, lanewise, tanh, where
 from rnn_xp.kernels.numba.layer import (
     TILE,
@@ -74,7 +80,8 @@ class RNN:
         tape = tape._replace(weights=weights, norm=Norm.of(weights, tape, kept))
         w = join(weights)
         arguments = (
-            tape.entering, tape.states, tape.hs, tape.turns, tape.norm, pack(w), z, self.tanh,
+            tape.entering, tape.states, tape.hs, tape.turns, tape.norm, tape.readout, pack(w),
+            z, self.tanh,
         )  # fmt: skip
         return Layout(tape, (tape.hs,), _forward, arguments)
 
@@ -87,16 +94,16 @@ class RNN:
         norm = NormBack.of(tape)
         w = w if wrt_input and tape.norm.inv.size == 0 else w[:1]
         _backward(
-            tape.entering, tape.hs, tape.turns, tape.norm, norm, pack(np.concatenate(w, axis=1)),
-            back.own, back.which, back.dfinal, back.dinitial, back.through, back.aside,
-            back.active, back.d, back.dw, back.dxs, self.tanh,
+            tape.entering, tape.hs, tape.turns, tape.norm, norm, back.readout,
+            pack(np.concatenate(w, axis=1)), back.own, back.which, back.dfinal, back.dinitial,
+            back.through, back.aside, back.active, back.d, back.dw, back.dxs, self.tanh,
         )  # fmt: skip
         grads = norm_grads(tape.weights, split(back.dw, size, back.inputs), norm)
-        return grads, back.by_time(), back.at_start()
+        return {**grads, **back.of_readout()}, back.by_time(), back.at_start()
 
 
 @compiled
-def _forward(entering, states, hs, turns, norm, w, z, is_tanh):
+def _forward(entering, states, hs, turns, norm, readout, w, z, is_tanh):
     (steps, rows, size), width = hs[1:].shape, entering.shape[2]
     skip, normed, last = width - size, norm.inv.shape[0] > 0, norm.c_h.shape[0] - 1
     for start in range(0, rows, TILE):
@@ -104,6 +111,7 @@ def _forward(entering, states, hs, turns, norm, w, z, is_tanh):
         for s in range(steps):
             tile = arrive(entering, states, hs, turns, s, start, stop)
             if tile:
+                enter_prediction(entering, turns, readout, s, start, stop)
                 normalise(entering, states, turns, s, start, tile, norm)
                 used = width if (s or turns.begun) and not normed else skip  # h_0 is zero
                 project(entering, s, start, 0, used, w, z[:tile])
@@ -119,6 +127,7 @@ def _forward(entering, states, hs, turns, norm, w, z, is_tanh):
                 else:
                     _relu(tile, size, taken + h)
             keep_state(states, hs, turns, s, start, stop, tile, turns.brief)
+            read_out(hs, turns, readout, s, start, stop)
 
 
 @lanewise
@@ -144,8 +153,8 @@ def _relu_normed(z, c_h, gain, inv):
 
 @compiled
 def _backward(
-    entering, hs, turns, norm, norm_back, back, own, which, dfinal, dinitial, through, aside,
-    active, d, dw, dxs, is_tanh,
+    entering, hs, turns, norm, norm_back, readout, back, own, which, dfinal, dinitial, through,
+    aside, active, d, dw, dxs, is_tanh,
 ):  # fmt: skip
     (steps, rows, size), width = hs[1:].shape, entering.shape[2]
     used, wanted = width if turns.begun else width - size, dxs.shape[2] > 0  # h_0 may be zero
@@ -156,6 +165,7 @@ def _backward(
         given = begin_back(all_dh, dfinal, 0, start)
         for s in range(steps - 1, -1, -1):
             add_own_share(all_dh, own, which[s], start, size, s == steps - 1 and not given)
+            read_out_back(all_dh, turns, readout, dxs, s, start)
             tile, place = turn_of(active, d, s)
             dh, dz = through[:tile], d[place, :tile]
             stand_aside(dh, aside[0], turns, s, start)
@@ -180,6 +190,7 @@ def _backward(
             scale(dh, turns, start)
             rejoin(dh, aside[0], turns, s, start)
             clear(all_dh, turns.reset, s, start)
+            enter_prediction_back(dxs, turns, readout, s, start, stop)
         end_back(all_dh, dinitial, 0, start)
 
 

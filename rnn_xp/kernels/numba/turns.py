@@ -23,6 +23,7 @@ __all__ = [
     "begin_back",
     "clear",
     "copy_lanes",
+    "copy_rows",
     "end_back",
     "keep_state",
     "make_turns",
@@ -109,21 +110,22 @@ def keep_state(states, hs, turns, s, start, stop, active, brief):
     if turns.idle.shape[0]:
         for row in range(start, end):
             if turns.idle[s, row]:
-                _copy_rows(states, s, hs, s + 1, row, row + 1)
+                copy_rows(states, s, hs, s + 1, row, row + 1)
     if not brief or turns.reset.shape[0]:
-        _copy_rows(states, s, hs, s + 1, end, stop)
+        copy_rows(states, s, hs, s + 1, end, stop)
         return
     last = hs.shape[0] - 1
     if s == 0:
-        _copy_rows(hs, 0, hs, last, end, stop)
+        copy_rows(hs, 0, hs, last, end, stop)
     if s + 1 < last:
         following = min(max(turns.counts[s + 1], start), stop)
-        _copy_rows(hs, s + 1, hs, last, following, end)
-        _copy_rows(hs, 0, hs, s + 1, end, following)
+        copy_rows(hs, s + 1, hs, last, following, end)
+        copy_rows(hs, 0, hs, s + 1, end, following)
 
 
 @compiled
-def _copy_rows(a, at, b, to, first, stop):
+def copy_rows(a, at, b, to, first, stop):
+    """Copy rows of step ``at`` to those of step ``to`` of another array."""
     if first < stop:
         places = columns(a[at, first:stop], 0) + columns(b[to, first:stop], 0)
         copy_lanes(stop - first, b.shape[2], places)
