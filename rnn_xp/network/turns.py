@@ -33,16 +33,16 @@ def lent(net: Configuration, options: Options, noise: Noise) -> Workspace | None
     }
     needs = {name for name, is_asked in asked.items() if is_asked}
     workspace = options.workspace
-    if workspace is None or (net.feedback and not _reads_out(net, workspace)):
+    if workspace is None:
         return None
-    known = (workspace.knows_for(cell.kernel, net.hidden_size) for cell in net.layers.cells)
-    return workspace if all(needs <= knows for knows in known) else None
-
-
-def _reads_out(net: Configuration, workspace: Workspace) -> bool:
-    """Return True if one kernel has all that is between an input and the prediction after it."""
     cells = net.layers.cells
-    return len(cells) == 1 and workspace.kernel(cells[0].kernel) is not None
+    known = (workspace.knows_for(cell.kernel, net.hidden_size) for cell in cells)
+    if not all(needs <= knows for knows in known):
+        return None
+    if net.feedback:  # one kernel has all that is between an input and the prediction after it
+        reads_out = len(cells) == 1 and workspace.kernel(cells[0].kernel) is not None
+        return workspace if reads_out else None
+    return workspace
 
 
 def course(

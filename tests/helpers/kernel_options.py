@@ -10,6 +10,7 @@ from problems import flat
 
 from rnn_xp.network import pipeline
 from rnn_xp.network.call import Options
+from rnn_xp.network.passes import LayersPass
 from rnn_xp.network.sequence import map_state
 
 DTYPES = {"numpy": "float64", "numba": "float32"}
@@ -32,6 +33,11 @@ OPTIONS = {  # of the network, and of the call
         ("lengths", "mask", "reset", "state", "rng"),
     ),
 }
+ONE_TO_MANY = {option: row for option, row in OPTIONS.items() if "lengths" not in row[1]} | {
+    "mask and reset": ({}, ("mask", "reset")),
+    "all but lengths": (OPTIONS["all"][0], ("mask", "reset", "state", "rng")),
+}
+OUTPUTS = ("identity", "tanh", "sigmoid", "softmax")
 STACKS = {
     "one layer": {},
     "two layers": {"num_layers": 2},
@@ -80,9 +86,13 @@ def adjoint(problem, workspace=None, with_final=True):
     grads = dict(back.grads) | {"x": back.dx}
     if "state" in problem.arrays or workspace is None:
         grads |= flat({"state": pipeline.join_states(net, back.dstate, xp=xp)})
-    computed = workspace is not None and (
-        forward.stack.whole is not None
-        or all(kernel is not None for layer in forward.stack.layers for kernel in layer.kernels)
+    computed = (
+        isinstance(forward, LayersPass)
+        and workspace is not None
+        and (
+            forward.stack.whole is not None
+            or all(kernel is not None for layer in forward.stack.layers for kernel in layer.kernels)
+        )
     )
     return made | {f"d{name}": grad for name, grad in grads.items()}, computed
 

@@ -34,8 +34,9 @@ USES = {
     "layer norm": {"layer_norm": True},
     "feedback": {"topology": "one_to_many", "feed": "feedback"},
 }
+# Some kernels know these, by the names in KNOWN.
 LEFT = ("recurrent dropout", "layer norm", "feedback")
-KNOWN = {"recurrent dropout": "keep", "layer norm": "norm"}  # by what some kernels know
+KNOWN = {"recurrent dropout": "keep", "layer norm": "norm", "feedback": "feedback"}
 
 
 def is_left(use, workspace):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_problems import CELLS, LEFT, USES, Tier, is_left
+from kernel_problems import CELLS, USES, Tier, is_left
 from kernel_problems import Problem as AnyProblem
 
 import rnn_xp as rx
@@ -110,7 +110,7 @@ class TestLayers:
             }
         assert_close(single.value_and_grad(Workspace("float32")), double.value_and_grad())
 
-    @pytest.mark.parametrize("use", [use for use in USES if use not in LEFT])
+    @pytest.mark.parametrize("use", USES)
     @pytest.mark.parametrize("cell", CELLS)
     def test_predictions_and_final_states_too(self, cell, use):
         (single, double), workspace = pair(**CELLS[cell], **USES[use]), Workspace("float32")

@@ -7,7 +7,17 @@ import importlib.util
 import numpy as np
 import pytest
 from frozen import freeze
-from kernel_options import DTYPES, OPTIONS, STACKS, adjoint, cast, compare, make_workspace
+from kernel_options import (
+    DTYPES,
+    ONE_TO_MANY,
+    OPTIONS,
+    OUTPUTS,
+    STACKS,
+    adjoint,
+    cast,
+    compare,
+    make_workspace,
+)
 from kernel_problems import CELLS
 from problems import OPTIONS as CONTRACT
 from problems import TOPOLOGIES, Problem, excluded
@@ -16,7 +26,9 @@ import rnn_xp as rx
 from rnn_xp.network import sequence
 from rnn_xp.network.sequence import map_state
 
+FEEDBACK = TOPOLOGIES["one-to-many-feedback"]
 KINDS = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
+FEEDING = [kind for kind in KINDS if "feedback" in make_workspace(kind).knows]
 
 
 @pytest.mark.cover("pairs")
@@ -30,8 +42,6 @@ class TestContract:
             return
         options, with_ = CONTRACT[option]
         settings = {**CELLS[cell], **TOPOLOGIES[topology], **options}
-        if settings.get("feed") == "feedback":
-            return
         compare(kind, lambda: Problem(with_=with_, **settings))
 
     @pytest.mark.parametrize("with_final", [True, False])
@@ -49,6 +59,42 @@ class TestContract:
             return Problem(with_=with_, rows=9, steps=6, scale=0.5, **settings)
 
         assert compare(kind, build, with_final=with_final), "a layer was left to the portable code"
+
+    @pytest.mark.parametrize("with_final", [True, False])
+    @pytest.mark.parametrize("output", OUTPUTS)
+    @pytest.mark.parametrize("option", ["plain", *ONE_TO_MANY])
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_feedback_with_every_option(self, kind, cell, option, output, with_final):
+        options, with_ = ONE_TO_MANY.get(option, ({}, ()))
+        settings = {**CELLS[cell], **FEEDBACK, **options}
+
+        def build():
+            sizes = {"rows": 9, "steps": 6, "scale": 0.5}
+            return Problem(with_=with_, output_activation=output, **sizes, **settings)
+
+        assert compare(kind, build, with_final=with_final) == (kind in FEEDING)
+
+    @pytest.mark.parametrize("rows", [1, 35, 72, 150])
+    @pytest.mark.parametrize("outputs", [1, 7, 8, 17, 40])
+    @pytest.mark.parametrize("hidden", [1, 7, 8, 17])
+    @pytest.mark.parametrize("output", OUTPUTS)
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_feedback_of_any_size(self, kind, cell, output, hidden, outputs, rows):
+        options, with_ = ONE_TO_MANY["all but lengths"]
+        settings = {**CELLS[cell], **FEEDBACK, **options}
+
+        def build():
+            sizes = {"rows": rows, "hidden": hidden, "inputs": outputs, "outputs": outputs}
+            return Problem(
+                with_=with_, output_activation=output, steps=7, scale=0.3, **sizes, **settings
+            )
+
+        assert compare(kind, build) == (kind in FEEDING)
+
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_feedback_through_several_layers_is_left_to_the_portable_code(self, kind, cell):
+        settings = {"num_layers": 2, **CELLS[cell], **FEEDBACK}
+        assert not compare(kind, lambda: Problem(with_=("mask", "state"), **settings))
 
     @pytest.mark.parametrize("cell", CELLS)
     def test_linear_lags_with_a_mask_too(self, kind, cell):
@@ -72,15 +118,19 @@ class TestContract:
         assert compare(kind, build)
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize(
+    ("option", "topology"),
+    [(option, {"bidirectional": True}) for option in OPTIONS]
+    + [(option, FEEDBACK) for option in ONE_TO_MANY],
+)
 @pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_that_is_given_is_written_to(kind, cell, option):
+def test_nothing_that_is_given_is_written_to(kind, cell, option, topology):
     """Nor are results made in arrays that may be read-only as what they are made from."""
-    options, with_ = OPTIONS[option]
+    options, with_ = (ONE_TO_MANY | OPTIONS)[option]
 
     def build():
-        return Problem(with_=with_, scale=0.5, bidirectional=True, **CELLS[cell], **options)
+        return Problem(with_=with_, scale=0.5, **CELLS[cell], **options, **topology)
 
     expected, _ = adjoint(cast(build(), DTYPES[kind]), make_workspace(kind))
     problem = cast(build(), DTYPES[kind])
@@ -88,7 +138,7 @@ def test_nothing_that_is_given_is_written_to(kind, cell, option):
     problem.x = freeze(problem.x)
     problem.arrays = {name: map_state(freeze, a) for name, a in problem.arrays.items()}
     found, computed = adjoint(problem, make_workspace(kind))
-    assert computed
+    assert computed == (topology is not FEEDBACK or kind in FEEDING)
     for name, array in expected.items():
         assert np.array_equal(found[name], array), name
 
