@@ -34,6 +34,7 @@ OPTIONS = {  # of the network, and of the call
     ),
 }
 ONE_TO_MANY = {option: row for option, row in OPTIONS.items() if "lengths" not in row[1]} | {
+    "plain": ({}, ()),
     "mask and reset": ({}, ("mask", "reset")),
     "all but lengths": (OPTIONS["all"][0], ("mask", "reset", "state", "rng")),
 }
@@ -63,6 +64,11 @@ def cast(problem, dtype):
     problem.state, problem.dstate = map_state(to, problem.state), map_state(to, problem.dstate)
     problem.arrays = {name: map_state(to, a) for name, a in problem.arrays.items()}
     return problem
+
+
+def enlarge(problem):
+    """Give a problem outputs so large and so different that their exponentials overflow."""
+    problem.params["readout.b_y"] += 200.0 * np.arange(len(problem.params["readout.b_y"]))
 
 
 def masks(problem):

@@ -11,7 +11,7 @@ import rnn_xp
 
 ORDER = {  # as they import each other
     "numpy": ("norm", "pieces", "layer", "back", "rnn", "gru", "lstm", ""),
-    "numba": ("product", "lanes", "turns", "layer", "norm", "rnn", "gru", "lstm", ""),
+    "numba": ("product", "lanes", "turns", "feedback", "layer", "norm", "rnn", "gru", "lstm", ""),
 }
 UNCHANGED = {"numba": ("product",)}  # machine code that need not be compiled again
 

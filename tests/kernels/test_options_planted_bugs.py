@@ -10,7 +10,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from kernel_options import OPTIONS, STACKS, compare
+from kernel_options import ONE_TO_MANY, OPTIONS, STACKS, compare, enlarge
 from kernel_planting import plant as plant_in_kernels
 from kernel_problems import CELLS
 from planting import plant
@@ -188,6 +188,58 @@ CELL = [
     ("numba.lstm", "stand_aside(dc, aside[1], turns, s, start)", "pass", "mask", "lstm"),
     ("numba.lstm", "clear(all_dc, turns.reset, s, start)", "pass", "reset", "lstm"),
 ]  # fmt: skip
+FEEDBACK = [  # module, old line, new line, option, and where needed output, cell
+    ("feedback", "preds[0, :, :size] = xs[0]", "preds[0] = 0.0", "plain"),
+    ("feedback", "copy_lanes(stop - start, size, columns(before, 0) + columns(x, 1))", "pass",
+     "plain"),
+    ("feedback", "clear(x[:, 1 : 1 + size], turns.reset, s, start)", "pass", "reset"),
+    ("feedback", "columns(hs[s + 1, start:stop], 0)", "columns(hs[s, start:stop], 0)", "plain"),
+    ("feedback", "tile, padded(size),\n            hs.shape[2], False",
+     "tile, padded(size),\n            hs.shape[2] - 1, False", "plain"),
+    ("feedback", "if readout.output == _TANH:", "if False:", "plain", "tanh"),
+    ("feedback", "elif readout.output == _SIGMOID:", "elif False:", "plain", "sigmoid"),
+    ("feedback", "if readout.output == _SOFTMAX:", "if False:", "plain", "softmax"),
+    ("feedback", "return tanh(y + b)", "return tanh(y)", "plain", "tanh"),
+    ("feedback", "sigmoid(tanh(0.5 * (y + b)))", "sigmoid(tanh(y + b))", "plain", "sigmoid"),
+    ("feedback", "            add_lanes(tile, size, places)", "            pass", "plain"),
+    ("feedback", "total += y[j]", "total = y[j]", "plain", "softmax"),
+    ("feedback", "math.exp(y[j] - largest)", "math.exp(y[j])", "plain, large", "softmax"),
+    ("feedback", "largest = max(largest, y[j])", "pass", "plain, large", "softmax"),
+    ("feedback", "copy_rows(readout.preds, s, readout.preds, s + 1, row, row + 1)", "pass", "mask"),
+    ("feedback", "clear(readout.preds[s + 1, row : row + 1], turns.reset, s, row)", "pass",
+     "mask and reset"),
+    ("feedback", "given[...] = dpreds", "given[...] = 0.0", "plain"),
+    ("feedback", "if s + 1 < dxs.shape[0]:", "if False:", "plain"),
+    ("feedback", "dpred + columns(back.preds[s + 1, start:stop], 0)",
+     "dpred + columns(back.preds[s, start:stop], 0)", "plain", "tanh"),
+    ("feedback", "copy_lanes(tile, size, dpred + columns(dy, 0))", "clear(dy, dy > 9, 0, 0)",
+     "plain"),
+    ("feedback", "elif back.output == _TANH:", "elif False:", "plain", "tanh"),
+    ("feedback", "elif back.output == _SIGMOID:", "elif False:", "plain", "sigmoid"),
+    ("feedback", "dpred * (1.0 - pred * pred)", "dpred * (1.0 - pred)", "plain", "tanh"),
+    ("feedback", "dpred * pred * (1.0 - pred)", "dpred * pred", "plain", "sigmoid"),
+    ("feedback", "along += dpred[j] * pred[j]", "along = dpred[j] * pred[j]", "plain", "softmax"),
+    ("feedback", "pred[j] * (dpred[j] - along)", "pred[j] * dpred[j]", "plain", "softmax"),
+    ("feedback", "clear(dy, turns.idle, s, start)", "pass", "mask"),
+    ("feedback", "tile, width, size, True,", "tile, width, size, False,", "plain"),
+    ("feedback", "copy_rows(back.dpreds, s, dxs, s, row, row + 1)", "pass", "mask"),
+    ("feedback", "clear(dxs[s, start:stop], turns.reset, s, start)", "pass", "reset"),
+    ("feedback", '"b_y": db_y}', '"b_y": 0 * db_y}', "plain"),
+    ("layer", "outs = tape.readout.preds[1:,", "outs = tape.readout.preds[:-1,", "plain"),
+    ("layer", "readout_grads(self.readout, self._tape.hs[1:]",
+     "readout_grads(self.readout, self._tape.hs[:-1]", "plain"),
+    ("layer", "return dxs if self.readout is None else dxs[:1]",
+     "return dxs if self.readout is None else dxs[-1:]", "plain"),
+    *((cell, line, "pass", "plain", "identity", name)
+      for cell, name in (("rnn", "rnn-relu"), ("gru", "gru"), ("lstm", "lstm"))
+      for line in ("enter_prediction(entering, turns, readout, s, start, stop)",
+                   "read_out(hs, turns, readout, s, start, stop)",
+                   "read_out_back(all_dh, turns, readout, dxs, s, start)")),
+    *((cell, "enter_prediction_back(dxs, turns, readout, s, start, stop)", "pass", option,
+       "identity", name)
+      for cell, name in (("rnn", "rnn-relu"), ("gru", "gru"), ("lstm", "lstm"))
+      for option in ("mask", "reset")),
+]  # fmt: skip
 ELSEWHERE = [  # of the package `network`
     ("turns", "xp.matrix_transpose(~idle)", "xp.matrix_transpose(idle)", "mask"),
     ("turns", "mask=take(options.mask)", "mask=options.mask", "lengths and mask"),
@@ -207,6 +259,20 @@ ELSEWHERE = [  # of the package `network`
      "lengths, reset and state"),
 ]  # fmt: skip
 
+
+def fed_back(option, output="identity", cell="rnn-tanh"):
+    """Arguments of `check`."""
+    return option, cell, "one layer", "one-to-many-feedback", output
+
+
+AROUND_FEEDBACK = [  # in the package `network`
+    ("pipeline", "not (unread or net.feedback)", "not unread", *fed_back("mask")),
+    ("pipeline", "[dpreds], dfinals", "[0.0 * dpreds], dfinals", *fed_back("plain")),
+    ("turns", 'params["readout.w_hy"], params["readout.b_y"]',
+     'params["readout.w_hy"], 0.0 * params["readout.b_y"]', *fed_back("plain")),
+    ("turns", "net.output_activation)", '"tanh")', *fed_back("plain")),
+]  # fmt: skip
+
 HERE = bool(importlib.util.find_spec("numba"))
 IN_NUMPY = [("numpy.layer", *row) for row in LAYER]
 IN_NUMPY += [("numpy.back", *row) for row in BACK]
@@ -218,24 +284,31 @@ IN_NUMBA = [("numba.turns", *row) for row in TURNS] + [
 IN_NUMBA += [("numba.layer", *row) for row in COLLECT]
 IN_NUMBA += [("numba.lanes", *row) for row in LANES]
 IN_NUMBA += [row for row in CELL if row[0].startswith("numba")]
+IN_NUMBA += [(f"numba.{row[0]}", *row[1:3], *fed_back(*row[3:])) for row in FEEDBACK]
 
 
 ROWS = {"numpy": 40, "numba": 9}  # in NumPy's kernels for several pieces of columns
 
 
-def check(kind, option, cell="rnn-tanh", stack="one layer", topology="many-to-many"):
-    options, with_ = OPTIONS[option]
+def check(
+    kind, option, cell="rnn-tanh", stack="one layer", topology="many-to-many", output="identity"
+):
+    options, with_ = (OPTIONS | ONE_TO_MANY)[option.removesuffix(", large")]
     if "dropout" in STACKS[stack]:
         with_ = (*with_, "rng")
     # More columns than a block of a triangle, and rows for more than a chunk of steps.
     *form, cell = cell.split()
     sizes = {"wide": {"hidden": 37, "scale": 0.2}, "tall": {"rows": 30}}.get("".join(form), {})
     settings = {**CELLS[cell], **TOPOLOGIES[topology], **options, **STACKS[stack]}
-    small = {"rows": ROWS[kind], "steps": 6, "scale": 0.5}
-    compare(
-        kind,
-        lambda: Problem(with_=with_, **{**small, **sizes}, **settings),
-    )
+    small = {"rows": ROWS[kind], "steps": 6, "scale": 0.5, "output_activation": output}
+
+    def build():
+        problem = Problem(with_=with_, **{**small, **sizes}, **settings)
+        if option.endswith(", large"):
+            enlarge(problem)
+        return problem
+
+    compare(kind, build)
 
 
 def named(rows):
@@ -270,6 +343,16 @@ def test_every_planted_line_of_the_compiled_kernels_is_still_there(row):
     spec = importlib.util.find_spec(f"rnn_xp.kernels.{where}")
     with open(spec.origin, encoding="utf-8") as source:
         assert old in source.read()
+
+
+@pytest.mark.skipif(not HERE, reason="numba is not installed")
+@pytest.mark.parametrize("row", named(AROUND_FEEDBACK))
+def test_every_mistake_around_feedback_is_caught(row, monkeypatch):
+    where, old, new, *what = row
+    check("numba", *what)
+    plant(monkeypatch, where, old, new)
+    with np.errstate(all="ignore"), pytest.raises(AssertionError):
+        check("numba", *what)
 
 
 @pytest.mark.parametrize("row", named(ELSEWHERE))
