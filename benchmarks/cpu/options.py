@@ -1,7 +1,8 @@
 """What options cost, beside a plain step of the same cell, size and kernels; on one thread.
 
 A step is the loss and its gradient for one block of rows, without the optimiser. Lengths are drawn
-uniformly from [T/4, T]; torch computes them by packed sequences.
+uniformly from [T/4, T]; torch computes them by packed sequences. Feedback stands beside a network
+that is given its first input again at every step, and puts out as many predictions.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from benchmarks.cpu import CELLS, FLOAT32, GRADIENT_TOLERANCE, LOSS_TOLERANCE, W
 from benchmarks.cpu.libraries import missing
 from benchmarks.cpu.timing import Contender
 
-OPTIONS = ("plain", "lengths", "mask", "reset", "state", "recurrent dropout", "layer norm")
+OPTIONS = (
+    "plain", "lengths", "mask", "reset", "state", "recurrent dropout", "layer norm", "repeat",
+    "feedback",
+)  # fmt: skip
+BASES = dict.fromkeys(OPTIONS[1:-2], "plain") | {"feedback": "repeat"}
 RAGGED = ("plain", "lengths")
 # The last is a block of the reference workload.
 SIZES = ((64, 100, 8, 64), (1024, 40, 8, 64), (1040, 10, 1, 50))
@@ -50,10 +55,13 @@ class Case:
         return OPTIONS if (self.layers, self.directions) == (1, 1) else RAGGED
 
     def net(self, option):
+        fed = option in ("repeat", "feedback")
+        one_to_many = {"topology": "one_to_many", "feed": option, "output_size": self.I}
         return rx.Network(
             cell=self.cell, input_size=self.I, hidden_size=self.H, num_layers=self.layers,
             bidirectional=self.directions == 2, layer_norm=option == "layer norm",
             recurrent_dropout=RATE if option == "recurrent dropout" else 0.0,
+            **(one_to_many if fed else {}),
         )  # fmt: skip
 
     @functools.cached_property
@@ -61,6 +69,11 @@ class Case:
         rng = np.random.default_rng(1)
         x = rng.standard_normal((self.N, self.T, self.I), dtype=np.float32)
         return x, np.sin(x[:, 0, :1]) + 1.0
+
+    def data_for(self, option):
+        """Input and target; the prediction of every step is one of the next input."""
+        x, y = self.data
+        return (x[:, :1], np.sin(x)) if option in ("repeat", "feedback") else (x, y)
 
     def arrays(self, option):
         """Optional arguments of the call."""
@@ -95,7 +108,7 @@ class Step(Contender):
         self.name, self.net = f"{kind}, {option}", case.net(option)
         self.params, self.arrays = self.net.init(0, FLOAT32), case.arrays(option)
         self.workspace = importlib.import_module(f"rnn_xp.kernels.{kind}").Workspace("float32")
-        self.data = case.data
+        self.data = case.data_for(option)
 
     def step(self):
         return self.net.value_and_grad(
@@ -177,7 +190,9 @@ def check(case, contender):
 
     net = case.net(option)
     loss, right = net.value_and_grad(
-        double(net.init(0, FLOAT32)), *map(double, case.data), **double(case.arrays(option))
+        double(net.init(0, FLOAT32)),
+        *map(double, case.data_for(option)),
+        **double(case.arrays(option)),
     )
     value, grads = contender.step()
     # An LSTM with it is so ill-conditioned here that the portable code in float32 is off as much.

@@ -66,6 +66,7 @@ def test_table_and_verdicts():
     result = {"cell": "lstm", **sizes, "layers": 2, "directions": 1, "times": times}
     assert options_page.options_table([result])[2:] == [
         "| LSTM, N = 64, T = 100, I = 8, H = 64, 2 layers | numpy | 10 | 0.70 | 1.40 |  |  |  |  |"
+        "  |"
         " 0.35 | 2.00 |"
     ]
     case = "worst of 1 (LSTM, N = 64, T = 100, I = 8, H = 64, 2 layers)"
