@@ -74,7 +74,7 @@ def test_every_option(cell, topology):
 @pytest.mark.parametrize("option", CALLS)
 def test_options(option):
     """A part of the full product, in which each option comes with each cell."""
-    for cell, topology in zip([*CELLS] * 2, [*READS, *READS], strict=False):
+    for cell, topology in zip([*CELLS] * 2, (READS * 2)[:10], strict=True):
         if not excluded(topology, option):
             assert differing(build(cell, topology, option)) == 0, (cell, topology)
 

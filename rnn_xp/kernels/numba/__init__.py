@@ -28,7 +28,7 @@ from rnn_xp.kernels.numba.lstm import LSTM
 from rnn_xp.kernels.numba.prepared import Prepared
 from rnn_xp.kernels.numba.rnn import RNN
 
-__all__ = ["GRU", "KERNELS", "LSTM", "GRUBefore", "RNN", "Prepared", "Workspace"]
+__all__ = ["GRU", "KERNELS", "LSTM", "RNN", "GRUBefore", "Prepared", "Workspace"]
 
 KERNELS: dict[str, Kernel] = {
     "rnn-tanh": RNN("tanh"),

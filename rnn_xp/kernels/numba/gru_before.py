@@ -104,7 +104,7 @@ class GRUBefore:
         if wrt_input or normed:
             w_back = np.concatenate([w_back, w_x[: 2 * size]], axis=1)
         take, d_n = tape.workspace.take, chunk(tape, "d_n", size)
-        dx, dw_n = take("dx", TILE, spaced(inputs)), take("dw_n", *tape.entering.shape[2:], spaced(size))
+        dx, dw_n = take("dx", TILE, spaced(inputs)), take("dw_n", len(back.dw), spaced(size))
         dx[...] = dw_n[...] = 0.0
         _backward(
             tape.entering, tape.states, *kept, tape.turns, tape.norm, candidate.norm, norm, norm_n,
@@ -204,7 +204,8 @@ def _backward(
         for s in range(steps - 1, -1, -1):
             add_own_share(all_dh, own, which[s], start, size, s == steps - 1 and not given)
             tile, place = turn_of(active, d, s)
-            dh, d_rz, dp_n, dq = through[:tile], d[place, :tile], d_n[place, :tile], d_q[place, :tile]
+            dh, d_rz = through[:tile], d[place, :tile]
+            dp_n, dq = d_n[place, :tile], d_q[place, :tile]
             stand_aside(dh, aside[0], turns, s, start)
             s_r, s_z = columns(gates[s, start:stop], 0), columns(gates[s, start:stop], size)
             h_prev, beside = columns(states[s, start:stop], 0), columns(past, 0)

@@ -269,7 +269,7 @@ def normalise_product_back(
 
 @compiled
 def straighten(s, start, norm, back, d, d_h):
-    """Make d_h the gradient of a state's product before it is normalised, and collect its gain's."""
+    """Make d_h the gradient of the product before it was normalised, and add to its gain's."""
     tile, size = d.shape[0], norm.gain_h.shape[0]
     stop, sums = start + tile, back.sums
     c_h, inv_h = norm.c_h[s, start:stop], norm.inv[1, s, start:stop]

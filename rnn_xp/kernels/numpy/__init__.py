@@ -33,7 +33,7 @@ from rnn_xp.kernels.numpy.gru_before import GRUBefore
 from rnn_xp.kernels.numpy.lstm import LSTM
 from rnn_xp.kernels.numpy.rnn import RNN
 
-__all__ = ["GRU", "KERNELS", "LSTM", "GRUBefore", "RNN", "Workspace"]
+__all__ = ["GRU", "KERNELS", "LSTM", "RNN", "GRUBefore", "Workspace"]
 
 _Floats = NDArray[np.floating[Any]]
 

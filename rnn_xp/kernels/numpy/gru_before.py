@@ -51,7 +51,9 @@ class GRUBefore:
             tape.w_hn, gain = norm.params["w_hh"], 2.0 * norm.gains["w_hh"]
         joined = ("w_hh", "b_h", "w_xh")
         w_rz = -join({key: tape.params[key][: 2 * size] for key in joined})
-        w_n = 2.0 * join({**{key: tape.params[key][2 * size :] for key in joined}, "w_hh": tape.w_hn})
+        w_n = 2.0 * join(
+            {**{key: tape.params[key][2 * size :] for key in joined}, "w_hh": tape.w_hn}
+        )
         w_s, w_x = w_n[:, :size], w_n[:, size:]
         tape.kept, (field,) = (gates, resets), tape.fields
         used = (tape.entering, gates, resets, field.before, field.after)

@@ -239,5 +239,5 @@ def by_product(params: Params) -> tuple[Params, Params]:
     parts = dict(params), dict(params)
     for key in {"w_hh", "g_hh"} & params.keys():
         size = params["w_hh"].shape[1]
-        parts[0][key], parts[1][key] = params[key][: 2 * size], params[key][2 * size :]
+        parts[0][key], parts[1][key] = np.split(np.asarray(params[key]), [2 * size])
     return parts
