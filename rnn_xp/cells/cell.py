@@ -138,7 +138,7 @@ class Cell(ABC):
 
     @property
     def kernel(self) -> str | None:
-        """Name of the compiled kernels that compute this cell; None if there are none."""
+        """Name of the kernels of this cell, of which a library may have none; None if all do."""
         return None
 
     def parameters(self) -> dict[str, Parameter]:

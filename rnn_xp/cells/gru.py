@@ -284,6 +284,11 @@ class GRUResetBeforeCell(Cell):
         """Return the operations of a step."""
         return Walk(_FORWARD_BEFORE, _BACKWARD_BEFORE)
 
+    @property
+    def kernel(self) -> str | None:
+        """Name of the compiled kernels."""
+        return "gru-before"
+
     def _recurrent(self, params: Params) -> tuple[Array, Array, Array | None, Array | None]:
         """Return w_hh and its gain, each split into the part for r and z and the part for n."""
         rows, w, gain = 2 * self.hidden_size, params["w_hh"], params.get("g_hh")

@@ -131,10 +131,11 @@ class Layers:
     hidden_size: int
     residual: bool
 
-    @property
-    def has_kernels(self) -> bool:
-        """Return True if all cells name a kernel."""
-        return all(cell.kernel is not None for cell in self.cells)
+    def have_kernels(self, workspace: Workspace | None) -> bool:
+        """Return True if a workspace has a kernel for every cell."""
+        return workspace is not None and all(
+            workspace.kernel(cell.kernel) is not None for cell in self.cells
+        )
 
     def prefix(self, layer: int, direction: int) -> str:
         """Return the prefix of a layer's parameters: ``layer1.`` or ``layer1.reverse.``."""

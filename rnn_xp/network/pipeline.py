@@ -61,8 +61,9 @@ def run(net: Configuration, params: Params, x: Array, options: Options, *, xp: N
     if one_to_many:
         xs = net.feed_function.forward(xs, steps, xp=xp)
     # So that not even a NaN in the padding can be seen. Kernels do not read it behind the end.
-    unread = workspace is not None and options.mask is None and net.layers.has_kernels
-    if schedule.mask is not None and not (unread or net.feedback):
+    if schedule.mask is not None and not (
+        net.feedback or (options.mask is None and net.layers.have_kernels(workspace))
+    ):
         xs = xp.where(schedule.mask, xs, xp.zeros_like(xs))
     stack = net.layers.run(
         params, xs, states, schedule, noise, workspace, course, tape=options.tape, xp=xp

@@ -39,9 +39,9 @@ def lent(net: Configuration, options: Options, noise: Noise) -> Workspace | None
     known = (workspace.knows_for(cell.kernel, net.hidden_size) for cell in cells)
     if not all(needs <= knows for knows in known):
         return None
-    if net.feedback:  # one kernel has all that is between an input and the prediction after it
-        reads_out = len(cells) == 1 and workspace.kernel(cells[0].kernel) is not None
-        return workspace if reads_out else None
+    # With feedback one kernel has all that is between an input and the prediction after it.
+    if net.feedback and (len(cells) > 1 or not net.layers.have_kernels(workspace)):
+        return None
     return workspace
 
 

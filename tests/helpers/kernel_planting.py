@@ -10,8 +10,11 @@ from pathlib import Path
 import rnn_xp
 
 ORDER = {  # as they import each other
-    "numpy": ("norm", "pieces", "layer", "back", "rnn", "gru", "lstm", ""),
-    "numba": ("product", "lanes", "turns", "feedback", "layer", "norm", "rnn", "gru", "lstm", ""),
+    "numpy": ("norm", "pieces", "layer", "back", "rnn", "gru", "gru_before", "lstm", ""),
+    "numba": (
+        "product", "lanes", "turns", "feedback", "layer", "norm", "rnn", "gru", "gru_before",
+        "lstm", "",
+    ),
 }
 
 

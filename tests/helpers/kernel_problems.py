@@ -15,8 +15,11 @@ CELLS = {
     "rnn-tanh": {"cell": "rnn"},
     "rnn-relu": {"cell": "rnn", "activation": "relu"},
     "gru": {"cell": "gru"},
+    "gru-before": {"cell": "gru", "reset_after": False},
     "lstm": {"cell": "lstm"},
 }
+CUDA_CELLS = {cell: CELLS[cell] for cell in CELLS if cell != "gru-before"}
+"""Those that CuPy has kernels for; it leaves the others to the portable code."""
 # Each use of what a layer puts out, and all that kernels leave to the portable code.
 USES = {
     "last": {},
@@ -39,9 +42,10 @@ LEFT = ("recurrent dropout", "layer norm", "feedback")
 KNOWN = {"recurrent dropout": "keep", "layer norm": "norm", "feedback": "feedback"}
 
 
-def is_left(use, workspace):
-    """Return True if the kernels leave a use to the portable code."""
-    return use in LEFT and KNOWN.get(use) not in workspace.knows
+def is_left(use, workspace, cell):
+    """Return True if the kernels leave a use or a cell to the portable code."""
+    unknown = use in LEFT and KNOWN.get(use) not in workspace.knows
+    return unknown or workspace.kernel(cell) is None
 
 
 class Tier:
@@ -58,15 +62,16 @@ class Tier:
             self.array, self.host = cupy.asarray, cupy.asnumpy
 
     def workspace(self, dtype="float64"):
-        """A workspace that remembers which kernels were asked for."""
+        """A workspace that remembers which kernels it lent."""
 
         class Recorder(self.module.Workspace):
             def kernel(self, name):
-                self.asked.append(name)
-                return super().kernel(name)
+                kernel = super().kernel(name)
+                self.lent += [] if kernel is None else [name]
+                return kernel
 
         workspace = Recorder(dtype)
-        workspace.asked = []
+        workspace.lent = []
         return workspace
 
 

@@ -67,7 +67,7 @@ class TestLayers:
         Problem(seed=1, rows=99, steps=7, hidden=13, dtype="float32", **CELLS[cell],
                 **USES[use]).value_and_grad(workspace)  # fmt: skip
         assert_close(single.value_and_grad(workspace), exact)
-        assert bool(workspace._buffers.keys() - {"readout"}) == (not is_left(use, workspace))
+        assert bool(workspace._buffers.keys() - {"readout"}) == (not is_left(use, workspace, cell))
 
     @settings(max_examples=60, deadline=None, derandomize=True)
     @given(

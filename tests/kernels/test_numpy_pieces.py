@@ -107,7 +107,7 @@ def test_columns_that_no_row_computes_do_not_grow():
     assert compare("numpy", build)
 
 
-@pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "gru-before", "lstm"])
 @pytest.mark.parametrize("topology", ["many-to-one", "many-to-many"])
 def test_steps_without_a_mask_or_reset_between_others(cell, topology):
     check_few(cell, topology)

@@ -133,7 +133,7 @@ class TestContract:
     [(option, {"bidirectional": True}) for option in OPTIONS]
     + [(option, FEEDBACK) for option in ONE_TO_MANY],
 )
-@pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "gru-before", "lstm"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_that_is_given_is_written_to(kind, cell, option, topology):
     """Nor are results made in arrays that may be read-only as what they are made from."""
@@ -157,10 +157,11 @@ def test_nothing_that_is_given_is_written_to(kind, cell, option, topology):
 class TestRaggedRows:
     def problem(self, kind, cell="lstm", **options):
         settings = {"topology": "many_to_many", "bidirectional": True, "num_layers": 2, **options}
-        problem = Problem(rows=50, steps=9, with_=("lengths",), scale=0.4, cell=cell, **settings)
+        settings |= CELLS[cell]
+        problem = Problem(rows=50, steps=9, with_=("lengths",), scale=0.4, **settings)
         return cast(problem, DTYPES[kind])
 
-    @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+    @pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "gru-before", "lstm"])
     def test_the_order_of_the_rows_does_not_matter(self, kind, cell):
         """Predictions, states and the gradients of rows follow them; weight gradients stay."""
         problem, other = self.problem(kind, cell), self.problem(kind, cell)
@@ -213,7 +214,9 @@ class TestRaggedRows:
     def test_a_workspace_that_was_used_for_other_lengths(self, kind):
         problem, workspace = self.problem(kind), make_workspace(kind)
         expected, _ = adjoint(problem, make_workspace(kind))
-        for buffer in (adjoint(self.problem(kind, "rnn", hidden=30), workspace), workspace)[1:]:
+        for buffer in (adjoint(self.problem(kind, "rnn-tanh", hidden=30), workspace), workspace)[
+            1:
+        ]:
             for array in buffer._buffers.values():
                 array[...] = np.nan
         found, _ = adjoint(problem, workspace)
@@ -222,7 +225,7 @@ class TestRaggedRows:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "gru-before", "lstm"])
 def test_training_on_ragged_rows_takes_the_course_of_the_portable_code(kind, cell, monkeypatch):
     """And none of its layers is computed by the portable code."""
     rng = np.random.default_rng(0)
@@ -237,7 +240,7 @@ def test_training_on_ragged_rows_takes_the_course_of_the_portable_code(kind, cel
             if name == kind:
                 patch.delattr(sequence, "run")
             result = rx.fit(
-                rx.Network(cell=cell, input_size=2, hidden_size=6), x, y, lengths=lengths,
+                rx.Network(**CELLS[cell], input_size=2, hidden_size=6), x, y, lengths=lengths,
                 optimizer=rx.optim.adam(0.01), epochs=15, backend=backend,
             )  # fmt: skip
         losses[name] = result.history["loss"]

@@ -77,7 +77,9 @@ NORM = [  # and where needed cell
     ("inv += _EPS", "inv += 2.0 * _EPS"),
     ("np.multiply(h, inv, out=out)", "out[...] = h", "gru"),
     ("x *= inv", "pass"),
-    ("/ np.sqrt(gates), c.dtype)", ", c.dtype)"),
+    ("/ np.sqrt(len(c)), c.dtype)", ", c.dtype)"),
+    ("np.asarray(len(c), c.dtype)", "np.asarray(norm.gates, c.dtype)", "gru-before"),
+    ('tape.take(f"{name}inverses", 1)', 'tape.take("inverses", 1)', "gru-before"),
     ("np.multiply(y, gain, out=term)", "term[...] = y"),
     ("squares[:, rows] = 1.0", "squares[:, rows] = 2.0"),
     ("np.multiply(self.gram_k[at], e, out=a)", "np.multiply(self.k[at], e, out=a)", "gru"),
@@ -135,6 +137,9 @@ COMPILED_NORM = [
     ("sums[i] = sums[i] * inv_h[i] / np.float32(size)", "sums[i] = sums[i] / np.float32(size)",
      "layer norm"),
     ("- mean * c) * inv", ") * inv", "layer norm"),
+    ("np.float32(len(c_h)), c_x.shape[1]", "np.float32(len(c_x)), c_x.shape[1]", "layer norm",
+     "gru-before"),
+    ("c_x.T @ c_x / np.float32(len(c_x))", "c_x.T @ c_x / gates", "layer norm", "gru-before"),
     ('"w_hh": centred(grads["w_hh"])', '"w_hh": grads["w_hh"]', "layer norm"),
     ("dw, dgain = unscaled(grads[f\"w_{which}\"], c, gain, sums)",
      "dw, dgain = unscaled(grads[f\"w_{which}\"], c, gain, 0 * sums)", "layer norm"),
@@ -190,6 +195,9 @@ CELL = [
     ("numba.lstm", "stand_aside(dc, aside[1], turns, s, start)", "pass", "mask", "lstm"),
     ("numba.lstm", "clear(all_dc, turns.reset, s, start)", "pass", "reset", "lstm"),
 ]  # fmt: skip
+FED_BACK = [
+    ("rnn", "rnn-relu"), ("gru", "gru"), ("gru_before", "gru-before"), ("lstm", "lstm"),
+]  # fmt: skip
 FEEDBACK = [  # module, old line, new line, option, and where needed output, cell
     ("feedback", "preds[0, :, :size] = xs[0]", "preds[0] = 0.0", "plain"),
     ("feedback", "copy_lanes(stop - start, size, columns(before, 0) + columns(x, 1))", "pass",
@@ -233,14 +241,80 @@ FEEDBACK = [  # module, old line, new line, option, and where needed output, cel
     ("layer", "return dxs if self.readout is None else dxs[:1]",
      "return dxs if self.readout is None else dxs[-1:]", "plain"),
     *((cell, line, "pass", "plain", "identity", name)
-      for cell, name in (("rnn", "rnn-relu"), ("gru", "gru"), ("lstm", "lstm"))
+      for cell, name in FED_BACK
       for line in ("enter_prediction(entering, turns, readout, s, start, stop)",
                    "read_out(hs, turns, readout, s, start, stop)",
                    "read_out_back(all_dh, turns, readout, dxs, s, start)")),
     *((cell, "enter_prediction_back(dxs, turns, readout, s, start, stop)", "pass", option,
        "identity", name)
-      for cell, name in (("rnn", "rnn-relu"), ("gru", "gru"), ("lstm", "lstm"))
+      for cell, name in FED_BACK
       for option in ("mask", "reset")),
+]  # fmt: skip
+BEFORE = [
+    ("w_rz = -join", "w_rz = join", "state"),
+    ("w_n = 2.0 * join", "w_n = join", "state"),
+    ("np.multiply(r, before, out=reset)", "np.multiply(z, before, out=reset)", "state"),
+    ("reset *= tape.keep[:, : h.shape[1]]", "pass", "recurrent dropout"),
+    ("tape.candidate.add(s, gain, n)", "tape.candidate.add(s, gain / 2.0, n)", "layer norm"),
+    ('tape.w_hn, gain = norm.params["w_hh"]', 'tape.w_hn, gain = of_n["w_hh"]', "layer norm"),
+    ("elif s or tape.begun:", "elif s:", "state"),
+    ("h *= z", "pass", "state"),
+    ("dp_n *= b", "pass", "lengths"),
+    ("dp_z *= b", "pass", "lengths"),
+    ("dp_z *= z", "pass", "lengths"),
+    ("dp_r *= reset", "dp_r *= tape.part(hs, part)", "state"),
+    ("back.skip(part, d, one=z)", "pass", "mask"),
+    ("dz[1:] *= dh", "dz[1] *= dh", "lengths"),
+    ("norm.straighten(s, dz[2], dq[k])", "dq[k] = dz[2]", "layer norm"),
+    ("np.matmul(w_hn, dq[k], out=ds)", "np.matmul(w_hn.T, dq[k], out=ds)", "lengths"),
+    ("dz[0] *= ds", "pass", "lengths"),
+    ("ds *= r[k]", "pass", "lengths"),
+    ("ds *= back.keep", "pass", "recurrent dropout"),
+    ("dh *= z[k]", "pass", "lengths"),
+    ("dh += ds", "pass", "lengths"),
+    ("norm.add_gain()", "pass", "layer norm"),
+    ("back.add_products(dq, reset, dw_n)", "back.add_products(dp_n, reset, dw_n)", "layer norm"),
+    ("back.add_products(dq, reset, dw_n)", "pass", "lengths"),
+    ('{"w_hh": centred(dw_n)', '{"w_hh": dw_n', "layer norm"),
+]
+COMPILED_BEFORE = [  # and where needed the form of the problem
+    ("np.float32(0.5) * join", "join", "state"),
+    ('name=f"{name}candidate."', "name=name", "layer norm"),
+    ("used = width if s or turns.begun else skip", "used = width if s else skip", "state"),
+    ("_factors(turns, start, ones), columns(resets", "columns(ones, 0), columns(resets",
+     "recurrent dropout"),
+    ("columns(turns.keep[start:], 0)", "columns(turns.keep, 0)", "recurrent dropout", "many "),
+    ("sigmoid(s_r) * (h_prev * keep)", "sigmoid(s_r) * h_prev", "recurrent dropout"),
+    ("normalise(entering, states, turns, s, start, tile, norm)", "pass", "layer norm"),
+    ("tanh(p_n + gain * (c_h * inv))", "tanh(p_n + c_h * inv)", "layer norm"),
+    ("tanh(p_n + q)", "tanh(q)", "lengths"),
+    ("n + sigmoid(s_z) * (h_prev - n)", "n + sigmoid(s_z) * h_prev", "lengths"),
+    ("project(resets, kept, start, 1, used - skip", "project(resets, kept, start, 1, 0", "lengths"),
+    ("keep_state(states, hs, turns, s, start, stop, tile, turns.brief)", "pass", "mask"),
+    ("given = begin_back(all_dh, dfinal, 0, start)", "given = False", "state"),
+    ("stand_aside(dh, aside[0], turns, s, start)", "pass", "mask"),
+    ("dh * (h_prev - n) * 0.25", "dh * (h_prev - n)", "lengths"),
+    ("dh * (1.0 - z) * (1.0 - n * n)", "dh * (1.0 - n * n)", "lengths"),
+    ("straighten(s, start, norm_n, norm_back_n, dp_n, dq)", "dq[:] = dp_n", "layer norm"),
+    ("norm_n.d_h if normed else d_n", "d_n", "layer norm"),
+    ("pull_back(dq, size, back_s, ds[:tile], False)",
+     "pull_back(dq, size, back_s, ds[:tile], True)", "lengths"),
+    ("ds = ds * keep", "ds = ds * 1.0", "recurrent dropout"),
+    ("return ds * h_prev * 0.25", "return ds * 0.25", "lengths"),
+    ("beside + ds * sigmoid(s_r)", "beside + ds", "lengths"),
+    ("d, 2 * size, dw)", "d, size, dw)", "lengths"),
+    ("(0, skip, skip), d_n, size, dw_n)", "(0, 1, 1), d_n, size, dw_n)", "lengths"),
+    ("(1, 1 + size, 1 + used - skip)", "(1, 1 + size, 1)", "state"),
+    ("if s or to_inputs or turns.begun:", "if s:", "state"),
+    ("copy_lanes(tile, skip - 1, columns(dh, size) + columns(dx, 0))", "pass", "lengths"),
+    ("pull_back(dp_n, size, back_x, dx, True)", "pass", "lengths"),
+    ("give_dx(dx, 0, dxs, s, start, stop)", "give_dx(dh, 0, dxs, s, start, stop)", "lengths"),
+    ("scale_beside(dh, past[:tile], turns, start)", "pass", "lengths"),
+    ("rejoin(dh, aside[0], turns, s, start)", "pass", "mask"),
+    ("clear(all_dh, turns.reset, s, start)", "pass", "reset"),
+    ("end_back(all_dh, dinitial, 0, start)", "dinitial[...] = 0.0", "state"),
+    ('"w_hh": centred(of_n["w_hh"])', '"w_hh": of_n["w_hh"]', "layer norm"),
+    ('"g_hh": norm_n.dgain_h', '"g_hh": 0 * norm_n.dgain_h', "layer norm"),
 ]  # fmt: skip
 ELSEWHERE = [  # of the package `network`
     ("turns", "xp.matrix_transpose(~idle)", "xp.matrix_transpose(idle)", "mask"),
@@ -280,6 +354,7 @@ IN_NUMPY = [("numpy.layer", *row) for row in LAYER]
 IN_NUMPY += [("numpy.back", *row) for row in BACK]
 IN_NUMPY += [("numpy.norm", *row[:2], "layer norm", *row[2:]) for row in NORM]
 IN_NUMPY += [row for row in CELL if row[0].startswith("numpy")]
+IN_NUMPY += [("numpy.gru_before", *row, "gru-before") for row in BEFORE]
 IN_NUMBA = [("numba.turns", *row) for row in TURNS] + [
     ("numba.norm", *row) for row in COMPILED_NORM
 ]
@@ -287,6 +362,9 @@ IN_NUMBA += [("numba.layer", *row) for row in COLLECT]
 IN_NUMBA += [("numba.lanes", *row) for row in LANES]
 IN_NUMBA += [row for row in CELL if row[0].startswith("numba")]
 IN_NUMBA += [(f"numba.{row[0]}", *row[1:3], *fed_back(*row[3:])) for row in FEEDBACK]
+IN_NUMBA += [
+    ("numba.gru_before", *row[:3], f"{''.join(row[3:])}gru-before") for row in COMPILED_BEFORE
+]
 
 
 ROWS = {"numpy": 40, "numba": 9}  # in NumPy's kernels for several pieces of columns
@@ -300,7 +378,9 @@ def check(
         with_ = (*with_, "rng")
     # More columns than a block of a triangle, and rows for more than a chunk of steps.
     *form, cell = cell.split()
-    sizes = {"wide": {"hidden": 37, "scale": 0.2}, "tall": {"rows": 30}}.get("".join(form), {})
+    sizes = {"wide": {"hidden": 37, "scale": 0.2}, "tall": {"rows": 30}, "many": {"rows": 90}}.get(
+        "".join(form), {}
+    )
     settings = {**CELLS[cell], **TOPOLOGIES[topology], **options, **STACKS[stack]}
     small = {"rows": ROWS[kind], "steps": 6, "scale": 0.5, "output_activation": output}
 

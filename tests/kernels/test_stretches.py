@@ -7,6 +7,7 @@ import importlib
 import numpy as np
 import pytest
 from kernel_planting import plant
+from kernel_problems import CELLS
 
 import rnn_xp as rx
 
@@ -19,7 +20,7 @@ def check(cell, rows, steps, monkeypatch):
     """Compare stretches of so many steps with the portable code, and with a step at a time."""
     kernels = importlib.import_module("rnn_xp.kernels.numpy")
     back = importlib.import_module("rnn_xp.kernels.numpy.back")
-    net = rx.Network(cell=cell, input_size=3, hidden_size=5, topology="many_to_many")
+    net = rx.Network(**CELLS[cell], input_size=3, hidden_size=5, topology="many_to_many")
     rng = np.random.default_rng(1)
     data = rng.standard_normal((rows, STEPS, 3)), rng.standard_normal((rows, STEPS, 1))
     params = net.init(0, rx.get_backend("numpy", dtype="float64"))
@@ -28,7 +29,7 @@ def check(cell, rows, steps, monkeypatch):
         monkeypatch.setattr(back, "_CACHED", cached)
         return net.value_and_grad(params, *data, workspace=kernels.Workspace("float64"))[1]
 
-    numbers = (10 if cell == "rnn" else 50) * rows
+    numbers = (10 if cell == "rnn-tanh" else 50) * rows
     found, alone = gradient(steps * numbers), gradient(1)
     for name, right in net.value_and_grad(params, *data)[1].items():
         np.testing.assert_allclose(found[name], right, rtol=1e-9, atol=1e-12)
@@ -36,7 +37,7 @@ def check(cell, rows, steps, monkeypatch):
             assert np.array_equal(found[name], alone[name])
 
 
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "gru-before", "lstm"])
 @pytest.mark.parametrize("rows", [FEW, MANY])
 @pytest.mark.parametrize("steps", [1, 2, 4, STEPS])
 def test_any_length(cell, rows, steps, monkeypatch):

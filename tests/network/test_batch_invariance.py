@@ -17,7 +17,6 @@ pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("numba"), reason="numba is not installed"
 )
 
-COMPILED = [cell for cell in CELLS if cell != "gru-reset-before"]
 CALLS = [option for option in OPTIONS if option != "dropout"]
 ROWS = 150
 
@@ -71,7 +70,7 @@ def differing(problem, count=4):
 
 @pytest.mark.full
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-@pytest.mark.parametrize("cell", COMPILED)
+@pytest.mark.parametrize("cell", CELLS)
 def test_every_option(cell, topology):
     """1,000 rows in 200 batches for each option."""
     for option in CALLS:
@@ -82,14 +81,14 @@ def test_every_option(cell, topology):
 @pytest.mark.parametrize("option", CALLS)
 def test_options(option):
     """A part of the full product, in which each option comes with each cell."""
-    for cell, topology in zip(COMPILED * 2, [*TOPOLOGIES, "many-to-many"], strict=True):
+    for cell, topology in zip([*CELLS] * 2, (list(TOPOLOGIES) * 2)[:10], strict=True):
         if not left_out(topology, option):
             assert differing(build(cell, topology, option)) == 0, (cell, topology)
 
 
 @pytest.mark.parametrize("hidden", [1, 7, 33, 50, 64, 130, 256])
 def test_sizes(hidden):
-    for cell, outputs in (("rnn-tanh", 1), ("gru", 9), ("lstm", 33)):
+    for cell, outputs in (("rnn-tanh", 1), ("gru", 9), ("gru-reset-before", 9), ("lstm", 33)):
         problem = build(cell, "many-to-many", "lengths", hidden=hidden, outputs=outputs, scale=0.1)
         assert differing(problem) == 0, cell
 

@@ -249,13 +249,13 @@ class TestBudget:
             lambda: net.value_and_grad(params, x, y, mask=mask, rng=noise, memory_budget=budget)
         )
 
-    @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+    @pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "gru-reset-before", "lstm"])
     @pytest.mark.parametrize("topology", TOPOLOGIES)
     def test_holds_the_peak(self, cell, topology):
         """Of a tenth of what everything needs, and of the least that is accepted."""
         for steps, options in ((1200, {}), (500, {"num_layers": 2, "dropout": 0.5})):
             net = rx.Network(
-                cell=cell, **TOPOLOGIES[topology], input_size=2, hidden_size=16, **options
+                **CELLS[cell], **TOPOLOGIES[topology], input_size=2, hidden_size=16, **options
             )
             least = fewest_bytes(net, steps, 20, 8)
             budget = max(least, block_bytes(net, steps, 20, 8) // 10)

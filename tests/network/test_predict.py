@@ -154,10 +154,10 @@ class TestMemory:
             tracemalloc.stop()
 
     @pytest.mark.parametrize("kernels", ["portable", ""])
-    @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+    @pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "gru-reset-before", "lstm"])
     def test_it_does_not_grow_with_the_rows(self, monkeypatch, cell, kernels):
         monkeypatch.setenv("RNN_XP_KERNELS", kernels)
-        net, steps = rx.Network(cell=cell, hidden_size=16), 20
+        net, steps = rx.Network(**CELLS[cell], hidden_size=16), 20
         params = net.init(backend=rx.get_backend(dtype="float32"))
         x = np.ones((4000, steps, 1), dtype="float32")
         few = self.peak(lambda: net.predict(params, x[:200], block_rows=200))
@@ -177,13 +177,16 @@ class TestMemory:
             assert self.peak(lambda: net.vjp(params, x)) > (arrays + 1) * states
 
     @pytest.mark.parametrize("kernels", ["numpy", "numba"])
-    @pytest.mark.parametrize(("cell", "arrays"), [("rnn", 1.5), ("gru", 2.0), ("lstm", 3.0)])
+    @pytest.mark.parametrize(
+        ("cell", "arrays"),
+        [("rnn-tanh", 1.5), ("gru", 2.0), ("gru-reset-before", 2.0), ("lstm", 3.0)],
+    )
     def test_kernels_keep_no_gates(self, monkeypatch, cell, arrays, kernels):
         """Inputs and fields of the state, and of gates those of one step."""
         if kernels == "numba":
             pytest.importorskip("numba", reason="numba is not installed")
         monkeypatch.setenv("RNN_XP_KERNELS", kernels)
-        net, steps, rows = rx.Network(cell=cell, hidden_size=32), 60, 100
+        net, steps, rows = rx.Network(**CELLS[cell], hidden_size=32), 60, 100
         backend = rx.get_backend(dtype="float32")
         params, workspace = net.init(backend=backend), make_workspace(backend)
         x, y = np.ones((rows, steps, 1), dtype="float32"), np.ones((rows, 1), dtype="float32")
@@ -191,7 +194,7 @@ class TestMemory:
         assert self.peak(lambda: net.predict(params, x, block_rows=rows)) < arrays * states
         net.value_and_grad(params, x, y, workspace=workspace)
         held = sum(buffer.nbytes for buffer in workspace._buffers.values())
-        if cell != "rnn":
+        if cell != "rnn-tanh":
             assert held > (arrays + 1.5) * states
 
     def test_long_sequences_have_smaller_blocks(self):

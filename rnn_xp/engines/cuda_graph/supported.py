@@ -51,12 +51,12 @@ SUPPORTED: tuple[tuple[str, Callable[[PortableEngine], bool]], ...] = (
     ("no memory budget", lambda e: e.block_budget is None),
     ("a single rank", lambda e: e.ranks is None),
     ("at most block_rows rows in an update", lambda e: rows_of(e) <= e.block_rows),
-    (
-        "cells with kernels: rnn, gru with reset_after=True, lstm",
-        lambda e: e.net.layers.has_kernels,
-    ),
     ("no feedback", lambda e: not e.net.feedback),
     ("kernels, which RNN_XP_KERNELS=portable leaves out", _has_kernels),
+    (
+        "cells with kernels: rnn, gru with reset_after=True, lstm",
+        lambda e: e.net.layers.have_kernels(make_workspace(e.backend)),
+    ),
     (
         "up to hidden_size = 128, with thread block clusters 256, if there are lengths, masks, "
         "resets, recurrent dropout or layer normalisation",

@@ -9,7 +9,7 @@ from the bottom up:
 - `turns`: which rows of a tile compute a step, and what becomes of the others;
 - `feedback`: predictions that are the next input;
 - `layer`: buffers and the pieces of a step, which all cells share;
-- `rnn`, `gru`, `lstm`: the loops over tiles of rows and over time;
+- `rnn`, `gru`, `gru_before`, `lstm`: the loops over tiles of rows and over time;
 - `prepared`: layers for many calls on few rows.
 
 Every sum has its terms in one order, in whatever tile it is computed, so a row of a forward pass
@@ -24,16 +24,18 @@ from rnn_xp._typing import Kernel, Params
 from rnn_xp.kernels import numpy
 from rnn_xp.kernels.numba import product
 from rnn_xp.kernels.numba.gru import GRU
+from rnn_xp.kernels.numba.gru_before import GRUBefore
 from rnn_xp.kernels.numba.lstm import LSTM
 from rnn_xp.kernels.numba.prepared import Prepared
 from rnn_xp.kernels.numba.rnn import RNN
 
-__all__ = ["GRU", "KERNELS", "LSTM", "RNN", "Prepared", "Workspace"]
+__all__ = ["GRU", "KERNELS", "LSTM", "RNN", "GRUBefore", "Prepared", "Workspace"]
 
 KERNELS: dict[str, Kernel] = {
     "rnn-tanh": RNN("tanh"),
     "rnn-relu": RNN("relu"),
     "gru": GRU(),
+    "gru-before": GRUBefore(),
     "lstm": LSTM(),
 }
 """Kernels by the names that cells give (``cell.kernel``)."""

@@ -82,7 +82,7 @@ class Tape(NamedTuple):
     entering: _Floats
     states: _Floats
     hs: _Floats
-    kept: tuple[_Floats, ...]
+    kept: tuple[Any, ...]
     course: Course
     turns: Turns
     workspace: Any

@@ -43,6 +43,7 @@ __all__ = [
     "normalise_product",
     "normalise_product_back",
     "plain",
+    "straighten",
 ]
 
 _EPS = 1e-5  # as in `rnn_xp.kernels.portable.normalise`
@@ -104,11 +105,11 @@ class Norm(NamedTuple):
             return cls(*_empty(3, 3, 3, 1, 2, 2, 3, 3))
         c_x, c_h = weights["c_xh"], weights["c_hh"]
         take, (steps, rows, size) = tape.workspace.take, tape.hs[1:].shape
-        r_x = pack(triangle(c_x, len(c_x)).T)
+        r_x = pack(triangle(c_x).T)
         q_x, q_h = take("q_x", TILE, spaced(c_x.shape[1])), take("q_h", TILE, spaced(size))
         inv = take(f"{tape.name}inverses", 2, steps, rows)
         if len(c_h) > size:
-            r_h = pack(triangle(c_h, len(c_h)).T)
+            r_h = pack(triangle(c_h).T)
             return cls(*[r_x, r_h, *_empty(3, 1), q_x, q_h, *_empty(3), inv])
         products = take(f"{tape.name}products", kept, rows, spaced(size))
         gain = np.array(weights["g_hh"])
@@ -158,14 +159,14 @@ class NormBack(NamedTuple):
         if "g_hh" not in weights:
             return cls(*_empty(3, 3, 3, 1, 3, 3, 3, 3, 2, 2, 1))
         c_x, c_h = weights["c_xh"], weights["c_hh"]
-        gates, inputs, size = np.float32(len(c_x)), c_x.shape[1], c_h.shape[1]
+        gates, inputs, size = np.float32(len(c_h)), c_x.shape[1], c_h.shape[1]
         gram_h = c_h.T @ c_h if gates > size else np.empty((0, 0), np.float32)
         dx = tape.workspace.take("dx_norm", 2, TILE, spaced(inputs))
         dx[...] = 0.0
         d_h = chunk(tape, "d_h", 0 if gates > size else size)
         along_x, along_h = chunk(tape, "along_x", inputs), chunk(tape, "along_h", size)
         return cls(
-            pack(c_x.T @ c_x / gates), pack(-gram_h / gates), pack(weights["w_xh"]),
+            pack(c_x.T @ c_x / np.float32(len(c_x))), pack(-gram_h / gates), pack(weights["w_xh"]),
             np.zeros(size, np.float32), d_h, dx, along_x, along_h,
             np.zeros((1 + inputs, along_x.shape[2]), np.float32),
             np.zeros((1 + inputs + size, along_h.shape[2]), np.float32),
@@ -257,11 +258,20 @@ def normalise_product_back(
 
     The gradient of the inputs is left in the last part of ``dx``.
     """
-    tile, size, width = d.shape[0], norm.gain_h.shape[0], entering.shape[2]
-    stop, sums, dx, skip = start + tile, back.sums, back.dx[1, :tile], width - size
+    size, width, dx = norm.gain_h.shape[0], entering.shape[2], back.dx[1, : d.shape[0]]
+    skip = width - size
     collect(entering, active, s, start, (0, skip, skip), ds, size, dw)
     pull_back(d, size, back.w_x, dx, False)
     _inputs_back(entering, active, s, start, norm, back, columns(dx, 0), wanted)
+    straighten(s, start, norm, back, d, d_h)
+    collect(entering, active, s, start, (skip, width, used), back.d_h, size, dw)
+
+
+@compiled
+def straighten(s, start, norm, back, d, d_h):
+    """Make d_h the gradient of the product before it was normalised, and add to its gain's."""
+    tile, size = d.shape[0], norm.gain_h.shape[0]
+    stop, sums = start + tile, back.sums
     c_h, inv_h = norm.c_h[s, start:stop], norm.inv[1, s, start:stop]
     gain, dgain = shared(norm.gain_h), shared(back.dgain_h)
     places, per_row = columns(d, 0) + columns(c_h, 0) + gain, singles(inv_h)
@@ -269,7 +279,6 @@ def normalise_product_back(
     for i in range(tile):
         sums[i] = sums[i] * inv_h[i] / np.float32(size)
     _through_product(tile, size, places + singles(sums) + per_row + columns(d_h, 0))
-    collect(entering, active, s, start, (skip, width, used), back.d_h, size, dw)
 
 
 @compiled

@@ -13,8 +13,8 @@ allocation of memory, page by page, costs more than the arithmetic. Here the equ
 - A sequence starts from zeros: the first step multiplies no h, and the last one back makes no dh.
 
 Results agree with the portable code to rounding. `layer` has the arrays of a pass, in `pieces` of
-steps, and `back` the way back, which all cells share; `norm` normalises products; `rnn`, `gru` and
-`lstm` have the steps.
+steps, and `back` the way back, which all cells share; `norm` normalises products; `rnn`, `gru`,
+`gru_before` and `lstm` have the steps.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from rnn_xp._typing import Kernel
 from rnn_xp.kernels import portable
 from rnn_xp.kernels.buffers import Buffers
 from rnn_xp.kernels.numpy.gru import GRU
+from rnn_xp.kernels.numpy.gru_before import GRUBefore
 from rnn_xp.kernels.numpy.lstm import LSTM
 from rnn_xp.kernels.numpy.rnn import RNN
 
-__all__ = ["GRU", "KERNELS", "LSTM", "RNN", "Workspace"]
+__all__ = ["GRU", "KERNELS", "LSTM", "RNN", "GRUBefore", "Workspace"]
 
 _Floats = NDArray[np.floating[Any]]
 
@@ -40,6 +41,7 @@ KERNELS: dict[str, Kernel] = {
     "rnn-tanh": RNN("tanh"),
     "rnn-relu": RNN("relu"),
     "gru": GRU(),
+    "gru-before": GRUBefore(),
     "lstm": LSTM(),
 }
 """Kernels by the names that cells give (``cell.kernel``)."""

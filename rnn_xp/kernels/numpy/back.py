@@ -42,7 +42,7 @@ class Back:
         fields: int = 1,
     ) -> None:
         self.tape, self.dhs, self.given = tape, tape.course.in_order(dhs), dfinal is not None
-        gates, self.size = tape.params["w_hh"].shape
+        gates, self.size = len(tape.params["w_xh"]), tape.size
         take = self.take = tape.workspace.take
         self.held = [take(f"dstate{k}", self.size, tape.rows) for k in range(fields)]
         for k, field in enumerate(self.held):
@@ -172,19 +172,19 @@ class Back:
         if not n:
             return
         if self.norm is not None and not self.norm.direct:
-            self._add_products(*self.norm.sum_of(), self.norm.sums["w_hh"])
+            self.add_products(*self.norm.sum_of(), self.norm.sums["w_hh"])
         entered, first = tape.part(tape.entering, steps), not (steps.start or tape.begun)
         if d_x is None or d_x is d:
             d_x, skip = d, size if first else 0  # h_0 is zero
-            self._add_products(d, entered[:, skip:], self.dw[:, skip:])
+            self.add_products(d, entered[:, skip:], self.dw[:, skip:])
         else:
-            self._add_products(d_x, entered[:, size:], self.dw[:, size:])
+            self.add_products(d_x, entered[:, size:], self.dw[:, size:])
             if not first:
-                self._add_products(d, entered[:, :size], self.dw[:, :size])
+                self.add_products(d, entered[:, :size], self.dw[: d.shape[1], :size])
         if self.dx is not None:
             np.matmul(self.w_xh, d_x, out=self.dx[steps][..., :n])
 
-    def _add_products(self, d: Floats, entered: Floats, dw: Floats) -> None:
+    def add_products(self, d: Floats, entered: Floats, dw: Floats) -> None:
         """Add d (G*H, n) times entered.T (n, W) of each step, the last first."""
         steps, width, n = entered.shape
         if steps == 1:

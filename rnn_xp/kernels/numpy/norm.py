@@ -27,7 +27,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Floats", "Norm", "NormBack", "Params", "centred", "triangle", "unscaled"]
+__all__ = [
+    "Floats",
+    "Norm",
+    "NormBack",
+    "Params",
+    "by_product",
+    "centred",
+    "triangle",
+    "unscaled",
+]
 
 Floats = NDArray[np.floating[Any]]
 Params = dict[str, Floats]
@@ -70,14 +79,14 @@ class Norm:
         if self.direct:
             self.params["w_hh"] = self.r_h
         else:
-            self.r_h, terms = triangle(self.r_h, self.gates), 1.0
+            self.r_h, terms = triangle(self.r_h), 1.0
         self.sum = np.full((1, len(self.r_h) + 1), terms, dtype)
         self.sum[0, -1] = _EPS
 
     def lay_out(self, tape: Any) -> None:
         """Take the arrays of all steps, and multiply all inputs by their factors."""
         self.inv_x = tape.take("inverses of inputs", 1, shared=False)
-        r_x = triangle(self.centred["w_xh"], self.gates)
+        r_x = triangle(self.centred["w_xh"])
         ones = np.ones((1, len(r_x)), r_x.dtype)
         for entered, inv in zip(tape.entering.pieces, self.inv_x.pieces, strict=True):
             x = entered[:, tape.size + 1 :]
@@ -87,12 +96,17 @@ class Norm:
             inv += _EPS
             _invert(inv)
             x *= inv
+        self.lay_out_states(tape, tape.entering_h)
+
+    def lay_out_states(self, tape: Any, entering_h: Any, name: str = "") -> None:
+        """Take the arrays of all steps for what enters the product, T arrays (H, n)."""
         rows = len(self.r_h)
-        self.inv_h, self.squares = tape.take("inverses", 1), tape.take("q", rows + 1, shared=True)
+        self.inv_h = tape.take(f"{name}inverses", 1)
+        self.squares = tape.take(f"{name}q", rows + 1, shared=True)
         for squares in self.squares.pieces:
             squares[:, rows] = 1.0  # times eps
-        self.normal = tape.take("normal", rows) if self.direct else self.squares
-        self.entering_h = tape.entering_h
+        self.normal = tape.take(f"{name}normal", rows) if self.direct else self.squares
+        self.entering_h = entering_h
 
     def scale(self, s: int, h: Floats, out: Floats) -> None:
         """Multiply the state that enters a step, (H, n), by its factors."""
@@ -122,7 +136,7 @@ class NormBack:
         self.norm, self.tape, self.take = norm, tape, tape.workspace.take
         self.direct = norm.direct
         self.gram_h, self.gram_x = (
-            np.matmul(c.T, c) / np.asarray(norm.gates, c.dtype)
+            np.matmul(c.T, c) / np.asarray(len(c), c.dtype)
             for c in (norm.centred["w_hh"], norm.centred["w_xh"])
         )
         self.sums = {"w_hh": np.zeros_like(self.gram_h), "w_xh": np.zeros_like(self.gram_x)}
@@ -133,11 +147,11 @@ class NormBack:
     def begin(self, steps: slice) -> None:
         """Compute what the steps of a stretch need."""
         self.start, tape = steps.start, self.tape
-        k = self.k = tape.part(tape.entering_h, steps)
+        k = self.k = tape.part(self.norm.entering_h, steps)
         length, size, columns = k.shape
         self.a = self.take("e k", size, columns)
         if self.direct:
-            self.e = self.take("e", 1, columns)
+            self.e = self.take("mean of terms", 1, columns)
             self.terms = self.take("terms of gains", *k.shape)
         else:
             self.e = self.take("e", length, 1, columns)
@@ -209,12 +223,21 @@ def centred(w: Floats) -> Floats:
     return np.asarray(w - np.mean(w, axis=0), w.dtype)
 
 
-def triangle(c: Floats, gates: int) -> Floats:
+def triangle(c: Floats) -> Floats:
     """Return R, such that the mean of (c h)^2 is the sum of (R h)^2."""
-    return np.asarray(np.linalg.qr(c, mode="r") / np.sqrt(gates), c.dtype)
+    return np.asarray(np.linalg.qr(c, mode="r") / np.sqrt(len(c)), c.dtype)
 
 
 def unscaled(dw: Floats, c: Floats, gain: Floats, sums: Floats) -> tuple[Floats, Floats]:
     """Return the gradients of w and of its gain (G*H, 1), given dW of W = gain c, and S."""
     through = np.matmul(c, sums) / np.asarray(len(c), c.dtype)
     return centred(gain * dw) - through, np.sum(dw * c, axis=1)
+
+
+def by_product(params: Params) -> tuple[Params, Params]:
+    """Return a GRU's parameters with the rows of w_hh for r and z, and with those for n."""
+    parts = dict(params), dict(params)
+    for key in {"w_hh", "g_hh"} & params.keys():
+        size = params["w_hh"].shape[1]
+        parts[0][key], parts[1][key] = np.split(np.asarray(params[key]), [2 * size])
+    return parts

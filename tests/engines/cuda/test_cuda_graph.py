@@ -14,7 +14,7 @@ import capturing
 import cupy_stand_in
 import numpy as np
 import pytest
-from kernel_problems import CELLS
+from kernel_problems import CUDA_CELLS as CELLS
 from standin import Device
 
 import rnn_xp as rx

@@ -7,7 +7,7 @@ import copy
 import cupy_stand_in
 import numpy as np
 from kernel_options import adjoint, cast
-from kernel_problems import CELLS
+from kernel_problems import CUDA_CELLS as CELLS
 from problems import Problem
 from raw_kernels import device_as as device
 

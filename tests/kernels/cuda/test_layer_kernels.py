@@ -10,7 +10,7 @@ import cupy_stand_in
 import numpy as np
 import pytest
 from kernel_options import STACKS, adjoint
-from kernel_problems import CELLS
+from kernel_problems import CUDA_CELLS as CELLS
 from layer_cases import KERNELS, OPTIONS, assert_rounding, build, device, through_kernels
 from problems import TOPOLOGIES
 

@@ -9,7 +9,7 @@ import as_cupy
 import cupy_stand_in
 import numpy as np
 import pytest
-from kernel_problems import CELLS
+from kernel_problems import CUDA_CELLS as CELLS
 from layer_cases import KERNELS, build, through_kernels
 
 import rnn_xp as rx
