@@ -12,8 +12,17 @@ import rnn_xp
 ORDER = {  # as they import each other
     "numpy": ("norm", "pieces", "layer", "back", "rnn", "gru", "gru_before", "lstm", ""),
     "numba": (
-        "product", "lanes", "turns", "feedback", "layer", "norm", "rnn", "gru", "gru_before",
-        "lstm", "",
+        "product",
+        "lanes",
+        "turns",
+        "feedback",
+        "layer",
+        "norm",
+        "rnn",
+        "gru",
+        "gru_before",
+        "lstm",
+        "",
     ),
 }
 
