@@ -13,8 +13,8 @@ allocation of memory, page by page, costs more than the arithmetic. Here the equ
 - A sequence starts from zeros: the first step multiplies no h, and the last one back makes no dh.
 
 Results agree with the portable code to rounding. `layer` has the arrays of a pass, in `pieces` of
-steps, and `back` the way back, which all cells share; `norm` normalises products; `rnn`, `gru`,
-`gru_before` and `lstm` have the steps.
+steps, and `back` the way back, which all cells share; `norm` normalises products; `feedback` makes
+predictions the next input; `rnn`, `gru`, `gru_before` and `lstm` have the steps.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Workspace(Buffers):
     """
 
     knows: ClassVar[frozenset[str]] = frozenset(
-        ("counts", "idle", "reset", "keep", "initial", "norm")
+        ("counts", "idle", "reset", "keep", "initial", "norm", "feedback")
     )
 
     def __init__(self, dtype: Any) -> None:

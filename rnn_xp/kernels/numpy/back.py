@@ -7,10 +7,12 @@ Where rows are many, a stretch is a single step, whose arrays stay in the cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from rnn_xp.kernels.numpy.feedback import ReadoutBack
 from rnn_xp.kernels.numpy.layer import Tape
 from rnn_xp.kernels.numpy.norm import Floats, NormBack, Params
 
@@ -36,7 +38,7 @@ class Back:
     def __init__(
         self,
         tape: Tape,
-        dhs: Sequence[Floats | None],
+        dhs: Any,
         dfinal: tuple[Floats, ...] | None,
         wrt_input: bool,
         fields: int = 1,
@@ -57,7 +59,10 @@ class Back:
         self.wrt_input = wrt_input
         if self.norm is not None:
             self.w_xh = self.w_xh.copy()
-        if wrt_input or self.norm is not None:
+        self.readout: ReadoutBack | None = None
+        if tape.readout is not None:
+            self.readout = ReadoutBack(tape, dhs, self.w_xh, self.norm)
+        elif wrt_input or self.norm is not None:
             self.dx = take(f"{tape.name}dx", tape.steps, self.w_xh.shape[0], tape.rows)
         self.busy = None if tape.idle is None else ~tape.idle
         self._lay_out(tape.rows)
@@ -105,15 +110,20 @@ class Back:
                 self.tape.keep_bits(one, self.busy[steps, :, :columns])
                 one += self.tape.idle[steps, :, :columns] != 0
 
-    def steps(self, part: slice) -> Iterator[int]:
-        """Yield the steps in reverse order; before each, the loss's gradient is added to dh."""
+    def steps(self, part: slice, d_x: Floats) -> Iterator[int]:
+        """Yield the steps in reverse order; before each, the loss's gradient is added to dh.
+
+        In the end of each, ``d_x`` (k, G*H, n) must hold the gradient of the input's product.
+        """
         tape = self.tape
-        plain = not tape.ragged and tape.reset is None
+        plain = not (tape.ragged or self.readout) and tape.reset is None
         past = tape.counts if plain else [0 if tape.ragged else tape.rows, *tape.counts]
         if self.norm is not None:
             self.norm.begin(part)
         for s in range(part.stop - 1, part.start - 1, -1):
-            if self.dhs[s] is not None:
+            if self.readout is not None:
+                self.readout.predict(s, self.now[0])
+            elif self.dhs[s] is not None:
                 self._add_loss(s, self.dhs[s].T)
             if plain:
                 yield s
@@ -124,6 +134,8 @@ class Back:
                 self.n = n
             if n:
                 yield s
+                if self.readout is not None:
+                    self.readout.enter(s, d_x[s - part.start])
             if past[s] < n or tape.lasting[s] is not None:
                 self._leave(s, past[s])
 
@@ -183,6 +195,10 @@ class Back:
                 self.add_products(d, entered[:, :size], self.dw[: d.shape[1], :size])
         if self.dx is not None:
             np.matmul(self.w_xh, d_x, out=self.dx[steps][..., :n])
+        if self.readout is not None:
+            self.add_products(
+                self.readout.dys[steps], tape.part(self.readout.hs, steps), self.readout.dw
+            )
 
     def add_products(self, d: Floats, entered: Floats, dw: Floats) -> None:
         """Add d (G*H, n) times entered.T (n, W) of each step, the last first."""
@@ -238,11 +254,15 @@ class Back:
 
         The last two are None if they are not needed, or if no state was given.
         """
-        if self.norm is not None and self.dx is not None:
-            self.norm.inputs(self.dx)
+        if self.norm is not None:
+            if self.dx is not None:
+                for steps, columns in self.tape.pieces:
+                    self.norm.inputs(steps, self.dx[steps][..., :columns])
             grads = self.norm.grads(grads)
         dxs = None
-        if self.wrt_input and self.dx is not None:
+        if self.readout is not None:
+            grads, dxs = grads | self.readout.grads(), self.readout.dx.T[None].copy()
+        elif self.wrt_input and self.dx is not None:
             dxs = self.tape.course.in_order(self.dx.transpose(0, 2, 1))
         dinitial: tuple[Floats, ...] | None = None
         if self.tape.begun:

@@ -91,7 +91,7 @@ class GRU:
             np.subtract(1.0, r, out=dp_r)
             dp_r *= q  # q (1 - r), of dq = dp_n r
             back.skip(part, d[:, 2 * size :], one=z)
-            for s in back.steps(part):
+            for s in back.steps(part, d[:, size:]):
                 (dh,), k = back.now, s - part.start
                 dz = d[k].reshape(4, size, rows)
                 dz[2:] *= dh

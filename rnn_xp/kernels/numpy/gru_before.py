@@ -113,7 +113,7 @@ class GRUBefore:
             dq = dp_n if norm is None else take("dq", steps, size, rows)
             if norm is not None:
                 norm.begin(part)
-            for s in back.steps(part):
+            for s in back.steps(part, d):
                 (dh,), k = back.now, s - part.start
                 dz = d[k].reshape(3, size, rows)
                 dz[1:] *= dh

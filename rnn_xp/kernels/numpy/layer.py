@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from rnn_xp.kernels.course import Course
+from rnn_xp.kernels.numpy.feedback import Readout
 from rnn_xp.kernels.numpy.norm import Floats, Norm, Params
 from rnn_xp.kernels.numpy.pieces import ByStep, Piece, cut
 
@@ -51,8 +52,8 @@ class Tape:
     counts : list of T int
         Number of leading rows that compute each step.
     pieces : list of Piece
-    entering, entering_h : T ndarray each
-        [h; 1; x] of each step, (H + 1 + I, n), and its h.
+    entering, entering_h, entering_x : T ndarray each
+        [h; 1; x] of each step, (H + 1 + I, n), its h and its x.
     bounded : bool
         If True, h cannot become infinite, whatever it was in the columns that no row computes.
     idle, reset : ndarray (T, 1, N) of int, or None
@@ -63,6 +64,8 @@ class Tape:
         Further arrays of each step, which depend on the cell.
     norm : Norm or None
         The normalisation of the layer's products.
+    readout : Readout or None
+        What makes the predictions that are the inputs; they are one more field.
     params : Params
         The weights of plain products.
     """
@@ -98,18 +101,25 @@ class Tape:
         blocks = self.take("entering", self.width, more=1).pieces
         self.entering = ByStep([block[:-1] for block in blocks])
         self.entering_h = ByStep([block[:-1, :size] for block in blocks])
+        self.entering_x = ByStep([block[:-1, size + 1 :] for block in blocks])
         for piece, entered in zip(self.pieces, self.entering.pieces, strict=True):
             entered[:, size] = 1.0
-            entered[:, size + 1 :] = ordered[piece.steps, : piece.columns].transpose(0, 2, 1)
+            if course.feedback is None:
+                entered[:, size + 1 :] = ordered[piece.steps, : piece.columns].transpose(0, 2, 1)
             if self.ragged:
                 self._clear_unused(entered[:, size + 1 :], piece.steps)  # even of a NaN
         if self.norm is not None:
             self.norm.lay_out(self)
-        self.fields: list[Field] = []
-        if self.scaled or (self.reset is not None and not course.brief):
-            self.add_field()
-        else:
-            self.fields.append(Field(self, 0, [block[:, :size] for block in blocks]))
+        first = 0.0 if course.initial is None else course.initial[0].T
+        self.fields = [
+            self._entering("", [block[:, :size] for block in blocks], self.scaled, first)
+        ]
+        self.readout: Readout | None = None
+        if course.feedback is not None:
+            inputs = [block[:, size + 1 :] for block in blocks]
+            scaled = self.norm is not None
+            self.preds = self._entering(" of predictions", inputs, scaled, xs[0].T)
+            self.readout = Readout(course.feedback, self.fields[0], self.preds, self.norm)
 
     def _bits(self, by_time: Any) -> Any:
         """Return all bits of a number for True, and none for False; a step's are contiguous."""
@@ -168,30 +178,48 @@ class Tape:
         ]
         return ByStep(pieces, lengths if shared else None)
 
+    def _entering(self, what: str, blocks: list[Floats], scaled: bool, first: Any) -> Field:
+        """Return a field that enters the product: as it is, or scaled, or zero after resets."""
+        # Resets change the states themselves, unless somebody reads what they were.
+        apart = self.reset is not None and not self.course.brief
+        entering = ByStep([block[:-1] for block in blocks])
+        size = blocks[0].shape[1]
+        if scaled or apart:
+            blocks = self.take(f"states{what}", size, more=1).pieces
+        if scaled and apart:
+            entering = self.take(f"before{what}", size)
+        return Field(self, what, blocks, first, entering if apart else None)
+
     def add_field(self) -> Field:
-        """Add a field to the state."""
+        """Add a field to the state, which does not enter the product."""
         place = len(self.fields)
+        first = 0.0 if self.course.initial is None else self.course.initial[place].T
         blocks = self.take(f"states{place}", self.size, more=1).pieces
-        self.fields.append(Field(self, place, blocks))
+        self.fields.append(Field(self, str(place), blocks, first))
         return self.fields[-1]
 
     def computed(self) -> Iterator[int]:
         """Yield the steps; what comes before and after each is done here."""
         plain = self.idle is None and self.reset is None
-        if plain and not (self.ragged or self.scaled):
+        if plain and not (self.ragged or self.scaled or self.readout):
             yield from range(self.steps)
             return
         moving, moved = self._moves()
+        fields = [*self.fields, self.preds] if self.readout else self.fields
         for s, n in enumerate(self.counts):
             if moving[s]:
-                for field in self.fields:
+                for field in fields:
                     field.arrive(self, s, n)
             if n:
                 if self.scaled:
                     self._enter(s)
+                if self.readout:
+                    self.readout.enter(s)
                 yield s
+                if self.readout:
+                    self.readout.predict(s)
             if moved[s]:
-                for field in self.fields:
+                for field in fields:
                     field.leave(self, s, n)
 
     def _moves(self) -> tuple[list[bool], list[bool]]:
@@ -224,7 +252,8 @@ class Tape:
 
     def forwarded(self) -> tuple[Floats, tuple[Floats, ...], Tape]:
         """Return the results of a forward pass by rows and time, from columns in step order."""
-        hs, final = self.fields[0].hs, tuple(field.held.T for field in self.fields)
+        hs = self.preds.hs if self.readout else self.fields[0].hs
+        final = tuple(field.held.T for field in self.fields)
         return self.course.in_order(hs).transpose(0, 2, 1), final, self
 
 
@@ -241,16 +270,20 @@ class Field:
         The field in the rows that do not compute the step at hand, and in the end in all of them.
     """
 
-    def __init__(self, tape: Tape, place: int, blocks: list[Floats]) -> None:
-        course, size = tape.course, tape.size
+    def __init__(
+        self,
+        tape: Tape,
+        place: str,
+        blocks: list[Floats],
+        first: Any,
+        entering: ByStep | None = None,
+    ) -> None:
+        size = blocks[0].shape[1]
         self.states = ByStep([block[:-1] for block in blocks])
         self.after = ByStep([block[1:] for block in blocks])
-        # Resets change the states themselves, unless somebody reads what they were.
-        self.apart = tape.reset is not None and not (place or course.brief)
-        self.before = self.states
-        if self.apart:
-            self.before = tape.take("before", size) if tape.scaled else tape.entering_h
-        self.every = not (place or course.brief)
+        self.apart = entering is not None
+        self.before = self.states if entering is None else entering
+        self.every = not (place or tape.course.brief)
         if tape.idle is not None:
             change = tape.take("change", size, shared=True)
             views = (a.view(tape.bits).each for a in (self.before, self.after, change))
@@ -266,7 +299,7 @@ class Field:
         else:
             self.hs, self.held = self.after.pieces[0], self.after.pieces[0][-1]
         begun = self.held if tape.ragged else self.states.pieces[0][0]
-        begun[...] = 0.0 if course.initial is None else course.initial[place].T
+        begun[...] = first
 
     def arrive(self, tape: Tape, s: int, n: int) -> None:
         """Make the state before a step what the course says."""

@@ -87,7 +87,7 @@ class LSTM:
             d_o *= tanh_c
             back.skip(part, d, one=f)
             back.skip(part, a)
-            for s in back.steps(part):
+            for s in back.steps(part, d):
                 (dh, dc), k = back.now, s - part.start
                 dc += np.multiply(a[k], dh, out=b)
                 dz = d[k].reshape(4, size, n)

@@ -84,18 +84,13 @@ class Norm:
         self.sum[0, -1] = _EPS
 
     def lay_out(self, tape: Any) -> None:
-        """Take the arrays of all steps, and multiply all inputs by their factors."""
+        """Take the arrays of all steps, and multiply all inputs that are known by their factors."""
         self.inv_x = tape.take("inverses of inputs", 1, shared=False)
-        r_x = triangle(self.centred["w_xh"])
-        ones = np.ones((1, len(r_x)), r_x.dtype)
-        for entered, inv in zip(tape.entering.pieces, self.inv_x.pieces, strict=True):
-            x = entered[:, tape.size + 1 :]
-            q = np.matmul(r_x, x, out=tape.workspace.take("q_x", len(x), len(r_x), x.shape[2]))
-            np.multiply(q, q, out=q)
-            np.matmul(ones, q, out=inv)
-            inv += _EPS
-            _invert(inv)
-            x *= inv
+        self.r_x, self.entering_x = triangle(self.centred["w_xh"]), tape.entering_x
+        self.ones, self.take = np.ones((1, len(self.r_x)), self.r_x.dtype), tape.workspace.take
+        if tape.course.feedback is None:
+            for x, inv in zip(tape.entering_x.pieces, self.inv_x.pieces, strict=True):
+                self._scale_inputs(x, inv, x)
         self.lay_out_states(tape, tape.entering_h)
 
     def lay_out_states(self, tape: Any, entering_h: Any, name: str = "") -> None:
@@ -107,6 +102,20 @@ class Norm:
             squares[:, rows] = 1.0  # times eps
         self.normal = tape.take(f"{name}normal", rows) if self.direct else self.squares
         self.entering_h = entering_h
+
+    def _scale_inputs(self, x: Floats, inv: Floats, out: Floats) -> None:
+        """Multiply inputs of one step or several, (..., I, n), by their factors."""
+        *steps, _, columns = x.shape
+        q = np.matmul(self.r_x, x, out=self.take("q_x", *steps, len(self.r_x), columns))
+        np.multiply(q, q, out=q)
+        np.matmul(self.ones, q, out=inv)
+        inv += _EPS
+        _invert(inv)
+        np.multiply(x, inv, out=out)
+
+    def enter(self, s: int, x: Floats) -> None:
+        """Multiply the input of a step, (I, n), by its factors."""
+        self._scale_inputs(x, self.inv_x.each[s], self.entering_x.each[s])
 
     def scale(self, s: int, h: Floats, out: Floats) -> None:
         """Multiply the state that enters a step, (H, n), by its factors."""
@@ -186,19 +195,18 @@ class NormBack:
         ones = np.ones((self.terms.shape[2], 1), self.terms.dtype)
         self.dgain += np.matmul(self.terms, ones).sum(axis=0)
 
-    def inputs(self, dks: Floats) -> None:
-        """Turn the gradients of scaled inputs, (T, I, N), into those of the inputs, in place."""
-        tape, inputs = self.tape, dks.shape[1]
-        ones = np.ones((1, inputs), dks.dtype)
-        for number, piece in enumerate(tape.pieces):
-            k, dk = tape.entering.pieces[number][:, tape.size + 1 :], dks[piece.steps]
-            dk = dk[..., : piece.columns]
-            a = np.multiply(dk, k, out=self.take("e k_x", *k.shape))
-            e = np.matmul(ones, a, out=self.take("e_x", len(k), 1, piece.columns))
-            np.multiply(k, e, out=a)
-            self.sums["w_xh"] += np.matmul(a, k.transpose(0, 2, 1)).sum(axis=0)
-            dk -= np.matmul(self.gram_x, a, out=self.take("gram k_x", *k.shape))
-            dk *= self.norm.inv_x.pieces[number]
+    def inputs(self, steps: slice, dk: Floats) -> None:
+        """Turn the gradients of scaled inputs, (k, I, n), into those of the inputs, in place."""
+        k, inv = (
+            self.tape.part(arrays, steps) for arrays in (self.tape.entering_x, self.norm.inv_x)
+        )
+        ones = np.ones((1, k.shape[1]), dk.dtype)
+        a = np.multiply(dk, k, out=self.take("e k_x", *k.shape))
+        e = np.matmul(ones, a, out=self.take("e_x", *inv.shape))
+        np.multiply(k, e, out=a)
+        self.sums["w_xh"] += np.matmul(a, k.transpose(0, 2, 1)).sum(axis=0)
+        dk -= np.matmul(self.gram_x, a, out=self.take("gram k_x", *k.shape))
+        dk *= inv
 
     def grads(self, grads: Params) -> Params:
         """Return the gradients of the weights and gains, given those of the plain products."""

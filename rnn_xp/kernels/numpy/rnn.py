@@ -79,7 +79,7 @@ class RNN:
             np.subtract(1.0, dz, out=dz)
             back.skip(part, dz)
             dq = dz if norm is None else tape.workspace.take("dq", *h.shape)
-            for s in back.steps(part):
+            for s in back.steps(part, dz):
                 dz_s, dq_s = dz[s - part.start], dq[s - part.start]
                 dz_s *= back.now[0]
                 if norm is not None:
