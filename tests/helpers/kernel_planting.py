@@ -10,7 +10,18 @@ from pathlib import Path
 import rnn_xp
 
 ORDER = {  # as they import each other
-    "numpy": ("norm", "pieces", "layer", "back", "rnn", "gru", "gru_before", "lstm", ""),
+    "numpy": (
+        "norm",
+        "pieces",
+        "feedback",
+        "layer",
+        "back",
+        "rnn",
+        "gru",
+        "gru_before",
+        "lstm",
+        "",
+    ),
     "numba": (
         "product",
         "lanes",
