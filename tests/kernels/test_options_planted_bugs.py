@@ -341,7 +341,7 @@ def fed_back(option, output="identity", cell="rnn-tanh"):
 
 
 AROUND_FEEDBACK = [  # in the package `network`
-    ("pipeline", "not (unread or net.feedback)", "not unread", *fed_back("mask")),
+    ("pipeline", "net.feedback or (options.mask", "(options.mask", *fed_back("mask")),
     ("pipeline", "[dpreds], dfinals", "[0.0 * dpreds], dfinals", *fed_back("plain")),
     ("turns", 'params["readout.w_hy"], params["readout.b_y"]',
      'params["readout.w_hy"], 0.0 * params["readout.b_y"]', *fed_back("plain")),
