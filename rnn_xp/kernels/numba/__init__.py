@@ -18,7 +18,7 @@ product have to be equal.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from rnn_xp._typing import Kernel, Params
 from rnn_xp.kernels import numpy
@@ -49,8 +49,6 @@ class Workspace(numpy.Workspace):
     >>> Workspace("float32").kernel("gru") is KERNELS["gru"]
     True
     """
-
-    knows: ClassVar[frozenset[str]] = numpy.Workspace.knows | {"feedback"}
 
     def matmul(self, name: str, a: Any, b: Any) -> Any:
         """Multiply two matrices into the named buffer, each row alike however many there are."""
