@@ -138,7 +138,7 @@ class Cell(ABC):
 
     @property
     def kernel(self) -> str | None:
-        """Name of the kernels of this cell, of which a library may have none; None if all do."""
+        """Name of the kernels of this cell, which some libraries may have; None if none has."""
         return None
 
     def parameters(self) -> dict[str, Parameter]:
