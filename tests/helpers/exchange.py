@@ -10,10 +10,14 @@ import rnn_xp as rx
 
 
 def random_params(net, seed, dtype="float32"):
-    """Random weights and biases: every block of every gate is another."""
-    rng = np.random.default_rng(seed)
+    """Random weights and biases: every block of every gate is another.
+
+    A relu has smaller ones. Its states would grow, and with them what float32 rounds off.
+    """
+    rng, scale = np.random.default_rng(seed), 0.25 if net.activation == "relu" else 0.5
     return {
-        name: (0.5 * rng.standard_normal(shape)).astype(dtype) for name, shape in net.shapes.items()
+        name: (scale * rng.standard_normal(shape)).astype(dtype)
+        for name, shape in net.shapes.items()
     }
 
 
