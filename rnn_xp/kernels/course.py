@@ -90,8 +90,6 @@ class Course(NamedTuple):
 
     Examples
     --------
-    >>> Course(counts=(3, 1)).needs, Course(reverse=True).needs
-    (frozenset({'counts'}), frozenset())
     >>> Course(reverse=True).in_order([1, 2, 3])
     [3, 2, 1]
     """
@@ -106,12 +104,6 @@ class Course(NamedTuple):
     feedback: Feedback | None = None
     brief: bool = False
     keeps: bool = True
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The names of the fields that differ from a plain full sequence."""
-        named = ("counts", "idle", "reset", "keep", "initial", "feedback")
-        return frozenset(name for name in named if getattr(self, name) is not None)
 
     def in_order(self, by_time: Any) -> Any:
         """Return what is ordered by time in the order in which the steps are computed."""

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_options import ONE_TO_MANY, compare
-from kernel_planting import plant
-from kernel_problems import CELLS
-from problems import TOPOLOGIES, Problem
+from kernel_planting import check, fed_back, named, plant
 
 MISTAKES = [  # module, old line, new line, option, and where needed output, cell
     ("feedback", "np.matmul(self.w, self.hs.each[s]",
@@ -52,21 +49,10 @@ MISTAKES = [  # module, old line, new line, option, and where needed output, cel
 ]  # fmt: skip
 
 
-def check(option, output="identity", cell="rnn-tanh"):
-    options, with_ = ONE_TO_MANY[option]
-    settings = {**CELLS[cell], **TOPOLOGIES["one-to-many-feedback"], **options}
-    sizes = {"rows": 9, "steps": 6, "scale": 0.5}
-    assert compare(
-        "numpy", lambda: Problem(with_=with_, output_activation=output, **sizes, **settings)
-    )
-
-
-@pytest.mark.parametrize(
-    "mistake", [pytest.param(row, id=f"{row[0]}: {row[1]} -> {row[2]}"[:90]) for row in MISTAKES]
-)
+@pytest.mark.parametrize("mistake", named(MISTAKES))
 def test_every_mistake_in_the_feedback_of_columns_is_caught(mistake, monkeypatch):
     module, old, new, *what = mistake
-    check(*what)  # unchanged, it passes
+    check("numpy", *fed_back(*what))  # unchanged, it passes
     plant(monkeypatch, f"numpy.{module}", old, new)
     with np.errstate(all="ignore"), pytest.raises(AssertionError):
-        check(*what)
+        check("numpy", *fed_back(*what))
